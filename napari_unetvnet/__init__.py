@@ -1,0 +1,17 @@
+"""Train a U-Net or V-Net on painted labels and segment with it, in napari or without.
+
+The package itself imports nothing: each room is imported where it is used, so that ``import napari_unetvnet`` costs
+nothing and the viewer never loads torch. ``docs/explanation/architecture.md`` tells what each room is for.
+"""
+
+__all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for: ``importlib.metadata`` takes longer than this import."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-unetvnet")
+    msg = f"module 'napari_unetvnet' has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,110 @@
+"""What a model says of itself: JSON in the header of its safetensors file, readable without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from napari_unetvnet.errors import FileProblem, ModelProblem
+from napari_unetvnet.settings import Scalar, Settings, Spacing, Triple, View
+from napari_unetvnet.volume import Normalise
+
+__all__ = ["ModelCard", "read_card"]
+
+
+class ModelCard(Settings):
+    """All that is needed to build the network again and to use it rightly."""
+
+    network: str
+    """Name in the network table."""
+    option: dict[str, Scalar] = {}
+    """Options of the network."""
+    head: Literal["binary", "multiclass", "multilabel"]
+    """What turns logits into classes: one sigmoid, a softmax, or a sigmoid for each class."""
+    view: View
+    """2d, 2.5d or 3d."""
+    context: int = 0
+    """Neighbour planes on each side that the network sees as channels; 0 but in view 2.5d."""
+    channels: int = 1
+    """Input channels C of an image."""
+    values: tuple[int, ...]
+    """Label value that is written for each class, in class order."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, in class order; may be empty."""
+    patch: Triple
+    """Training patch z y x in voxels."""
+    spacing: Spacing = (1.0, 1.0, 1.0)
+    """Voxel size z y x of the training images."""
+    unit: str = "pixel"
+    """Unit of the spacing."""
+    normalise: Normalise = "zscore"
+    """How intensities were brought to scale."""
+    loss: str = ""
+    """What was minimised."""
+    steps: int = 0
+    """Optimiser steps that were taken in all."""
+    seed: int = 0
+    """Of the training."""
+    scores: dict[str, float] = {}
+    """Scores on the hold-out."""
+    data: str = ""
+    """Where the training data come from."""
+    licence: str = ""
+    """Licence of the weights."""
+    versions: dict[str, str] = {}
+    """Of the software that trained it."""
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions of the network."""
+        return 3 if self.view == "3d" else 2
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that the network takes: the image's, times the planes it sees."""
+        return self.channels * (2 * self.context + 1)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the logits, K."""
+        return 1 if self.head == "binary" else len(self.values)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Read a model file's card, without its weights and without torch.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.safetensors`` file.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    FileProblem
+        If there is no such file.
+    ModelProblem
+        If the file is cut off, of another kind, or carries no card.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileProblem(f"There is no model file {path}; the models command lists what there is.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelProblem(f"{path} is no model file or is cut off ({error}); copy or train it again.") from None
+    if "card" not in header:
+        raise ModelProblem(f"{path} holds weights but no model card of this program; it was not made by it.")
+    try:
+        return ModelCard.model_validate_json(header["card"])
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise ModelProblem(f"{path}: its model card does not fit this version ({fields}); update the program.") from None

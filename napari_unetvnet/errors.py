@@ -1,0 +1,56 @@
+"""What can go wrong, in words a user can act on.
+
+Everything a person can mend is a `UserError`: its lines say what was given, what was expected and what to do, one
+mistake a line. The command line prints them and exits with 2; a widget shows them. Any other exception is a fault of
+the program.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataProblem",
+    "FileProblem",
+    "ModelProblem",
+    "OutOfMemory",
+    "RunProblem",
+    "SettingsProblem",
+    "UserError",
+]
+
+
+class UserError(Exception):
+    """Something the user can mend.
+
+    Parameters
+    ----------
+    *lines : str
+        One sentence for each mistake.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class FileProblem(UserError):
+    """A file that is missing, cut off, of another kind, or cannot be written."""
+
+
+class DataProblem(UserError):
+    """An image or labels that cannot be used as they are."""
+
+
+class SettingsProblem(UserError):
+    """A choice that does not exist, is out of range, or does not fit another choice."""
+
+
+class ModelProblem(UserError):
+    """A model file that is not ours, is cut off, or does not fit the image."""
+
+
+class RunProblem(UserError):
+    """A run folder that is incomplete or already used."""
+
+
+class OutOfMemory(UserError):
+    """One batch does not fit in the memory of the device."""

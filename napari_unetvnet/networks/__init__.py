@@ -1,0 +1,54 @@
+"""The network table: a name, and where its class is. A new network is one file and one line here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_unetvnet.networks.base import SegmentationNetwork
+
+__all__ = ["NETWORKS", "build_network"]
+
+NETWORKS = Registry(
+    "network",
+    {
+        "unet_original": "napari_unetvnet.networks.unet:UNetOriginal",
+        "unet_padding": "napari_unetvnet.networks.unet:UNetPadding",
+        "unet3d": "napari_unetvnet.networks.unet3d:UNet3D",
+    },
+)
+
+
+def build_network(
+    name: str, dims: int, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
+) -> SegmentationNetwork:
+    """Build a network from the table.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NETWORKS`.
+    dims : {2, 3}
+        Spatial dimensions.
+    in_channels, classes : int
+        Channels of the input and of the logits, each at least 1.
+    options : mapping
+        The member's own options; its defaults are those of its source.
+
+    Returns
+    -------
+    SegmentationNetwork
+        With He-initialised weights.
+
+    Raises
+    ------
+    SettingsProblem
+        If the name or an option does not exist.
+    """  # noqa: DOC502 (raised by the registry)
+    checked = NETWORKS.check_options(name, options or {})
+    network: SegmentationNetwork = NETWORKS.resolve(name)(dims, in_channels, classes, **checked)
+    return network
