@@ -144,7 +144,7 @@ class Registry(Mapping[str, str]):
             If the table has no such name; near names are suggested.
         """
         if name not in self._members:
-            raise SettingsProblem(f"There is no {self.noun} {name!r}{near_names(name, self)}.")
+            raise SettingsProblem(f"There is no {self.noun} {name!r}{near_names(name, self)}")
         return self._members[name]
 
     def describe(self, name: str) -> Description:
@@ -188,8 +188,8 @@ class Registry(Mapping[str, str]):
         for key, value in options.items():
             try:
                 if key not in known:
-                    hint = near_names(key, known) if known else "; it has no options"
-                    raise SettingsProblem(f"{self.noun.capitalize()} {name} has no option {key!r}{hint}.")
+                    hint = near_names(key, known) if known else "; it has no options."
+                    raise SettingsProblem(f"{self.noun.capitalize()} {name} has no option {key!r}{hint}")
                 checked[key] = known[key].check(value)
             except SettingsProblem as problem:
                 lines += problem.lines
@@ -210,12 +210,12 @@ def near_names(name: str, known: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        To append to a sentence: the near names if there are any, else all of them.
+        The end of a sentence: the near names if there are any, else all of them.
     """
     near = difflib.get_close_matches(name, list(known), n=3)
     if near:
-        return f"; did you mean {' or '.join(near)}?"[:-1]
-    return f"; there are {', '.join(known)}"
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(known)}."
 
 
 def _to_int(value: Any) -> int:

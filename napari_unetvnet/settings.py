@@ -301,7 +301,7 @@ def _sentences(kind: type[Settings], item: Any) -> list[str]:
         return str(item["ctx"]["error"]).split("\n")
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return [f"There is no setting {name!r}{near_names(name, kind.model_fields)}."]
+        return [f"There is no setting {name!r}{near_names(name, kind.model_fields)}"]
     if item["type"] == "missing":
         return [f"Setting {name} is missing: {kind.model_fields[name].description}"]
     return [f"Setting {name}={item['input']}: {item['msg'].lower()}."]

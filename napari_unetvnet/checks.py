@@ -1,0 +1,90 @@
+"""Look at an image and its labels before anything is spent on them, and say what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.volume import check_finite
+
+if TYPE_CHECKING:
+    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.volume import Volume
+
+__all__ = ["check_channels", "check_pair", "check_size"]
+
+
+def check_pair(image: Volume, labels: Volume) -> None:
+    """Refuse a pair that cannot be trained on.
+
+    Parameters
+    ----------
+    image : Volume, data of shape (C, Z, Y, X)
+    labels : Volume, data of shape (1, Z, Y, X), integers
+
+    Raises
+    ------
+    DataProblem
+        If the shapes differ, the labels are no integers or are all 0, or the image holds NaN or infinity.
+    """
+    if image.shape != labels.shape:
+        raise DataProblem(
+            f"Labels {labels.name} have {_by(labels.shape)} voxels (z y x), image {image.name} has "
+            f"{_by(image.shape)}; give labels that were painted on this image."
+        )
+    values = np.asarray(labels.data)
+    if values.dtype.kind not in "biu":
+        raise DataProblem(f"Labels {labels.name} are {values.dtype}; labels must be whole numbers.")
+    if not values.any():
+        raise DataProblem(f"Labels {labels.name} hold nothing but 0; paint some labels first.")
+    for plane in range(image.shape[0]):
+        check_finite(np.asarray(image.data[:, plane]), image.name)
+
+
+def check_channels(card: ModelCard, image: Volume) -> None:
+    """Refuse an image whose channels the model does not expect.
+
+    Parameters
+    ----------
+    card : ModelCard
+    image : Volume, data of shape (C, Z, Y, X)
+
+    Raises
+    ------
+    DataProblem
+        If the numbers of channels differ.
+    """
+    if image.channels != card.channels:
+        raise DataProblem(
+            f"The model takes images of {card.channels} channel(s), {image.name} has {image.channels}; "
+            "choose other channels or another model."
+        )
+
+
+def check_size(image: Volume, smallest: Any, network: str) -> None:
+    """Refuse an image that is smaller than the network's smallest input.
+
+    Parameters
+    ----------
+    image : Volume, data of shape (C, Z, Y, X)
+    smallest : 3 int
+        Voxels z, y, x.
+    network : str
+        Name for the message.
+
+    Raises
+    ------
+    DataProblem
+        If any axis is too short.
+    """
+    if any(n < least for n, least in zip(image.shape, smallest, strict=True)):
+        raise DataProblem(
+            f"{image.name} has {_by(image.shape)} voxels (z y x), but {network} needs at least {_by(smallest)}; "
+            "choose a network of smaller depth, another view, or a larger image."
+        )
+
+
+def _by(size: Any) -> str:
+    return " x ".join(str(n) for n in size)

@@ -1,0 +1,286 @@
+"""A network together with its card, one safetensors file, and one call for every view.
+
+`Model.logits` takes blocks ``(B, C, Z, Y, X)`` in every view and hides what differs: in 2D the planes become the batch,
+in 2.5D each plane brings its neighbours as channels, sizes that do not fit are mirrored up to the next that does. What
+the network needs around its output (neighbour planes, the border that valid convolutions use up) is `margin`, and the
+caller hands it in with the block, so that a tile in the middle of an image sees the image and not padding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from napari_unetvnet.card import ModelCard, read_card
+from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
+from napari_unetvnet.networks import build_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_unetvnet.networks.base import SegmentationNetwork
+    from napari_unetvnet.settings import ComputeSettings
+
+__all__ = ["Model", "build_model", "choose_device", "load_model", "save_model"]
+
+Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class Model:
+    """A network and what is known about it.
+
+    Parameters
+    ----------
+    network : SegmentationNetwork
+    card : ModelCard
+    device : torch.device
+    precision : {"fp32", "bf16"}
+        Of convolutions; logits are float32 in any case.
+    """
+
+    def __init__(
+        self, network: SegmentationNetwork, card: ModelCard, device: torch.device, precision: str = "fp32"
+    ) -> None:
+        self.network = network.to(device)
+        self.card = card
+        self.device = device
+        self.precision = precision
+
+    @property
+    def margin(self) -> Margin:
+        """Voxels (before, after) on z, y and x that a block must bring beyond its output."""
+        inner = self.network.margin
+        if self.card.dims == 3:
+            return inner[0], inner[1], inner[2]
+        return (self.card.context, self.card.context), inner[0], inner[1]
+
+    @property
+    def alignment(self) -> tuple[int, int, int]:
+        """What tile offsets z, y, x must be multiples of for tiles to agree exactly."""
+        return self._zyx(self.network.alignment)
+
+    @property
+    def smallest(self) -> tuple[int, int, int]:
+        """Smallest image z, y, x that the network can take."""
+        return self._zyx(self.network.smallest)
+
+    def _zyx(self, size: Sequence[int]) -> tuple[int, int, int]:
+        return (size[0], size[1], size[2]) if self.card.dims == 3 else (1, size[0], size[1])
+
+    def fit(self, size: Sequence[int]) -> tuple[int, int, int]:
+        """Give the smallest output size at least as large as a size for which nothing has to be padded.
+
+        Parameters
+        ----------
+        size : 3 int
+            Voxels z, y, x.
+
+        Returns
+        -------
+        tuple of 3 int
+        """
+        inner, margin = tuple(size)[-self.card.dims :], self.network.margin
+        lost = [before + after for before, after in margin]
+        fitting = self.network.fit([n + m for n, m in zip(inner, lost, strict=True)])
+        kept = [n - m for n, m in zip(fitting, lost, strict=True)]
+        return (kept[0], kept[1], kept[2]) if self.card.dims == 3 else (size[0], kept[0], kept[1])
+
+    def logits(self, blocks: Tensor) -> Tensor:
+        """Run the network on blocks that bring their margin.
+
+        Parameters
+        ----------
+        blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
+            Normalised intensities; m is the sum of `margin` on an axis.
+
+        Returns
+        -------
+        Tensor of shape (B, K, Z, Y, X), float32
+
+        Raises
+        ------
+        OutOfMemory
+            If the blocks do not fit on the device.
+        """
+        try:
+            return self._volumes(blocks) if self.card.dims == 3 else self._planes(blocks)
+        except (torch.OutOfMemoryError, MemoryError):
+            pass
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+        size = " x ".join(map(str, blocks.shape[2:]))
+        raise OutOfMemory(
+            f"{len(blocks)} block(s) of {size} voxels do not fit in the memory of {self.device}; "
+            "choose a smaller batch, a smaller patch or tile, or another device."
+        )
+
+    def _planes(self, blocks: Tensor) -> Tensor:
+        """Make the planes a batch; channels are ordered plane by plane, from the lowest neighbour to the highest."""
+        window = 2 * self.card.context + 1
+        stacks = blocks.unfold(2, window, 1)  # (B, C, Z, Y, X, window)
+        batch, channels, depth, height, width, _ = stacks.shape
+        planes = stacks.permute(0, 2, 5, 1, 3, 4).reshape(batch * depth, window * channels, height, width)
+        out = self._padded(planes)
+        return out.reshape(batch, depth, *out.shape[1:]).transpose(1, 2)
+
+    def _volumes(self, blocks: Tensor) -> Tensor:
+        return self._padded(blocks)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Run the network on any size: mirror up to one that fits, cut what that added."""
+        size = x.shape[2:]
+        for axis, n in enumerate(self.network.fit(size), start=2):
+            x = _mirror_to(x, axis, n)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            out = self.network.training_outputs(x).logits.float()
+        for axis, (n, (before, after)) in enumerate(zip(size, self.network.margin, strict=True), start=2):
+            out = out.narrow(axis, 0, n - before - after)
+        return out
+
+
+def _mirror_to(x: Tensor, axis: int, size: int) -> Tensor:
+    """Lengthen an axis at its end by mirroring, as often as needed."""
+    n = x.shape[axis]
+    if n == size:
+        return x
+    index = torch.arange(size, device=x.device)
+    if n == 1:
+        return x.index_select(axis, index * 0)
+    folded = index % (2 * n - 2)
+    return x.index_select(axis, torch.minimum(folded, 2 * n - 2 - folded))
+
+
+def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
+    """Decide where and in which number format to compute.
+
+    Parameters
+    ----------
+    settings : ComputeSettings
+
+    Returns
+    -------
+    device : torch.device
+    precision : {"fp32", "bf16"}
+
+    Raises
+    ------
+    OutOfMemory
+        If CUDA is asked for and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not cuda:
+        raise OutOfMemory("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
+    device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
+    if settings.precision != "auto":
+        return device, settings.precision
+    return device, "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def build_model(card: ModelCard, settings: ComputeSettings) -> Model:
+    """Build an untrained model.
+
+    Parameters
+    ----------
+    card : ModelCard
+    settings : ComputeSettings
+
+    Returns
+    -------
+    Model
+    """
+    device, precision = choose_device(settings)
+    network = build_network(card.network, card.dims, card.in_channels, card.outputs, card.option)
+    return Model(network, card, device, precision)
+
+
+def load_model(path: str | Path, settings: ComputeSettings) -> Model:
+    """Load a model file, ready to segment.
+
+    Parameters
+    ----------
+    path : str or Path
+    settings : ComputeSettings
+
+    Returns
+    -------
+    Model
+        In evaluation mode.
+
+    Raises
+    ------
+    FileProblem
+        If there is no such file.
+    ModelProblem
+        If it is cut off, not ours, or its weights do not fit its card.
+    """  # noqa: DOC502 (FileProblem is raised by read_card)
+    from safetensors.torch import load_file
+
+    model = build_model(read_card(path), settings)
+    try:
+        model.network.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelProblem(f"{path}: the weights do not fit the model card ({reason}).") from None
+    model.network.eval()
+    return model
+
+
+def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write weights and card as one file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    weights : mapping of str to Tensor
+        A state dict.
+    card : ModelCard
+    """
+    save_tensors(path, weights, {"card": card.model_dump_json()})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write tensors to a safetensors file so that a reader finds the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : mapping of str to Tensor
+    header : mapping of str to str
+
+    Raises
+    ------
+    FileProblem
+        If the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, dict(header))
+        os.replace(part, path)  # noqa: PTH105 (Path.replace is the same; this one names the intent)
+    except OSError as error:
+        raise FileProblem(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what stands as JSON under "state" in a safetensors header.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
+    return state

@@ -1,0 +1,142 @@
+"""What every network promises, so that training and inference can treat all of them alike.
+
+A network is built from ``(dims, in_channels, classes, **options)``, returns logits and never an activation, and says
+which input sizes it takes: `fit` gives the next size it accepts, `margin` how many voxels of context its valid
+convolutions or spoiled borders use up. Whoever feeds it (`model.Model`) pads, crops and activates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from napari_unetvnet.errors import DataProblem, SettingsProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["SegmentationNetwork", "TrainingOutputs"]
+
+
+@dataclass(frozen=True)
+class TrainingOutputs:
+    """What a network gives to training.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, K, *S)
+        The same as `forward` returns.
+    """
+
+    logits: Tensor
+
+
+class SegmentationNetwork(nn.Module):
+    """A network that maps ``(B, C, *S)`` to logits ``(B, K, *S)``.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+        Spatial dimensions.
+    in_channels, classes : int
+        C and K, at least 1 each.
+
+    Raises
+    ------
+    SettingsProblem
+        If the network has no form in ``dims`` dimensions, or a channel count is below 1.
+    """
+
+    supported_dims = (2, 3)
+
+    def __init__(self, dims: int, in_channels: int, classes: int) -> None:
+        super().__init__()
+        if dims not in self.supported_dims:
+            raise SettingsProblem(f"{type(self).__name__} has no {dims}D form, only {self.supported_dims}.")
+        if in_channels < 1 or classes < 1:
+            raise SettingsProblem(f"A network needs at least 1 input and 1 output, not {in_channels} and {classes}.")
+        self.dims = dims
+        self.in_channels = in_channels
+        self.classes = classes
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What each input axis must be a multiple of."""
+        return (1,) * self.dims
+
+    @property
+    def margin(self) -> tuple[tuple[int, int], ...]:
+        """Input voxels before and after that each axis loses on the way to trustworthy output."""
+        return ((0, 0),) * self.dims
+
+    @property
+    def alignment(self) -> tuple[int, ...]:
+        """What tile offsets must be multiples of for stitched output to equal one whole pass (1: any offset)."""
+        return (1,) * self.dims
+
+    @property
+    def smallest(self) -> tuple[int, ...]:
+        """The smallest input the network takes."""
+        return self.divisor
+
+    def fit(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Give the smallest accepted input that is at least as large as a size.
+
+        Parameters
+        ----------
+        size : ints, one an axis
+
+        Returns
+        -------
+        tuple of int
+        """
+        return tuple(-(-n // d) * d for n, d in zip(size, self.divisor, strict=True))
+
+    def training_outputs(self, x: Tensor) -> TrainingOutputs:
+        """Give the logits, and in networks that have more to learn from, that too.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        TrainingOutputs
+        """
+        return TrainingOutputs(self(x))
+
+    def check_size(self, x: Tensor) -> None:
+        """Refuse an input of a size that does not fit, and say which would.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Raises
+        ------
+        DataProblem
+            If an axis is too short or no multiple of the divisor.
+        """
+        size = tuple(x.shape[2:])
+        fits = self.fit(tuple(max(a, b) for a, b in zip(size, self.smallest, strict=True)))
+        if size != fits:
+            raise DataProblem(
+                f"{type(self).__name__} takes no input of {by(size)} voxels; the next size that fits is {by(fits)}."
+            )
+
+    def initialise(self) -> None:
+        """Draw all convolution weights by He's rule for ReLU and set biases to 0."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+
+def by(size: Sequence[int]) -> str:
+    """Write a size as ``512 x 512``."""
+    return " x ".join(str(n) for n in size)

@@ -1,0 +1,271 @@
+"""The U-Net of 2015 and its size-preserving form with batch norm.
+
+`UNetOriginal` uses valid convolutions: its output is smaller than its input by a fixed margin, which the mirrored
+overlap-tile rule supplies from the neighbourhood. `UNetPadding` keeps the size and needs multiples of ``2**(depth-1)``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from napari_unetvnet.errors import DataProblem, SettingsProblem
+from napari_unetvnet.networks.base import SegmentationNetwork, by
+from napari_unetvnet.networks.blocks import UpConv, centre_crop, conv, conv_stack, max_pool, pad_channels, transposed_conv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["UNetOriginal", "UNetPadding"]
+
+
+def stage_widths(width: int, depth: int) -> list[int]:
+    """Give the channels of each stage, doubling from the top.
+
+    Parameters
+    ----------
+    width : int
+        Of the top stage, at least 1.
+    depth : int
+        Number of stages, at least 2.
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    SettingsProblem
+        If the width or the depth is too small.
+    """
+    if width < 1 or depth < 2:
+        raise SettingsProblem(f"A U-Net needs width >= 1 and depth >= 2, not {width} and {depth}.")
+    return [width * 2**i for i in range(depth)]
+
+
+class UNetOriginal(SegmentationNetwork):
+    """U-Net of 2015: valid convolutions, cropped skips, dropout at the end of the contracting path.
+
+    With depth 5 an axis of ``a`` voxels gives ``16 * b - 60``, 572 gives 388 and 188, the smallest, gives 4. Sizes
+    ``12 (mod 16)`` lose nothing to rounding and give ``a - 184``.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+        Spatial dimensions.
+    in_channels, classes : int
+        Channels C of the input and K of the logits.
+    width : int
+        Channels of the top stage; they double at each stage.
+    depth : int
+        Number of stages, poolings + 1.
+    up : {"nearest", "transposed"}
+        Up-step: nearest doubling with a 2-wide convolution and ReLU, or a transposed convolution. The former spoils
+        the last ``2**(depth-1) - 1`` voxels of each axis, which `margin` counts in.
+    dropout : {"last", "last_two"}
+        After which contracting stages to drop activations, in training only.
+    dropout_rate : float
+        Share of activations to drop.
+
+    References
+    ----------
+    .. [1] Ronneberger, Fischer, Brox 2015, U-Net, https://arxiv.org/abs/1505.04597
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        classes: int,
+        *,
+        width: int = 64,
+        depth: int = 5,
+        up: Literal["nearest", "transposed"] = "nearest",
+        dropout: Literal["last", "last_two"] = "last",
+        dropout_rate: float = 0.5,
+    ) -> None:
+        super().__init__(dims, in_channels, classes)
+        widths = stage_widths(width, depth)
+        self.depth = depth
+        self.up = up
+        self.encoder = nn.ModuleList(
+            conv_stack(dims, (a, b, b), padding=0, norm=False) for a, b in pairwise([in_channels, *widths])
+        )
+        self.pool = max_pool(dims)
+        dropped = {"last": 1, "last_two": 2}[dropout]
+        self.dropouts = nn.ModuleList(
+            nn.Dropout(dropout_rate) if i >= depth - dropped else nn.Identity() for i in range(depth)
+        )
+        step = UpConv if up == "nearest" else transposed_conv
+        self.ups = nn.ModuleList(step(dims, b, a) for a, b in pairwise(widths))
+        self.decoder = nn.ModuleList(conv_stack(dims, (2 * w, w, w), padding=0, norm=False) for w in widths[:-1])
+        self.head = conv(dims, width, classes, kernel=1)
+        self.initialise()
+
+    @property
+    def alignment(self) -> tuple[int, ...]:
+        """The pooling grid."""
+        return (2 ** (self.depth - 1),) * self.dims
+
+    @property
+    def margin(self) -> tuple[tuple[int, int], ...]:
+        """92 voxels a side at depth 5, and after the end one pooling cell more where the up-step spoils it."""
+        grid = 2 ** (self.depth - 1)
+        side = 6 * grid - 4
+        return ((side, side + (grid if self.up == "nearest" else 0)),) * self.dims
+
+    @property
+    def smallest(self) -> tuple[int, ...]:
+        """188 at depth 5."""
+        return (12 * 2 ** (self.depth - 1) - 4,) * self.dims
+
+    def fit(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Give the next input from which no pooling drops a voxel.
+
+        Parameters
+        ----------
+        size : ints, one an axis
+
+        Returns
+        -------
+        tuple of int
+        """
+        grid, least = 2 ** (self.depth - 1), self.smallest[0]
+        return tuple(max(least, -(-(n + 4) // grid) * grid - 4) for n in size)
+
+    def check_size(self, x: Tensor) -> None:
+        """Refuse an input too small for the network; any other size has an output.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Raises
+        ------
+        DataProblem
+            If an axis is shorter than `smallest`.
+        """
+        size = tuple(x.shape[2:])
+        if min(size) < self.smallest[0]:
+            raise DataProblem(
+                f"UNetOriginal takes no input of {by(size)} voxels; the smallest that fits is {by(self.smallest)}."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, *S) to logits (B, K, *(S - 184)) at depth 5 and sizes 12 (mod 16)."""
+        self.check_size(x)
+        skips: list[Tensor] = []
+        for i, (stage, dropout) in enumerate(zip(self.encoder, self.dropouts, strict=True)):
+            x = dropout(stage(self.pool(x) if i else x))
+            skips.append(x)
+        skips.pop()
+        for step, stage, skip in zip(reversed(self.ups), reversed(self.decoder), reversed(skips), strict=True):
+            x = step(x)
+            x = stage(torch.cat([centre_crop(skip, x.shape[2:]), x], dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class _ShortcutStack(nn.Module):
+    """Two convolutions whose input comes back at the end: not, added, concatenated, or projected and added."""
+
+    def __init__(self, dims: int, inputs: int, width: int, shortcut: str) -> None:
+        super().__init__()
+        self.stack = conv_stack(dims, (inputs, width, width), padding=1, norm=True)
+        self.shortcut = shortcut
+        self.projection = conv(dims, inputs, width, kernel=1) if shortcut == "project" else None
+        self.outputs = inputs + width if shortcut == "concat" else width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, *S) to (B, outputs, *S)."""
+        out: Tensor = self.stack(x)
+        if self.projection is not None:
+            return out + self.projection(x)
+        if self.shortcut == "add":
+            return out + pad_channels(x, out.shape[1])
+        if self.shortcut == "concat":
+            return torch.cat([x, out], dim=1)
+        return out
+
+
+class UNetPadding(SegmentationNetwork):
+    """U-Net that keeps the size: same padding, batch norm, any depth, residual blocks if wanted.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+        Spatial dimensions.
+    in_channels, classes : int
+        Channels C of the input and K of the logits.
+    width : int
+        Channels of the top stage; they double at each stage.
+    depth : int
+        Number of stages, poolings + 1; sizes must be multiples of ``2**(depth-1)``.
+    block : {"none", "add", "concat", "project"}
+        How a block's input joins its output: not at all, added with zero-padded channels, concatenated, or added
+        through a 1-wide convolution.
+    block_in : {"both", "encoder"}
+        Where blocks have that shortcut.
+    up : {"nearest", "transposed"}
+        Up-step: nearest doubling with a 2-wide convolution and ReLU, or a 3-wide transposed convolution.
+
+    References
+    ----------
+    .. [1] Ronneberger, Fischer, Brox 2015, U-Net, https://arxiv.org/abs/1505.04597
+    .. [2] Ioffe, Szegedy 2015, Batch normalization, https://arxiv.org/abs/1502.03167
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        classes: int,
+        *,
+        width: int = 64,
+        depth: int = 5,
+        block: Literal["none", "add", "concat", "project"] = "none",
+        block_in: Literal["both", "encoder"] = "both",
+        up: Literal["nearest", "transposed"] = "nearest",
+    ) -> None:
+        super().__init__(dims, in_channels, classes)
+        widths = stage_widths(width, depth)
+        self.depth = depth
+        self.encoder = nn.ModuleList()
+        channels, skips = in_channels, []
+        for stage_width in widths:
+            stage = _ShortcutStack(dims, channels, stage_width, block)
+            self.encoder.append(stage)
+            channels = stage.outputs
+            skips.append(channels)
+        self.pool = max_pool(dims)
+        self.ups = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        for stage_width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
+            step = UpConv(dims, channels, stage_width) if up == "nearest" else transposed_conv(dims, channels, stage_width, 3)
+            stage = _ShortcutStack(dims, stage_width + skip, stage_width, block if block_in == "both" else "none")
+            self.ups.append(step)
+            self.decoder.append(stage)
+            channels = stage.outputs
+        self.head = conv(dims, channels, classes, kernel=1)
+        self.initialise()
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """One pooling cell."""
+        return (2 ** (self.depth - 1),) * self.dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, *S) to logits (B, K, *S)."""
+        self.check_size(x)
+        skips: list[Tensor] = []
+        for i, stage in enumerate(self.encoder):
+            x = stage(self.pool(x) if i else x)
+            skips.append(x)
+        skips.pop()
+        for step, stage, skip in zip(self.ups, self.decoder, reversed(skips), strict=True):
+            x = stage(torch.cat([step(x), skip], dim=1))
+        logits: Tensor = self.head(x)
+        return logits

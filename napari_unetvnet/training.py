@@ -1,0 +1,361 @@
+"""The training loop as a generator: whoever runs it asks for one step after the other, and stops by asking no more.
+
+Everything that a step depends on is a pure function of the seed and its number (`Schedule.rate`, the patches, their
+augmentation, dropout), so a run can be repeated and resumed. The learning rate warms up, stays, and falls to 0 over
+the last 30 % of the steps. A time budget fixes the number of steps when 70 % of the time is over, at which point the
+same rule gives the same rates as if that number had been asked for from the start.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_unetvnet.augment import augment
+from napari_unetvnet.card import ModelCard
+from napari_unetvnet.checks import check_size
+from napari_unetvnet.data import TrainingData, prepare
+from napari_unetvnet.errors import ModelProblem, RunProblem
+from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
+from napari_unetvnet.inference import decide, scores
+from napari_unetvnet.losses import build_loss, write_loss
+from napari_unetvnet.model import Model, build_model, load_model, read_state, save_model, save_tensors
+from napari_unetvnet.settings import IGNORE, SegmentSettings, TrainSettings, Triple
+from napari_unetvnet.targets import foreground
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from napari_unetvnet.data import Pair
+    from napari_unetvnet.losses.adapters import Loss
+
+__all__ = ["BEST", "LAST", "Schedule", "steps"]
+
+BEST = "model.safetensors"
+LAST = "last.safetensors"
+WARM_UP_STEPS = 10
+GRADIENT_NORM = 5.0
+WEIGHT_DECAY = 1e-2
+DEFAULT_PATCH: dict[str, Triple] = {"2d": (1, 128, 128), "2.5d": (1, 128, 128), "3d": (32, 64, 64)}
+
+
+@dataclass
+class Schedule:
+    """How far a training is and how far it goes.
+
+    Parameters
+    ----------
+    peak : float
+        Highest learning rate.
+    minutes : float or None
+        Time budget; ``steps`` is None until 70 % of it is over.
+    steps : int or None
+        Number of steps in all.
+    step : int
+        Steps taken.
+    seconds : float
+        Time spent.
+    """
+
+    peak: float
+    minutes: float | None
+    steps: int | None
+    step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are taken."""
+        return self.steps is not None and self.step >= self.steps
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimate of the time left."""
+        if self.steps is None:
+            return max(0.0, (self.minutes or 0) * 60 - self.seconds)
+        return (self.steps - self.step) * self.seconds / max(1, self.step)
+
+    def rate(self) -> float:
+        """Learning rate of the next step; fixes the number of steps when 70 % of a time budget is over.
+
+        Returns
+        -------
+        float
+        """
+        if self.steps is None and self.step and self.seconds >= 0.7 * 60 * (self.minutes or 0):
+            # The least number whose first 70 %, rounded down, are the steps taken so far.
+            self.steps = -(-self.step * 10 // 7)
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        if self.steps is None or self.step < (stay := self.steps * 7 // 10):
+            return self.peak * warm
+        return self.peak * warm * (self.steps - self.step) / (self.steps - stay)
+
+
+@dataclass
+class _Best:
+    """The best model so far: its weights on the CPU, its step and its Dice on the hold-out (None without one)."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    dice: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Run:
+    """What a training works with."""
+
+    folder: Path
+    settings: TrainSettings
+    data: TrainingData
+    model: Model
+    criterion: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    best: _Best = field(default_factory=_Best)
+
+
+def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False) -> Iterator[Event]:
+    """Train a model, one step each time an event is asked for.
+
+    The best model so far is ``folder/model.safetensors``; ``folder/last.safetensors`` holds what is needed to go on.
+    Both are brought up to date when the consumer stops asking.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Images (C, Z, Y, X) with labels (1, Z, Y, X).
+    settings : TrainSettings
+    folder : Path
+        Must exist.
+    resume : bool
+        Whether to go on from ``last.safetensors``, if it is there.
+
+    Yields
+    ------
+    Event
+        Notice, StepDone after each step, EpochDone and CheckpointSaved after each epoch.
+
+    Raises
+    ------
+    DataProblem
+        If images or labels cannot be used.
+    SettingsProblem
+        If the settings do not fit the classes that were found.
+    ModelProblem
+        If the model to start from is of another kind.
+    OutOfMemory
+        If one batch does not fit on the device.
+    """  # noqa: DOC502 (raised by the rooms below)
+    patch = settings.patch or DEFAULT_PATCH[settings.view]
+    data = prepare(pairs, settings, patch)
+    for text in data.notices:
+        yield Notice(text)
+    run = _start(pairs, data, settings, folder, patch)
+    if resume and (folder / LAST).exists():
+        _load_last(run)
+        yield Notice(f"Going on after step {run.schedule.step}.")
+    schedule, losses = run.schedule, []
+    clock = time.monotonic() - schedule.seconds
+    try:
+        while not schedule.over:
+            losses.append(_step(run))
+            schedule.seconds = time.monotonic() - clock
+            epoch = -(-schedule.step // settings.epoch_steps)
+            yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
+            if schedule.step % settings.epoch_steps and not schedule.over:
+                continue
+            dice, saved = _validate(run)
+            schedule.seconds = time.monotonic() - clock
+            loss, losses = sum(losses) / len(losses), []
+            yield EpochDone(epoch, schedule.step, loss, dice, schedule.seconds, schedule.seconds_left)
+            if saved:
+                yield CheckpointSaved(str(folder / BEST), schedule.step, dice)
+            _save_last(run)
+    finally:
+        _leave(run)
+
+
+def _start(
+    pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, folder: Path, patch: Triple
+) -> _Run:
+    """Build model, loss and optimizer from the settings."""
+    torch.manual_seed(settings.seed)
+    torch.backends.cudnn.deterministic = True
+    model = build_model(_card(data, settings, patch), settings)
+    model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
+    for pair in pairs:
+        check_size(pair.image, model.smallest, settings.network)
+    if settings.start_from is not None:
+        _take_weights(model, settings)
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
+    schedule = Schedule(settings.learning_rate, settings.planned_minutes, settings.planned_steps)
+    criterion = build_loss(settings.loss, head=model.card.head)
+    return _Run(folder, settings, data, model, criterion, optimizer, schedule)
+
+
+def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:
+    """Say what the model will be; scores and steps are filled in when it is saved."""
+    from importlib.metadata import version
+
+    image = data.train[0].image
+    return ModelCard(
+        network=settings.network,
+        option=settings.option,
+        head=settings.head_for(len(data.values)),
+        view=settings.view,
+        context=settings.context if settings.view == "2.5d" else 0,
+        channels=data.channels,
+        values=data.written,
+        patch=patch,
+        spacing=image.spacing,
+        unit=image.unit,
+        normalise=settings.normalise,
+        loss=write_loss(settings.loss),
+        seed=settings.seed,
+        versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},
+    )
+
+
+def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
+    """Shorten the patch to the largest region and lengthen it to what the network takes."""
+    shapes = [region.image.shape for region in data.train]
+    return model.fit([min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True)])
+
+
+def _take_weights(model: Model, settings: TrainSettings) -> None:
+    """Start from the weights of a model file of the same kind."""
+    source = load_model(str(settings.start_from), settings)
+    same = ("network", "option", "head", "view", "context", "channels", "values")
+    if differing := [name for name in same if getattr(source.card, name) != getattr(model.card, name)]:
+        pairs = (f"{name} {getattr(source.card, name)} (now {getattr(model.card, name)})" for name in differing)
+        raise ModelProblem(
+            f"{settings.start_from} cannot be trained on with these settings: it has {', '.join(pairs)}. "
+            "Choose the same, or start without it."
+        )
+    model.network.load_state_dict(source.network.state_dict())
+
+
+def _step(run: _Run) -> float:
+    """Take one optimiser step and give its loss."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.schedule.rate()
+    images, target = _batch(run)
+    run.model.network.train()
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step)  # dropout, a function of the step
+    logits = run.model.logits(images)
+    loss = run.criterion(logits, target)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.model.network.parameters(), GRADIENT_NORM)
+    run.optimizer.step()
+    run.schedule.step += 1
+    return loss.item()
+
+
+def _batch(run: _Run) -> tuple[Tensor, Tensor]:
+    """Draw the next patches, with the margin that the network wants around them."""
+    settings, margin = run.settings, run.model.margin
+    rng = np.random.default_rng([settings.seed, run.schedule.step])
+    # Flips would swap unequal margins, so patches come with the larger one on both sides.
+    z, y, x = (max(sides) for sides in margin)
+    drawn = run.data.batch(rng, settings.batch, run.model.card.patch, (z, y, x))
+    images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn)
+    if settings.augment == "light":
+        images, target = augment(images, target, rng)
+    for axis, (widest, (before, after)) in enumerate(zip((z, y, x), margin, strict=True), start=2):
+        images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)
+    return images, target
+
+
+def _validate(run: _Run) -> tuple[float | None, bool]:
+    """Score the model on the hold-out and save it if it is the best so far (without a hold-out, the newest is)."""
+    dice, by_class = _hold_out_dice(run)
+    if dice is not None and run.best.dice is not None and dice < run.best.dice:
+        return dice, False
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
+    run.best = _Best(weights, run.schedule.step, dice, by_class)
+    _save_best(run)
+    return dice, True
+
+
+def _hold_out_dice(run: _Run) -> tuple[float | None, dict[str, float]]:
+    """Give the mean Dice of the foreground classes over the whole hold-out, and that of each class."""
+    classes = len(run.data.values)
+    overlap, total = np.zeros(classes), np.zeros(classes)
+    run.model.network.eval()
+    for region in run.data.hold_out:
+        for start, logits in scores(run.model, region.image, SegmentSettings(), region.scale):
+            predicted = decide(logits, run.model.card.head).cpu().numpy()
+            target = region.target[start : start + len(predicted)]
+            predicted = np.where(target == IGNORE, IGNORE, predicted)
+            overlap += np.bincount(predicted[predicted == target], minlength=IGNORE + 1)[:classes]
+            for labels in (predicted, target):
+                total += np.bincount(labels.ravel(), minlength=IGNORE + 1)[:classes]
+    dice = {
+        k: float(2 * overlap[k] / total[k]) for k in foreground(run.data.written) if total[k]
+    }
+    mean = sum(dice.values()) / len(dice) if dice else None
+    return mean, {str(run.data.written[k]): value for k, value in dice.items()}
+
+
+def _save_best(run: _Run) -> None:
+    scores_found = {"hold_out_dice": run.best.dice} if run.best.dice is not None else {}
+    scores_found |= {f"hold_out_dice_{value}": dice for value, dice in run.best.scores.items()}
+    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": scores_found})
+    save_model(run.folder / BEST, run.best.weights, card)
+
+
+def _leave(run: _Run) -> None:
+    """Bring both files up to date, whatever ended the run."""
+    if run.schedule.step == 0:
+        return
+    if not run.best.weights:
+        _validate(run)  # stopped within the first epoch: what there is, is the best
+    _save_best(run)
+    _save_last(run)
+
+
+def _save_last(run: _Run) -> None:
+    """Write weights, optimizer and progress; tensors in the file, the rest in its header."""
+    tensors = {f"network.{name}": tensor for name, tensor in run.model.network.state_dict().items()}
+    for index, moments in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    best = {"step": run.best.step, "dice": run.best.dice, "scores": run.best.scores}
+    tensors |= {f"best.{name}": tensor for name, tensor in run.best.weights.items()}
+    state = {"schedule": asdict(run.schedule), "best": best}
+    save_tensors(run.folder / LAST, tensors, {"state": json.dumps(state)})
+
+
+def _load_last(run: _Run) -> None:
+    """Go back to where `_save_last` was."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = run.folder / LAST
+    try:
+        state, tensors = read_state(path), load_file(path)
+        run.model.network.load_state_dict(_under("network.", tensors))
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
+    optimizer = run.optimizer.state_dict()
+    for name, tensor in _under("optimizer.", tensors).items():
+        index, _, moment = name.partition(".")
+        optimizer["state"].setdefault(int(index), {})[moment] = tensor
+    run.optimizer.load_state_dict(optimizer)
+    budget = {"minutes": run.schedule.minutes, "steps": state["schedule"]["steps"] or run.schedule.steps}
+    run.schedule.__dict__.update(state["schedule"] | budget)
+    run.best = _Best(_under("best.", tensors), **state["best"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

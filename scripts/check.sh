@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Run the checks and the tests, go on after a failure, and fail at the end if anything failed.
+# Usage: scripts/check.sh [all | quick | static]    (default: all)
+#   all     every check and every test
+#   quick   every check, and the tests that are not marked slow
+#   static  the checks only
+set -uo pipefail  # no -e: one run shows all failures
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+failed=()
+
+# step NAME COMMAND...: a heading, the command, and a note if it fails.
+step() {
+  local name=$1
+  shift
+  printf '\n== %s ==\n' "$name"
+  "$@" || failed+=("$name")
+}
+
+# Pytest comes last, so that its summary closes the output; what failed before it is told ahead of it.
+tests() {
+  if ((${#failed[@]})); then
+    printf '\nFailed so far: %s\n' "${failed[*]}"
+  fi
+  step "pytest" bash scripts/with_display.sh .venv/bin/python -m pytest "$@"
+}
+
+mode=${1:-all}
+case $mode in
+  all | quick | static) ;;
+  *)
+    echo "check.sh: '$mode' is not a mode; give all, quick or static." >&2
+    exit 2
+    ;;
+esac
+if [[ ! -x .venv/bin/python ]]; then
+  echo "check.sh: there is no .venv; run 'make setup' first." >&2
+  exit 2
+fi
+
+step "ruff check" .venv/bin/ruff check .
+step "ruff format" .venv/bin/ruff format --check .
+step "mypy" .venv/bin/mypy
+step "lint-imports" .venv/bin/lint-imports
+step "npe2 validate" .venv/bin/npe2 validate napari_unetvnet/napari.yaml
+
+case $mode in
+  all) tests ;;
+  quick) tests -m "not slow" ;;
+  static) ((${#failed[@]})) && printf '\nFailed: %s\n' "${failed[*]}" ;;
+esac
+((${#failed[@]} == 0))

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Make .venv with the plugin, napari and the development tools, and see to the system libraries that Qt loads.
+# Quick when nothing changed. PYTHON=/path/to/python chooses the interpreter of a new .venv.
+set -euo pipefail
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+
+stamp=.venv/.installed
+qt_packages=(
+  libegl1 libgl1 libgl1-mesa-dri libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0
+  libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 xauth xvfb
+)
+
+say() { echo "setup: $*" >&2; }
+
+fail() {
+  say "$@"
+  exit 1
+}
+
+# What the installation depends on; a change of any of it installs anew.
+fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | cksum; }
+
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+on_debian() { command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; }
+
+find_python() {
+  local name
+  if [[ -n ${PYTHON:-} ]]; then
+    recent "$PYTHON" || fail "PYTHON=$PYTHON does not run as Python 3.11 or newer; name one that does."
+    echo "$PYTHON"
+    return
+  fi
+  for name in python3 python3.13 python3.12 python3.11; do
+    if recent "$name"; then
+      echo "$name"
+      return
+    fi
+  done
+  fail "found no Python 3.11 or newer; install one, or name it: PYTHON=/path/to/python make setup"
+}
+
+# apt_install PACKAGE...: install as root, else print the line that does it; false where they are still missing.
+apt_install() {
+  if ((EUID == 0)); then
+    say "installing $*"
+    apt-get update -qq >&2 &&
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2 && return
+  fi
+  say "missing system packages; please run: sudo apt-get update && sudo apt-get install -y $*"
+  return 1
+}
+
+# Debian and Ubuntu keep the part of Python that puts pip into a new venv in a package of its own.
+ensure_ensurepip() {
+  local python=$1 package
+  "$python" -c 'import ensurepip' 2>/dev/null && return
+  package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+  on_debian || fail "$python cannot make virtual environments (no ensurepip); install its venv package."
+  apt_install "$package" || exit 1
+}
+
+# True if .venv runs, has pip, and was made in this folder (its scripts hold the path).
+venv_is_sound() {
+  [[ -x .venv/bin/pip ]] && recent .venv/bin/python && .venv/bin/python -c 'import pip' 2>/dev/null &&
+    grep -qsF "$PWD/.venv" .venv/bin/activate
+}
+
+make_venv() {
+  local python
+  python=$(find_python)
+  ensure_ensurepip "$python"
+  say "making .venv with $("$python" --version)"
+  "$python" -m venv --clear .venv
+}
+
+install_project() {
+  rm -f "$stamp" # an interrupted installation must not look finished
+  say "installing the plugin, napari and the development tools (a few minutes the first time)"
+  [[ -t 1 ]] || export PIP_QUIET=2                      # a person sees the downloads go on, a log only the errors
+  .venv/bin/python -m pip install --upgrade "pip>=25.1" # the first pip with --group
+  .venv/bin/python -m pip install --editable ".[all]" --group dev -c constraints.txt
+  fingerprint >"$stamp"
+}
+
+install_qt_libraries() {
+  local installed missing=() name
+  if ! on_debian; then
+    [[ $(uname -s) == Darwin ]] ||
+      say "if no window opens, install what Qt 6 needs here: EGL, OpenGL (Mesa), xcb-util-*, libxkbcommon-x11, Xvfb"
+    return 0
+  fi
+  # shellcheck disable=SC2016  # the ${...} are dpkg-query's
+  installed=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "${qt_packages[@]}" 2>/dev/null | sed -n 's/^ii *//p')
+  for name in "${qt_packages[@]}"; do
+    grep -qx "$name" <<<"$installed" || missing+=("$name")
+  done
+  ((${#missing[@]} == 0)) || apt_install "${missing[@]}" ||
+    say "going on without them; tests that need a window are skipped"
+}
+
+case $(uname -s) in
+  MINGW* | MSYS* | CYGWIN*) fail "on Windows follow the README: python -m venv .venv, then pip install -e .[all]" ;;
+esac
+venv_is_sound || make_venv
+[[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]] || install_project
+install_qt_libraries
