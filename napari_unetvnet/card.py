@@ -1,17 +1,22 @@
-"""What a model says of itself: JSON in the header of its safetensors file, readable without torch."""
+"""What a model says of itself, JSON in the header of its safetensors file, and which models there are.
+
+Readable without torch, so that the viewer can show a model before anything is loaded.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from napari_unetvnet.errors import FileProblem, ModelProblem
+from napari_unetvnet.registry import near_names
 from napari_unetvnet.settings import Scalar, Settings, Spacing, Triple, View
 from napari_unetvnet.volume import Normalise
 
-__all__ = ["ModelCard", "read_card"]
+__all__ = ["ModelCard", "find_model", "list_models", "read_card", "runs_folder"]
 
 
 class ModelCard(Settings):
@@ -108,3 +113,64 @@ def read_card(path: str | Path) -> ModelCard:
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise ModelProblem(f"{path}: its model card does not fit this version ({fields}); update the program.") from None
+
+
+def runs_folder() -> Path:
+    """Give the folder that holds the run folders.
+
+    Returns
+    -------
+    Path
+        ``$NAPARI_UNETVNET_RUNS``, by default a folder of the user's application data.
+    """
+    from platformdirs import user_data_path
+
+    chosen = os.environ.get("NAPARI_UNETVNET_RUNS")
+    return Path(chosen) if chosen else user_data_path("napari-unetvnet", appauthor=False) / "runs"
+
+
+def _weights_folder() -> Path:
+    """Give the folder of shipped weights, which is inside an installed package and beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "weights"
+    return inside if inside.is_dir() else package.parent / "weights"
+
+
+def list_models() -> dict[str, Path]:
+    """Find the shipped models and those that were trained here, the newest first.
+
+    Returns
+    -------
+    dict of str to Path
+        A shipped model has its file's name, a trained one its run folder's.
+    """
+    trained = sorted(runs_folder().glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+    shipped = sorted(_weights_folder().glob("*.safetensors"))
+    return {path.parent.name: path for path in trained} | {path.stem: path for path in shipped}
+
+
+def find_model(name: str) -> Path:
+    """Find a model by its name or file.
+
+    Parameters
+    ----------
+    name : str
+        A path, or a name that `list_models` gives.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileProblem
+        If there is neither such a file nor such a model.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = list_models()
+    if name in known:
+        return known[name]
+    if name.endswith(".safetensors") or os.sep in name or not known:
+        raise FileProblem(f"There is no model file {name}; train one, or see the models command.")
+    raise FileProblem(f"There is no model {name!r}{near_names(name, known)}")
