@@ -6,6 +6,8 @@ nothing and the viewer never loads torch. ``docs/explanation/architecture.md`` t
 
 __all__ = ["__version__"]
 
+__version__: str
+
 
 def __getattr__(name: str) -> str:
     """Look the version up when it is asked for: ``importlib.metadata`` takes longer than this import."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from napari_unetvnet.errors import FileProblem, ModelProblem
 from napari_unetvnet.registry import near_names
-from napari_unetvnet.settings import Scalar, Settings, Spacing, Triple, View
+from napari_unetvnet.settings import Head, Scalar, Settings, Spacing, Triple, View
 from napari_unetvnet.volume import Normalise
 
 __all__ = ["ModelCard", "find_model", "list_models", "read_card", "runs_folder"]
@@ -24,9 +23,9 @@ class ModelCard(Settings):
 
     network: str
     """Name in the network table."""
-    option: dict[str, Scalar] = {}
+    option: dict[str, Scalar] = Field(default_factory=dict)
     """Options of the network."""
-    head: Literal["binary", "multiclass", "multilabel"]
+    head: Head
     """What turns logits into classes: one sigmoid, a softmax, or a sigmoid for each class."""
     view: View
     """2d, 2.5d or 3d."""
@@ -52,13 +51,13 @@ class ModelCard(Settings):
     """Optimiser steps that were taken in all."""
     seed: int = 0
     """Of the training."""
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = Field(default_factory=dict)
     """Scores on the hold-out."""
     data: str = ""
     """Where the training data come from."""
     licence: str = ""
     """Licence of the weights."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     """Of the software that trained it."""
 
     @property
@@ -112,7 +111,7 @@ def read_card(path: str | Path) -> ModelCard:
         return ModelCard.model_validate_json(header["card"])
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
-        raise ModelProblem(f"{path}: its model card does not fit this version ({fields}); update the program.") from None
+        raise ModelProblem(f"{path}: its card does not fit this version ({fields}); update the program.") from None
 
 
 def runs_folder() -> Path:

@@ -94,9 +94,7 @@ class RunFinished(Event):
     fault: bool = False
 
 
-_KINDS = {
-    kind.__name__: kind for kind in (Notice, StepDone, EpochDone, CheckpointSaved, SlabDone, RunFinished)
-}
+_KINDS = {kind.__name__: kind for kind in (Notice, StepDone, EpochDone, CheckpointSaved, SlabDone, RunFinished)}
 
 
 def to_line(event: Event) -> str:

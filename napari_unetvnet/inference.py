@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentSettings
-    from napari_unetvnet.volume import Intensity, Volume
+    from napari_unetvnet.volume import Edge, Intensity, Volume
 
 __all__ = ["Slab", "Tiles", "decide", "plan_tiles", "scores", "steps"]
 
@@ -112,7 +112,7 @@ def steps(
     References
     ----------
     .. [1] Isensee et al. 2021, nnU-Net, https://doi.org/10.1038/s41592-020-01008-z
-    """  # noqa: DOC502 (most are raised by the checks and by Model)
+    """
     card = model.card
     if settings.view not in {None, card.view}:
         raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
@@ -166,9 +166,7 @@ def scores(
 
 
 @torch.inference_mode()
-def _add_row(
-    model: Model, volume: Volume, batch: int, scale: Intensity, tiles: Tiles, row: int, sums: Tensor
-) -> None:
+def _add_row(model: Model, volume: Volume, batch: int, scale: Intensity, tiles: Tiles, row: int, sums: Tensor) -> None:
     """Run the tiles of one slab and add their weighted logits to ``sums`` (K, tile depth, Y, X)."""
     slab = _read_slab(model, volume, scale, tiles, tiles.origins[0][row])
     margin = [before + after for before, after in model.margin]
@@ -188,7 +186,7 @@ def _read_slab(model: Model, volume: Volume, scale: Intensity, tiles: Tiles, z: 
     lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
     start = [o - before for o, (before, _) in zip(origins, margin, strict=True)]
     stop = [o + n + after for o, n, (_, after) in zip(lasts, tiles.size, margin, strict=True)]
-    along_z = "reflect" if model.card.dims == 3 else "edge"
+    along_z: Edge = "reflect" if model.card.dims == 3 else "edge"
     raw = read_box(volume.data, start, stop, (along_z, "reflect", "reflect"))
     check_finite(raw, volume.name)
     return torch.from_numpy(scale.apply(raw)).to(model.device)

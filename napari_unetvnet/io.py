@@ -12,29 +12,25 @@ and is unknown in PNG, JPEG and npy files. What NIfTI and TIFF cannot say is con
 from __future__ import annotations
 
 import csv
-import gzip
-import logging
 import os
 import re
 import struct
 import tokenize
-import warnings
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.volume import Volume, check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from napari_unetvnet.volume import Volume
 
 __all__ = [
     "PairFiles",

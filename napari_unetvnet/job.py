@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from napari_unetvnet.card import find_model, read_card, runs_folder
@@ -25,6 +24,7 @@ from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
     from napari_unetvnet.data import Pair
 
@@ -75,7 +75,7 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise FileProblem(f"No run folder can be made in {parent} ({error.strerror}); choose another place.") from None
+            raise FileProblem(f"No run folder can be made in {parent} ({error.strerror}); choose another.") from None
         return folder
     raise FileProblem(f"{parent} is full of runs called {clean}-{stamp}; remove some.")
 
@@ -162,7 +162,7 @@ def read(folder: Path) -> TrainJob | SegmentJob:
         If the folder is no run or is half written.
     SettingsProblem
         If its settings are not valid.
-    """  # noqa: DOC502 (SettingsProblem is raised by checked)
+    """
     if not (folder / JOB).is_file():
         raise RunProblem(f"{folder} is no run, or was only half written: it has no {JOB}. Start a new one.")
     try:
@@ -195,7 +195,9 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
         If the folder is no run, or was used already and ``resume`` is False.
     UserError
         Whatever the user can mend; it is written to the folder as RunFinished first.
-    """  # noqa: DOC502 (raised by the rooms below, passed on here)
+    GeneratorExit
+        When the consumer asks for no more: the run is stopped and what it has is kept.
+    """
     job = read(folder)
     if resume:
         (folder / STOP).unlink(missing_ok=True)
@@ -210,7 +212,7 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
             finished = RunFinished(state, results=_deliver(folder, job))
             recorder.write(finished)
             yield finished
-        except GeneratorExit:
+        except GeneratorExit:  # the consumer asks for no more
             recorder.write(RunFinished("stopped", results=_deliver(folder, job)))
             raise
         except UserError as problem:
@@ -288,9 +290,10 @@ def _segment(folder: Path, job: SegmentJob, resume: bool) -> Generator[Event]:
     from napari_unetvnet.io import check_writable, read_volume, write_labels, write_probabilities
     from napari_unetvnet.model import load_model
 
-    for path, kind in ((job.output, "labels"), (job.probabilities, "probabilities")):
-        if path is not None:
-            check_writable(path, kind)
+    if job.output is not None:
+        check_writable(job.output, "labels")
+    if job.probabilities is not None:
+        check_writable(job.probabilities, "probabilities")
     path = find_model(job.model)
     volume = read_volume(job.image, job.spacing)
     model = load_model(path, job)
@@ -356,7 +359,7 @@ def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
     # Two spinning OpenMP threads beside a busy viewer run three times slower than one thread.
     environment = {"OMP_WAIT_POLICY": "passive"} | os.environ | {"PYTHONUNBUFFERED": "1"}
     with (folder / LOG).open("ab") as log:
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 (a list, no shell; the folder is the only word that varies)
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +21,7 @@ from napari_unetvnet.networks import build_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from napari_unetvnet.networks.base import SegmentationNetwork
     from napari_unetvnet.settings import ComputeSettings
@@ -106,12 +106,14 @@ class Model:
         ------
         OutOfMemory
             If the blocks do not fit on the device.
+        RuntimeError
+            If anything else goes wrong in the network.
         """
         try:
-            return self._volumes(blocks) if self.card.dims == 3 else self._planes(blocks)
-        except (torch.OutOfMemoryError, MemoryError):
+            return self._padded(blocks) if self.card.dims == 3 else self._planes(blocks)
+        except MemoryError:
             pass
-        except RuntimeError as error:
+        except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
             if "memory" not in str(error):
                 raise
         size = " x ".join(map(str, blocks.shape[2:]))
@@ -128,9 +130,6 @@ class Model:
         planes = stacks.permute(0, 2, 5, 1, 3, 4).reshape(batch * depth, window * channels, height, width)
         out = self._padded(planes)
         return out.reshape(batch, depth, *out.shape[1:]).transpose(1, 2)
-
-    def _volumes(self, blocks: Tensor) -> Tensor:
-        return self._padded(blocks)
 
     def _padded(self, x: Tensor) -> Tensor:
         """Run the network on any size: mirror up to one that fits, cut what that added."""
@@ -218,7 +217,7 @@ def load_model(path: str | Path, settings: ComputeSettings) -> Model:
         If there is no such file.
     ModelProblem
         If it is cut off, not ours, or its weights do not fit its card.
-    """  # noqa: DOC502 (FileProblem is raised by read_card)
+    """
     from safetensors.torch import load_file
 
     model = build_model(read_card(path), settings)

@@ -1,4 +1,4 @@
-"""A name table that resolves ``"module:object"``, suggests near names, and reads a member's options without importing it.
+"""A name table that resolves ``"module:object"``, suggests near names, and reads options without importing.
 
 A member is a class or a function whose keyword-only parameters are its options. `Registry.describe` finds them by
 reading the member's source: the form and ``--help`` need names, defaults, choices and their sentences, and importing a
@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -122,7 +122,7 @@ class Registry(Mapping[str, str]):
         ------
         SettingsProblem
             If the table has no such name.
-        """  # noqa: DOC502 (raised by check)
+        """
         module, _, attribute = self.check(name).partition(":")
         return getattr(importlib.import_module(module), attribute)
 
@@ -162,7 +162,7 @@ class Registry(Mapping[str, str]):
         ------
         SettingsProblem
             If the table has no such name.
-        """  # noqa: DOC502 (raised by check)
+        """
         return _describe(name, self.check(name))
 
     def check_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -184,7 +184,8 @@ class Registry(Mapping[str, str]):
             If the member has no such option or the value does not fit, one line for each.
         """
         known = {option.name: option for option in self.describe(name).options}
-        checked, lines = {}, []
+        checked: dict[str, Scalar] = {}
+        lines: list[str] = []
         for key, value in options.items():
             try:
                 if key not in known:
@@ -235,7 +236,7 @@ def _to_bool(value: Any) -> bool:
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
 
 
-_CONVERT = {"int": _to_int, "float": _to_float, "bool": _to_bool, "str": str}
+_CONVERT: dict[str, Callable[[Any], Scalar]] = {"int": _to_int, "float": _to_float, "bool": _to_bool, "str": str}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -247,9 +248,7 @@ def _describe(name: str, target: str) -> Description:
         raise ModuleNotFoundError(module)
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     node = next(
-        item
-        for item in tree.body
-        if isinstance(item, ast.ClassDef | ast.FunctionDef) and item.name == attribute
+        item for item in tree.body if isinstance(item, ast.ClassDef | ast.FunctionDef) and item.name == attribute
     )
     doc = inspect.cleandoc(ast.get_docstring(node) or "")
     return Description(
@@ -265,9 +264,7 @@ def _describe(name: str, target: str) -> Description:
 def _signature(node: ast.ClassDef | ast.FunctionDef) -> ast.arguments:
     if isinstance(node, ast.FunctionDef):
         return node.args
-    return next(
-        item.args for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"
-    )
+    return next(item.args for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
 
 
 def _options(arguments: ast.arguments, doc: str) -> tuple[Option, ...]:
@@ -287,7 +284,8 @@ def _type_of(annotation: ast.expr | None) -> tuple[str, tuple[Scalar, ...]]:
         inside = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         choices = tuple(ast.literal_eval(item) for item in inside)
         return type(choices[0]).__name__, choices
-    msg = f"an option's type must be int, float, bool, str or Literal[...], not {ast.dump(annotation) if annotation else None}"
+    found = ast.dump(annotation) if annotation else "none"
+    msg = f"an option's type must be int, float, bool, str or Literal[...], not {found}"
     raise TypeError(msg)
 
 

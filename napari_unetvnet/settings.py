@@ -10,8 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, parse_loss
@@ -33,6 +41,7 @@ IGNORE = 255
 """The class index of voxels that no loss, metric or sampler may look at."""
 
 View = Literal["2d", "2.5d", "3d"]
+Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Scalar = bool | int | float | str
@@ -136,7 +145,7 @@ class TrainSettings(ComputeSettings):
     def _losses_exist(cls, value: tuple[LossTerm, ...]) -> tuple[LossTerm, ...]:
         if not value:
             raise ValueError("The loss has no term; name one, such as dice_ce.")
-        lines = []
+        lines: list[str] = []
         for term in value:
             try:
                 LOSSES.check_options(term.name, term.option)
@@ -148,25 +157,36 @@ class TrainSettings(ComputeSettings):
 
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
-        lines = []
-        given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
-        if len(given) > 1:
-            lines.append(f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps.")
-        if self.patch is not None and min(self.patch) < 1:
-            lines.append(f"Patch {self.patch} must be at least one voxel (z y x) on each axis.")
-        if self.patch is not None and self.view != "3d" and self.patch[0] != 1:
-            lines.append(f"Patch {self.patch} must have z = 1 in view {self.view}; planes are the batch there.")
+        lines = [*self._budget_misfits(), *self._patch_misfits(), *self._label_misfits()]
         if self.dims not in NETWORKS.describe(self.network).facts.get("supported_dims", (2, 3)):
             lines.append(f"Network {self.network} has no {self.dims}D form; choose another view than {self.view}.")
-        if self.label_values == "objects" and self.unlabelled == "ignore":
-            lines.append("Object ids need unlabelled=background: what is no object is background there.")
-        if self.background is not None and self.unlabelled == "background":
-            lines.append("A background value is for unlabelled=ignore only; otherwise 0 is the background.")
         if self.head != "auto":
             lines += head_misfits(self.loss, self.head)
         if lines:
             raise ValueError("\n".join(lines))
         return self
+
+    def _budget_misfits(self) -> list[str]:
+        given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
+        if len(given) < 2:
+            return []
+        return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]
+
+    def _patch_misfits(self) -> list[str]:
+        if self.patch is None:
+            return []
+        if min(self.patch) < 1:
+            return [f"Patch {self.patch} must be at least one voxel (z y x) on each axis."]
+        if self.view != "3d" and self.patch[0] != 1:
+            return [f"Patch {self.patch} must have z = 1 in view {self.view}; planes are the batch there."]
+        return []
+
+    def _label_misfits(self) -> list[str]:
+        if self.label_values == "objects" and self.unlabelled == "ignore":
+            return ["Object ids need unlabelled=background: what is no object is background there."]
+        if self.background is not None and self.unlabelled == "background":
+            return ["A background value is for unlabelled=ignore only; otherwise 0 is the background."]
+        return []
 
     @property
     def dims(self) -> int:
@@ -185,7 +205,7 @@ class TrainSettings(ComputeSettings):
         """The budget in steps, None for a time budget."""
         return self.epochs * self.epoch_steps if self.epochs else self.steps
 
-    def head_for(self, classes: int) -> str:
+    def head_for(self, classes: int) -> Head:
         """Decide the head mode once the classes are known.
 
         Parameters
@@ -204,7 +224,8 @@ class TrainSettings(ComputeSettings):
         """
         if self.head == "binary" and classes != 2:
             raise SettingsProblem(f"A binary head holds 2 classes, the labels have {classes}; choose multiclass.")
-        allowed = [self.head] if self.head != "auto" else ["binary", "multiclass"] if classes == 2 else ["multiclass"]
+        allowed: list[Head] = ["binary", "multiclass"] if classes == 2 else ["multiclass"]
+        allowed = allowed if self.head == "auto" else [self.head]
         for head in allowed:
             if not head_misfits(self.loss, head):
                 return head

@@ -117,7 +117,7 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
     if strays := [int(v) for v in table if int(v) not in index]:
         raise DataProblem(f"Labels {name} hold value(s) {_some(strays)} beyond the classes {_some(list(values))}.")
     codes = np.array([index[int(v)] for v in table], np.uint8)
-    encoded: NDArray[np.uint8] = codes[where.reshape(labels.shape)]
+    encoded: NDArray[np.uint8] = np.take(codes, where.reshape(labels.shape))
     return encoded
 
 

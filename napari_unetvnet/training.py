@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +30,7 @@ from napari_unetvnet.targets import foreground
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -154,7 +154,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
         If the model to start from is of another kind.
     OutOfMemory
         If one batch does not fit on the device.
-    """  # noqa: DOC502 (raised by the rooms below)
+    """
     patch = settings.patch or DEFAULT_PATCH[settings.view]
     data = prepare(pairs, settings, patch)
     for text in data.notices:
@@ -184,9 +184,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
         _leave(run)
 
 
-def _start(
-    pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, folder: Path, patch: Triple
-) -> _Run:
+def _start(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, folder: Path, patch: Triple) -> _Run:
     """Build model, loss and optimizer from the settings."""
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
@@ -300,9 +298,7 @@ def _hold_out_dice(run: _Run) -> tuple[float | None, dict[str, float]]:
             overlap += np.bincount(predicted[predicted == target], minlength=IGNORE + 1)[:classes]
             for labels in (predicted, target):
                 total += np.bincount(labels.ravel(), minlength=IGNORE + 1)[:classes]
-    dice = {
-        k: float(2 * overlap[k] / total[k]) for k in foreground(run.data.written) if total[k]
-    }
+    dice = {k: float(2 * overlap[k] / total[k]) for k in foreground(run.data.written) if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
     return mean, {str(run.data.written[k]): value for k, value in dice.items()}
 

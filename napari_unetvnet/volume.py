@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Box", "Intensity", "Volume", "intensity", "read_box"]
 
 Normalise = Literal["zscore", "percentile", "none"]
+Edge = Literal["reflect", "edge"]
 SAMPLE_VOXELS = 2_000_000
 
 
@@ -200,9 +201,7 @@ def check_finite(values: NDArray[Any], name: str) -> None:
     )
 
 
-def read_box(
-    data: Any, start: Sequence[int], stop: Sequence[int], modes: Sequence[Literal["reflect", "edge"]]
-) -> NDArray[Any]:
+def read_box(data: Any, start: Sequence[int], stop: Sequence[int], modes: Sequence[Edge]) -> NDArray[Any]:
     """Read a box that may reach beyond the array.
 
     Parameters
@@ -219,9 +218,7 @@ def read_box(
     array of shape (..., stop - start)
     """
     size = data.shape[-3:]
-    indices = [
-        _inside(np.arange(a, b), n, mode) for a, b, n, mode in zip(start, stop, size, modes, strict=True)
-    ]
+    indices = [_inside(np.arange(a, b), n, mode) for a, b, n, mode in zip(start, stop, size, modes, strict=True)]
     cut = np.asarray(data[(..., *(slice(int(i.min()), int(i.max()) + 1) for i in indices))])
     for axis, index in zip((-3, -2, -1), indices, strict=True):
         relative = index - index.min()
@@ -235,4 +232,5 @@ def _inside(index: NDArray[np.int_], size: int, mode: str) -> NDArray[np.int_]:
     if mode == "edge" or size == 1:
         return index.clip(0, size - 1)
     folded = np.abs(index) % (2 * size - 2)
-    return np.minimum(folded, 2 * size - 2 - folded)
+    mirrored: NDArray[np.int_] = np.minimum(folded, 2 * size - 2 - folded)
+    return mirrored

@@ -48,7 +48,7 @@ def build_network(
     ------
     SettingsProblem
         If the name or an option does not exist.
-    """  # noqa: DOC502 (raised by the registry)
+    """
     checked = NETWORKS.check_options(name, options or {})
     network: SegmentationNetwork = NETWORKS.resolve(name)(dims, in_channels, classes, **checked)
     return network

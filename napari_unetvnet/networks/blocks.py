@@ -25,7 +25,7 @@ __all__ = [
 
 # Keras' epsilon, on which published weights of the sources depend. Its momentum of 0.99 would need hundreds of steps
 # until the running statistics can be used; 0.1 (the share of the newest batch) serves short trainings.
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.1}
+EPSILON, MOMENTUM = 1e-3, 0.1
 
 
 def conv(dims: int, inputs: int, outputs: int, kernel: int = 3, padding: int = 0) -> nn.Module:
@@ -75,7 +75,7 @@ def batch_norm(dims: int, channels: int) -> nn.Module:
     nn.Module
     """
     kind = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
-    return kind(channels, **BATCH_NORM)
+    return kind(channels, eps=EPSILON, momentum=MOMENTUM)
 
 
 def max_pool(dims: int) -> nn.Module:

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.networks.base import SegmentationNetwork, by
-from napari_unetvnet.networks.blocks import UpConv, centre_crop, conv, conv_stack, max_pool, pad_channels, transposed_conv
+from napari_unetvnet.networks.blocks import (
+    UpConv,
+    centre_crop,
+    conv,
+    conv_stack,
+    max_pool,
+    pad_channels,
+    transposed_conv,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +83,7 @@ class UNetOriginal(SegmentationNetwork):
     .. [1] Ronneberger, Fischer, Brox 2015, U-Net, https://arxiv.org/abs/1505.04597
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
         dims: int,
         in_channels: int,
@@ -218,7 +226,7 @@ class UNetPadding(SegmentationNetwork):
     .. [2] Ioffe, Szegedy 2015, Batch normalization, https://arxiv.org/abs/1502.03167
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
         dims: int,
         in_channels: int,
@@ -244,7 +252,11 @@ class UNetPadding(SegmentationNetwork):
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for stage_width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
-            step = UpConv(dims, channels, stage_width) if up == "nearest" else transposed_conv(dims, channels, stage_width, 3)
+            step = (
+                UpConv(dims, channels, stage_width)
+                if up == "nearest"
+                else transposed_conv(dims, channels, stage_width, 3)
+            )
             stage = _ShortcutStack(dims, stage_width + skip, stage_width, block if block_in == "both" else "none")
             self.ups.append(step)
             self.decoder.append(stage)

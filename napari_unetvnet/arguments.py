@@ -1,0 +1,146 @@
+"""Command-line arguments derived from settings models, so that each setting is declared once.
+
+A field becomes an option with its description as help; ranges and types are checked by the model, not here. The
+settings library's own command line is not used because it cuts list values at commas and brackets, which file names
+contain.
+"""
+
+from __future__ import annotations
+
+import types
+from argparse import SUPPRESS, ArgumentParser, HelpFormatter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+from napari_unetvnet.errors import SettingsProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic.fields import FieldInfo
+
+    from napari_unetvnet.settings import Settings
+
+__all__ = ["Parser", "add_fields", "merge"]
+
+BUDGETS = ("minutes", "epochs", "steps")
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose mistakes are sentences for the user instead of an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Parameters
+        ----------
+        message : str
+
+        Raises
+        ------
+        SettingsProblem
+            Always.
+        """
+        raise SettingsProblem(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+class Formatter(HelpFormatter):
+    """Help with room for the longest option."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=110)
+
+
+def add_fields(parser: ArgumentParser, kind: type[Settings], positional: Sequence[str] = ()) -> None:
+    """Add an option for each field of a settings model, its own before the inherited ones.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    kind : type of Settings
+    positional : sequence of str
+        Fields that are given without a name; they may still come from a settings file instead.
+    """
+    own = [name for name in kind.model_fields if name in kind.__annotations__]
+    for name in (*own, *(name for name in kind.model_fields if name not in own)):
+        field = kind.model_fields[name]
+        described: dict[str, Any] = {"help": _help(field), "default": SUPPRESS}
+        if name in positional:
+            parser.add_argument(name, nargs="?", metavar=name.upper(), **described)
+        else:
+            parser.add_argument("--" + name.replace("_", "-"), **described, **_shape(field.annotation))
+
+
+def _help(field: FieldInfo) -> str:
+    text = (field.description or "").replace("%", "%%")
+    if field.default in (None, (), {}) or field.is_required() or not isinstance(field.default, str | int | float):
+        return text
+    return f"{text} Default: {field.default}."
+
+
+def _shape(annotation: Any) -> dict[str, Any]:
+    """Say how many words an option takes and what they are called in the help."""
+    inner = _without_none(annotation)
+    origin, inside = get_origin(inner), get_args(inner)
+    if origin is Literal:
+        return {"metavar": "{" + ",".join(map(str, inside)) + "}"}
+    if origin is dict:
+        return {"action": "append", "metavar": "KEY=VALUE"}
+    if origin is tuple and inside[-1] is not Ellipsis:
+        return {"nargs": len(inside), "metavar": tuple("ZYX")[: len(inside)]}
+    if origin is tuple and inside[0] in (int, str):
+        return {"nargs": "+", "action": "extend", "metavar": {int: "VALUE", str: "FILE"}[inside[0]]}
+    if inner is bool:
+        return {"action": "store_true"}
+    names = {int: "N", float: "NUMBER", str: "NAME"}
+    return {"metavar": names.get(inner, "FILE" if inner.__class__ is type else "TEXT")}
+
+
+def _without_none(annotation: Any) -> Any:
+    """Look through Annotated and Optional."""
+    if get_origin(annotation) is Annotated:
+        return _without_none(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        rest = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return _without_none(rest[0]) if len(rest) == 1 else annotation
+    return annotation
+
+
+def merge(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """Put what was given on the command line over what a settings file says.
+
+    Parameters
+    ----------
+    given : dict
+        As parsed; ``option`` is a list of ``key=value``.
+    stored : dict
+        From a settings file.
+
+    Returns
+    -------
+    dict
+        A given budget replaces any other in the file; options are merged key by key.
+
+    Raises
+    ------
+    SettingsProblem
+        If an option is not written ``key=value``.
+    """
+    merged = dict(stored)
+    if any(name in given for name in BUDGETS):
+        merged = {name: value for name, value in merged.items() if name not in BUDGETS}
+    if {"image", "label"} & set(given):
+        merged.pop("pairs", None)
+    if "pairs" in given:
+        merged = {name: value for name, value in merged.items() if name not in ("image", "label")}
+    if "network" in given and given["network"] != merged.get("network"):
+        merged.pop("option", None)  # another network's options
+    options = dict(merged.get("option", {}))
+    for text in given.get("option", []):
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise SettingsProblem(f"Option {text!r} should be written key=value, such as width=16.")
+        options[key.strip().replace("-", "_")] = value.strip()
+    merged |= given
+    if options:
+        merged["option"] = options
+    return merged

@@ -1,0 +1,304 @@
+"""The command line: everything that the widgets do, and more, without a viewer.
+
+Exit status 0 is done, 2 wrong use or bad input (one line for each mistake), 1 a fault of the program.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
+from napari_unetvnet.errors import SettingsProblem, UserError
+from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Sequence
+
+    from napari_unetvnet.events import Event, RunFinished
+    from napari_unetvnet.registry import Registry
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Without the program's name.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    try:
+        parsed = _parser().parse_args(arguments)
+        command: Callable[[Namespace], None] = parsed.command
+        command(parsed)
+    except UserError as problem:
+        for line in problem.lines:
+            _complain(line)
+        return 2
+    except BrokenPipeError:
+        return 0  # whoever read the output has enough
+    except Exception:  # noqa: BLE001 (the one place where a fault becomes an exit status)
+        _complain(traceback.format_exc().rstrip())
+        _complain("This is a fault of the program; please report it with the lines above.")
+        return 1
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="napari-unetvnet",
+        description="Train U-Nets and V-Nets on a few labels and segment with them.",
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def add(name: str, function: Callable[[Namespace], None], text: str) -> Parser:
+        added = commands.add_parser(name, help=text, description=text, formatter_class=Formatter, allow_abbrev=False)
+        added.set_defaults(command=function)
+        return added
+
+    training = add("train", _train, "Train a model on images with labels.")
+    add_fields(training, TrainJob)
+    segmenting = add("segment", _segment, "Segment an image with a model.")
+    add_fields(segmenting, SegmentJob, positional=["image"])
+    for job in (training, segmenting):
+        job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
+        job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
+    scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
+    _add_evaluate_options(scoring)
+    running = add("run", _run, "Do what a run folder says; the viewer starts its work with this.")
+    running.add_argument("folder", type=Path)
+    running.add_argument("--resume", action="store_true", help="Go on where an interrupted run of the folder ended.")
+    for name, function, text in (
+        ("networks", _networks, "List the networks with their options."),
+        ("losses", _losses, "List the losses with their options."),
+        ("models", _models, "List the models that were shipped or trained here."),
+    ):
+        add(name, function, text).add_argument("--json", action="store_true", help="Print JSON.")
+    showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
+    showing.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
+    showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
+    showing.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
+    return parser
+
+
+def _add_evaluate_options(parser: Parser) -> None:
+    parser.add_argument("prediction", metavar="PREDICTION", help="Label image to score.")
+    parser.add_argument("truth", metavar="TRUTH", help="Label image that is right.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_argument(
+        "--truth-is",
+        choices=["auto", "classes", "objects"],
+        default="auto",
+        help="What values of the truth mean: classes, ids of single objects, or to be found out. Default: auto.",
+    )
+    parser.add_argument("--background", type=int, default=0, help="Value that is background. Default: 0.")
+    parser.add_argument("--ignore", type=int, help="Value of truth voxels to leave out.")
+    parser.add_argument("--iou-threshold", type=float, default=0.5, help="IoU at which objects match. Default: 0.5.")
+
+
+def _say(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _job(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> TrainJob | SegmentJob:
+    """Make a job from the command line and, if one was given, a settings file."""
+    from napari_unetvnet.job import read_settings
+
+    given = {name: value for name, value in vars(parsed).items() if name in kind.model_fields}
+    stored = read_settings(parsed.settings) if parsed.settings else {}
+    if (said := stored.pop("command", command)) != command:
+        raise SettingsProblem(f"{parsed.settings} holds settings for {said}, not for {command}.")
+    job = checked(kind, _absolute(merge(given, stored)))
+    if job.output is None:
+        raise SettingsProblem("Say with --output where to write the result.")
+    return job
+
+
+def _absolute(values: dict[str, Any]) -> dict[str, Any]:
+    """Make paths independent of the present folder, because the run folder is another one."""
+
+    def absolute(source: str) -> str:
+        return "|".join(str(Path(part).absolute()) for part in source.split("|"))
+
+    for name in ("output", "probabilities", "pairs", "start_from"):
+        if values.get(name) is not None:
+            values[name] = absolute(str(values[name]))
+    for name in ("image", "label"):
+        if isinstance(values.get(name), str):
+            values[name] = absolute(values[name])
+        elif values.get(name):
+            values[name] = [absolute(source) for source in values[name]]
+    if values.get("model") and Path(values["model"]).is_file():
+        values["model"] = absolute(values["model"])
+    return values
+
+
+def _train(parsed: Namespace) -> None:
+    job = _job(parsed, TrainJob, "train")
+    results = _work(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}").results
+    if "model" not in results:
+        raise SettingsProblem("Stopped before the first step: there is no model.")
+    _say(f"Model: {results['model']}")
+    _say(f"It took {results['steps']} steps; the same options with --steps {results['steps']} make the same model.")
+
+
+def _segment(parsed: Namespace) -> None:
+    job = _job(parsed, SegmentJob, "segment")
+    finished = _work(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
+    if finished.state == "done":
+        _say(f"Labels: {finished.results['labels']}")
+
+
+def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
+    """Make a run folder for a job and do it here."""
+    from napari_unetvnet.io import check_writable
+    from napari_unetvnet.job import create, new_folder
+
+    if job.output is not None:
+        check_writable(job.output, "model" if isinstance(job, TrainJob) else "labels")
+    folder = new_folder(name, parent)
+    create(folder, job)
+    return _follow(folder, resume=False)
+
+
+def _run(parsed: Namespace) -> None:
+    finished = _follow(parsed.folder, resume=parsed.resume)
+    for name, value in finished.results.items():
+        _say(f"{name}: {value}")
+
+
+def _follow(folder: Path, *, resume: bool) -> RunFinished:
+    """Do a run and show its events; an interrupt (Ctrl-C or a termination signal) stops it and keeps what it has."""
+    from napari_unetvnet.events import RunFinished
+    from napari_unetvnet.job import run
+    from napari_unetvnet.progress import Progress
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    finished: Event | None = None
+    try:
+        with Progress(sys.stderr) as progress:
+            for finished in run(folder, resume=resume):
+                progress.show(finished)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if not isinstance(finished, RunFinished):
+        msg = f"the run in {folder} ended without its last event"
+        raise RuntimeError(msg)
+    if finished.state == "stopped":
+        _complain(f"Stopped. What was reached is kept; go on with: napari-unetvnet run {folder} --resume")
+    return finished
+
+
+def _evaluate(parsed: Namespace) -> None:
+    from napari_unetvnet.io import read_labels
+    from napari_unetvnet.metrics import evaluate
+
+    prediction, truth = read_labels(parsed.prediction), read_labels(parsed.truth)
+    evaluation = evaluate(
+        prediction.data[0],
+        truth.data[0],
+        truth_is=parsed.truth_is,
+        background=parsed.background,
+        ignore=parsed.ignore,
+        iou_threshold=parsed.iou_threshold,
+    )
+    _say(json.dumps(evaluation.as_dict(), indent=2) if parsed.json else evaluation.table())
+
+
+def _networks(parsed: Namespace) -> None:
+    from napari_unetvnet.networks import NETWORKS
+
+    def facts(name: str) -> dict[str, Any]:
+        return {"dims": list(NETWORKS.describe(name).facts.get("supported_dims", (2, 3)))}
+
+    _list_members(NETWORKS, facts, as_json=parsed.json)
+
+
+def _losses(parsed: Namespace) -> None:
+    from napari_unetvnet.losses import LOSSES
+
+    def facts(name: str) -> dict[str, Any]:
+        return {"heads": list(LOSSES.describe(name).facts["head_modes"])}
+
+    _list_members(LOSSES, facts, as_json=parsed.json)
+
+
+def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *, as_json: bool) -> None:
+    """Print a table of names with what their sources say of them."""
+    if as_json:
+        described = [registry.describe(name) for name in registry]
+        rows = [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                **facts(entry.name),
+                "options": {
+                    option.name: {"default": option.default, "choices": list(option.choices), "help": option.help}
+                    for option in entry.options
+                },
+                "defined_in": entry.target,
+            }
+            for entry in described
+        ]
+        _say(json.dumps(rows, indent=2))
+        return
+    for name in registry:
+        entry = registry.describe(name)
+        _say(f"{name}: {entry.summary}")
+        for option in entry.options:
+            choices = f" of {', '.join(map(str, option.choices))}" if option.choices else ""
+            _say(f"    {option.name}={option.default}{choices}  {option.help}")
+
+
+def _models(parsed: Namespace) -> None:
+    from napari_unetvnet.card import list_models, read_card
+
+    cards, broken = {}, []
+    for name, path in list_models().items():
+        try:
+            cards[name] = (path, read_card(path))
+        except UserError as problem:
+            broken.append(str(problem))
+    for line in broken:
+        _complain(line)
+    if parsed.json:
+        rows = [
+            {"name": name, "path": str(path), **card.model_dump(mode="json")} for name, (path, card) in cards.items()
+        ]
+        _say(json.dumps(rows, indent=2))
+        return
+    if not cards:
+        _say("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
+    for name, (_, card) in cards.items():
+        score = card.scores.get("hold_out_dice")
+        told = f", Dice {score:.3f} on its hold-out" if score is not None else ""
+        _say(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{told}")
+
+
+def _demo(parsed: Namespace) -> None:
+    from napari_unetvnet.demo import demo
+
+    for line in demo(parsed.output, parsed.minutes, viewer=not parsed.no_viewer):
+        _say(line)

@@ -1,0 +1,83 @@
+"""Events in a terminal: a progress bar with loss, hold-out Dice and time left, or plain lines where there is none."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from napari_unetvnet.events import EpochDone, Event, Notice, SlabDone, StepDone
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Shows the events of one run.
+
+    Parameters
+    ----------
+    stream : text stream
+        A bar is drawn if it is a terminal; otherwise each epoch is a line.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._bar: tqdm[Any] | None = None
+        self._dice = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, event: Event) -> None:
+        """Show one event.
+
+        Parameters
+        ----------
+        event : Event
+        """
+        match event:
+            case Notice(text=text):
+                self._line(text)
+            case StepDone():
+                share = event.seconds / max(event.seconds + event.seconds_left, 1e-9)
+                left = _clock(event.seconds_left)
+                self._advance(share, f"step {event.step}, loss {event.loss:.3f}{self._dice}, {left} left")
+            case EpochDone():
+                self._dice = "" if event.dice is None else f", hold-out Dice {event.dice:.3f}"
+                if not self._stream.isatty():
+                    left = _clock(event.seconds_left)
+                    self._line(f"epoch {event.epoch}: loss {event.loss:.3f}{self._dice}, {left} left")
+            case SlabDone():
+                self._advance(event.stop / event.depth, f"plane {event.stop} of {event.depth}")
+
+    def _advance(self, share: float, text: str) -> None:
+        if not self._stream.isatty():
+            return
+        bar = self._bar = self._bar if self._bar is not None else self._new_bar()
+        bar.n = round(min(share, 1.0), 4)
+        bar.set_postfix_str(text, refresh=False)
+        bar.refresh()
+
+    def _new_bar(self) -> tqdm[Any]:
+        from tqdm import tqdm
+
+        form = "{percentage:3.0f} %|{bar:30}| {postfix}"
+        return tqdm(total=1.0, file=self._stream, bar_format=form, leave=True)
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    """Write a time span as 1:05."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
