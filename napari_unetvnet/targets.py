@@ -109,7 +109,8 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
         If a value is none of the classes.
     """
     if settings.label_values == "objects":
-        return (labels != 0).astype(np.uint8)
+        objects: NDArray[np.uint8] = (labels != 0).astype(np.uint8)
+        return objects
     table, where = np.unique(labels, return_inverse=True)
     index = {value: i for i, value in enumerate(values)}
     if settings.unlabelled == "ignore":

@@ -276,13 +276,19 @@ def _batch(run: _Run) -> tuple[Tensor, Tensor]:
 
 def _validate(run: _Run) -> tuple[float | None, bool]:
     """Score the model on the hold-out and save it if it is the best so far (without a hold-out, the newest is)."""
+    newest = _snapshot(run)
+    if newest.dice is not None and run.best.dice is not None and newest.dice < run.best.dice:
+        return newest.dice, False
+    run.best = newest
+    _save_best(run, newest)
+    return newest.dice, True
+
+
+def _snapshot(run: _Run) -> _Best:
+    """Score the present weights and copy them."""
     dice, by_class = _hold_out_dice(run)
-    if dice is not None and run.best.dice is not None and dice < run.best.dice:
-        return dice, False
     weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
-    run.best = _Best(weights, run.schedule.step, dice, by_class)
-    _save_best(run)
-    return dice, True
+    return _Best(weights, run.schedule.step, dice, by_class)
 
 
 def _hold_out_dice(run: _Run) -> tuple[float | None, dict[str, float]]:
@@ -303,20 +309,20 @@ def _hold_out_dice(run: _Run) -> tuple[float | None, dict[str, float]]:
     return mean, {str(run.data.written[k]): value for k, value in dice.items()}
 
 
-def _save_best(run: _Run) -> None:
-    scores_found = {"hold_out_dice": run.best.dice} if run.best.dice is not None else {}
-    scores_found |= {f"hold_out_dice_{value}": dice for value, dice in run.best.scores.items()}
-    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": scores_found})
-    save_model(run.folder / BEST, run.best.weights, card)
+def _save_best(run: _Run, best: _Best) -> None:
+    found = {"hold_out_dice": best.dice} if best.dice is not None else {}
+    found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
+    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found})
+    save_model(run.folder / BEST, best.weights, card)
 
 
 def _leave(run: _Run) -> None:
     """Bring both files up to date, whatever ended the run."""
     if run.schedule.step == 0:
         return
-    if not run.best.weights:
-        _validate(run)  # stopped within the first epoch: what there is, is the best
-    _save_best(run)
+    # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
+    # goes on must end like one that was never stopped.
+    _save_best(run, run.best if run.best.weights else _snapshot(run))
     _save_last(run)
 
 

@@ -191,7 +191,8 @@ class _ShortcutStack(nn.Module):
         """Map (B, C, *S) to (B, outputs, *S)."""
         out: Tensor = self.stack(x)
         if self.projection is not None:
-            return out + self.projection(x)
+            projected: Tensor = self.projection(x)
+            return out + projected
         if self.shortcut == "add":
             return out + pad_channels(x, out.shape[1])
         if self.shortcut == "concat":

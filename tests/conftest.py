@@ -1,0 +1,40 @@
+"""What several tests need: runs that stay out of the user's folder, the real image, a painted half of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_unetvnet.io import read_labels, read_volume
+from napari_unetvnet.volume import Volume
+
+SAMPLES = Path(__file__).parents[1] / "napari_unetvnet" / "samples"
+
+
+@pytest.fixture(autouse=True)
+def runs_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("NAPARI_UNETVNET_RUNS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nuclei():
+    """The real image, (1, 1, 512, 512) uint16."""
+    return read_volume(SAMPLES / "nuclei.tif")
+
+
+@pytest.fixture(scope="session")
+def nuclei_objects():
+    """Ids of its nuclei, (512, 512)."""
+    return np.asarray(read_labels(SAMPLES / "nuclei_objects.tif").data[0, 0])
+
+
+@pytest.fixture(scope="session")
+def painted_half(nuclei_objects):
+    """Left half painted (1 background, 2 nucleus), right half unpainted (0), as a Volume."""
+    painted = np.where(nuclei_objects > 0, 2, 1).astype(np.uint8)
+    painted[:, 256:] = 0
+    return Volume(painted[None, None], name="painted")
