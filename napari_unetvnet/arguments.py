@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import Settings
 
-__all__ = ["Parser", "add_fields", "merge"]
+__all__ = ["Parser", "add_fields", "merge", "option_rows"]
 
 BUDGETS = ("minutes", "epochs", "steps")
 
@@ -60,21 +60,49 @@ def add_fields(parser: ArgumentParser, kind: type[Settings], positional: Sequenc
     positional : sequence of str
         Fields that are given without a name; they may still come from a settings file instead.
     """
-    own = [name for name in kind.model_fields if name in kind.__annotations__]
-    for name in (*own, *(name for name in kind.model_fields if name not in own)):
-        field = kind.model_fields[name]
+    for name, field in _ordered(kind):
         described: dict[str, Any] = {"help": _help(field), "default": SUPPRESS}
         if name in positional:
             parser.add_argument(name, nargs="?", metavar=name.upper(), **described)
         else:
-            parser.add_argument("--" + name.replace("_", "-"), **described, **_shape(field.annotation))
+            parser.add_argument(_flag(name), **described, **_shape(field.annotation))
+
+
+def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
+    """Describe the options of a settings model for a reference page.
+
+    Parameters
+    ----------
+    kind : type of Settings
+
+    Returns
+    -------
+    list of (option, default, meaning)
+    """
+    return [(_flag(name), _default(field) or "", field.description or "") for name, field in _ordered(kind)]
+
+
+def _ordered(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
+    """Give the fields, a model's own before the inherited ones."""
+    own = kind.__annotations__
+    return sorted(kind.model_fields.items(), key=lambda item: item[0] not in own)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _default(field: FieldInfo) -> str | None:
+    """Write a default for the help; None where there is none to speak of."""
+    if field.is_required() or not isinstance(field.default, str | int | float):
+        return None
+    return str(field.default)
 
 
 def _help(field: FieldInfo) -> str:
     text = (field.description or "").replace("%", "%%")
-    if field.default in (None, (), {}) or field.is_required() or not isinstance(field.default, str | int | float):
-        return text
-    return f"{text} Default: {field.default}."
+    default = _default(field)
+    return text if default is None else f"{text} Default: {default}."
 
 
 def _shape(annotation: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stamp=.venv/.installed
 qt_packages=(
-  libegl1 libgl1 libgl1-mesa-dri libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0
-  libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 xauth xvfb
+  libdbus-1-3 libegl1 libfontconfig1 libgl1 libgl1-mesa-dri libglib2.0-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0
+  libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxkbcommon-x11-0 xauth xvfb
 )
 
 say() { echo "setup: $*" >&2; }
@@ -44,8 +44,9 @@ find_python() {
 apt_install() {
   if ((EUID == 0)); then
     say "installing $*"
-    apt-get update -qq >&2 &&
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >&2 && return
+    apt-get update -qq >/dev/null &&
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" \
+        </dev/null >/dev/null && return
   fi
   say "missing system packages; please run: sudo apt-get update && sudo apt-get install -y $*"
   return 1
@@ -91,9 +92,9 @@ install_qt_libraries() {
     return 0
   fi
   # shellcheck disable=SC2016  # the ${...} are dpkg-query's
-  installed=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "${qt_packages[@]}" 2>/dev/null | sed -n 's/^ii *//p')
+  installed=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' 'lib*' xauth xvfb 2>/dev/null || true)
   for name in "${qt_packages[@]}"; do
-    grep -qx "$name" <<<"$installed" || missing+=("$name")
+    grep -qE "^ii +$name(t64)?\$" <<<"$installed" || missing+=("$name") # newer releases add t64 to some names
   done
   ((${#missing[@]} == 0)) || apt_install "${missing[@]}" ||
     say "going on without them; tests that need a window are skipped"

@@ -1,0 +1,79 @@
+"""Write docs/reference/ from the settings and the tables, so that it cannot disagree with the program.
+
+Run: python scripts/reference.py            writes the pages
+     python scripts/reference.py --check    fails if a page is not what it would write
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from napari_unetvnet.arguments import option_rows
+from napari_unetvnet.losses import LOSSES
+from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.settings import SegmentJob, TrainJob
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+MADE = "<!-- Made by scripts/reference.py; change the docstrings and descriptions it reads, not this page. -->\n"
+
+COMMANDS = """
+| command | what it does |
+|---|---|
+| `train` | Train a model on images with labels. |
+| `segment IMAGE` | Segment an image with a model. |
+| `evaluate PREDICTION TRUTH` | Compare labels with the truth: Dice and IoU of each class and of the foreground, object F1. |
+| `run FOLDER` | Do what a run folder says; `--resume` goes on with an interrupted one. |
+| `networks`, `losses`, `models` | What there is; `--json` for machines. |
+| `demo` | The main job on a real image, in about a minute. |
+
+Every option of `train` and `segment` can also stand in a JSON file that `--settings` names, under the same name with `_`
+for `-`; the `job.json` of a run is such a file. What is given on the command line goes before.
+
+Exit status: 0 done (also when stopped by Ctrl-C, which keeps what was reached), 2 a mistake in what was given, 1 a fault.
+"""
+
+
+def command_line() -> str:
+    """The page of commands and options."""
+    parts = ["# Command line and settings\n", MADE, COMMANDS]
+    for title, kind in (("train", TrainJob), ("segment", SegmentJob)):
+        parts.append(f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n")
+        parts += [f"| `{flag}` | {default} | {text} |\n" for flag, default, text in option_rows(kind)]
+    return "".join(parts)
+
+
+def tables() -> str:
+    """The page of networks and losses."""
+    parts = ["# Networks and losses\n", MADE]
+    for title, registry in (("Networks", NETWORKS), ("Losses", LOSSES)):
+        parts.append(f"\n## {title}\n")
+        for name in registry:
+            described = registry.describe(name)
+            parts.append(f"\n### `{name}`\n\n{described.summary}\n")
+            if heads := described.facts.get("head_modes"):
+                parts.append(f"\nHeads: {', '.join(heads)}.\n")
+            if described.options:
+                parts.append("\n| option | default | choices | meaning |\n|---|---|---|---|\n")
+            for option in described.options:
+                choices = ", ".join(f"`{choice}`" for choice in option.choices)
+                parts.append(f"| `{option.name}` | `{option.default}` | {choices} | {option.help} |\n")
+    return "".join(parts)
+
+
+def main() -> int:
+    """Write or check the pages."""
+    stale = []
+    for name, text in (("command-line.md", command_line()), ("tables.md", tables())):
+        path = REFERENCE / name
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+    if stale:
+        print(f"Not up to date: {', '.join(stale)}; run python scripts/reference.py")
+    return bool(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

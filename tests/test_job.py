@@ -1,0 +1,259 @@
+"""A run is a folder: what it does, what it says, how it is stopped, resumed and followed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from napari_unetvnet import job
+from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
+from napari_unetvnet.events import Notice, RunFinished, SlabDone, StepDone
+from napari_unetvnet.io import read_labels
+from napari_unetvnet.model import load_model
+from napari_unetvnet.settings import SegmentJob, SegmentSettings, TrainJob, checked
+
+TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "epoch_steps": 4, "device": "cpu"}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """An image of squares in six planes and its labels, as files."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((6, 48, 48), np.uint8)
+    for z, y, x in rng.integers(0, (6, 40, 40), (40, 3)):
+        labels[z, y : y + 8, x : x + 8] = 1
+    np.save(tmp_path / "image.npy", labels + rng.normal(0, 0.3, labels.shape))
+    np.save(tmp_path / "labels.npy", labels)
+    return tmp_path
+
+
+def train_folder(files, name="train", **changes):
+    folder = files / name
+    folder.mkdir()
+    values = TINY | {"image": str(files / "image.npy"), "label": str(files / "labels.npy"), "steps": 6} | changes
+    job.create(folder, checked(TrainJob, values))
+    return folder
+
+
+def segment_folder(files, model, name="segment", **changes):
+    folder = files / name
+    folder.mkdir()
+    values = {"image": str(files / "image.npy"), "model": str(model), "device": "cpu"} | changes
+    job.create(folder, checked(SegmentJob, values))
+    return folder
+
+
+@pytest.fixture
+def model(files):
+    folder = train_folder(files, "model")
+    list(job.run(folder))
+    return folder / job.MODEL
+
+
+def test_a_run_leaves_model_events_and_settings(files):
+    folder = train_folder(files, output=str(files / "out.safetensors"))
+    events = list(job.run(folder))
+    assert events[-1] == RunFinished("done", results={"model": str(files / "out.safetensors"), "steps": "6"})
+    assert (folder / job.MODEL).read_bytes() == (files / "out.safetensors").read_bytes()
+    written, _ = job.follow(folder)
+    assert written[-1] == events[-1]
+    assert job.read(folder).steps == 6
+
+
+def test_following_gives_each_event_once(files):
+    folder = train_folder(files)
+    seen, offset = [], 0
+    for _ in job.run(folder):
+        events, offset = job.follow(folder, offset)
+        seen += events
+    assert seen == job.follow(folder)[0]
+    assert isinstance(seen[-1], RunFinished)
+    assert job.follow(folder, offset) == ([], offset)
+
+
+def test_a_half_written_event_waits_for_its_end(files):
+    folder = files / "run"
+    folder.mkdir()
+    (folder / job.EVENTS).write_text('{"event": "Notice", "text": "a"}\n{"event": "Not')
+    events, offset = job.follow(folder)
+    assert events == [Notice("a")]
+    with (folder / job.EVENTS).open("a") as file:
+        file.write('ice", "text": "b"}\n')
+    assert job.follow(folder, offset)[0] == [Notice("b")]
+
+
+def test_a_stop_request_keeps_what_was_reached(files):
+    folder = train_folder(files, output=str(files / "out.safetensors"), steps=1000)
+    seen = 0
+    for event in job.run(folder):
+        seen += isinstance(event, StepDone)
+        if seen == 3:
+            job.ask_to_stop(folder)
+    assert event.state == "stopped"
+    assert load_model(files / "out.safetensors", SegmentSettings(device="cpu")).card.steps == 3
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(files):
+    whole = train_folder(files, "whole", steps=10)
+    list(job.run(whole))
+    parts = train_folder(files, "parts", steps=10)
+    for event in job.run(parts):
+        if isinstance(event, StepDone) and event.step == 5:
+            job.ask_to_stop(parts)
+    with pytest.raises(RunProblem, match="run before"):
+        next(job.run(parts))
+    assert list(job.run(parts, resume=True))[-1].state == "done"
+    assert (parts / job.MODEL).read_bytes() == (whole / job.MODEL).read_bytes()
+
+
+def test_a_consumer_that_goes_away_stops_the_run(files):
+    folder = train_folder(files, steps=1000)
+    work = job.run(folder)
+    for event in work:
+        if isinstance(event, StepDone) and event.step == 5:
+            break
+    work.close()
+    assert job.follow(folder)[0][-1].state == "stopped"
+    assert (folder / job.MODEL).exists()
+
+
+def test_a_segmentation_that_was_interrupted_ends_with_the_same_bytes(files, model):
+    whole = segment_folder(files, model, "whole", output=str(files / "whole.tif"))
+    list(job.run(whole))
+    parts = segment_folder(files, model, "parts", output=str(files / "parts.tif"))
+    for event in job.run(parts):
+        if isinstance(event, SlabDone) and event.stop == 3:
+            job.ask_to_stop(parts)
+    assert not (files / "parts.tif").exists()
+    with (parts / job.EVENTS).open("a") as file:
+        file.write('{"event": "Sla')  # killed while it wrote
+    events = list(job.run(parts, resume=True))
+    assert next(e for e in events if isinstance(e, SlabDone)).start == 3
+    assert (parts / job.LABELS).read_bytes() == (whole / job.LABELS).read_bytes()
+    assert (files / "parts.tif").read_bytes() == (files / "whole.tif").read_bytes()
+
+
+def test_labels_and_probabilities_are_written_on_the_images_grid(files, model):
+    output, shares = files / "out.nii.gz", files / "shares.npy"
+    folder = segment_folder(files, model, output=str(output), probabilities=str(shares))
+    assert list(job.run(folder))[-1].results["labels"] == str(output)
+    labels = read_labels(output)
+    assert labels.shape == (6, 48, 48)
+    assert np.load(shares).shape == (2, 6, 48, 48)
+    np.testing.assert_array_equal(np.load(folder / job.LABELS), labels.data[0])
+
+
+def test_a_mistake_is_the_last_event_and_is_raised(files):
+    np.save(files / "labels.npy", np.zeros((6, 48, 48), np.uint8))
+    folder = train_folder(files)
+    with pytest.raises(UserError, match="nothing but 0"):
+        list(job.run(folder))
+    last = job.follow(folder)[0][-1]
+    assert (last.state, last.fault) == ("failed", False)
+    assert "nothing but 0" in last.lines[0]
+
+
+def test_a_fault_is_the_last_event_and_is_raised(files, monkeypatch):
+    folder = train_folder(files)
+    monkeypatch.setattr("napari_unetvnet.training.steps", lambda *_, **__: iter([1 / 0 for _ in "a"]))
+    with pytest.raises(ZeroDivisionError):
+        list(job.run(folder))
+    last = job.follow(folder)[0][-1]
+    assert (last.state, last.fault) == ("failed", True)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"command": "tra', "[]", '"train"'])
+def test_a_half_written_folder_is_refused_with_a_sentence(tmp_path, text):
+    (tmp_path / job.JOB).write_text(text)
+    with pytest.raises(RunProblem, match="half written"):
+        job.read(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunProblem, match="no run"):
+        next(job.run(tmp_path))
+    (tmp_path / job.JOB).write_text('{"command": "bake"}')
+    with pytest.raises(RunProblem, match="bake"):
+        job.read(tmp_path)
+    (tmp_path / job.JOB).write_text('{"command": "segment", "image": "a.tif", "model": "m", "overlap": 2}')
+    with pytest.raises(SettingsProblem, match="overlap=2"):
+        job.read(tmp_path)
+
+
+def test_inputs_beside_the_job_are_found(files):
+    folder = files / "moved"
+    (folder / "inputs").mkdir(parents=True)
+    for name in ("image", "labels"):
+        (files / f"{name}.npy").rename(folder / "inputs" / f"{name}.npy")
+    values = TINY | {"image": "inputs/image.npy|inputs/image.npy", "label": "inputs/labels.npy", "steps": 1}
+    job.create(folder, checked(TrainJob, values))
+    assert list(job.run(folder))[-1].state == "done"
+
+
+def test_run_folders_never_collide(tmp_path):
+    folders = {job.new_folder("a b/c", tmp_path) for _ in range(5)}
+    assert len(folders) == 5
+    assert all(folder.is_dir() and folder.parent == tmp_path for folder in folders)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileProblem, match="No run folder"):
+        job.new_folder("x", tmp_path / "file")
+
+
+def wait_for(folder, kind, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        events, _ = job.follow(folder)
+        if any(isinstance(event, kind) for event in events):
+            return events
+        time.sleep(0.05)
+    raise TimeoutError((folder / job.LOG).read_text())
+
+
+@pytest.mark.slow
+def test_a_child_does_the_same_as_this_process(files):
+    here, there = train_folder(files, "here"), train_folder(files, "there")
+    list(job.run(here))
+    with job.start(there) as child:
+        assert child.wait(60) == 0
+    assert (here / job.MODEL).read_bytes() == (there / job.MODEL).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ask", "terminate"])
+def test_a_child_that_is_stopped_leaves_a_model(files, how):
+    folder = train_folder(files, steps=1_000_000)
+    with job.start(folder) as child:
+        wait_for(folder, StepDone)
+        job.ask_to_stop(folder) if how == "ask" else child.terminate()
+        assert child.wait(30) == 0
+    assert job.follow(folder)[0][-1].state == "stopped"
+    load_model(folder / job.MODEL, SegmentSettings(device="cpu"))
+
+
+@pytest.mark.slow
+def test_a_child_that_was_killed_leaves_its_best_model_and_can_be_resumed(files):
+    folder = train_folder(files, steps=60, epoch_steps=5)
+    with job.start(folder) as child:
+        wait_for(folder, StepDone)
+        while not (folder / job.MODEL).exists():
+            time.sleep(0.02)
+        os.kill(child.pid, signal.SIGKILL)
+    load_model(folder / job.MODEL, SegmentSettings(device="cpu"))
+    assert list(job.run(folder, resume=True))[-1].state == "done"
+
+
+def test_settings_files_must_be_json_objects(tmp_path):
+    with pytest.raises(FileProblem, match="cannot be read"):
+        job.read_settings(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{'a': 1}")
+    with pytest.raises(SettingsProblem, match="no JSON"):
+        job.read_settings(tmp_path / "bad.json")
+    (tmp_path / "good.json").write_text(json.dumps({"image": ["x.npy|" + "y.npy"], "minutes": 1}))
+    (tmp_path / "x.npy").touch()
+    values = job.read_settings(tmp_path / "good.json")
+    assert values == {"image": [f"{(tmp_path / 'x.npy').resolve()}|y.npy"], "minutes": 1}
