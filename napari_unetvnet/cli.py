@@ -171,13 +171,17 @@ def _segment(parsed: Namespace) -> None:
 def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
     """Make a run folder for a job and do it here."""
     from napari_unetvnet.io import check_writable
-    from napari_unetvnet.job import create, new_folder
+    from napari_unetvnet.job import create, discard_if_empty, new_folder
 
     if job.output is not None:
         check_writable(job.output, "model" if isinstance(job, TrainJob) else "labels")
     folder = new_folder(name, parent)
     create(folder, job)
-    return _follow(folder, resume=False)
+    try:
+        return _follow(folder, resume=False)
+    except UserError:
+        discard_if_empty(folder)  # nothing was done; the sentence says all that there is to say
+        raise
 
 
 def _run(parsed: Namespace) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ask_to_stop",
     "create",
+    "discard_if_empty",
     "follow",
     "new_folder",
     "read",
@@ -340,6 +341,17 @@ def _deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     if isinstance(job, SegmentJob) and (folder / LABELS).exists():
         results = {"labels": str(job.output or folder / LABELS)}
     return results
+
+
+def discard_if_empty(folder: Path) -> None:
+    """Remove a run folder that has no result and no inputs of its own.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP}:
+        shutil.rmtree(folder)
 
 
 def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:

@@ -22,29 +22,30 @@ COMMANDS = """
 |---|---|
 | `train` | Train a model on images with labels. |
 | `segment IMAGE` | Segment an image with a model. |
-| `evaluate PREDICTION TRUTH` | Compare labels with the truth: Dice and IoU of each class and of the foreground, object F1. |
+| `evaluate PREDICTION TRUTH` | Compare labels with the truth: Dice, IoU, object F1. |
 | `run FOLDER` | Do what a run folder says; `--resume` goes on with an interrupted one. |
 | `networks`, `losses`, `models` | What there is; `--json` for machines. |
 | `demo` | The main job on a real image, in about a minute. |
 
-Every option of `train` and `segment` can also stand in a JSON file that `--settings` names, under the same name with `_`
-for `-`; the `job.json` of a run is such a file. What is given on the command line goes before.
+Every option of `train` and `segment` can also stand in a JSON file that `--settings` names, under the same name with
+`_` for `-`; the `job.json` of a run is such a file. What is given on the command line goes before.
 
-Exit status: 0 done (also when stopped by Ctrl-C, which keeps what was reached), 2 a mistake in what was given, 1 a fault.
+Exit status: 0 done (also when stopped by Ctrl-C, which keeps what was reached), 2 a mistake in what was given, 1 a
+fault.
 """
 
 
 def command_line() -> str:
-    """The page of commands and options."""
+    """Write the page of commands and options."""
     parts = ["# Command line and settings\n", MADE, COMMANDS]
     for title, kind in (("train", TrainJob), ("segment", SegmentJob)):
         parts.append(f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n")
-        parts += [f"| `{flag}` | {default} | {text} |\n" for flag, default, text in option_rows(kind)]
+        parts += [f"| `{flag}` | {default} | {_cell(text)} |\n" for flag, default, text in option_rows(kind)]
     return "".join(parts)
 
 
 def tables() -> str:
-    """The page of networks and losses."""
+    """Write the page of networks and losses."""
     parts = ["# Networks and losses\n", MADE]
     for title, registry in (("Networks", NETWORKS), ("Losses", LOSSES)):
         parts.append(f"\n## {title}\n")
@@ -57,8 +58,12 @@ def tables() -> str:
                 parts.append("\n| option | default | choices | meaning |\n|---|---|---|---|\n")
             for option in described.options:
                 choices = ", ".join(f"`{choice}`" for choice in option.choices)
-                parts.append(f"| `{option.name}` | `{option.default}` | {choices} | {option.help} |\n")
+                parts.append(f"| `{option.name}` | `{option.default}` | {choices} | {_cell(option.help)} |\n")
     return "".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def main() -> int:

@@ -152,6 +152,7 @@ def test_wrong_use_is_told_in_sentences_and_leaves_no_model(folder, capsys, argu
         assert word in error
     assert len(error.strip().splitlines()) <= max(3, len(said))
     assert not list(folder.glob("*.safetensors"))
+    assert not list(folder.glob("runs/*"))
 
 
 def test_bad_input_files_are_told_in_one_line(folder, capsys):

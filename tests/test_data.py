@@ -46,7 +46,9 @@ def test_patches_bring_the_image_and_the_labels_of_one_place():
     shape = (6, 40, 50)
     rng = np.random.default_rng(0)
     labels = painted(shape, rng)
-    data = prepare([Pair(Volume(numbered(shape)), Volume(labels))], TrainSettings(normalise="none", hold_out=0), (2, 8, 8))
+    data = prepare(
+        [Pair(Volume(numbered(shape)), Volume(labels))], TrainSettings(normalise="none", hold_out=0), (2, 8, 8)
+    )
     images, target = data.batch(rng, 16, (2, 8, 8), (1, 4, 4))
     inner = images[:, 0, 1:-1, 4:-4, 4:-4].astype(np.int64)
     np.testing.assert_array_equal(labels.ravel()[inner], target)

@@ -72,7 +72,7 @@ def test_the_rate_warms_up_stays_and_falls_to_zero(total, peak):
         rates.append(schedule.rate())
         schedule.step += 1
     assert len(rates) == total
-    assert 0 < min(rates)
+    assert min(rates) > 0
     assert max(rates) <= peak * (1 + 1e-9)
     if total > 20:
         assert rates[10] == peak
