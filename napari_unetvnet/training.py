@@ -154,6 +154,8 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
         If the model to start from is of another kind.
     OutOfMemory
         If one batch does not fit on the device.
+    RunProblem
+        If the training diverges, or the state to resume from is cut off.
     """
     patch = settings.patch or DEFAULT_PATCH[settings.view]
     data = prepare(pairs, settings, patch)
@@ -251,6 +253,11 @@ def _step(run: _Run) -> float:
     torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step)  # dropout, a function of the step
     logits = run.model.logits(images)
     loss = run.criterion(logits, target)
+    if not torch.isfinite(loss):
+        raise RunProblem(
+            f"The loss is no longer a number at step {run.schedule.step + 1}: the training diverged. Choose a learning "
+            f"rate below {run.settings.learning_rate:g}; the best model so far is kept."
+        )
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.model.network.parameters(), GRADIENT_NORM)

@@ -226,6 +226,14 @@ def test_a_loss_that_does_not_fit_the_classes_is_refused(tmp_path):
         train(Pair(image, labels), settings_of(loss="bce", unlabelled="background", background=None), tmp_path / "run")
 
 
+def test_a_training_that_diverges_says_so_and_leaves_a_model_that_loads(pair, tmp_path, monkeypatch):
+    losses = iter([1.0, 1.0, float("nan")])
+    monkeypatch.setattr(training, "build_loss", lambda *_, **__: lambda logits, _: logits.mean() * 0 + next(losses))
+    with pytest.raises(RunProblem, match=r"at step 3.*learning rate below 0.002"):
+        train(pair, settings_of(), tmp_path / "run")
+    assert load_model(tmp_path / "run" / training.BEST, SegmentSettings(device="cpu")).card.steps == 2
+
+
 KILLED = """
 import sys, pathlib, numpy as np
 sys.path.insert(0, {tests!r})
