@@ -1,7 +1,7 @@
 """Files to volumes and labels to files, geometry intact.
 
-A reader a format turns one file into `_Image`: the array as (C, Z, Y, X) and what the file says of space. All else is
-the same for every format: channel files are stacked, labels are checked, results are written beside their place and
+A reader a format turns one file into `ImageFile`: the array as (C, Z, Y, X) and what the file says of space. All else
+is the same for every format: channel files are stacked, labels are checked, results are written beside their place and
 moved there when they are complete. A library's complaint about a bad file becomes one sentence, and a file that is cut
 off is refused even where the library would fill the gap with zeros.
 
@@ -11,26 +11,20 @@ and is unknown in PNG, JPEG and npy files. What NIfTI and TIFF cannot say is con
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-import struct
-import tokenize
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.formats import ARRAYS, WRITERS, ImageFile, Spacing, existing, paths_of, read_file, stem_of
+from napari_unetvnet.pairs import PairFiles, find_pairs, read_pairs_csv, resolve
+from napari_unetvnet.volume import Volume, check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
-
-    from napari_unetvnet.volume import Volume
 
 __all__ = [
     "PairFiles",
@@ -44,52 +38,13 @@ __all__ = [
     "write_probabilities",
 ]
 
-Spacing = tuple[float, float, float]
 Kind = Literal["labels", "probabilities", "model"]
-
-METRES = {"nm": 1e-9, "micrometer": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "inch": 0.0254}
-NIFTI_UNITS = {1: "m", 2: "mm", 3: "micrometer"}
-ALIASES = {"": "pixel", "pixels": "pixel", "in": "inch", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm"}
-ALIASES |= {"meter": "m"} | dict.fromkeys(("um", "µm", "micron", "microns", "micrometers", "micrometre"), "micrometer")
-ARRAYS = (".nii.gz", ".nii", ".tif", ".tiff", ".npy")
-READABLE = (*ARRAYS, ".png", ".jpg", ".jpeg")
-WRITABLE: dict[Kind, tuple[str, ...]] = {"labels": (*ARRAYS, ".png"), "probabilities": ARRAYS, "model": (".safetensors",)}
-
-# What the libraries raise on a file that is cut off, damaged or of another kind.
-BAD_FILE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
-BAD_FILE += (SyntaxError, struct.error, zlib.error, tokenize.TokenError)
-# What tifffile only logs although pixels or metadata are missing.
-INCOMPLETE = re.compile("invalid (page|value) offset|corrupt|zeroed|incompletely|missing data|OME series expected")
-# Words around a name that tell images from labels, as in "a_seg", "mask-a", "a.labels".
-WORDS = r"labels?|masks?|seg(mentation)?|gt|annotations?|objects|images?|img|raw"
-AFFIX = re.compile(rf"^({WORDS})[ _.-]+|[ _.-]+({WORDS})$", re.IGNORECASE)
-
-
-class _Image(NamedTuple):
-    """What a file holds: data (C, Z, Y, X) and its place in space, spacing None where the file says nothing."""
-
-    data: Any
-    spacing: Spacing | None = None
-    unit: str = "pixel"
-    affine: NDArray[np.float64] | None = None
-    palette: bool = False
-
-
-@dataclass(frozen=True)
-class PairFiles:
-    """An image and its labels, as files, and where the pair belongs.
-
-    Parameters
-    ----------
-    image, label : str
-        Absolute paths; the channel files of one image are separated by ``|``.
-    split : {"train", "val", ""}
-        Empty where training decides.
-    """
-
-    image: str
-    label: str
-    split: Literal["train", "val", ""] = ""
+WHOLE = 0.01  # how far from a whole number a label may be: NIfTI with a scale factor stores 1 as 1.004
+WRITABLE: dict[Kind, tuple[str, ...]] = {
+    "labels": (*ARRAYS, ".png"),
+    "probabilities": ARRAYS,
+    "model": (".safetensors",),
+}
 
 
 def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
@@ -124,7 +79,7 @@ def read_labels(source: str | Path, spacing: Spacing | None = None) -> Volume:
     Parameters
     ----------
     source : str or Path
-        One file. Floats are taken if all are whole numbers (to 1e-4, the noise of scaled NIfTI), colours if all
+        One file. Floats are taken if all are whole numbers (to 0.01, the noise of scaled NIfTI), colours if all
         channels are equal, the numbers behind the colours of a palette.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for a file that carries none.
@@ -229,140 +184,73 @@ def check_writable(path: str | Path, kind: Kind) -> None:
         raise FileProblem(f"Folder {path.parent} is write-protected; choose another for {path.name}.")
 
 
-def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair images with labels, by name where names match, else in the given order.
+def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
+    """Read the channel files of one image and stack them."""
+    paths = paths_of(source)
+    images = [read_file(existing(path)) for path in paths]
+    first = images[0]
+    for path, image in zip(paths, images, strict=True):
+        if image.palette and not palette:
+            raise DataProblem(f"{path.name} holds palette colours, no intensities; save it as grey values or RGB.")
+        if difference := _difference(first, image):
+            raise DataProblem(
+                f"{path.name} has another {difference} than {paths[0].name}; the channels of one image "
+                "must share one grid, so resample one to the other first."
+            )
+    data = first.data if len(images) == 1 else np.concatenate([image.data for image in images])
+    return Volume(data, first.spacing or spacing or (1.0, 1.0, 1.0), first.unit, first.affine, stem_of(paths[0]))
 
-    Parameters
-    ----------
-    images, labels : sequence of str
-        Files, channel files separated by ``|``, or folders, which stand for all readable images in them, sorted.
-        Names match if they are equal but for the ending and words such as in "a_seg", "mask_a", "image_a".
 
-    Returns
-    -------
-    list of (str, str)
-        Image and labels, in the order of the images.
+def _difference(one: ImageFile, other: ImageFile) -> str:
+    """Say in which way the grids of two channel files differ; empty if they do not."""
+    if one.data.shape[1:] != other.data.shape[1:]:
+        return f"shape {other.data.shape[1:]} {one.data.shape[1:]}".replace(") (", ") instead of (")
+    sizes = one.spacing or (1.0, 1.0, 1.0), other.spacing or (1.0, 1.0, 1.0)
+    if one.unit != other.unit or not np.allclose(*sizes, rtol=1e-3, atol=0):
+        return "spacing"
+    if (one.affine is None) != (other.affine is None):
+        return "affine"
+    same = one.affine is None or np.allclose(one.affine, cast("Any", other.affine), rtol=1e-3, atol=1e-3)
+    return "" if same else "affine"
 
-    Raises
-    ------
-    FileProblem
-        If a file does not exist, or a folder holds no image.
-    DataProblem
-        If the numbers differ, or a folder's files cannot be paired by name.
-    """
-    left, right = ([file for entry in entries for file in _expand(entry)] for entries in (images, labels))
-    if len(left) != len(right):
-        raise DataProblem(f"There are {len(left)} images but {len(right)} labels; give one label file for each image.")
-    hits = [_partners(label, left) for label in right]
-    found = [hit[0] for hit in hits if len(hit) == 1]
-    if len(set(found)) == len(right):
-        return sorted(zip((left[i] for i in found), right, strict=True), key=lambda pair: left.index(pair[0]))
-    if len(left) > 1 and any(Path(entry).is_dir() for entry in (*images, *labels)):
-        lost = [Path(label).name for label, hit in zip(right, hits, strict=True) if len(hit) != 1]
-        lost += [_paths(image)[0].name for i, image in enumerate(left) if found.count(i) != 1]
+
+def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
+    """Check that labels are whole numbers of 0 or more, and make them integers."""
+    check_finite(values, name)
+    lowest = values.min()
+    if lowest < (0 if values.dtype.kind != "f" else -0.5):
         raise DataProblem(
-            f"These files cannot be paired by name: {', '.join(lost[:8])}{', ...' if len(lost) > 8 else ''}. "
-            "Name labels like their images (a.tif and a_labels.tif), or list the files in a CSV file of pairs."
+            f"{name}: labels hold negative values such as {lowest:g}; number classes and objects from 1, with 0 for "
+            "background or unpainted and 255 for voxels to ignore."
         )
-    return list(zip(left, right, strict=True))
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind != "f":
+        return values
+    if float(values.max()) >= 2**53:
+        raise DataProblem(f"{name}: labels hold values such as {values.max():g}; number classes and objects from 1.")
+    rounded: NDArray[Any] = np.rint(values)
+    if (fractional := np.abs(values - rounded) > WHOLE).any():
+        raise DataProblem(
+            f"{name}: labels hold fractional values such as {values[fractional][0]:.6g}, but a label is a whole "
+            "number; soft or anti-aliased masks must be thresholded (for example at 0.5) and saved as integers."
+        )
+    return rounded.astype(np.min_scalar_type(int(rounded.max())))
 
 
-def read_pairs_csv(path: str | Path) -> list[PairFiles]:
-    """Read a table of pairs.
+def _check_grid(array: NDArray[Any], axes: int, like: Volume) -> None:
+    """Refuse results that are not on the grid of their image."""
+    if array.ndim != axes or array.shape[-3:] != like.shape:
+        raise DataProblem(f"A result of shape {array.shape} is not on the grid {like.shape} of {like.name}.")
 
-    Parameters
-    ----------
-    path : str or Path
-        CSV file with the columns image, label and, if wanted, split. Paths are relative to its folder.
 
-    Returns
-    -------
-    list of PairFiles
-
-    Raises
-    ------
-    FileProblem
-        If the file is missing, empty, no text, or lacks a column.
-    DataProblem
-        If a row lacks a path or has another split than train, val or none.
-    """
-    path = _existing(Path(path))
+def _write(path: Path, array: NDArray[Any], like: Volume) -> None:
+    """Write a result beside its place, then move it there."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, and gets the usual permissions
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        mark = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-        table = csv.reader(lines, delimiter=mark)
-        header = [name.strip().lower() for name in next(table, [])]
-        rows = [(table.line_num, dict(zip(header, map(str.strip, row), strict=False))) for row in table if any(row)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise FileProblem(f"{path} is no CSV table ({error}); save it as text in UTF-8.") from error
-    if missing := {"image", "label"} - set(header):
-        raise FileProblem(f"{path} has no column {' and no column '.join(sorted(missing))}; its first row names them.")
-    if not rows:
-        raise FileProblem(f"{path} lists no pairs; add a row with an image and a label file.")
-    return [_pair(row, f"{path}, row {number}", path.parent) for number, row in rows]
-
-
-def resolve(source: str, folder: Path) -> str:
-    """Make each file of a source absolute.
-
-    Parameters
-    ----------
-    source : str
-        One file or several, separated by ``|``.
-    folder : Path
-        What relative paths start from.
-
-    Returns
-    -------
-    str
-    """
-    return "|".join(str(folder.absolute() / path) for path in _paths(source))
-
-
-def _pair(row: dict[str, str], place: str, folder: Path) -> PairFiles:
-    """Check one row of a table of pairs."""
-    split = row.get("split", "").lower()
-    if not row.get("image") or not row.get("label"):
-        raise DataProblem(f"{place}: image or label is empty; give both files.")
-    if split not in {"train", "val", ""}:
-        raise DataProblem(f"{place}: split is {split!r}; write train or val, or leave it empty.")
-    files = resolve(row["image"], folder), resolve(row["label"], folder)
-    return PairFiles(*files, split=cast("Literal['train', 'val', '']", split))
-
-
-def _paths(source: str | Path) -> list[Path]:
-    """Split a source into its channel files."""
-    return [Path(part.strip()).expanduser() for part in str(source).split("|")]
-
-
-def _existing(path: Path) -> Path:
-    """Refuse what is not a file."""
-    if path.is_dir():
-        raise FileProblem(f"{path} is a folder; name a file in it.")
-    if not path.is_file():
-        raise FileProblem(f"There is no file {path}.")
-    return path
-
-
-def _expand(entry: str) -> list[str]:
-    """List the images of a folder; a file stands for itself."""
-    folder = Path(entry).expanduser()
-    if not folder.is_dir():
-        return ["|".join(str(_existing(path)) for path in _paths(entry))]
-    files = sorted(f for f in folder.iterdir() if f.name.lower().endswith(READABLE) and f.name[0] != "." and f.is_file())
-    if not files:
-        raise FileProblem(f"Folder {folder} holds no image; expected files ending in {', '.join(READABLE)}.")
-    return [str(file) for file in files]
-
-
-def _stem(path: Path) -> str:
-    """Name of a file without its ending."""
-    return re.sub(r"(\.nii\.gz|\.ome\.tiff?|\.\w+)$", "", path.name, flags=re.IGNORECASE)
-
-
-def _partners(label: str, images: list[str]) -> list[int]:
-    """Find the images with the name of a label file: the very same, else the same but for added words."""
-    stems = [{_stem(path) for path in _paths(image)} for image in images]
-    stem = _stem(Path(label))
-    same = [i for i, names in enumerate(stems) if stem in names]
-    return same or [i for i, names in enumerate(stems) if AFFIX.sub("", stem) in {AFFIX.sub("", n) for n in names}]
+        WRITERS[path.suffix.lower()](temporary, array, like)
+        temporary.replace(path)
+    except OSError as error:
+        raise FileProblem(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -177,13 +177,13 @@ def test_nifti_axes_are_turned_and_the_fourth_is_channels(tmp_path):
 
 
 def test_scaled_nifti_labels_are_whole_numbers(tmp_path):
-    image = nibabel.Nifti1Image(counted(2, 3, 4).astype(np.float32), np.eye(4))
+    image = nibabel.Nifti1Image(np.float32(counted(2, 3, 4) % 3), np.eye(4))
     image.set_data_dtype(np.uint8)
     nibabel.save(image, tmp_path / "a.nii")
     assert nibabel.load(tmp_path / "a.nii").dataobj.slope != 1
     labels = read_labels(tmp_path / "a.nii")
     assert labels.data.dtype == np.uint8
-    assert np.array_equal(labels.data[0].T, counted(2, 3, 4))
+    assert np.array_equal(labels.data[0].T, counted(2, 3, 4) % 3)
 
 
 def test_rgb_nifti_colours_become_channels(tmp_path):
@@ -307,8 +307,13 @@ def test_values_that_are_no_labels(tmp_path, values, sentence):
 
 def test_whole_floats_become_the_smallest_integers(tmp_path):
     for high, kind in ((255, np.uint8), (256, np.uint16), (65536, np.uint32)):
-        np.save(tmp_path / "a.npy", np.array([[0.0, high]]))
+        np.save(tmp_path / "a.npy", np.array([[0.0, high]], np.float32))
         assert read_labels(tmp_path / "a.npy").data.dtype == kind
+
+
+def test_whole_half_floats_are_labels(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[0, 3]], np.float16))
+    assert read_labels(tmp_path / "a.npy").data.ravel().tolist() == [0, 3]
 
 
 def test_images_that_are_not_one_image(tmp_path):
@@ -354,7 +359,7 @@ def test_missing_and_unknown_files(tmp_path):
             read_volume(tmp_path / name)
 
 
-@pytest.mark.parametrize("ending", io.READABLE)
+@pytest.mark.parametrize("ending", [*VOLUMES, ".png", ".jpg", ".jpeg"])
 @pytest.mark.parametrize("content", [b"", b"x", b"no image, but some lines of text\n" * 40, bytes(2000)])
 def test_other_content_is_one_sentence(tmp_path, ending, content, caplog):
     (tmp_path / f"a{ending}").write_bytes(content)
@@ -389,14 +394,8 @@ def test_cut_files_are_one_sentence(tmp_path, caplog):
     for path in whole_files(tmp_path):
         content, whole, cut = path.read_bytes(), read_volume(path), tmp_path / path.name
         size = len(content)
-        for length in {
-            *range(0, size, size // 40),
-            *range(0, 300, 23),
-            *range(size - 400, size, 37),
-            size - 1,
-            size - 9,
-        }:
-            cut.write_bytes(content[: max(length, 0)])
+        for length in {*range(0, size, 11), *range(size - 30, size)}:
+            cut.write_bytes(content[:length])
             try:
                 volume = read_volume(cut)
             except FileProblem as problem:
@@ -453,7 +452,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write_labels(tmp_path / "a.npy", counted(2, 3, 4), like((2, 3, 4)))
-    monkeypatch.setitem(io._WRITERS, ".npy", full_disk)
+    monkeypatch.setitem(io.WRITERS, ".npy", full_disk)
     with pytest.raises(FileProblem, match=r"a\.npy cannot be written \(No space left on device\)"):
         write_labels(tmp_path / "a.npy", np.zeros((2, 3, 4), np.uint8), like((2, 3, 4)))
     assert names_in(tmp_path) == ["a.npy"]
