@@ -117,7 +117,7 @@ def _work(job: TrainJob | SegmentJob, folder: Path) -> None:
 def _write_overlay(path: Path, image: NDArray[Any], labels: NDArray[np.integer]) -> None:
     """Draw the outlines of the result over the image (Y, X), and a line where the painted half ends."""
     import numpy as np
-    from imageio.v3 import imwrite
+    from PIL import Image
     from skimage.segmentation import find_boundaries
 
     low, high = np.percentile(image, [1, 99.8])
@@ -125,7 +125,7 @@ def _write_overlay(path: Path, image: NDArray[Any], labels: NDArray[np.integer])
     picture = np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
     picture[:, image.shape[1] // 2] = (255, 255, 255)
     picture[find_boundaries(labels, mode="inner")] = (255, 170, 0)
-    imwrite(path, picture)
+    Image.fromarray(picture).save(path)
 
 
 def _has_display() -> bool:
