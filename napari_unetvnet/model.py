@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from napari_unetvnet.card import ModelCard, read_card
-from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
+from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, SettingsProblem
 from napari_unetvnet.networks import build_network
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "build_model", "choose_device", "load_model", "save_model"]
 
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
@@ -114,7 +116,7 @@ class Model:
         except MemoryError:
             pass
         except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
-            if "memory" not in str(error):
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
                 raise
         size = " x ".join(map(str, blocks.shape[2:]))
         raise OutOfMemory(
@@ -169,12 +171,12 @@ def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
 
     Raises
     ------
-    OutOfMemory
+    SettingsProblem
         If CUDA is asked for and there is none.
     """
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
-        raise OutOfMemory("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
+        raise SettingsProblem("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
     device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
     if settings.precision != "auto":
         return device, settings.precision
@@ -257,14 +259,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     FileProblem
         If the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     part = path.with_name(path.name + ".part")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, dict(header))
         os.replace(part, path)  # noqa: PTH105 (Path.replace is the same; this one names the intent)
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:

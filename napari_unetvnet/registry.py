@@ -12,6 +12,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Option:
         """
         try:
             checked = _CONVERT[self.kind](value)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             raise SettingsProblem(f"Option {self.name}={value} must be {_WORDS[self.kind]}.") from None
         if self.choices and checked not in self.choices:
             allowed = ", ".join(map(str, self.choices))
@@ -227,7 +228,7 @@ def _to_int(value: Any) -> int:
 
 
 def _to_float(value: Any) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not math.isfinite(float(value)):
         raise ValueError
     return float(value)
 

@@ -91,7 +91,7 @@ class TrainSettings(ComputeSettings):
     """Training patch z y x in voxels; by default 1 128 128 in 2d and 2.5d, 32 64 64 in 3d."""
     batch: int = Field(4, ge=1, le=1024)
     """Patches a step."""
-    minutes: float | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Time budget; give this, epochs or steps (default: 5 minutes)."""
     epochs: int | None = Field(None, ge=1)
     """Budget in epochs."""
@@ -313,16 +313,22 @@ def checked(kind: type[Model], values: dict[str, Any]) -> Model:
         return kind(**values)
     except ValidationError as error:
         lines = [line for item in error.errors() for line in _sentences(kind, item)]
-        raise SettingsProblem(*lines) from None
+        raise SettingsProblem(*dict.fromkeys(lines)) from None
 
 
 def _sentences(kind: type[Settings], item: Any) -> list[str]:
     """Turn one pydantic error into sentences that say what was given, what was expected, what to do."""
     if item["type"] == "value_error":
         return str(item["ctx"]["error"]).split("\n")
-    name = ".".join(str(part) for part in item["loc"])
+    place = [str(part) for part in item["loc"]]
+    name = ".".join(place)
+    if place[0] == "option":
+        return [f"Setting {'.'.join(place[:2])}={item['input']}: an option is a number, a text, or true or false."]
     if item["type"] == "extra_forbidden":
-        return [f"There is no setting {name!r}{near_names(name, kind.model_fields)}"]
-    if item["type"] == "missing":
+        known = LossTerm.model_fields if place[0] == "loss" else kind.model_fields
+        return [f"There is no setting {name!r}{near_names(place[-1], known)}"]
+    if item["type"] == "missing" and len(place) == 1:
         return [f"Setting {name} is missing: {kind.model_fields[name].description}"]
+    if item["type"] == "missing":
+        return [f"Setting {place[0]}={item['input']}: {name} is missing."]
     return [f"Setting {name}={item['input']}: {item['msg'].lower()}."]

@@ -42,8 +42,8 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
     Raises
     ------
     DataProblem
-        If fewer than two classes are there, a value is not among the listed classes, or the values look like object
-        ids.
+        If fewer than two or more than 255 classes are there, a value is not among the listed classes, or the values
+        look like object ids.
     """
     if settings.label_values == "objects":
         return (0, 1)
@@ -63,6 +63,8 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
         raise DataProblem(
             f"Background value {settings.background} is not painted anywhere; painted are {_some(values)}."
         )
+    if len(values) > IGNORE:
+        raise DataProblem(f"There are {len(values)} classes; there can be {IGNORE} at most, background included.")
     if len(values) < 2:
         raise DataProblem(
             f"Only the value {_some(values)} is painted; paint at least two classes, one of which may be background, "

@@ -174,8 +174,8 @@ def intensity(volume: Volume, method: Normalise) -> Intensity:
     else:
         shift, high = np.percentile(sample, [1, 99.8], axis=1)
         scale = high - shift
-    # A constant channel carries nothing; a scale of 1 keeps it finite.
-    scale = np.where(scale > 0, scale, 1.0)
+    # A constant channel carries nothing but rounding; a scale of 1 keeps it finite.
+    scale = np.where(scale > np.maximum(1e-12 * np.abs(shift), np.finfo(np.float32).tiny), scale, 1.0)
     return Intensity(shift.astype(np.float32), scale.astype(np.float32))
 
 

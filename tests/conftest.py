@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from napari_unetvnet.io import read_labels, read_volume
 from napari_unetvnet.volume import Volume
@@ -17,7 +18,14 @@ SAMPLES = Path(__file__).parents[1] / "napari_unetvnet" / "samples"
 def runs_folder(tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     monkeypatch.setenv("NAPARI_UNETVNET_RUNS", str(folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for child processes, as `one_thread` for this one
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tiny networks, for which a second thread costs more than it brings."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

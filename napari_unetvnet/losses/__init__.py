@@ -6,6 +6,7 @@ file alike.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class LossTerm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     option: dict[str, bool | int | float | str] = {}
 
 
@@ -73,7 +74,7 @@ def _factor(number: str | None, text: str) -> float:
         factor = float(number or 1)
     except ValueError:
         factor = 0.0
-    if factor <= 0:
+    if not 0 < factor < math.inf:
         raise SettingsProblem(f"Loss {text!r}: {number!r} should be a number above 0.")
     return factor
 
@@ -89,7 +90,7 @@ def write_loss(terms: tuple[LossTerm, ...]) -> str:
     -------
     str
     """
-    return " + ".join(term.name if term.weight == 1 else f"{term.weight:g}*{term.name}" for term in terms)
+    return " + ".join(term.name if term.weight == 1 else f"{term.weight!r}*{term.name}" for term in terms)
 
 
 def build_loss(expression: str | tuple[LossTerm, ...], *, head: str, **options: Any) -> Loss:

@@ -119,7 +119,7 @@ class SegmentationNetwork(nn.Module):
         Raises
         ------
         DataProblem
-            If an axis is too short or no multiple of the divisor.
+            If an axis is too short or no multiple of the divisor, or too small to be trained on alone.
         """
         size = tuple(x.shape[2:])
         fits = self.fit(tuple(max(a, b) for a, b in zip(size, self.smallest, strict=True)))
@@ -127,6 +127,14 @@ class SegmentationNetwork(nn.Module):
             raise DataProblem(
                 f"{type(self).__name__} takes no input of {by(size)} voxels; the next size that fits is {by(fits)}."
             )
+        if self.training and len(x) == 1 and size == self.smallest and self._normalises_over_the_batch():
+            raise DataProblem(
+                f"One patch of {by(size)} voxels leaves a single voxel at the bottom of {type(self).__name__}, which "
+                "batch norm cannot train on; choose a larger patch or a batch of at least 2."
+            )
+
+    def _normalises_over_the_batch(self) -> bool:
+        return any(isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) for layer in self.modules())
 
     def initialise(self) -> None:
         """Draw all convolution weights by He's rule for ReLU and set biases to 0."""

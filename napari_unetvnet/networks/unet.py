@@ -96,6 +96,8 @@ class UNetOriginal(SegmentationNetwork):
         dropout_rate: float = 0.5,
     ) -> None:
         super().__init__(dims, in_channels, classes)
+        if not 0 <= dropout_rate <= 1:
+            raise SettingsProblem(f"The dropout rate is a share between 0 and 1, not {dropout_rate}.")
         widths = stage_widths(width, depth)
         self.depth = depth
         self.up = up

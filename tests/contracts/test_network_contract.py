@@ -1,0 +1,265 @@
+"""What every member of the network table must do; a new member is held to it without an edit here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from napari_unetvnet.card import ModelCard
+from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
+from napari_unetvnet.model import Model
+from napari_unetvnet.networks import NETWORKS, build_network
+
+CPU = torch.device("cpu")
+CASES = [(name, dims) for name in NETWORKS for dims in NETWORKS.describe(name).facts.get("supported_dims", (2, 3))]
+CHOICES = [
+    (name, dims, option.name, choice)
+    for name, dims in CASES
+    for option in NETWORKS.describe(name).options
+    for choice in (option.choices or ((True, False) if option.kind == "bool" else ()))
+]
+every_network = pytest.mark.parametrize(("name", "dims"), CASES)
+
+
+def small_options(name, dims, **chosen):
+    """The cheapest options that a member has."""
+    wanted = {"width": 2, "depth": 3 if dims == 2 else 2, **chosen}
+    return {key: value for key, value in wanted.items() if key in NETWORKS.describe(name).defaults}
+
+
+def small(name, dims, in_channels=1, classes=2, seed=0, **chosen):
+    torch.manual_seed(seed)
+    return build_network(name, dims, in_channels, classes, small_options(name, dims, **chosen)).eval()
+
+
+def batch(network, size=None, count=1, seed=1, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    size = network.fit(network.smallest) if size is None else size
+    return torch.randn(count, network.in_channels, *size, generator=generator, dtype=dtype)
+
+
+def roomy(network):
+    """An accepted size somewhat above the smallest."""
+    return network.fit([n + 4 for n in network.smallest])
+
+
+def assert_output_fits(network, x, logits):
+    assert logits.shape[:2] == (len(x), network.classes)
+    for given_voxels, got, (before, after) in zip(x.shape[2:], logits.shape[2:], network.margin, strict=True):
+        assert max(1, given_voxels - before - after) <= got <= given_voxels
+
+
+@every_network
+@pytest.mark.parametrize("in_channels", [1, 3, 4])
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_maps_channels_to_classes_at_the_smallest_size(name, dims, in_channels, classes):
+    network = small(name, dims, in_channels, classes)
+    with torch.no_grad():
+        for count in (1, 2):
+            x = batch(network, count=count)
+            assert_output_fits(network, x, network(x))
+
+
+@pytest.mark.parametrize(("name", "dims", "option", "choice"), CHOICES)
+def test_every_choice_of_every_option_builds_and_learns(name, dims, option, choice):
+    network = small(name, dims, **{option: choice}).train()
+    x = batch(network, roomy(network), count=2)
+    logits = network(x)
+    assert_output_fits(network, x, logits)
+    logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@every_network
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [1, 5, 13])
+def test_a_model_takes_any_size_and_gives_the_same_size_back(name, dims, count, size):
+    network = small(name, dims, 3, 2)
+    card = ModelCard(network=name, head="multiclass", view=f"{dims}d", channels=3, values=(0, 1), patch=(1, 8, 8))
+    model = Model(network, card, CPU)
+    want = (2, size, size + 2) if dims == 2 else (size, size + 2, size + 1)
+    block = torch.randn(count, 3, *(n + sum(sides) for n, sides in zip(want, model.margin, strict=True)))
+    with torch.no_grad():
+        logits = model.logits(block)
+    assert logits.shape == (count, 2, *want)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@every_network
+def test_gradients_reach_every_parameter(name, dims):
+    reached = set()
+    for seed in range(4):  # a rectifier may rest for one draw of weights
+        network = small(name, dims, 2, 2, seed=seed, width=4)
+        network(batch(network, roomy(network), count=2, seed=seed)).square().sum().backward()
+        gradients = {key: p.grad for key, p in network.named_parameters()}
+        assert all(g is not None and g.isfinite().all() for g in gradients.values())
+        reached |= {key for key, g in gradients.items() if g.abs().sum() > 0}
+    assert reached == set(gradients)
+
+
+@every_network
+def test_one_patch_of_the_smallest_size_trains_or_is_refused_with_a_sentence(name, dims):
+    network = small(name, dims).train()
+    try:
+        network(batch(network)).sum().backward()
+    except UserError as problem:
+        assert all(line.endswith(".") for line in problem.lines)
+    else:
+        assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+@every_network
+def test_evaluation_is_deterministic_and_training_outputs_hold_the_same_logits(name, dims):
+    network = small(name, dims)
+    x = batch(network, roomy(network), count=2)
+    with torch.no_grad():
+        once = network(x)
+        assert torch.equal(network(x), once)
+        assert torch.equal(network.training_outputs(x).logits, once)
+
+
+@every_network
+def test_patches_of_a_batch_do_not_see_each_other_in_evaluation(name, dims):
+    network = small(name, dims).double()
+    x = batch(network, roomy(network), count=3, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=1e-9, atol=1e-9)
+
+
+@every_network
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_wrong_size_is_refused_with_a_size_that_fits(name, dims, axis):
+    network = small(name, dims)
+    size = list(network.smallest)
+    size[axis] -= 1
+    if size[axis] == 0:
+        pytest.skip("takes a single voxel")
+    with pytest.raises(DataProblem) as caught:
+        network(torch.zeros(1, 1, *size))
+    named = [tuple(map(int, match.split(" x "))) for match in re.findall(r"\d+(?: x \d+)+", str(caught.value))]
+    assert named[0] == tuple(size)
+    with torch.no_grad():
+        network(torch.zeros(1, 1, *named[-1]))
+
+
+@cache
+def shared(name, dims):
+    return small(name, dims)
+
+
+@every_network
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_fit_is_idempotent_and_never_below_the_size(name, dims, data):
+    network = shared(name, dims)
+    size = data.draw(st.tuples(*[st.integers(1, 600)] * dims))
+    fits = network.fit(size)
+    assert network.fit(fits) == fits
+    assert all(a >= b for a, b in zip(fits, size, strict=True))
+    one_more = network.fit([n + 1 for n in size])
+    assert all(a >= b for a, b in zip(one_more, fits, strict=True))
+
+
+@every_network
+def test_sizes_margins_and_grids_have_an_entry_for_each_axis(name, dims):
+    network = small(name, dims)
+    assert network.fit(network.smallest) == tuple(network.smallest)
+    for entry in (network.divisor, network.alignment, network.smallest, network.margin):
+        assert len(entry) == dims
+    assert all(before >= 0 and after >= 0 for before, after in network.margin)
+
+
+@every_network
+def test_weights_that_are_stored_and_loaded_give_the_same_logits(name, dims):
+    first, second = small(name, dims, seed=0), small(name, dims, seed=1)
+    x = batch(first, roomy(first))
+    with torch.no_grad():
+        assert not torch.equal(first(x), second(x))
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(first(x), second(x))
+
+
+@every_network
+def test_the_same_seed_draws_the_same_weights(name, dims):
+    first, second = small(name, dims).state_dict(), small(name, dims).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@every_network
+def test_bf16_autocast_stays_finite(name, dims):
+    network = small(name, dims)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert network(100 * batch(network, count=2)).isfinite().all()
+
+
+@every_network
+def test_works_in_float64(name, dims):
+    network = small(name, dims)
+    x = batch(network, roomy(network))
+    with torch.no_grad():
+        single = network(x)
+        double = network.double()(x.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double, single.double(), rtol=1e-3, atol=1e-3)
+
+
+@every_network
+def test_gives_logits_without_an_activation(name, dims):
+    network = small(name, dims, 1, 5, width=4).double()
+    head_bias = [p for p in network.parameters() if p.shape == (5,)][-1]
+    x = batch(network, roomy(network), count=2, dtype=torch.float64)
+    with torch.no_grad():
+        logits = network(x)
+        head_bias += 3
+        torch.testing.assert_close(network(x), logits + 3, rtol=0, atol=1e-9)
+        head_bias -= logits.mean().item() + 3
+        centred = network(x)
+    assert (centred > 0).any()
+    assert (centred < 0).any()
+
+
+@every_network
+def test_weights_are_drawn_by_he_for_rectifiers(name, dims):
+    network = small(name, dims, 4, 2, width=32)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    first = convolutions[0].weight
+    fan_in = first[0].numel()
+    assert first.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+    assert abs(first.mean().item()) < 0.1 * first.std().item()
+    assert all((m.bias == 0).all() for m in convolutions if m.bias is not None)
+
+
+@pytest.mark.parametrize("name", [name for name, dims in CASES if dims == 2])
+def test_can_be_exported(name):
+    network = small(name, 2)
+    x = batch(network)
+    exported = torch.export.export(network, (x,)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), network(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
+@pytest.mark.parametrize("name", [name for name, dims in CASES if dims == 2])
+def test_can_be_compiled(name):
+    if shutil.which("g++") is None and shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    network = small(name, 2, depth=2)
+    x = batch(network)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(network)(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_impossible_dimensions_and_channels_are_refused_with_a_sentence(name):
+    for dims, in_channels, classes in ((1, 1, 1), (4, 1, 1), (2, 0, 1), (2, 1, 0)):
+        with pytest.raises(SettingsProblem, match=r"\.$"):
+            build_network(name, dims, in_channels, classes, small_options(name, 2))

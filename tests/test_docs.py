@@ -1,0 +1,75 @@
+"""What the docs show works: the how-to page's network and loss, the pages' links, the reference pages' freshness."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_unetvnet.losses import LOSSES, build_loss
+from napari_unetvnet.networks import NETWORKS, build_network
+from napari_unetvnet.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HOW_TO = (ROOT / "docs" / "how-to" / "add-a-network.md").read_text(encoding="utf-8")
+
+
+def code_blocks():
+    return re.findall(r"```python\n(.*?)```", HOW_TO, flags=re.DOTALL)
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """A folder on the import path, for modules that the page tells to write."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("two_layers", None)
+    sys.modules.pop("soft_hamming", None)
+
+
+def test_the_pages_network_is_one_file_and_one_line(room):
+    network, line, _ = code_blocks()
+    (room / "two_layers.py").write_text(network)
+    (name,) = re.findall(r'"(\w+)": "napari_unetvnet.networks.two_layers:TwoLayers"', line)
+    table = Registry("network", {**NETWORKS, name: "two_layers:TwoLayers"})
+    assert table.describe(name).defaults == {"width": 8}
+    built = table.resolve(name)(3, 2, 4, **table.check_options(name, {"width": "4"}))
+    assert built(torch.zeros(1, 2, 5, 6, 7)).shape == (1, 4, 5, 6, 7)
+
+
+def test_the_pages_loss_is_one_function_and_one_line(room, monkeypatch):
+    (room / "soft_hamming.py").write_text(
+        "import torch\nfrom torch import Tensor\n"
+        "from napari_unetvnet.losses.adapters import Prepared, head_modes\n\n" + code_blocks()[2]
+    )
+    monkeypatch.setitem(LOSSES._members, "soft_hamming", "soft_hamming:soft_hamming")
+    loss = build_loss("dice + 2*soft_hamming", head="binary", power=2)
+    logits = torch.full((1, 1, 4, 4), -50.0)
+    assert loss(logits, torch.zeros(1, 4, 4)).item() == pytest.approx(0, abs=1e-6)
+    assert loss(-logits, torch.zeros(1, 4, 4)).item() > 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+        elif "/main/docs/" in target:
+            assert (ROOT / "docs" / target.split("/main/docs/")[1]).exists(), target
+
+
+def test_reference_pages_say_what_the_program_does():
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "reference.py"), "--check"], capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_network_and_loss_of_the_readme_exists():
+    named = set(re.findall(r"`(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8").split("## What is in it")[1]))
+    assert set(NETWORKS) | set(LOSSES) <= named
+    for name in NETWORKS:
+        build_network(name, 2, 1, 2, {"width": 2})

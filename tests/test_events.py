@@ -1,0 +1,93 @@
+"""Events must read back from their line as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_unetvnet.errors import RunProblem
+from napari_unetvnet.events import (
+    CheckpointSaved,
+    EpochDone,
+    Notice,
+    RunFinished,
+    SlabDone,
+    StepDone,
+    from_line,
+    to_line,
+)
+
+count = st.integers(0, 10**9)
+number = st.floats(allow_nan=False)
+maybe = st.none() | number
+EVENTS = st.one_of(
+    st.builds(Notice, st.text()),
+    st.builds(StepDone, count, st.none() | count, count, number, number, number),
+    st.builds(EpochDone, count, count, number, maybe, number, number),
+    st.builds(CheckpointSaved, st.text(), count, maybe),
+    st.builds(SlabDone, count, count, count),
+    st.builds(
+        RunFinished,
+        st.sampled_from(["done", "stopped", "failed"]),
+        st.lists(st.text()).map(tuple),
+        st.dictionaries(st.text(), st.text()),
+        st.booleans(),
+    ),
+)
+
+
+@given(EVENTS)
+def test_an_event_survives_its_line(event):
+    line = to_line(event)
+    assert "\n" not in line
+    assert "\r" not in line
+    assert len(line.splitlines()) == 1
+    assert from_line(line) == event
+    assert from_line(line + "\n") == event
+
+
+def test_a_loss_that_is_no_number_survives_too():
+    read = from_line(to_line(StepDone(1, None, 0, float("nan"), 0.0, 0.0)))
+    assert read.loss != read.loss
+
+
+@given(EVENTS, st.data())
+def test_a_line_cut_off_anywhere_is_refused(event, data):
+    line = to_line(event)
+    cut = line[: data.draw(st.integers(0, len(line) - 1))]
+    with pytest.raises(RunProblem, match=r"no event: .*\.$"):
+        from_line(cut)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "null", "5", "[]", "{}", "words", '{"event": "Party"}', '{"event": []}', '{"event": "Notice"}',
+     '{"event": "Notice", "text": "a", "more": 1}', '{"event": "RunFinished", "state": "done", "lines": 5}'],
+)  # fmt: skip
+def test_a_line_that_is_no_event_is_refused_with_the_line(line):
+    with pytest.raises(RunProblem) as caught:
+        from_line(line)
+    assert repr(line) in str(caught.value)
+
+
+def test_a_long_line_is_shown_in_part():
+    with pytest.raises(RunProblem) as caught:
+        from_line("x" * 10_000)
+    assert len(str(caught.value)) < 200
+
+
+@given(EVENTS)
+def test_events_are_frozen(event):
+    name = dataclasses.fields(event)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(event, name, None)
+
+
+def test_reading_events_loads_no_torch():
+    code = "import sys, napari_unetvnet.events; sys.exit('torch' in sys.modules or 'napari' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

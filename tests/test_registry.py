@@ -1,0 +1,218 @@
+"""Descriptions read from source must say what the imported members say."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import typing
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.losses import LOSSES
+from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.registry import Option, Registry, near_names
+
+MEMBERS = [(table, name) for table in (NETWORKS, LOSSES) for name in table]
+every_member = pytest.mark.parametrize(("table", "name"), MEMBERS, ids=[name for _, name in MEMBERS])
+
+
+def imported_options(member):
+    """Keyword-only parameters with their types, as Python sees them after import."""
+    function = member.__init__ if inspect.isclass(member) else member
+    parameters = {
+        p.name: p for p in inspect.signature(member).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+    def stub():
+        """Carry the annotations; the others need names that only a type checker imports."""
+
+    stub.__annotations__ = {name: p.annotation for name, p in parameters.items()}
+    return parameters, typing.get_type_hints(stub, globalns=function.__globals__)
+
+
+@every_member
+def test_a_description_equals_the_imported_signature(table, name):
+    parameters, types = imported_options(table.resolve(name))
+    described = {option.name: option for option in table.describe(name).options}
+    assert list(described) == list(parameters)
+    for key, option in described.items():
+        assert option.default == parameters[key].default
+        assert type(option.default) is type(parameters[key].default)
+        choices = typing.get_args(types[key])
+        assert option.choices == choices
+        assert option.kind == (type(choices[0]) if choices else types[key]).__name__
+
+
+@every_member
+def test_a_description_holds_the_docstring_of_the_member(table, name):
+    description = table.describe(name)
+    assert description.name == name
+    assert description.target == table[name]
+    assert description.doc == inspect.getdoc(table.resolve(name))
+    assert description.summary == description.doc.splitlines()[0]
+
+
+@every_member
+def test_facts_equal_the_attributes_of_the_member(table, name):
+    member = table.resolve(name)
+    for key, value in table.describe(name).facts.items():
+        assert getattr(member, key) == value
+
+
+@every_member
+def test_every_member_says_what_it_is_and_where_it_comes_from(table, name):
+    description = table.describe(name)
+    assert description.summary.endswith(".")
+    has_formula = re.search(r" = |sum|mean|\w \+ ", description.summary)
+    assert "References\n---" in description.doc or has_formula
+
+
+@every_member
+def test_every_option_has_a_sentence_and_a_default_that_it_accepts(table, name):
+    for option in table.describe(name).options:
+        assert option.help.endswith("."), f"{name}: {option.name} has no sentence in the docstring"
+        assert option.default is not None
+        assert option.check(option.default) == option.default
+        assert option.check(str(option.default)) == option.default
+
+
+@every_member
+def test_defaults_pass_their_own_check(table, name):
+    defaults = table.describe(name).defaults
+    assert table.check_options(name, defaults) == defaults
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_built_from_dimensions_channels_and_classes(name):
+    first = list(inspect.signature(NETWORKS.resolve(name)).parameters)[:3]
+    assert first == ["dims", "in_channels", "classes"]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_declares_which_heads_it_fits(name):
+    assert set(LOSSES.describe(name).facts["head_modes"]) <= {"binary", "multiclass", "multilabel"}
+    assert LOSSES.describe(name).facts["head_modes"]
+
+
+def test_describing_every_member_loads_no_torch():
+    code = (
+        "import sys\n"
+        "from napari_unetvnet.losses import LOSSES\n"
+        "from napari_unetvnet.networks import NETWORKS\n"
+        "[table.describe(name) for table in (NETWORKS, LOSSES) for name in table]\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_table_is_a_mapping_of_names_to_places():
+    assert dict(NETWORKS) == {name: NETWORKS[name] for name in NETWORKS}
+    assert len(LOSSES) == len(list(LOSSES))
+    assert "nothing" not in NETWORKS
+    assert all(re.fullmatch(r"[\w.]+:\w+", place) for table in (NETWORKS, LOSSES) for place in table.values())
+
+
+@pytest.mark.parametrize("ask", [NETWORKS.check, NETWORKS.describe, NETWORKS.resolve])
+@pytest.mark.parametrize(
+    ("name", "near"), [("unet_paddin", "unet_padding"), ("Unet3d", "unet3d"), ("zzz", "unet_original")]
+)
+def test_an_unknown_name_is_answered_with_near_ones(ask, name, near):
+    with pytest.raises(SettingsProblem, match=rf"^There is no network '{name}'; .*{near}.*[.?]$"):
+        ask(name)
+
+
+def test_near_names_lists_all_where_none_is_near():
+    assert near_names("zzz", {"dice": 1, "ce": 2}) == "; there are dice, ce."
+    assert near_names("dise", {"dice": 1, "ce": 2}) == "; did you mean dice?"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("int", "16", 16),
+        ("int", 16.0, 16),
+        ("int", "16.0", 16),
+        ("float", "1e-3", 1e-3),
+        ("float", 2, 2.0),
+        ("bool", "True", True),
+        ("bool", "no", False),
+        ("bool", 1, True),
+        ("bool", False, False),
+        ("str", 5, "5"),
+    ],
+)
+def test_values_are_brought_to_the_type_of_the_option(kind, value, expected):
+    got = Option("width", kind, None).check(value)
+    assert got == expected
+    assert type(got) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"),
+    [
+        ("int", "many", "a whole number"),
+        ("int", 16.5, "a whole number"),
+        ("int", True, "a whole number"),
+        ("int", None, "a whole number"),
+        ("int", "nan", "a whole number"),
+        ("int", "inf", "a whole number"),
+        ("int", float("inf"), "a whole number"),
+        ("float", "wide", "a number"),
+        ("float", False, "a number"),
+        ("float", "nan", "a number"),
+        ("float", "inf", "a number"),
+        ("bool", "maybe", "true or false"),
+        ("bool", 2, "true or false"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_a_sentence(kind, value, wanted):
+    with pytest.raises(SettingsProblem, match=rf"^Option width={re.escape(str(value))} must be {wanted}\.$"):
+        Option("width", kind, None).check(value)
+
+
+def test_a_value_that_is_no_choice_is_refused_with_the_choices():
+    option = Option("up", "str", "nearest", ("nearest", "transposed"))
+    assert option.check("transposed") == "transposed"
+    with pytest.raises(SettingsProblem, match=r"^Option up=linear must be one of: nearest, transposed\.$"):
+        option.check("linear")
+
+
+@example("int", float("inf"))
+@example("int", "-1e999")
+@given(
+    st.sampled_from(["int", "float", "bool", "str"]), st.one_of(st.text(), st.floats(), st.integers(), st.booleans())
+)
+def test_any_value_is_converted_or_refused(kind, value):
+    option = Option("width", kind, None)
+    try:
+        got = option.check(value)
+    except SettingsProblem:
+        return
+    assert type(got).__name__ == kind
+    assert option.check(got) == got or got != got
+
+
+def test_every_wrong_option_has_its_own_line():
+    with pytest.raises(SettingsProblem) as caught:
+        NETWORKS.check_options("unet_padding", {"widht": 3, "depth": "deep", "up": "sideways", "width": "8"})
+    assert [line.rstrip(".?") for line in caught.value.lines] == [
+        "Network unet_padding has no option 'widht'; did you mean width",
+        "Option depth=deep must be a whole number",
+        "Option up=sideways must be one of: nearest, transposed",
+    ]
+
+
+def test_a_member_without_options_says_so():
+    with pytest.raises(SettingsProblem, match=r"^Loss ce has no option 'smooth'; it has no options\.$"):
+        LOSSES.check_options("ce", {"smooth": 1})
+
+
+def test_a_place_that_does_not_exist_is_a_fault_of_the_program():
+    table = Registry("thing", {"gone": "napari_unetvnet.not_there:Thing"})
+    with pytest.raises(ModuleNotFoundError):
+        table.describe("gone")
