@@ -1,0 +1,310 @@
+"""Layers to the files of a run folder, and labels back to a layer on the grid of their image.
+
+Colours become channels, the finest level of a multiscale image is taken, several Image layers are the channels of one
+image. `snapshot` looks at the layers in the viewer's thread and refuses what cannot be used; `write` copies the voxels
+block by block in a worker thread, so that an array larger than the memory passes through.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from numpy.lib.format import open_memmap
+
+from napari_unetvnet.errors import DataProblem, FileProblem
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from napari_unetvnet.settings import Spacing
+
+__all__ = ["Files", "Snapshot", "add_labels_layer", "snapshot", "write"]
+
+IMAGES, LABELS = "inputs/image", "inputs/labels"
+BLOCK_BYTES = 64 * 2**20
+COPIED_BYTES = 256 * 2**20
+"""Labels up to this size are copied when the button is pressed, so that painting on cannot change them."""
+TIME_AXES = ("t", "time", "frame")
+CHANNEL_AXES = ("c", "channel", "ch")
+
+
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """One input modality: an array that is read by slicing, and which of its colours (None if it has none)."""
+
+    data: Any
+    colour: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size (Y, X) or (Z, Y, X)."""
+        whole = tuple(int(n) for n in self.data.shape)
+        return whole if self.colour is None else whole[:-1]
+
+    def read(self, box: tuple[slice, ...]) -> Any:
+        """Read a block.
+
+        Parameters
+        ----------
+        box : tuple of slice
+            One for each axis of `shape`.
+
+        Returns
+        -------
+        array
+        """
+        return np.asarray(self.data[box if self.colour is None else (*box, self.colour)])
+
+
+@dataclass(frozen=True)
+class Files:
+    """Inputs of a run folder, as its job names them: relative to the folder, channels separated by ``|``."""
+
+    image: str
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What is needed of the layers once the button is pressed.
+
+    Parameters
+    ----------
+    channels : tuple of Channel
+    labels : Channel or None
+    spacing : tuple of 3 float
+        Voxel size z, y, x; z is 1 for a 2D image.
+    names : tuple of str
+        Of the image and of the labels, for messages.
+    """
+
+    channels: tuple[Channel, ...]
+    labels: Channel | None
+    spacing: Spacing
+    names: tuple[str, str]
+
+    @property
+    def files(self) -> Files:
+        """What `write` will call the files: after the layers, because a run's messages name files."""
+        image, labels = ("".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60] for name in self.names)
+        names = [f"{IMAGES}/{image}{f'-{i}' if i else ''}.npy" for i in range(len(self.channels))]
+        return Files("|".join(names), f"{LABELS}/{labels}.npy" if self.labels else "")
+
+
+def snapshot(images: Sequence[Any], labels: Any = None, *, view: str = "2d", painted: bool = True) -> Snapshot:
+    """Look at the chosen layers and refuse what cannot be used.
+
+    Parameters
+    ----------
+    images : sequence of napari Image layers
+        Several are the channels of one image.
+    labels : napari Labels layer
+    view : {"2d", "2.5d", "3d"}
+        What the network will see.
+    painted : bool
+        Whether labels are needed.
+
+    Returns
+    -------
+    Snapshot
+
+    Raises
+    ------
+    DataProblem
+        If there is no layer, one of another kind, or layers that are not on one grid.
+    """
+    if not images:
+        raise DataProblem("There is no image layer; open an image first.")
+    for layer in images:
+        _check_image(layer, view)
+    first = images[0]
+    for other in images[1:]:
+        _check_same_grid(first, other, "choose channels of one image")
+    if painted:
+        _check_labels(labels, first)
+    channels = tuple(channel for layer in images for channel in _channels(layer))
+    names = (first.name, labels.name if painted else "")
+    return Snapshot(channels, _copied(labels) if painted else None, _spacing(first), names)
+
+
+def _check_image(layer: Any, view: str) -> None:
+    if not isinstance(layer, Image):
+        raise DataProblem(f"{layer.name} is a {type(layer).__name__} layer; choose an Image layer.")
+    axes = [str(label) for label in layer.axis_labels]
+    if layer.ndim > 3:
+        raise DataProblem(
+            f"{layer.name} has {layer.ndim} axes ({', '.join(axes)}), an image has 2 or 3; slice one time point or "
+            "channel, for example with Split Stack in the layer's menu."
+        )
+    if layer.ndim < 3:
+        if view != "2d":
+            raise DataProblem(
+                f"{layer.name} is a 2D image; choose view 2d, or a model of that view, instead of {view}."
+            )
+        return
+    if axes[0].lower() in CHANNEL_AXES:
+        raise DataProblem(
+            f"The first axis of {layer.name} is {axes[0]}; split it with Split Stack in the layer's menu and choose "
+            "the channels one by one."
+        )
+    if axes[0].lower() in TIME_AXES and view != "2d":
+        raise DataProblem(
+            f"The first axis of {layer.name} is {axes[0]}, which view {view} would take for z; choose view 2d, or "
+            "slice one time point."
+        )
+
+
+def _check_labels(labels: Any, image: Any) -> None:
+    if labels is None:
+        raise DataProblem("There is no labels layer; add one (new labels layer button) and paint on it.")
+    if not isinstance(labels, Labels):
+        raise DataProblem(f"{labels.name} is a {type(labels).__name__} layer; choose a Labels layer.")
+    _check_same_grid(image, labels, "paint on a labels layer that was added to this image")
+
+
+def _check_same_grid(image: Any, other: Any, advice: str) -> None:
+    """Refuse a layer with another shape or another place in the world."""
+    shapes = [_channels(layer)[0].shape for layer in (image, other)]
+    if shapes[0] != shapes[1]:
+        sizes = [" x ".join(map(str, shape)) for shape in shapes]
+        raise DataProblem(f"{other.name} has {sizes[1]} voxels, {image.name} has {sizes[0]}; {advice}.")
+    corners = np.vstack([np.zeros(image.ndim), np.diag(np.asarray(shapes[0], float))])
+    here, there = ([layer.data_to_world(corner) for corner in corners] for layer in (image, other))
+    if np.allclose(here, there, rtol=1e-4, atol=1e-3 * float(np.abs(image.scale).min())):
+        return
+    differing = [
+        part
+        for part in ("scale", "translate", "rotate", "shear", "affine")
+        if not np.allclose(np.asarray(getattr(image, part)), np.asarray(getattr(other, part)))
+    ]
+    raise DataProblem(f"{other.name} and {image.name} differ in {', '.join(differing)}; {advice}.")
+
+
+def _channels(layer: Any) -> list[Channel]:
+    """Give the arrays of a layer: the finest level, a channel for each colour, alpha left out."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    if getattr(layer, "rgb", False):
+        return [Channel(data, colour) for colour in range(min(3, int(data.shape[-1])))]
+    return [Channel(data)]
+
+
+def _copied(labels: Any) -> Channel:
+    channel = _channels(labels)[0]
+    if isinstance(channel.data, np.ndarray) and channel.data.nbytes <= COPIED_BYTES:
+        return Channel(channel.data.copy())
+    return channel
+
+
+def _spacing(layer: Any) -> Spacing:
+    """Give the voxel size z, y, x; a flipped axis has a negative scale, a size has not."""
+    sizes = [abs(float(s)) or 1.0 for s in layer.scale]
+    z, y, x = [1.0] * (3 - len(sizes)) + sizes
+    return z, y, x
+
+
+def write(taken: Snapshot, folder: Path, cancelled: threading.Event) -> None:
+    """Write the arrays to a run folder.
+
+    Parameters
+    ----------
+    taken : Snapshot
+    folder : Path
+        Of the run.
+    cancelled : threading.Event
+        Once set, writing ends and the files are incomplete.
+
+    Raises
+    ------
+    DataProblem
+        If nothing is painted.
+    FileProblem
+        If the files cannot be written, for example because the disk is full.
+    """
+    try:
+        for place in (IMAGES, LABELS):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        if taken.labels:
+            painted = _copy(taken.labels, folder / taken.files.label, cancelled)
+            if not painted and not cancelled.is_set():
+                raise DataProblem(f"Nothing is painted on {taken.names[1]}; paint some labels first.")
+        for name, channel in zip(taken.files.image.split("|"), taken.channels, strict=True):
+            _copy(channel, folder / name, cancelled)
+    except OSError as error:
+        raise FileProblem(f"{taken.names[0]} cannot be written to {folder} ({error.strerror or error}).") from None
+
+
+def _copy(channel: Channel, path: Path, cancelled: threading.Event) -> bool:
+    """Copy an array block by block and tell whether any value is not 0."""
+    # Always the byte order of this machine: what reads the file cannot compute with the other one.
+    dtype = np.dtype(channel.data.dtype).newbyteorder("=")
+    target = open_memmap(path, "w+", dtype, channel.shape)
+    anything = False
+    for box in _blocks(channel):
+        if cancelled.is_set():
+            break
+        block = channel.read(box)
+        target[box] = block
+        anything = anything or bool(block.any())
+    return anything
+
+
+def _blocks(channel: Channel) -> Iterator[tuple[slice, ...]]:
+    """Divide an array as it is stored: by its chunks, or by rows of the first axis."""
+    edges = _chunk_edges(channel)
+    starts = [range(0, n, edge) for n, edge in zip(channel.shape, edges, strict=True)]
+    for corner in itertools.product(*starts):
+        yield tuple(slice(a, min(a + edge, n)) for a, edge, n in zip(corner, edges, channel.shape, strict=True))
+
+
+def _chunk_edges(channel: Channel) -> list[int]:
+    """Give the block size: whole chunks (dask's largest, zarr's shard if it has one), doubled while they are small."""
+    shape, itemsize = channel.shape, np.dtype(channel.data.dtype).itemsize
+    chunks = getattr(channel.data, "shards", None) or getattr(channel.data, "chunks", None)
+    if not chunks:
+        row = itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        return [max(1, min(shape[0], BLOCK_BYTES // max(1, row))), *shape[1:]]
+    edges = [max(c) if isinstance(c, tuple) else int(c) for c in chunks[: len(shape)]]
+    for axis in reversed(range(len(shape))):
+        while edges[axis] < shape[axis] and 2 * itemsize * int(np.prod(edges, dtype=np.int64)) <= BLOCK_BYTES:
+            edges[axis] *= 2
+    return [min(edge, n) for edge, n in zip(edges, shape, strict=True)]
+
+
+def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dict[str, Any] | None = None) -> Any:
+    """Show labels on the grid of their image.
+
+    Parameters
+    ----------
+    viewer : napari Viewer or ViewerModel
+    data : integer array of shape (Z, Y, X)
+        Z is 1 for a 2D image.
+    like : napari Image layer
+        Scale, translation, rotation, shear, affine, units and axis labels are copied from it.
+    name : str
+        A number is appended if that is taken.
+    metadata : dict, optional
+
+    Returns
+    -------
+    napari Labels layer
+    """
+    layer = Labels(
+        data[0] if like.ndim == 2 else data,
+        name=name,
+        metadata=metadata or {},
+        scale=like.scale,
+        translate=like.translate,
+        rotate=like.rotate,
+        shear=like.shear,
+        affine=like.affine,
+        units=like.units,
+        axis_labels=like.axis_labels,
+    )
+    viewer.add_layer(layer)
+    return layer

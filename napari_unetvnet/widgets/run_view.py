@@ -1,0 +1,248 @@
+"""What is seen of a run: a sentence, a bar, numbers, curves, and what the run has to say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_unetvnet.events import EpochDone, Notice, SlabDone, StepDone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_unetvnet.events import Event
+
+__all__ = ["Curves", "RunView"]
+
+MOST_POINTS = 1000
+MOST_NOTICES = 4
+BAR = 1000
+LOSS_COLOUR, DICE_COLOUR, AXIS_COLOUR = "#e8a33d", "#4fb0c6", "#8a8d93"
+ERROR_STYLE = "QLabel { background: rgba(210, 50, 50, 55); border-left: 3px solid #d9534f; padding: 6px; }"
+
+
+class RunView(QWidget):  # type: ignore[misc]
+    """Shows the events of a run.
+
+    Parameters
+    ----------
+    curves : bool
+        Whether to draw loss and Dice.
+    """
+
+    def __init__(self, *, curves: bool) -> None:
+        super().__init__()
+        self.status, self.numbers, self.notices, self.error = _text(), _text(), _text(), _text()
+        self.error.setStyleSheet(ERROR_STYLE)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, BAR)
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(8)
+        self.curves = Curves() if curves else None
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        for part in (self.error, self.status, self.bar, self.numbers, self.curves, self.notices):
+            if part is not None:
+                layout.addWidget(part)
+        self._told: list[str] = []
+        self._dice: float | None = None
+        for part in (self.error, self.numbers, self.notices, self.bar, self.curves):
+            if part is not None:
+                part.hide()
+
+    def clear(self) -> None:
+        """Make ready for a new run."""
+        self._told, self._dice = [], None
+        for label in (self.numbers, self.notices, self.error):
+            label.clear()
+            label.hide()
+        self.bar.setRange(0, BAR)
+        self.bar.setValue(0)
+        if self.curves is not None:
+            self.curves.clear()
+
+    def say(self, text: str) -> None:
+        """Show where the run is.
+
+        Parameters
+        ----------
+        text : str
+        """
+        self.status.setText(text)
+
+    def complain(self, lines: Sequence[str]) -> None:
+        """Show what went wrong.
+
+        Parameters
+        ----------
+        lines : sequence of str
+        """
+        self.error.setText("\n".join(lines))
+        self.error.setVisible(bool(lines))
+
+    def wait(self, *, visible: bool) -> None:
+        """Show the bar without a known end, or take it away.
+
+        Parameters
+        ----------
+        visible : bool
+        """
+        self.bar.setVisible(visible)
+        self.bar.setRange(0, 0 if visible else BAR)
+
+    def show_event(self, event: Event) -> None:
+        """Show one event.
+
+        Parameters
+        ----------
+        event : Event
+        """
+        if isinstance(event, Notice):
+            self._told = [*self._told, event.text][-MOST_NOTICES:]
+            self._put(self.notices, "\n".join(self._told))
+        elif isinstance(event, StepDone):
+            self._show_step(event)
+        elif isinstance(event, EpochDone):
+            self._dice = event.dice
+            if self.curves is not None:
+                self.curves.add_epoch(event.step, event.dice)
+        elif isinstance(event, SlabDone):
+            self._fill(event.stop / event.depth)
+            if event.depth > 1:
+                self._put(self.numbers, f"{event.stop} of {event.depth} planes")
+
+    def _show_step(self, event: StepDone) -> None:
+        whole = event.seconds + event.seconds_left
+        self._fill(event.step / event.steps if event.steps else event.seconds / whole if whole else 0)
+        score = "" if self._dice is None else f" · Dice {self._dice:.3f}"
+        left = f" · {clock(event.seconds_left)} left"
+        self._put(self.numbers, f"Epoch {event.epoch} · loss {event.loss:.3f}{score}{left}")
+        self.numbers.setToolTip(f"Step {event.step} of {event.steps or 'a number that the time budget decides'}")
+        if self.curves is not None:
+            self.curves.add_step(event.step, event.loss)
+
+    def _fill(self, share: float) -> None:
+        self.bar.setRange(0, BAR)
+        self.bar.setValue(round(BAR * min(1.0, share)))
+        self.bar.show()
+
+    @staticmethod
+    def _put(label: Any, text: str) -> None:
+        label.setText(text)
+        label.show()
+
+
+class Curves(QWidget):  # type: ignore[misc]
+    """Loss at each step and Dice on the hold-out after each epoch, one above the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import pyqtgraph  # here, so that the widget for segmenting does not wait for it
+
+        self._loss: list[tuple[float, float]] = []
+        self._dice: list[tuple[float, float]] = []
+        self._graph = pyqtgraph.GraphicsLayoutWidget()
+        self._graph.setBackground(None)
+        self._graph.ci.setContentsMargins(0, 0, 6, 0)
+        self._graph.ci.layout.setVerticalSpacing(2)
+        upper, lower = self._graph.addPlot(row=0, col=0), self._graph.addPlot(row=1, col=0)
+        for plot, name in ((upper, "loss"), (lower, "Dice")):
+            _dress(plot, name)
+        upper.hideAxis("bottom")
+        lower.setXLink(upper)
+        lower.setYRange(0, 1, padding=0.02)
+        self._loss_line = upper.plot(pen=pyqtgraph.mkPen(LOSS_COLOUR, width=1.5))
+        self._dice_line = lower.plot(
+            pen=pyqtgraph.mkPen(DICE_COLOUR, width=1.5),
+            symbol="o",
+            symbolSize=4,
+            symbolBrush=DICE_COLOUR,
+            symbolPen=None,
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._graph)
+        self.setFixedHeight(150)
+
+    @property
+    def points(self) -> tuple[int, int]:
+        """How many points of loss and of Dice are drawn."""
+        return len(self._loss), len(self._dice)
+
+    def clear(self) -> None:
+        """Take all points away."""
+        self._loss, self._dice = [], []
+        self._loss_line.setData([], [])
+        self._dice_line.setData([], [])
+
+    def add_step(self, step: int, loss: float) -> None:
+        """Draw the loss of a step.
+
+        Parameters
+        ----------
+        step : int
+        loss : float
+        """
+        self._loss.append((step, loss))
+        if len(self._loss) > MOST_POINTS:
+            self._loss = self._loss[::2]  # a long run is drawn as evenly and as fast as a short one
+        self._loss_line.setData(*zip(*self._loss, strict=True))
+        self.show()
+
+    def add_epoch(self, step: int, dice: float | None) -> None:
+        """Draw the score of an epoch.
+
+        Parameters
+        ----------
+        step : int
+        dice : float or None
+        """
+        if dice is None:
+            return
+        self._dice.append((step, dice))
+        if len(self._dice) > MOST_POINTS:
+            self._dice = self._dice[::2]
+        self._dice_line.setData(*zip(*self._dice, strict=True))
+
+
+def _dress(plot: Any, name: str) -> None:
+    """Make a plot quiet: no menu, no zoom, thin axes that can be read on dark and on light."""
+    plot.setMenuEnabled(False)
+    plot.setMouseEnabled(False, False)
+    plot.hideButtons()
+    plot.setLabel("left", name, color=AXIS_COLOUR)
+    for side in ("left", "bottom"):
+        axis = plot.getAxis(side)
+        axis.setPen(AXIS_COLOUR)
+        axis.setTextPen(AXIS_COLOUR)
+    plot.getAxis("left").setWidth(48)
+
+
+def clock(seconds: float) -> str:
+    """Write a time as people read it.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    str
+        "0:42", or "1:05:00" from an hour on.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _text() -> Any:
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    # A word-wrapped label asks for the height of its text, and a long path must not widen the dock.
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label

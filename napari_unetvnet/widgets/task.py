@@ -1,0 +1,271 @@
+"""Follow a run from the viewer without ever waiting for it.
+
+A task goes from idle to preparing (a thread writes the inputs and starts the child process), to running, perhaps to
+stopping, and back to idle. One timer looks at the thread, the run's events and the child; a run is over when its
+process is gone, so that its memory is free for the next. napari is told of every task: its close dialog lists them,
+and a viewer that is closed anyway asks the run to stop, which keeps the best model so far.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_unetvnet import job
+from napari_unetvnet.errors import RunProblem, UserError
+from napari_unetvnet.events import RunFinished
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_unetvnet.settings import SegmentJob, TrainJob
+
+    Prepare = Callable[[Path, threading.Event], TrainJob | SegmentJob]
+
+__all__ = ["State", "Task", "unwrapped"]
+
+State = Literal["idle", "preparing", "running", "stopping"]
+POLL_MILLISECONDS = 100
+EXIT_SECONDS = 10.0
+LOG_BYTES, LOG_LINES = 4096, 6
+_ALIVE: set[Task] = set()
+"""Tasks under way: they go on when the widget that began them is closed."""
+
+
+def unwrapped(viewer: Any) -> Any:
+    """Take the viewer out of the proxy that napari gives to widgets, in which no two looks at a layer are identical.
+
+    Parameters
+    ----------
+    viewer : napari Viewer or ViewerModel, perhaps in a proxy
+
+    Returns
+    -------
+    napari Viewer or ViewerModel
+    """
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+class Task(QObject):  # type: ignore[misc]
+    """A run in a child process, and what it says.
+
+    Parameters
+    ----------
+    kind : {"train", "segment"}
+    viewer : napari Viewer or ViewerModel
+    """
+
+    happened = Signal(object)
+    """An event of the run."""
+    changed = Signal(str)
+    """The state."""
+    finished = Signal(object)
+    """RunFinished of a run that is done or was stopped."""
+    failed = Signal(object)
+    """The sentences of a run that failed, tuple of str."""
+
+    def __init__(self, kind: str, viewer: Any) -> None:
+        super().__init__()
+        self.kind, self.viewer = kind, unwrapped(viewer)
+        self.state: State = "idle"
+        self.folder: Path | None = None
+        self._window = getattr(self.viewer, "window", None)
+        self._ticket: Any = None
+        self._cancelled = threading.Event()
+        self._launch: Future[subprocess.Popen[bytes] | None] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._offset = 0
+        self._last: RunFinished | None = None
+        self._last_seen = 0.0
+        self._timer = QTimer(self)
+        self._timer.setInterval(POLL_MILLISECONDS)
+        self._timer.timeout.connect(self._poll)
+
+    @classmethod
+    def under_way(cls, kind: str, viewer: Any) -> Task | None:
+        """Find a task that a widget left behind when it was closed.
+
+        Parameters
+        ----------
+        kind : {"train", "segment"}
+        viewer : napari Viewer or ViewerModel
+
+        Returns
+        -------
+        Task or None
+        """
+        found = (task for task in _ALIVE if task.kind == kind and task.viewer is unwrapped(viewer))
+        return next(found, None)
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the child, None while there is none."""
+        return self._child.pid if self._child else None
+
+    def begin(self, name: str, prepare: Prepare) -> None:
+        """Make a run folder and start the run.
+
+        Parameters
+        ----------
+        name : str
+            Of the folder.
+        prepare : callable (folder, cancelled) -> TrainJob or SegmentJob
+            Writes the inputs in a worker thread; should return early once ``cancelled`` is set.
+
+        Raises
+        ------
+        RunProblem
+            If the task is under way already.
+        FileProblem
+            If no folder can be made.
+        """
+        if self.state != "idle":
+            raise RunProblem("This run is under way already.")
+        self.folder = job.new_folder(name)
+        self._cancelled = threading.Event()
+        self._offset, self._last, self._child = 0, None, None
+        executor = ThreadPoolExecutor(1, thread_name_prefix="napari-unetvnet")
+        self._launch = executor.submit(_launched, self.folder, prepare, self._cancelled)
+        executor.shutdown(wait=False)
+        _ALIVE.add(self)
+        self._register(f"{name} in {self.folder}")
+        self._become("preparing")
+        self._timer.start()
+
+    def stop(self) -> bool:
+        """Ask the run to end after its present step and keep what it has.
+
+        Returns
+        -------
+        bool
+            Whether there was anything to stop.
+        """
+        if self.state == "idle" or self.folder is None:
+            return False
+        self._cancelled.set()
+        if self.folder.exists():
+            job.ask_to_stop(self.folder)
+        self._become("stopping")
+        return True
+
+    def kill(self) -> None:
+        """End the child at once, for when it does not stop; what it saved before is kept."""
+        if self._child is not None:
+            self._child.kill()
+
+    def _become(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self.changed.emit(state)
+
+    def _poll(self) -> None:
+        try:
+            if self._launch is not None and not self._launched_now():
+                return
+            if self._child is not None:
+                self._look_at_run()
+        except UserError as problem:
+            self._end(problem.lines)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the buttons must come back)
+            self._end((f"The run could not be followed: {type(error).__name__}: {error}",))
+
+    def _launched_now(self) -> bool:
+        """Whether the thread is through."""
+        if self._launch is None or not self._launch.done():
+            return False
+        future, self._launch = self._launch, None
+        self._child = future.result()
+        if self._child is None:
+            self._last = RunFinished("stopped")
+            self._end(())
+        elif self._cancelled.is_set() and self.folder is not None:
+            job.ask_to_stop(self.folder)  # the wish to stop came while the child was started
+        else:
+            self._become("running")
+        return True
+
+    def _look_at_run(self) -> None:
+        """Pass new events on; the run is over when its process is gone."""
+        if self._child is None or self.folder is None:
+            return
+        gone = self._child.poll() is not None  # before the events are read, so that none is missed
+        events, self._offset = job.follow(self.folder, self._offset)
+        for event in events:
+            if isinstance(event, RunFinished):
+                self._last, self._last_seen = event, time.monotonic()
+            self.happened.emit(event)
+        if gone or (self._last and time.monotonic() - self._last_seen > EXIT_SECONDS):
+            self._end(self._complaint())
+
+    def _complaint(self) -> tuple[str, ...]:
+        """Give the sentences of a run that failed, none if it did not."""
+        log = None if self.folder is None else self.folder / job.LOG
+        if self._last is None:
+            code = self._child.returncode if self._child else None
+            how = f"was killed (signal {-code})" if code is not None and code < 0 else f"broke off (exit status {code})"
+            return (f"The run {how} without its last word; perhaps memory ran out.", *_tail(log), f"Log: {log}")
+        if self._last.state != "failed":
+            return ()
+        return (*self._last.lines, f"Log: {log}") if self._last.fault else self._last.lines
+
+    def _end(self, complaint: tuple[str, ...]) -> None:
+        self._timer.stop()
+        self._launch = None
+        _ALIVE.discard(self)
+        self._unregister(failed=bool(complaint))
+        self._become("idle")
+        if complaint or self._last is None:
+            self.failed.emit(complaint)
+        else:
+            self.finished.emit(self._last)
+
+    def _register(self, description: str) -> None:
+        """Tell napari, which asks before it closes the window over a task, and then calls `stop`."""
+        register = getattr(self._window, "_register_task_status", None)
+        if register is not None:
+            from napari.utils.task_status import Status
+
+            self._ticket = register("napari-unetvnet", Status.BUSY, description, cancel_callback=self.stop)
+
+    def _unregister(self, *, failed: bool) -> None:
+        update = getattr(self._window, "_update_task_status", None)
+        if update is not None and self._ticket is not None:
+            from napari.utils.task_status import Status
+
+            update(self._ticket, Status.FAILED if failed else Status.COMPLETED, "")
+        self._ticket = None
+
+
+def _launched(folder: Path, prepare: Prepare, cancelled: threading.Event) -> subprocess.Popen[bytes] | None:
+    """Write the inputs and start the child; None, and no folder, if that was cancelled."""
+    try:
+        prepared = prepare(folder, cancelled)
+        if not cancelled.is_set():
+            job.create(folder, prepared)
+            return job.start(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise RunProblem(f"The run cannot be started ({error}).") from error
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)  # half-written inputs may be large
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _tail(log: Path | None) -> tuple[str, ...]:
+    """Give the last lines of a log."""
+    if log is None or not log.exists():
+        return ()
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.rpartition("\r")[2].strip() for line in text.splitlines()]
+    return tuple(line for line in lines if line)[-LOG_LINES:]

@@ -1,0 +1,88 @@
+"""The form says what the settings say, and whatever is typed becomes valid settings or a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout
+from napari_unetvnet.widgets.segment import ADVANCED as SEGMENT_ADVANCED
+from napari_unetvnet.widgets.train import ADVANCED, MAIN
+
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("qapp")]
+FILES = {"image": "a.tif", "label": "b.tif"}
+
+
+def test_an_untouched_form_gives_the_defaults():
+    form = SettingsForm(TrainJob, (*MAIN, *ADVANCED))
+    assert checked(TrainJob, form.values() | FILES) == checked(TrainJob, FILES)
+
+
+def test_an_untouched_segment_form_gives_the_defaults():
+    form = SettingsForm(SegmentJob, SEGMENT_ADVANCED)
+    files = {"image": "a.tif", "model": "m"}
+    assert checked(SegmentJob, form.values() | files) == checked(SegmentJob, files)
+
+
+def test_every_row_has_the_sentence_of_its_setting():
+    form = SettingsForm(TrainJob, (*MAIN, *ADVANCED))
+    for name, field in form.fields.items():
+        said = " ".join(field.widget.tooltip.split())
+        assert said.startswith(TrainJob.model_fields[name].description)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", " 1E-03 "])
+def test_small_numbers_are_not_rounded(text):
+    form = SettingsForm(TrainJob, ["learning_rate"])
+    form.fields["learning_rate"].widget.value = text
+    assert checked(TrainJob, form.values() | FILES).learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("text", ["1 64 96", "1,64,96", "(1, 64, 96)", "1 x 64 x 96"])
+def test_a_patch_is_three_numbers(text):
+    form = SettingsForm(TrainJob, ["patch"])
+    form.fields["patch"].widget.value = text
+    assert checked(TrainJob, form.values() | FILES).patch == (1, 64, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("patch", "64 64", "give 3 numbers z y x"),
+        ("patch", "a b c", "patch"),
+        ("learning_rate", "fast", "learning_rate"),
+        ("learning_rate", "-1", "learning_rate"),
+        ("learning_rate", "nan", "learning_rate"),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence(name, text, sentence):
+    form = SettingsForm(TrainJob, [name])
+    form.fields[name].widget.value = text
+    with pytest.raises(SettingsProblem, match=sentence):
+        checked(TrainJob, form.values() | FILES)
+
+
+def test_ranges_come_from_the_settings():
+    form = SettingsForm(TrainJob, ["context", "batch", "hold_out"])
+    assert (form.fields["context"].widget.min, form.fields["context"].widget.max) == (1, 16)
+    assert (form.fields["batch"].widget.min, form.fields["batch"].widget.max) == (1, 1024)
+    assert (form.fields["hold_out"].widget.min, form.fields["hold_out"].widget.max) == (0, 0.5)
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_the_options_of_every_network_are_accepted_as_they_open(network):
+    form = OptionsForm(NETWORKS, form_layout())
+    form.choose(network)
+    defaults = NETWORKS.describe(network).defaults
+    assert form.fields.keys() == defaults.keys()
+    assert NETWORKS.check_options(network, form.values()) == defaults
+
+
+def test_rows_of_another_network_replace_the_old_ones():
+    layout = form_layout()
+    form = OptionsForm(NETWORKS, layout, without=("width",))
+    for name in (*NETWORKS, *NETWORKS):
+        form.choose(name)
+        assert layout.rowCount() == len(NETWORKS.describe(name).options) - 1

@@ -1,0 +1,250 @@
+"""Layers become files and labels become layers, with everything that cannot be used refused by a sentence."""
+
+from __future__ import annotations
+
+import threading
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from napari.layers import Image, Labels, Points
+
+from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.io import read_labels, read_volume
+from napari_unetvnet.job import read_settings
+from napari_unetvnet.widgets import layers
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    # napari says so of every turned 3D layer
+    pytest.mark.filterwarnings("ignore:Non-orthogonal slicing:UserWarning"),
+]
+RNG = np.random.default_rng(0)
+NEVER = threading.Event()
+
+
+def written(folder, images, labels=None, **how):
+    taken = layers.snapshot(images, labels, painted=labels is not None, **how)
+    layers.write(taken, folder, NEVER)
+    (folder / "job.json").write_text(f'{{"image": "{taken.files.image}", "label": "{taken.files.label}"}}')
+    found = read_settings(folder / "job.json")
+    return read_volume(found["image"], taken.spacing), read_labels(found["label"]) if labels is not None else None
+
+
+def image(shape=(20, 24), **how):
+    return Image(RNG.integers(0, 1000, shape).astype(np.uint16), name="image", **how)
+
+
+def painted(shape=(20, 24), **how):
+    data = np.zeros(shape, np.uint8)
+    data[..., 3:6, 3:6] = 2
+    return Labels(data, name="strokes", **how)
+
+
+def test_an_image_and_labels_arrive_as_they_are(tmp_path):
+    picture, strokes = image(scale=(0.5, 0.25)), painted(scale=(0.5, 0.25))
+    volume, labels = written(tmp_path, [picture], strokes)
+    assert np.array_equal(volume.data, picture.data[None, None])
+    assert volume.spacing == (1.0, 0.5, 0.25)
+    assert volume.name == "image"
+    assert np.array_equal(labels.data, strokes.data[None, None])
+
+
+def test_a_stack_keeps_its_spacing(tmp_path):
+    volume, _ = written(tmp_path, [image((5, 20, 24), scale=(2, -0.5, 0.5))], view="3d")
+    assert volume.data.shape == (1, 5, 20, 24)
+    assert volume.spacing == (2.0, 0.5, 0.5)  # a flipped axis has a size all the same
+
+
+def test_layers_become_channels_in_order(tmp_path):
+    first, second = image(), image()
+    volume, _ = written(tmp_path, [first, second])
+    assert np.array_equal(volume.data[:, 0], np.stack([first.data, second.data]))
+
+
+@pytest.mark.parametrize("colours", [3, 4])
+def test_colours_become_channels_and_alpha_is_dropped(tmp_path, colours):
+    data = RNG.integers(0, 255, (20, 24, colours)).astype(np.uint8)
+    volume, labels = written(tmp_path, [Image(data, rgb=True)], painted())
+    assert np.array_equal(volume.data[:, 0], np.moveaxis(data[..., :3], -1, 0))
+    assert labels.shape == volume.shape
+
+
+def test_the_finest_level_of_a_multiscale_image_is_taken(tmp_path):
+    fine = RNG.random((40, 48)).astype(np.float32)
+    volume, _ = written(tmp_path, [Image([fine, fine[::2, ::2]], multiscale=True)])
+    assert np.array_equal(volume.data[0, 0], fine)
+
+
+def test_the_other_byte_order_is_turned(tmp_path):
+    data = RNG.integers(0, 1000, (20, 24)).astype(">u2")
+    volume, _ = written(tmp_path, [Image(data)])
+    assert volume.data.dtype.isnative
+    assert np.array_equal(volume.data[0, 0], data)
+
+
+class Counting:
+    """An array that tells how much of it was asked for at once."""
+
+    def __init__(self, data, chunks=None):
+        self.data, self.largest = data, 0
+        self.shape, self.dtype, self.ndim = data.shape, data.dtype, data.ndim
+        if chunks:
+            self.chunks = chunks
+
+    def __getitem__(self, key):
+        block = self.data[key]
+        self.largest = max(self.largest, block.nbytes)
+        return block
+
+
+@pytest.mark.parametrize("chunks", [None, (4, 16, 16)])
+def test_no_array_is_read_whole(tmp_path, monkeypatch, chunks):
+    monkeypatch.setattr(layers, "BLOCK_BYTES", 8192)
+    data = RNG.integers(0, 9, (24, 40, 50)).astype(np.uint16)
+    source = Counting(data, chunks)
+    target = tmp_path / "a.npy"
+    layers._copy(layers.Channel(source), target, NEVER)
+    assert np.array_equal(np.load(target), data)
+    assert source.largest <= 8192
+
+
+@pytest.mark.parametrize("make", ["dask", "zarr"])
+def test_lazy_arrays_are_copied_block_by_block(tmp_path, make):
+    data = RNG.integers(0, 9, (7, 33, 41)).astype(np.uint16)
+    lazy = da.from_array(data, chunks=(2, 16, 16)) if make == "dask" else zarr.array(data, chunks=(2, 16, 16))
+    strokes = painted((7, 33, 41))
+    strokes = Labels(da.from_array(strokes.data, chunks=(3, 10, 10)) if make == "dask" else zarr.array(strokes.data))
+    volume, labels = written(tmp_path, [Image(lazy)], strokes, view="3d")
+    assert np.array_equal(volume.data[0], data)
+    assert np.array_equal(labels.data[0], np.asarray(strokes.data))
+
+
+def test_painting_after_the_button_does_not_change_what_is_trained_on(tmp_path):
+    strokes = painted()
+    before = strokes.data.copy()
+    taken = layers.snapshot([image()], strokes)
+    strokes.data[:] = 1
+    layers.write(taken, tmp_path, NEVER)
+    assert np.array_equal(np.load(tmp_path / taken.files.label), before)
+
+
+def test_names_that_are_no_file_names_are_written_all_the_same(tmp_path):
+    picture = image()
+    picture.name = "a/b: c|d " + 200 * "x"
+    volume, _ = written(tmp_path, [picture])
+    assert volume.shape == (1, 20, 24)
+
+
+def test_writing_can_be_cancelled(tmp_path):
+    stopped = threading.Event()
+    stopped.set()
+    layers.write(layers.snapshot([image()], painted()), tmp_path, stopped)  # returns without a complaint
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(layers, "open_memmap", full)
+    with pytest.raises(FileProblem, match="No space left"):
+        layers.write(layers.snapshot([image()], painted()), tmp_path, NEVER)
+
+
+REFUSED = {
+    "no image": ([], painted(), "2d", "no image layer"),
+    "no labels": ([image()], None, "2d", "no labels layer"),
+    "labels as image": ([painted()], painted(), "2d", "strokes is a Labels layer; choose an Image layer"),
+    "points as labels": ([image()], Points(np.zeros((1, 2)), name="dots"), "2d", "dots is a Points layer"),
+    "other shape": ([image((20, 25))], painted(), "2d", "strokes has 20 x 24 voxels, image has 20 x 25"),
+    "channels of other shapes": ([image(), image((20, 25))], painted(), "2d", "20 x 25 voxels"),
+    "channels of other scale": ([image(), image(scale=(2, 2))], painted(), "2d", "differ in scale"),
+    "labels elsewhere": ([image()], painted(translate=(5, 0)), "2d", "differ in translate"),
+    "labels turned": ([image()], painted(rotate=30), "2d", "differ in rotate"),
+    "four axes": ([image((2, 3, 20, 24))], painted((2, 3, 20, 24)), "2d", "has 4 axes .* slice one time point"),
+    "time as z": ([image((3, 20, 24), axis_labels=("t", "y", "x"))], painted((3, 20, 24)), "3d", "first axis .* is t"),
+    "time as z in 2.5d": (
+        [image((3, 20, 24), axis_labels=("time", "y", "x"))],
+        painted((3, 20, 24)),
+        "2.5d",
+        "first axis .* is time",
+    ),
+    "channels as z": (
+        [image((3, 20, 24), axis_labels=("c", "y", "x"))],
+        painted((3, 20, 24)),
+        "2d",
+        "Split Stack",
+    ),
+    "2D in 3d": ([image()], painted(), "3d", "2D image; choose view 2d"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_refused_by_a_sentence(case):
+    images, labels, view, sentence = REFUSED[case]
+    with pytest.raises(DataProblem, match=sentence):
+        layers.snapshot(images, labels, view=view)
+
+
+def test_frames_of_a_film_are_planes_in_2d(tmp_path):
+    volume, _ = written(tmp_path, [image((3, 20, 24), axis_labels=("t", "y", "x"))], view="2d")
+    assert volume.shape == (3, 20, 24)
+
+
+def test_nothing_painted_is_refused_when_it_is_seen(tmp_path):
+    empty = Labels(np.zeros((20, 24), np.uint8), name="strokes")
+    with pytest.raises(DataProblem, match="Nothing is painted on strokes"):
+        layers.write(layers.snapshot([image()], empty), tmp_path, NEVER)
+
+
+def test_labels_of_napari_s_own_button_fit(viewer):
+    picture = viewer.add_layer(image((5, 20, 24), scale=(2, 0.5, 0.5), translate=(1, 2, 3), rotate=(0, 20, 0)))
+    viewer.layers.selection.active = picture
+    viewer._new_labels()
+    taken = layers.snapshot([picture], viewer.layers[-1], view="3d")
+    assert taken.labels.shape == (5, 20, 24)
+
+
+AFFINE = np.array([[1, 0.1, 0, 4], [0, 0.9, 0.2, 5], [0, 0, 1.1, 6], [0, 0, 0, 1]])
+PLACES = {
+    "plain": {},
+    "scale": {"scale": (2, 0.5, 0.25)},
+    "translate": {"translate": (1, -2, 3)},
+    "rotate": {"rotate": (10, 20, 30)},
+    "shear": {"shear": (0.1, 0.2, 0.3)},
+    "affine": {"affine": AFFINE},
+    "all": {"scale": (2, 0.5, 0.25), "translate": (1, -2, 3), "rotate": (10, 20, 30), "shear": (0.1, 0, 0.3)}
+    | {"affine": AFFINE, "units": ("um", "um", "um"), "axis_labels": ("z", "y", "x")},
+    "units": {"units": ("mm", "um", "um"), "axis_labels": ("depth", "row", "column")},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_results_lie_on_their_image(viewer, place):
+    picture = viewer.add_layer(image((5, 20, 24), **PLACES[place]))
+    result = layers.add_labels_layer(viewer, painted((5, 20, 24)).data, picture, "result", {"model": "a"})
+    for point in RNG.random((10, 3)) * 20:
+        assert np.allclose(result.data_to_world(point), picture.data_to_world(point))
+    assert result.units == picture.units
+    assert result.axis_labels == picture.axis_labels
+    assert np.allclose(result.affine.affine_matrix, picture.affine.affine_matrix)
+    assert result.metadata == {"model": "a"}
+    assert result in viewer.layers
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_results_of_a_2d_image_are_2d(viewer, colours):
+    data = RNG.integers(0, 255, (20, 24, 3) if colours else (20, 24)).astype(np.uint8)
+    picture = viewer.add_image(data, rgb=colours, scale=(0.5, 2), rotate=30, units=("um", "um"))
+    result = layers.add_labels_layer(viewer, np.ones((1, 20, 24), np.uint8), picture, "result")
+    assert result.data.shape == (20, 24)
+    assert np.allclose(result.data_to_world((3, 4)), picture.data_to_world((3, 4)))
+
+
+def test_a_second_result_gets_a_number_and_the_first_stays(viewer):
+    picture = viewer.add_layer(image())
+    first = layers.add_labels_layer(viewer, np.ones((1, 20, 24), np.uint8), picture, "result")
+    second = layers.add_labels_layer(viewer, np.zeros((1, 20, 24), np.uint8), picture, "result")
+    assert second.name != first.name
+    assert first.data.all()

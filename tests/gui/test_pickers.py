@@ -1,0 +1,105 @@
+"""The lists of layers and models follow what is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_unetvnet.widgets.pickers import NEWS, ImagePicker, LabelsPicker, ModelPicker
+
+pytestmark = pytest.mark.timeout(60)
+DATA = np.zeros((8, 9), np.uint8)
+
+
+def texts(box):
+    return [box.itemText(i) for i in range(box.count())]
+
+
+@pytest.fixture
+def picker(qtbot, viewer):
+    widget = ImagePicker(viewer)
+    qtbot.addWidget(widget)
+    return widget
+
+
+def test_layers_come_go_move_and_are_renamed(viewer, picker):
+    assert picker.layers == []
+    first, second = viewer.add_image(DATA, name="a"), viewer.add_image(DATA, name="b")
+    viewer.add_labels(DATA, name="c")
+    assert texts(picker.box) == ["a", "b"]
+    second.name = "renamed"
+    assert texts(picker.box) == ["a", "renamed"]
+    viewer.layers.move(0, 2)
+    assert texts(picker.box) == ["renamed", "a"]
+    assert picker.layers == [first]  # the choice stays with the layer, not with the row
+    viewer.layers.remove(first)
+    assert picker.layers == [second]
+    viewer.layers.clear()
+    assert picker.layers == []
+
+
+def test_further_channels_are_ticked(viewer, picker):
+    a, b, c = (viewer.add_image(DATA, name=name) for name in "abc")
+    picker.tick(c)
+    assert picker.layers == [a, c]
+    b.name = "other"
+    assert picker.layers == [a, c]
+    viewer.layers.remove(c)
+    assert picker.layers == [a]
+    picker.tick(b)
+    picker.more.setChecked(False)
+    assert picker.layers == [a]
+
+
+def test_a_chosen_image_is_not_its_own_further_channel(viewer, picker):
+    a, b = (viewer.add_image(DATA, name=name) for name in "ab")
+    picker.tick(b)
+    picker.box.choose(b)
+    assert picker.layers == [b]
+    assert a not in picker.layers
+
+
+def test_labels_are_listed_by_themselves(qtbot, viewer):
+    box = LabelsPicker(viewer)
+    qtbot.addWidget(box)
+    viewer.add_image(DATA)
+    strokes = viewer.add_labels(DATA, name="strokes")
+    assert box.layer is strokes
+    viewer.add_labels(DATA, name="more")
+    assert box.layer is strokes
+
+
+def test_a_deleted_widget_hears_no_more(qtbot, viewer):
+    widget = ImagePicker(viewer)
+    widget.deleteLater()
+    qtbot.wait(50)
+    viewer.add_image(DATA).name = "other"  # raises if a deleted box were told
+
+
+def test_models_are_listed_and_described(qtbot, runs_folder, tiny_model):
+    picker = ModelPicker()
+    qtbot.addWidget(picker)
+    assert picker.path is None
+    assert "no model yet" in picker.about.text()
+    (runs_folder / "first").mkdir(parents=True)
+    (runs_folder / "first" / "model.safetensors").write_bytes(tiny_model.read_bytes())
+    NEWS.model_saved.emit("")
+    assert texts(picker.box) == ["first"]
+    assert "unet_padding of width 4, view 2d, 1 channel, labels 0, 2" in picker.about.text()
+
+
+def test_any_model_file_can_be_chosen(qtbot, tiny_model):
+    picker = ModelPicker()
+    qtbot.addWidget(picker)
+    picker.choose(tiny_model)
+    assert picker.path == tiny_model
+    assert picker.card.values == (0, 2)
+
+
+def test_a_broken_model_is_a_sentence(qtbot, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    picker = ModelPicker()
+    qtbot.addWidget(picker)
+    picker.choose(tmp_path / "bad.safetensors")
+    assert picker.card is None
+    assert "cut off" in picker.about.text()

@@ -1,0 +1,424 @@
+"""Training and segmenting from the widgets, in a child process: what is written, shown, stopped and survived."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from napari.utils.task_status import Status
+from qtpy.QtCore import QTimer
+
+from napari_unetvnet import job
+from napari_unetvnet.card import read_card
+from napari_unetvnet.events import EpochDone, SlabDone, StepDone
+from napari_unetvnet.settings import SegmentJob, TrainJob
+from napari_unetvnet.widgets import result, task
+from napari_unetvnet.widgets.pickers import ModelPicker
+from napari_unetvnet.widgets.segment import SegmentWidget
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def segmenter(qtbot, painted_viewer, tiny_model):
+    widget = SegmentWidget(painted_viewer)
+    qtbot.addWidget(widget)
+    widget.model.choose(tiny_model)
+    widget.settings.fields["device"].widget.value = "cpu"
+    return widget
+
+
+@pytest.fixture
+def no_child(monkeypatch):
+    """Do not start anything; the folders of what would have been started."""
+    started = []
+
+    class Child:
+        pid, returncode = 0, -9
+
+        def poll(self):
+            return self.returncode
+
+        def kill(self):
+            pass
+
+    def start(folder):
+        started.append(folder)
+        return Child()
+
+    monkeypatch.setattr(task.job, "start", start)
+    return started
+
+
+def test_the_job_says_what_the_form_says(trainer, no_child, finish):
+    trainer.loss.setCurrentText("dice + 10*bce")
+    trainer.settings.fields["learning_rate"].widget.value = "1e-3"
+    trainer.settings.fields["seed"].widget.value = 7
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    made = job.read(no_child[0])
+    assert isinstance(made, TrainJob)
+    assert made.option == {"width": 4, "depth": 3, "block": "none", "block_in": "both", "up": "nearest"}
+    assert [(term.name, term.weight) for term in made.loss] == [("dice", 1), ("bce", 10)]
+    assert (made.learning_rate, made.seed, made.steps, made.patch) == (1e-3, 7, 10, (1, 48, 48))
+    assert (made.unlabelled, made.background, made.view) == ("ignore", 1, "2d")
+    stored = json.loads((no_child[0] / "job.json").read_text())
+    assert stored["image"] == ["inputs/image/cells.npy"]  # relative: the folder can be moved to another machine
+
+
+def test_unpainted_may_be_background(trainer, no_child, finish):
+    trainer.unpainted.meaning.setCurrentText("background")
+    assert not trainer.unpainted.background.isEnabled()
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    made = job.read(no_child[0])
+    assert (made.unlabelled, made.background) == ("background", None)
+
+
+@pytest.mark.parametrize(("unit", "amount"), [("minutes", 0.5), ("epochs", 3), ("steps", 70)])
+def test_one_budget_is_given(trainer, no_child, finish, unit, amount):
+    trainer.budget.choose(amount, unit)
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    given = job.read(no_child[0]).model_dump(include={"minutes", "epochs", "steps"}, exclude_none=True)
+    assert given == {unit: amount}
+
+
+def test_context_is_asked_for_in_2_5d_only(trainer):
+    row = trainer.settings.fields["context"].widget.native
+    assert row.isHidden()
+    trainer.settings.fields["view"].widget.value = "2.5d"
+    assert not row.isHidden()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda w, v: w.loss.setCurrentText("dice + nope"), "There is no loss 'nope'"),
+        (lambda w, v: v.layers.remove("strokes"), "There is no labels layer"),
+        (lambda w, v: v.layers.clear(), "There is no image layer"),
+        (lambda w, v: setattr(w.settings.fields["view"].widget, "value", "3d"), "2D image; choose view 2d"),
+        (lambda w, v: setattr(w.settings.fields["patch"].widget, "value", "64"), "give 3 numbers"),
+        (lambda w, v: setattr(w.settings.fields["patch"].widget, "value", "8 64 64"), "must have z = 1"),
+    ],
+)
+def test_a_refusal_is_shown_and_nothing_is_started(trainer, painted_viewer, no_child, runs_folder, spoil, sentence):
+    spoil(trainer, painted_viewer)
+    trainer.panel.button.click()
+    assert sentence in trainer.panel.view.error.text()
+    assert trainer.panel.task.state == "idle"
+    assert trainer.panel.button.isEnabled()
+    assert not runs_folder.exists()
+    assert not no_child
+
+
+def test_a_refusal_in_the_thread_is_shown_and_leaves_no_folder(trainer, painted_viewer, finish, runs_folder):
+    painted_viewer.layers["strokes"].data[:] = 0
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    assert "Nothing is painted on strokes" in trainer.panel.view.error.text()
+    assert trainer.panel.button.text() == "Train"
+    assert not list(runs_folder.iterdir())
+
+
+def test_a_fault_in_the_thread_brings_the_buttons_back(trainer, finish, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of cheese")
+
+    monkeypatch.setattr("napari_unetvnet.widgets.layers.write", broken)
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    assert "out of cheese" in trainer.panel.view.error.text()
+    assert trainer.panel.button.text() == "Train"
+    assert trainer.panel.button.isEnabled()
+
+
+@pytest.mark.slow
+def test_train_continue_segment_and_correct(qtbot, trainer, painted_viewer, finish):
+    segmenter = SegmentWidget(painted_viewer)
+    qtbot.addWidget(segmenter)
+    painted_viewer.layers["cells"].scale = painted_viewer.layers["strokes"].scale = (0.5, 0.25)
+    seen = []
+    trainer.panel.task.happened.connect(seen.append)
+    assert not trainer.resume.isEnabled()
+    trainer.panel.button.click()
+    assert trainer.panel.button.text() == "Stop"
+    finish(trainer.panel)
+    assert trainer.panel.view.error.text() == ""
+    assert {StepDone, EpochDone} <= {type(event) for event in seen}
+    assert trainer.panel.view.curves.points[1] == 2
+    first = trainer.model
+    assert read_card(first).steps == 10
+    assert read_card(first).spacing == (1.0, 0.5, 0.25)
+    assert segmenter.model.path == first
+    assert trainer.panel.button.text() == "Train"
+    assert trainer.resume.isEnabled()
+    trainer.resume.click()
+    finish(trainer.panel)
+    assert trainer.model != first
+    assert job.read(trainer.panel.task.folder).start_from == first
+    assert segmenter.model.path == trainer.model
+    segmenter.panel.button.click()
+    finish(segmenter.panel)
+    layer = painted_viewer.layers["cells segmented"]
+    assert layer.editable
+    assert layer.data.shape == (160, 192)
+    assert np.allclose(layer.scale, (0.5, 0.25))
+    assert layer.metadata["napari-unetvnet"]["model"] == str(trainer.model)
+    layer.data[:] = 5  # the user may correct it
+    segmenter.panel.button.click()
+    finish(segmenter.panel)
+    assert (layer.data == 5).all()
+    assert sum("cells segmented" in each.name for each in painted_viewer.layers) == 2
+
+
+@pytest.mark.slow
+def test_stop_keeps_the_best(qtbot, trainer, finish):
+    trainer.budget.choose(100_000, "steps")
+    trainer.panel.button.click()
+    qtbot.waitUntil(lambda: trainer.panel.view.curves.points[1] >= 2, timeout=60_000)
+    trainer.panel.button.click()
+    assert trainer.panel.button.text() == "Stopping ..."
+    finish(trainer.panel, 30)
+    assert "Stopped after" in trainer.panel.view.status.text()
+    assert trainer.model.is_file()
+    assert 10 <= read_card(trainer.model).steps < 100_000
+    assert trainer.resume.isEnabled()
+
+
+@pytest.mark.slow
+def test_a_killed_child_is_told_and_the_buttons_come_back(qtbot, trainer, finish):
+    trainer.budget.choose(100_000, "steps")
+    trainer.panel.button.click()
+    qtbot.waitUntil(lambda: trainer.panel.view.curves.points[0] >= 1, timeout=60_000)
+    os.kill(trainer.panel.task.process_id, signal.SIGKILL)
+    finish(trainer.panel, 10)
+    said = trainer.panel.view.error.text()
+    assert "killed (signal 9)" in said
+    assert str(trainer.panel.task.folder / "log.txt") in said
+    assert trainer.panel.button.text() == "Train"
+    assert trainer.panel.button.isEnabled()
+
+
+@pytest.mark.slow
+def test_what_the_child_refuses_is_shown(trainer, painted_viewer, finish):
+    painted_viewer.layers["strokes"].data[painted_viewer.layers["strokes"].data == 1] = 2
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    assert "background value 1 is not painted" in trainer.panel.view.error.text().lower()
+    assert trainer.panel.button.isEnabled()
+    assert not trainer.resume.isEnabled()
+
+
+def test_a_stop_while_inputs_are_written_starts_nothing(qtbot, trainer, finish, no_child, monkeypatch, runs_folder):
+    def slow(_taken, _folder, cancelled):
+        cancelled.wait(10)
+
+    monkeypatch.setattr("napari_unetvnet.widgets.layers.write", slow)
+    trainer.panel.button.click()
+    qtbot.wait(150)
+    assert trainer.panel.task.state == "preparing"
+    trainer.panel.button.click()
+    finish(trainer.panel, 10)
+    assert not no_child
+    assert not list(runs_folder.iterdir())
+    assert trainer.panel.button.isEnabled()
+
+
+def test_a_child_that_does_not_stop_can_be_ended(qtbot, trainer, finish, monkeypatch):
+    import subprocess
+    import sys
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    monkeypatch.setattr(task.job, "start", start)
+    trainer.panel._patience.setInterval(100)
+    trainer.panel.button.click()
+    qtbot.waitUntil(lambda: trainer.panel.task.state == "running")
+    trainer.panel.button.click()
+    qtbot.waitUntil(lambda: trainer.panel.button.text() == "End it now")
+    trainer.panel.button.click()
+    finish(trainer.panel, 10)
+    assert trainer.panel.button.text() == "Train"
+
+
+def test_a_closed_widget_is_followed_by_the_next_one(qtbot, painted_viewer, trainer, monkeypatch):
+    from napari_unetvnet.widgets.train import TrainWidget
+
+    monkeypatch.setattr("napari_unetvnet.widgets.layers.write", lambda taken, folder, cancelled: cancelled.wait(10))
+    trainer.panel.button.click()
+    trainer.close()
+    again = TrainWidget(painted_viewer)
+    qtbot.addWidget(again)
+    assert again.panel.task is trainer.panel.task
+    assert again.panel.button.text() == "Stop"
+
+
+def test_the_wrong_number_of_channels_is_refused_at_once(segmenter, painted_viewer, no_child):
+    second = painted_viewer.add_image(painted_viewer.layers["cells"].data, name="second")
+    segmenter.image.tick(second)
+    segmenter.panel.button.click()
+    assert "takes images of 1 channel(s), cells has 2" in segmenter.panel.view.error.text()
+    assert not no_child
+
+
+def test_without_a_model_nothing_is_started(qtbot, painted_viewer):
+    widget = SegmentWidget(painted_viewer)
+    qtbot.addWidget(widget)
+    widget.panel.button.click()
+    assert "no model yet" in widget.panel.view.error.text()
+
+
+def test_labels_fill_while_they_are_computed(qtbot, viewer, tmp_path):
+    """The layer shows the file that grows, cannot be painted on before the end, and is the user's own after it."""
+    picture = viewer.add_image(np.zeros((4, 6, 7), np.uint8), scale=(3, 1, 1))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    shown = result.ResultLayer(following, picture, "labels", {})
+    labels = np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, (4, 6, 7))
+    labels[:2] = 1
+    labels.flush()
+    following.happened.emit(SlabDone(0, 2, 4))
+    layer = viewer.layers["labels"]
+    assert not layer.editable
+    assert layer.data[:2].all()
+    assert not layer.data[2:].any()
+    labels[2:] = 2
+    labels.flush()
+    following.happened.emit(SlabDone(2, 4, 4))
+    assert (layer.data[2:] == 2).all()
+    following.finished.emit(None)
+    assert layer.editable
+    layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 9)
+    assert np.load(tmp_path / "labels.npy")[0, 0, 0] == 1  # a correction does not change the run
+    assert shown.layer is layer
+
+
+def test_large_labels_are_loaded_without_a_pause(qtbot, viewer, tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "AT_ONCE_BYTES", 0)
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    shown = result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    following.happened.emit(SlabDone(0, 4, 4))
+    with qtbot.waitSignal(shown.ready):
+        following.finished.emit(None)
+    assert type(viewer.layers["labels"].data) is np.ndarray
+
+
+def test_very_large_labels_stay_on_disk_but_can_be_corrected(viewer, tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "IN_MEMORY_BYTES", 0)
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    following.happened.emit(SlabDone(0, 4, 4))
+    following.finished.emit(None)
+    layer = viewer.layers["labels"]
+    layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 9)
+    assert layer.data[0, 0, 0] == 9
+    assert np.load(tmp_path / "labels.npy").max() == 1
+
+
+def test_a_removed_result_is_not_missed(viewer, tmp_path):
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    following.happened.emit(SlabDone(0, 2, 4))
+    viewer.layers.remove("labels")
+    following.happened.emit(SlabDone(2, 4, 4))
+    following.finished.emit(None)
+    assert len(viewer.layers) == 1
+
+
+def test_napari_is_told_of_a_task_and_can_stop_it(trainer, no_child, finish, monkeypatch):
+    from napari.utils.task_status import TaskStatusManager
+
+    manager = TaskStatusManager()
+
+    class Window:
+        _register_task_status = staticmethod(manager.register_task_status)
+        _update_task_status = staticmethod(manager.update_task_status)
+
+    trainer.panel.task._window = Window
+    monkeypatch.setattr("napari_unetvnet.widgets.layers.write", lambda taken, folder, cancelled: cancelled.wait(10))
+    trainer.panel.button.click()
+    assert manager.is_busy()
+    assert "cells-unet_padding" in manager.get_status()[0]
+    manager.cancel_all()  # what closing the window does
+    finish(trainer.panel, 10)
+    assert not manager.is_busy()
+    assert [item.state()[2] for item in manager._tasks.values()] == [Status.COMPLETED]
+    manager.cancel_all()  # napari cancels finished tasks too
+
+
+@pytest.mark.slow
+def test_the_viewer_does_not_pause_while_a_run_is_on(qtbot, trainer, painted_viewer, finish):
+    """A 10 ms heartbeat, from pressing the button to the end of the run."""
+    pauses, last = [], [time.monotonic()]
+
+    def beat():
+        now = time.monotonic()
+        pauses.append(now - last[0])
+        last[0] = now
+
+    heart = QTimer()
+    heart.setInterval(10)
+    heart.timeout.connect(beat)
+    trainer.show()
+    qtbot.waitExposed(trainer)
+    qtbot.wait(200)
+    trainer.budget.choose(30, "steps")
+    last[0] = time.monotonic()
+    heart.start()
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    heart.stop()
+    assert trainer.panel.view.error.text() == ""
+    assert len(pauses) > 50
+    assert max(pauses) < 0.1
+
+
+@pytest.mark.slow
+def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewer, qtbot, finish, tmp_path):
+    """The same arrays, saved by hand, and the same settings give the same model and the same labels, to the byte."""
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    folder = tmp_path / "by_hand"
+    folder.mkdir()
+    np.save(folder / "image.npy", painted_viewer.layers["cells"].data)
+    np.save(folder / "label.npy", painted_viewer.layers["strokes"].data)
+    files = {"image": (str(folder / "image.npy"),), "label": (str(folder / "label.npy"),)}
+    made = job.read(trainer.panel.task.folder)
+    job.create(folder, made.model_copy(update=files))
+    assert list(job.run(folder))
+    assert (folder / "model.safetensors").read_bytes() == trainer.model.read_bytes()
+
+    segmenter = SegmentWidget(painted_viewer)
+    qtbot.addWidget(segmenter)
+    segmenter.model.choose(trainer.model)
+    segmenter.settings.fields["device"].widget.value = "cpu"
+    segmenter.panel.button.click()
+    finish(segmenter.panel)
+    again = tmp_path / "segment_by_hand"
+    again.mkdir()
+    files = {"image": str(folder / "image.npy"), "model": str(folder / "model.safetensors")}
+    job.create(again, SegmentJob(**files, device="cpu"))
+    assert list(job.run(again))
+    labels = np.load(again / "labels.npy")
+    assert np.array_equal(labels[0], painted_viewer.layers["cells segmented"].data)
+
+
+def test_a_model_picker_that_is_gone_hears_no_news(qtbot):
+    picker = ModelPicker()
+    picker.deleteLater()
+    qtbot.wait(50)
+    from napari_unetvnet.widgets.pickers import NEWS
+
+    NEWS.model_saved.emit("")  # raises if a deleted box were told
