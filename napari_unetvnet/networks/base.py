@@ -30,9 +30,21 @@ class TrainingOutputs:
     ----------
     logits : Tensor of shape (B, K, *S)
         The same as `forward` returns.
+    auxiliary : tuple of Tensor of shape (B, K, *S)
+        Logits of deeper levels at full size, the finest first, for deep supervision.
+    attention : tuple of Tensor of shape (B, 1, *S')
+        Attention maps in [0, 1], each at the size of its level.
+    reconstruction : Tensor of shape (B, C, *S) or None
+        The input as an autoencoder branch gives it back.
+    latent : (mean, log_variance) or None
+        Of the autoencoder branch, each of shape (B, N).
     """
 
     logits: Tensor
+    auxiliary: tuple[Tensor, ...] = ()
+    attention: tuple[Tensor, ...] = ()
+    reconstruction: Tensor | None = None
+    latent: tuple[Tensor, Tensor] | None = None
 
 
 class SegmentationNetwork(nn.Module):

@@ -8,9 +8,9 @@ from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-__all__ = ["LEAST_WIDTH", "Scrolling", "folded"]
+__all__ = ["Scrolling", "folded"]
 
-LEAST_WIDTH, LEAST_HEIGHT = 320, 90
+LEAST_WIDTH, LEAST_HEIGHT = 300, 90
 BORDER = 4
 """Napari's style draws a border around every scroll area."""
 
@@ -70,7 +70,7 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
         """
         if event.type() in {QEvent.Type.LayoutRequest, QEvent.Type.Resize}:
             bar = self.verticalScrollBar().sizeHint().width()
-            self.setMinimumWidth(self.widget().minimumSizeHint().width() + bar + BORDER)
+            self.setMinimumWidth(max(LEAST_WIDTH, self.widget().minimumSizeHint().width() + bar + BORDER))
             self.updateGeometry()
         return bool(super().eventFilter(watched, event))
 

@@ -13,7 +13,7 @@ from napari_unetvnet.widgets.form import SettingsForm, form_layout
 from napari_unetvnet.widgets.pickers import ImagePicker, ModelPicker
 from napari_unetvnet.widgets.result import ResultLayer
 from napari_unetvnet.widgets.run_panel import RunPanel
-from napari_unetvnet.widgets.scroll import LEAST_WIDTH, Scrolling, folded
+from napari_unetvnet.widgets.scroll import Scrolling, folded
 from napari_unetvnet.widgets.task import unwrapped
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         whole.addWidget(Scrolling(form, self.advanced))
         whole.addWidget(self.panel)
         whole.addStretch(1)
-        self.setMinimumWidth(LEAST_WIDTH)
         self.panel.wanted.connect(self.segment)
         self.panel.finished.connect(self._finished)
 

@@ -24,7 +24,7 @@ from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout, wrapped
 from napari_unetvnet.widgets.pickers import NEWS, ImagePicker, LabelsPicker, narrow
 from napari_unetvnet.widgets.run_panel import RunPanel
-from napari_unetvnet.widgets.scroll import LEAST_WIDTH, Scrolling, folded
+from napari_unetvnet.widgets.scroll import Scrolling, folded
 from napari_unetvnet.widgets.task import unwrapped
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         whole.addWidget(Scrolling(form, self.advanced))
         whole.addWidget(self.panel)
         whole.addStretch(1)
-        self.setMinimumWidth(LEAST_WIDTH)
 
     def _network_chosen(self, name: str) -> None:
         described = NETWORKS.describe(name)

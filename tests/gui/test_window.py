@@ -10,6 +10,7 @@ import pytest
 
 from napari_unetvnet import job
 from napari_unetvnet.card import read_card
+from napari_unetvnet.widgets.scroll import Scrolling
 
 NO_SCREEN = sys.platform.startswith("linux") and (
     not os.environ.get("DISPLAY") or os.environ.get("QT_QPA_PLATFORM") == "offscreen"
@@ -86,6 +87,9 @@ def test_nothing_in_the_docks_is_cut_off(qtbot, window_viewer):
         assert widget.minimumSizeHint().width() <= 360
         widget.advanced.expand()
     qtbot.wait(100)
+    train.panel.view.complain(["a sentence " * 20])
     for widget in (train, segment):
+        area = widget.findChild(Scrolling)
+        assert area.viewport().width() >= area.widget().minimumSizeHint().width()
         for label in widget.findChildren(type(widget.panel.view.status)):
             assert label.wordWrap() or label.width() >= label.sizeHint().width() or not label.isVisible()
