@@ -87,12 +87,21 @@ def _parser() -> Parser:
         ("losses", _losses, "List the losses with their options."),
         ("models", _models, "List the models that were shipped or trained here."),
     ):
-        add(name, function, text).add_argument("--json", action="store_true", help="Print JSON.")
+        listing = add(name, function, text)
+        listing.add_argument("--json", action="store_true", help="Print JSON.")
+        if name == "networks":
+            _add_network_options(listing)
     showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
     showing.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
     showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
     showing.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
     return parser
+
+
+def _add_network_options(parser: Parser) -> None:
+    parser.add_argument("--in-channels", type=int, default=1, help="For the count of parameters. Default: 1.")
+    parser.add_argument("--outputs", type=int, default=1, help="For the count of parameters. Default: 1.")
+    parser.add_argument("--dims", type=int, choices=[2, 3], help="Default: those of each network's source.")
 
 
 def _add_evaluate_options(parser: Parser) -> None:
@@ -232,10 +241,10 @@ def _evaluate(parsed: Namespace) -> None:
 
 
 def _networks(parsed: Namespace) -> None:
-    from napari_unetvnet.networks import NETWORKS
+    from napari_unetvnet.networks import NETWORKS, network_facts
 
     def facts(name: str) -> dict[str, Any]:
-        return {"dims": list(NETWORKS.describe(name).facts.get("supported_dims", (2, 3)))}
+        return network_facts(name, parsed.dims, parsed.in_channels, parsed.outputs)
 
     _list_members(NETWORKS, facts, as_json=parsed.json)
 

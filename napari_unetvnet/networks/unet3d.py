@@ -41,6 +41,8 @@ class UNet3D(SegmentationNetwork):
     .. [1] Cicek et al. 2016, 3D U-Net, https://arxiv.org/abs/1606.06650
     """
 
+    supported_dims = (3, 2)
+
     def __init__(
         self,
         dims: int,
