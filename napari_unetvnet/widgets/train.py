@@ -111,8 +111,6 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         option = self.options.values()
         if self.width.isEnabled():
             option["width"] = self.width.value()
-        if values["view"] != "2.5d":
-            values.pop("context")
         chosen = {"network": self.network.currentText(), "option": option, "loss": self.loss.currentText()}
         return values | chosen | self.budget.values() | self.unpainted.values()
 

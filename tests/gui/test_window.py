@@ -62,6 +62,43 @@ def test_closing_the_window_stops_the_run_and_keeps_its_model(qtbot, window_view
     assert read_card(folder / job.MODEL).steps < 100_000
 
 
+def test_napari_asks_before_it_closes_over_a_run(qtbot, make_napari_viewer, make_small, finish, monkeypatch):
+    """Napari's own dialog names the run; whoever answers Cancel keeps window and run."""
+    from napari._qt import qt_main_window
+
+    asked = []
+
+    class Dialog:
+        def __init__(self, *_, extra_info="", **__):
+            asked.append(extra_info)
+
+        def exec_(self):
+            return 0
+
+    class Event:
+        ignored = False
+
+        def spontaneous(self):
+            return True
+
+        def ignore(self):
+            self.ignored = True
+
+    viewer = make_napari_viewer(show=True)
+    viewer.open_sample(PLUGIN, "nuclei_with_scribbles")
+    _, train = viewer.window.add_plugin_dock_widget(PLUGIN, "Train")
+    make_small(train).budget.choose(100_000, "steps")
+    train.panel.button.click()
+    monkeypatch.setattr(qt_main_window, "ConfirmCloseDialog", Dialog)
+    event = Event()
+    viewer.window._qt_window.closeEvent(event)
+    assert event.ignored
+    assert "napari-unetvnet: nuclei-unet_padding" in asked[0]
+    assert train.panel.task.state in {"preparing", "running"}
+    train.panel.button.click()
+    finish(train.panel, 30)
+
+
 def test_a_closed_dock_can_be_opened_again_over_a_run(qtbot, window_viewer, make_small, finish):
     window_viewer.open_sample(PLUGIN, "nuclei_with_scribbles")
     dock, train = window_viewer.window.add_plugin_dock_widget(PLUGIN, "Train")

@@ -1,0 +1,74 @@
+"""The layer that fills while its labels are computed; the run is played by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_unetvnet.events import SlabDone
+from napari_unetvnet.widgets import result, task
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_labels_fill_while_they_are_computed(qtbot, viewer, tmp_path):
+    """The layer shows the file that grows, cannot be painted on before the end, and is the user's own after it."""
+    picture = viewer.add_image(np.zeros((4, 6, 7), np.uint8), scale=(3, 1, 1))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    shown = result.ResultLayer(following, picture, "labels", {})
+    labels = np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, (4, 6, 7))
+    labels[:2] = 1
+    labels.flush()
+    following.happened.emit(SlabDone(0, 2, 4))
+    layer = viewer.layers["labels"]
+    assert not layer.editable
+    assert layer.data[:2].all()
+    assert not layer.data[2:].any()
+    labels[2:] = 2
+    labels.flush()
+    following.happened.emit(SlabDone(2, 4, 4))
+    assert (layer.data[2:] == 2).all()
+    following.finished.emit(None)
+    assert layer.editable
+    layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 9)
+    assert np.load(tmp_path / "labels.npy")[0, 0, 0] == 1  # a correction does not change the run
+    assert shown.layer is layer
+
+
+def test_large_labels_are_loaded_without_a_pause(qtbot, viewer, tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "AT_ONCE_BYTES", 0)
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    shown = result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    following.happened.emit(SlabDone(0, 4, 4))
+    with qtbot.waitSignal(shown.ready):
+        following.finished.emit(None)
+    assert type(viewer.layers["labels"].data) is np.ndarray
+
+
+def test_very_large_labels_stay_on_disk_but_can_be_corrected(viewer, tmp_path, monkeypatch):
+    monkeypatch.setattr(result, "IN_MEMORY_BYTES", 0)
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    following.happened.emit(SlabDone(0, 4, 4))
+    following.finished.emit(None)
+    layer = viewer.layers["labels"]
+    layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 9)
+    assert layer.data[0, 0, 0] == 9
+    assert np.load(tmp_path / "labels.npy").max() == 1
+
+
+def test_a_removed_result_is_not_missed(viewer, tmp_path):
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    following.happened.emit(SlabDone(0, 2, 4))
+    viewer.layers.remove("labels")
+    following.happened.emit(SlabDone(2, 4, 4))
+    following.finished.emit(None)
+    assert len(viewer.layers) == 1
