@@ -241,9 +241,11 @@ def _evaluate(parsed: Namespace) -> None:
 
 
 def _networks(parsed: Namespace) -> None:
-    from napari_unetvnet.networks import NETWORKS, network_facts
+    from napari_unetvnet.networks import NETWORKS
 
     def facts(name: str) -> dict[str, Any]:
+        from napari_unetvnet.networks.facts import network_facts
+
         return network_facts(name, parsed.dims, parsed.in_channels, parsed.outputs)
 
     _list_members(NETWORKS, facts, as_json=parsed.json)

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.data import Pair
+    from napari_unetvnet.volume import Volume
 
 __all__ = [
     "ask_to_stop",
@@ -274,13 +276,21 @@ def _train(folder: Path, job: TrainJob, resume: bool) -> Generator[Event]:
 
 def _read_pairs(job: TrainJob) -> list[Pair]:
     from napari_unetvnet.data import Pair
-    from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
+    from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv
 
     if job.pairs is not None:
         files = read_pairs_csv(job.pairs)
     else:
         files = [PairFiles(image, label, "") for image, label in find_pairs(job.image, job.label)]
-    return [Pair(read_volume(f.image, job.spacing), read_labels(f.label, job.spacing), f.split) for f in files]
+    return [Pair(_read_image(f.image, job), read_labels(f.label, job.spacing), f.split) for f in files]
+
+
+def _read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
+    """Read an image; what its file does not say of space, the job may."""
+    from napari_unetvnet.io import read_volume
+
+    volume = read_volume(source, job.spacing)
+    return replace(volume, unit=job.unit) if volume.unit == "pixel" else volume
 
 
 def _segment(folder: Path, job: SegmentJob, resume: bool) -> Generator[Event]:
@@ -288,7 +298,7 @@ def _segment(folder: Path, job: SegmentJob, resume: bool) -> Generator[Event]:
     from numpy.lib.format import open_memmap
 
     from napari_unetvnet import inference
-    from napari_unetvnet.io import check_writable, read_volume, write_labels, write_probabilities
+    from napari_unetvnet.io import check_writable, write_labels, write_probabilities
     from napari_unetvnet.model import load_model
 
     if job.output is not None:
@@ -296,7 +306,7 @@ def _segment(folder: Path, job: SegmentJob, resume: bool) -> Generator[Event]:
     if job.probabilities is not None:
         check_writable(job.probabilities, "probabilities")
     path = find_model(job.model)
-    volume = read_volume(job.image, job.spacing)
+    volume = _read_image(job.image, job)
     model = load_model(path, job)
     values = model.card.values
     first = _finished_planes(folder) if resume else 0

@@ -256,6 +256,8 @@ class TrainJob(TrainSettings):
     """CSV file with the columns image, label and, if wanted, split (train or val)."""
     spacing: Spacing | None = None
     """Voxel size z y x for images whose files carry none."""
+    unit: str = "pixel"
+    """Unit of that voxel size, such as micrometer or mm."""
     output: Path | None = None
     """Where to write the model (.safetensors)."""
 
@@ -282,6 +284,8 @@ class SegmentJob(SegmentSettings):
     """Name of a model (see the models command) or a .safetensors file."""
     spacing: Spacing | None = None
     """Voxel size z y x for an image whose file carries none."""
+    unit: str = "pixel"
+    """Unit of that voxel size, such as micrometer or mm."""
     output: Path | None = None
     """Where to write the labels; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
     probabilities: Path | None = None

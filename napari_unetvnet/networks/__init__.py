@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["NETWORKS", "build_network", "network_facts"]
+__all__ = ["NETWORKS", "build_network"]
 
 NETWORKS = Registry(
     "network",
@@ -52,33 +52,3 @@ def build_network(
     checked = NETWORKS.check_options(name, options or {})
     network: SegmentationNetwork = NETWORKS.resolve(name)(dims, in_channels, classes, **checked)
     return network
-
-
-def network_facts(name: str, dims: int | None = None, in_channels: int = 1, classes: int = 1) -> dict[str, Any]:
-    """Say what a network takes and how large it is at its default options.
-
-    Parameters
-    ----------
-    name : str
-    dims : {2, 3}, optional
-        Spatial dimensions (default: those of the network's source, the first of ``supported_dims``).
-    in_channels, classes : int
-
-    Returns
-    -------
-    dict
-        ``dims`` that are supported; for these channels ``divisor``, ``smallest`` and the trainable ``parameters``, all
-        None if the network has no form in ``dims`` dimensions; ``paper``.
-    """
-    import torch
-
-    described = NETWORKS.describe(name)
-    supported = described.facts.get("supported_dims", (2, 3))
-    facts: dict[str, Any] = {"dims": list(supported), "divisor": None, "smallest": None, "parameters": None}
-    facts["paper"] = [line.strip() for line in described.doc.splitlines() if line.startswith(".. [")]
-    if (chosen := dims or supported[0]) in supported:
-        with torch.device("meta"):  # shapes without memory
-            network = build_network(name, chosen, in_channels, classes)
-        facts |= {"divisor": list(network.divisor), "smallest": list(network.smallest)}
-        facts["parameters"] = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return facts

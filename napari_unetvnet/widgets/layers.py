@@ -80,6 +80,8 @@ class Snapshot:
     labels : Channel or None
     spacing : tuple of 3 float
         Voxel size z, y, x; z is 1 for a 2D image.
+    unit : str
+        Of the spacing.
     names : tuple of str
         Of the image and of the labels, for messages.
     """
@@ -87,6 +89,7 @@ class Snapshot:
     channels: tuple[Channel, ...]
     labels: Channel | None
     spacing: Spacing
+    unit: str
     names: tuple[str, str]
 
     @property
@@ -130,7 +133,7 @@ def snapshot(images: Sequence[Any], labels: Any = None, *, view: str = "2d", pai
         _check_labels(labels, first)
     channels = tuple(channel for layer in images for channel in _channels(layer))
     names = (first.name, labels.name if painted else "")
-    return Snapshot(channels, _copied(labels) if painted else None, _spacing(first), names)
+    return Snapshot(channels, _copied(labels) if painted else None, _spacing(first), str(first.units[-1]), names)
 
 
 def _check_image(layer: Any, view: str) -> None:

@@ -75,7 +75,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             raise ModelProblem(f"{path} cannot be read; choose another model.")
         taken = layers.snapshot(self.image.layers, view=card.view, painted=False)
         _check_channels(taken, card)
-        files = {"image": taken.files.image, "spacing": taken.spacing, "model": str(path)}
+        files = {"image": taken.files.image, "spacing": taken.spacing, "unit": taken.unit, "model": str(path)}
         made = checked(SegmentJob, self.settings.values() | files)
 
         def prepare(folder: Path, cancelled: threading.Event) -> SegmentJob:

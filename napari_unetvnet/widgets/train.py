@@ -48,6 +48,8 @@ ADVANCED = (
     "augment",
     "normalise",
     "precision",
+    "label_values",
+    "head",
 )
 
 
@@ -118,8 +120,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         """Look at layers and settings; everything that can be refused at once is refused here."""
         values = self.values()
         taken = layers.snapshot(self.image.layers, self.labels.layer, view=values["view"])
-        files = {"image": taken.files.image, "label": taken.files.label, "spacing": taken.spacing}
-        made = checked(TrainJob, values | files | {"start_from": start_from})
+        files = {"image": taken.files.image, "label": taken.files.label}
+        place = {"spacing": taken.spacing, "unit": taken.unit}
+        made = checked(TrainJob, values | files | place | {"start_from": start_from})
 
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
             layers.write(taken, folder, cancelled)
