@@ -162,13 +162,12 @@ def merge(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
         merged = {name: value for name, value in merged.items() if name not in ("image", "label")}
     if "network" in given and given["network"] != merged.get("network"):
         merged.pop("option", None)  # another network's options
-    options = dict(merged.get("option", {}))
-    for text in given.get("option", []):
+    if "option" not in given:
+        return merged | given
+    options = dict(stored) if isinstance(stored := merged.get("option", {}), dict) else {}
+    for text in given["option"]:
         key, sign, value = text.partition("=")
         if not sign:
             raise SettingsProblem(f"Option {text!r} should be written key=value, such as width=16.")
         options[key.strip().replace("-", "_")] = value.strip()
-    merged |= given
-    if options:
-        merged["option"] = options
-    return merged
+    return merged | given | {"option": options}

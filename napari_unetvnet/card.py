@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from napari_unetvnet.errors import FileProblem, ModelProblem
 from napari_unetvnet.registry import near_names
@@ -59,6 +60,12 @@ class ModelCard(Settings):
     """Licence of the weights."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the software that trained it."""
+
+    @model_validator(mode="after")
+    def _values_fit_the_head(self) -> Self:
+        if not self.values or min(self.values) < 0 or (self.head == "binary" and len(self.values) != 2):
+            raise ValueError(f"label values {self.values} do not fit a {self.head} head")
+        return self
 
     @property
     def dims(self) -> int:

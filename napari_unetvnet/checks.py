@@ -27,7 +27,7 @@ def check_pair(image: Volume, labels: Volume) -> None:
     Raises
     ------
     DataProblem
-        If the shapes differ, the labels are no integers or are all 0, or the image holds NaN or infinity.
+        If the shapes differ, the labels are no integers, or the image holds NaN or infinity.
     """
     if image.shape != labels.shape:
         raise DataProblem(
@@ -37,8 +37,6 @@ def check_pair(image: Volume, labels: Volume) -> None:
     values = np.asarray(labels.data)
     if values.dtype.kind not in "biu":
         raise DataProblem(f"Labels {labels.name} are {values.dtype}; labels must be whole numbers.")
-    if not values.any():
-        raise DataProblem(f"Labels {labels.name} hold nothing but 0; paint some labels first.")
     for plane in range(image.shape[0]):
         check_finite(np.asarray(image.data[:, plane]), image.name)
 

@@ -1,6 +1,7 @@
 """The command line: everything that the widgets do, and more, without a viewer.
 
-Exit status 0 is done, 2 wrong use or bad input (one line for each mistake), 1 a fault of the program.
+Exit status 0 is done, 2 wrong use or bad input (one line for each mistake), 1 a fault of the program, 130 stopped by
+Ctrl-C or a termination signal (what was reached is kept).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+STOPPED = 130
+"""Exit status of a command that was stopped, as shells have it."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command.
@@ -48,7 +52,9 @@ def main(arguments: Sequence[str]) -> int:
             _complain(line)
         return 2
     except BrokenPipeError:
-        return 0  # whoever read the output has enough
+        return 0  # whoever read the listing has enough
+    except KeyboardInterrupt:
+        return STOPPED
     except Exception:  # noqa: BLE001 (the one place where a fault becomes an exit status)
         _complain(traceback.format_exc().rstrip())
         _complain("This is a fault of the program; please report it with the lines above.")
@@ -130,51 +136,37 @@ def _complain(text: str) -> None:
 
 def _job(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> TrainJob | SegmentJob:
     """Make a job from the command line and, if one was given, a settings file."""
-    from napari_unetvnet.job import read_settings
+    from napari_unetvnet.job import absolute_paths, read_settings
 
     given = {name: value for name, value in vars(parsed).items() if name in kind.model_fields}
+    given = absolute_paths(given, Path.cwd())
     stored = read_settings(parsed.settings) if parsed.settings else {}
     if (said := stored.pop("command", command)) != command:
         raise SettingsProblem(f"{parsed.settings} holds settings for {said}, not for {command}.")
-    job = checked(kind, _absolute(merge(given, stored)))
+    job = checked(kind, merge(given, stored))
     if job.output is None:
         raise SettingsProblem("Say with --output where to write the result.")
     return job
 
 
-def _absolute(values: dict[str, Any]) -> dict[str, Any]:
-    """Make paths independent of the present folder, because the run folder is another one."""
-
-    def absolute(source: str) -> str:
-        return "|".join(str(Path(part).absolute()) for part in source.split("|"))
-
-    for name in ("output", "probabilities", "pairs", "start_from"):
-        if values.get(name) is not None:
-            values[name] = absolute(str(values[name]))
-    for name in ("image", "label"):
-        if isinstance(values.get(name), str):
-            values[name] = absolute(values[name])
-        elif values.get(name):
-            values[name] = [absolute(source) for source in values[name]]
-    if values.get("model") and Path(values["model"]).is_file():
-        values["model"] = absolute(values["model"])
-    return values
-
-
 def _train(parsed: Namespace) -> None:
     job = _job(parsed, TrainJob, "train")
-    results = _work(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}").results
+    finished = _work(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}")
+    results = finished.results
     if "model" not in results:
         raise SettingsProblem("Stopped before the first step: there is no model.")
     _say(f"Model: {results['model']}")
+    if finished.state == "stopped":
+        raise KeyboardInterrupt
     _say(f"It took {results['steps']} steps; the same options with --steps {results['steps']} make the same model.")
 
 
 def _segment(parsed: Namespace) -> None:
     job = _job(parsed, SegmentJob, "segment")
     finished = _work(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
-    if finished.state == "done":
-        _say(f"Labels: {finished.results['labels']}")
+    if finished.state == "stopped":
+        raise KeyboardInterrupt
+    _say(f"Labels: {finished.results['labels']}")
 
 
 def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
@@ -197,25 +189,35 @@ def _run(parsed: Namespace) -> None:
     finished = _follow(parsed.folder, resume=parsed.resume)
     for name, value in finished.results.items():
         _say(f"{name}: {value}")
+    if finished.state == "stopped":
+        raise KeyboardInterrupt
 
 
 def _follow(folder: Path, *, resume: bool) -> RunFinished:
-    """Do a run and show its events; an interrupt (Ctrl-C or a termination signal) stops it and keeps what it has."""
+    """Do a run and show its events; Ctrl-C or a termination signal asks it to stop, a second one ends it at once."""
+    # Asked, the run ends after its present step and can be resumed to the result of one that was never stopped.
     from napari_unetvnet.events import RunFinished
-    from napari_unetvnet.job import run
+    from napari_unetvnet.job import ask_to_stop, run
     from napari_unetvnet.progress import Progress
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    asked: list[bool] = []
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(*_: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        ask_to_stop(folder)
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, interrupt) for number in signals]
     finished: Event | None = None
     try:
         with Progress(sys.stderr) as progress:
             for finished in run(folder, resume=resume):
                 progress.show(finished)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
     if not isinstance(finished, RunFinished):
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)

@@ -209,6 +209,7 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
     """
     for pair in pairs:
         check_pair(pair.image, pair.labels)
+    _check_painted(pairs, settings)
     if len({pair.image.channels for pair in pairs}) > 1:
         counts = ", ".join(f"{pair.image.name}: {pair.image.channels}" for pair in pairs)
         raise DataProblem(f"The images have different numbers of channels ({counts}); give images of one kind.")
@@ -219,6 +220,13 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
     regions = [_region(pair, values, settings) for pair in pairs]
     train, hold_out, notices = _split(pairs, regions, settings, len(values), patch)
     return TrainingData(train, hold_out, values, written_values(values, settings), notices)
+
+
+def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
+    """Refuse labels that hold nothing; among others, an image without anything in it may be worth learning from."""
+    empty = [pair.labels.name for pair in pairs if not np.asarray(pair.labels.data).any()]
+    if empty and (settings.unlabelled == "ignore" or len(empty) == len(pairs)):
+        raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
 
 
 def _region(pair: Pair, values: tuple[int, ...], settings: TrainSettings) -> Region:
@@ -233,7 +241,8 @@ def _split(
     """Divide into training and hold-out: as marked, by whole volumes, or by blocks."""
     if any(pair.split for pair in pairs):
         marked = [[r for p, r in zip(pairs, regions, strict=True) if (p.split == "val") == held] for held in (0, 1)]
-        return marked[0], marked[1], [] if marked[1] else [NO_HOLD_OUT]
+        nobody = "No pair is marked val: the score of the model is not known."
+        return marked[0], marked[1], [] if marked[1] else [nobody]
     if settings.hold_out == 0:
         return regions, [], ["Nothing is held out: the score of the model is not known."]
     if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings, classes)):

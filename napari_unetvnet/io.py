@@ -93,8 +93,10 @@ def read_labels(source: str | Path, spacing: Spacing | None = None) -> Volume:
     FileProblem
         If the file is missing, cut off, damaged or of another kind.
     DataProblem
-        If values are fractional, negative, NaN or colours.
+        If values are fractional, negative, NaN or colours, or the file is a JPEG.
     """
+    if str(source).lower().endswith((".jpg", ".jpeg")):
+        raise DataProblem(f"{source}: JPEG changes values, so labels cannot be read from it; save them as PNG or TIFF.")
     volume = _load(source, spacing, palette=True)
     data = volume.data
     if volume.channels > 1 and not all(np.array_equal(data[0], other) for other in data[1:]):
@@ -220,8 +222,8 @@ def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
     lowest = values.min()
     if lowest < (0 if values.dtype.kind != "f" else -0.5):
         raise DataProblem(
-            f"{name}: labels hold negative values such as {lowest:g}; number classes and objects from 1, with 0 for "
-            "background or unpainted and 255 for voxels to ignore."
+            f"{name}: labels hold negative values such as {lowest:g}; number classes and objects from 1; 0 is "
+            "background or unpainted."
         )
     if values.dtype.kind == "b":
         return values.astype(np.uint8)

@@ -14,23 +14,23 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from napari_unetvnet.card import find_model, read_card, runs_folder
+from napari_unetvnet import work
+from napari_unetvnet.card import runs_folder
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
-from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, from_line, to_line
+from napari_unetvnet.events import Event, RunFinished, SlabDone, StepDone, from_line, to_line
+from napari_unetvnet.pairs import resolve
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
-    from napari_unetvnet.data import Pair
-    from napari_unetvnet.volume import Volume
 
 __all__ = [
+    "absolute_paths",
     "ask_to_stop",
     "create",
     "discard_if_empty",
@@ -42,10 +42,11 @@ __all__ = [
     "start",
 ]
 
-JOB, EVENTS, LOG, STOP = "job.json", "events.jsonl", "log.txt", "stop"
-MODEL, LABELS, PROBABILITIES = "model.safetensors", "labels.npy", "probabilities.npy"
+JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}
-PATHS = ("image", "label", "pairs", "model", "output", "probabilities", "start_from")
+SOURCES = ("image", "label")
+PATHS = ("pairs", "output", "probabilities", "start_from")
+LONGEST_NAME = 80
 STEP_SECONDS = 0.25
 
 
@@ -69,7 +70,7 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
         If no folder can be made there.
     """
     parent = parent or runs_folder()
-    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".") or "run"
+    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")[:LONGEST_NAME] or "run"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         folder = parent / (f"{clean}-{stamp}" + (f"-{number}" if number else ""))
@@ -117,7 +118,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Paths that exist relative to the file's folder are made absolute.
+        Relative paths start from the file's folder and are made absolute.
 
     Raises
     ------
@@ -130,22 +131,42 @@ def read_settings(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileProblem(f"The settings file {path} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsProblem(f"{path} is no JSON or is cut off ({error}); write it again.") from None
     if not isinstance(values, dict):
         raise SettingsProblem(f"{path} should hold a JSON object with settings, not {type(values).__name__}.")
+    return absolute_paths(values, path.parent)
+
+
+def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the files that settings name independent of the present folder.
+
+    Parameters
+    ----------
+    values : dict
+        Settings, not yet checked.
+    folder : Path
+        What relative paths start from.
+
+    Returns
+    -------
+    dict
+        Values of another type than text are left for the check to refuse; a model may be a name and is a path only if
+        there is such a file.
+    """
+    made = dict(values)
+    for name in SOURCES:
+        if isinstance(value := values.get(name), str):
+            made[name] = resolve(value, folder)
+        elif isinstance(value, list | tuple) and all(isinstance(source, str) for source in value):
+            made[name] = [resolve(source, folder) for source in value]
     for name in PATHS:
-        if isinstance(values.get(name), str):
-            values[name] = _beside(values[name], path.parent)
-        elif isinstance(values.get(name), list):
-            values[name] = [_beside(str(item), path.parent) for item in values[name]]
-    return values
-
-
-def _beside(source: str, folder: Path) -> str:
-    """Make the files of ``a|b`` absolute where they lie beside the settings file."""
-    parts = [str((folder / part).resolve()) if (folder / part).exists() else part for part in source.split("|")]
-    return "|".join(parts)
+        if isinstance(value := values.get(name), str | Path):
+            made[name] = str(folder.absolute() / Path(value).expanduser())
+    model = values.get("model")
+    if isinstance(model, str) and model and (folder / model).is_file():
+        made["model"] = str(folder.absolute() / model)
+    return made
 
 
 def read(folder: Path) -> TrainJob | SegmentJob:
@@ -201,30 +222,52 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
     GeneratorExit
         When the consumer asks for no more: the run is stopped and what it has is kept.
     """
+    from filelock import FileLock, Timeout
+
     job = read(folder)
-    if resume:
-        (folder / STOP).unlink(missing_ok=True)
-    elif (folder / EVENTS).exists():
-        raise RunProblem(f"{folder} was run before; go on with --resume, or copy its {JOB} to a new folder.")
-    work = _train(folder, job, resume) if isinstance(job, TrainJob) else _segment(folder, job, resume)
-    _drop_half_line(folder / EVENTS)
-    with (folder / EVENTS).open("a", encoding="utf-8") as file:
-        recorder = _Recorder(file)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunProblem(f"{folder} is being worked on by another process; wait for it, or stop it.") from None
+    with lock:
+        if resume:
+            (folder / STOP).unlink(missing_ok=True)
+        elif (folder / EVENTS).exists():
+            raise RunProblem(f"{folder} was run before; go on with --resume, or copy its {JOB} to a new folder.")
+        _drop_half_line(folder / EVENTS)
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            yield from _recorded(folder, job, _Recorder(file), resume=resume)
+
+
+def _recorded(folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, *, resume: bool) -> Generator[Event]:
+    """Do the job and write each event and how it ended to the folder."""
+    try:
         try:
-            state = yield from _drive(folder, work, recorder)
-            finished = RunFinished(state, results=_deliver(folder, job))
-            recorder.write(finished)
-            yield finished
-        except GeneratorExit:  # the consumer asks for no more
-            recorder.write(RunFinished("stopped", results=_deliver(folder, job)))
-            raise
-        except UserError as problem:
-            recorder.write(RunFinished("failed", problem.lines))
-            raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            recorder.write(RunFinished("failed", (f"The run broke off: {text}",), fault=True))
-            raise
+            state = yield from _drive(folder, job, recorder, resume=resume)
+            finished = RunFinished(state, results=work.deliver(folder, job))
+        except OSError as error:
+            raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
+        recorder.write(finished)
+        yield finished
+    except GeneratorExit:  # the consumer asks for no more
+        recorder.write(RunFinished("stopped", results=work.deliver(folder, job)))
+        raise
+    except UserError as problem:
+        recorder.write(RunFinished("failed", problem.lines, results=_what_there_is(folder, job)))
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        recorder.write(RunFinished("failed", (f"The run broke off: {text}",), _what_there_is(folder, job), fault=True))
+        raise
+
+
+def _what_there_is(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
+    """Deliver what a failed run has reached; that this fails too adds nothing to what is told already."""
+    try:
+        return work.deliver(folder, job)
+    except UserError:
+        return {}
 
 
 def _drop_half_line(path: Path) -> None:
@@ -234,10 +277,16 @@ def _drop_half_line(path: Path) -> None:
         path.write_bytes(whole + newline)
 
 
-def _drive(folder: Path, work: Generator[Event], recorder: _Recorder) -> Generator[Event, None, Any]:
+def _drive(
+    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, *, resume: bool
+) -> Generator[Event, None, Literal["done", "stopped"]]:
     """Ask for one event after the other until the work is done or somebody wants it to stop."""
+    if isinstance(job, TrainJob):
+        events = work.train(folder, job, resume=resume)
+    else:
+        events = work.segment(folder, job, finished=_finished_planes(folder) if resume else 0)
     try:
-        for event in work:
+        for event in events:
             recorder.write(event)
             yield event
             if (folder / STOP).exists():
@@ -245,7 +294,7 @@ def _drive(folder: Path, work: Generator[Event], recorder: _Recorder) -> Generat
     except KeyboardInterrupt:
         return "stopped"
     finally:
-        work.close()
+        events.close()
     return "done"
 
 
@@ -265,92 +314,10 @@ class _Recorder:
         self._file.flush()
 
 
-def _train(folder: Path, job: TrainJob, resume: bool) -> Generator[Event]:
-    from napari_unetvnet import training
-    from napari_unetvnet.io import check_writable
-
-    if job.output is not None:
-        check_writable(job.output, "model")
-    yield from training.steps(_read_pairs(job), job, folder, resume=resume)
-
-
-def _read_pairs(job: TrainJob) -> list[Pair]:
-    from napari_unetvnet.data import Pair
-    from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv
-
-    if job.pairs is not None:
-        files = read_pairs_csv(job.pairs)
-    else:
-        files = [PairFiles(image, label, "") for image, label in find_pairs(job.image, job.label)]
-    return [Pair(_read_image(f.image, job), read_labels(f.label, job.spacing), f.split) for f in files]
-
-
-def _read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
-    """Read an image; what its file does not say of space, the job may."""
-    from napari_unetvnet.io import read_volume
-
-    volume = read_volume(source, job.spacing)
-    return replace(volume, unit=job.unit) if volume.unit == "pixel" else volume
-
-
-def _segment(folder: Path, job: SegmentJob, resume: bool) -> Generator[Event]:
-    import numpy as np
-    from numpy.lib.format import open_memmap
-
-    from napari_unetvnet import inference
-    from napari_unetvnet.io import check_writable, write_labels, write_probabilities
-    from napari_unetvnet.model import load_model
-
-    if job.output is not None:
-        check_writable(job.output, "labels")
-    if job.probabilities is not None:
-        check_writable(job.probabilities, "probabilities")
-    path = find_model(job.model)
-    volume = _read_image(job.image, job)
-    model = load_model(path, job)
-    values = model.card.values
-    first = _finished_planes(folder) if resume else 0
-    mode = "r+" if first else "w+"
-    if first:
-        yield Notice(f"Going on from plane {first}.")
-    labels = open_memmap(folder / LABELS, mode, np.min_scalar_type(max(values)), volume.shape)
-    wanted = job.probabilities is not None
-    shares = open_memmap(folder / PROBABILITIES, mode, np.float16, (len(values), *volume.shape)) if wanted else None
-    for slab in inference.steps(model, volume, job, first_plane=first, probabilities=wanted):
-        stop = slab.start + len(slab.labels)
-        labels[slab.start : stop] = slab.labels
-        labels.flush()
-        if shares is not None:
-            shares[:, slab.start : stop] = slab.probabilities
-            shares.flush()
-        yield SlabDone(slab.start, stop, volume.shape[0])
-    if job.output is not None:
-        write_labels(job.output, labels, volume)
-    if job.probabilities is not None and shares is not None:
-        write_probabilities(job.probabilities, shares, volume)
-
-
 def _finished_planes(folder: Path) -> int:
     """Give how many planes an interrupted segmentation has finished."""
-    if not (folder / LABELS).exists():
-        return 0
     events, _ = follow(folder)
     return max((event.stop for event in events if isinstance(event, SlabDone)), default=0)
-
-
-def _deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
-    """Put the model where it was wanted and say where the results are."""
-    results = {}
-    if isinstance(job, TrainJob) and (folder / MODEL).exists():
-        results = {"model": str(folder / MODEL), "steps": str(read_card(folder / MODEL).steps)}
-        if job.output is not None:
-            part = job.output.with_name(job.output.name + ".part")
-            shutil.copyfile(folder / MODEL, part)
-            part.replace(job.output)
-            results["model"] = str(job.output)
-    if isinstance(job, SegmentJob) and (folder / LABELS).exists():
-        results = {"labels": str(job.output or folder / LABELS)}
-    return results
 
 
 def discard_if_empty(folder: Path) -> None:
@@ -360,7 +327,7 @@ def discard_if_empty(folder: Path) -> None:
     ----------
     folder : Path
     """
-    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP}:
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK}:
         shutil.rmtree(folder)
 
 

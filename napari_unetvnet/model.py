@@ -139,7 +139,7 @@ class Model:
         for axis, n in enumerate(self.network.fit(size), start=2):
             x = _mirror_to(x, axis, n)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            out = self.network.training_outputs(x).logits.float()
+            out: Tensor = self.network(x).float()
         for axis, (n, (before, after)) in enumerate(zip(size, self.network.margin, strict=True), start=2):
             out = out.narrow(axis, 0, n - before - after)
         return out
@@ -194,10 +194,30 @@ def build_model(card: ModelCard, settings: ComputeSettings) -> Model:
     Returns
     -------
     Model
+
+    Raises
+    ------
+    OutOfMemory
+        If the weights do not fit into memory.
     """
     device, precision = choose_device(settings)
+    _check_memory(card)
     network = build_network(card.network, card.dims, card.in_channels, card.outputs, card.option)
     return Model(network, card, device, precision)
+
+
+def _check_memory(card: ModelCard) -> None:
+    """Refuse a network whose weights alone do not fit into memory, before the system ends the process over it."""
+    import psutil
+
+    with torch.device("meta"):
+        network = build_network(card.network, card.dims, card.in_channels, card.outputs, card.option)
+    needed = 4 * sum(p.numel() for p in network.parameters())
+    if needed > (free := psutil.virtual_memory().available):
+        raise OutOfMemory(
+            f"{card.network} with {card.option} has weights of {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB of "
+            "memory are free; choose a smaller width or depth."
+        )
 
 
 def load_model(path: str | Path, settings: ComputeSettings) -> Model:

@@ -59,11 +59,13 @@ def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, 
     FileProblem
         If a file does not exist, or a folder holds no image.
     DataProblem
-        If the numbers differ, or a folder's files cannot be paired by name.
+        If the numbers differ, a file is on both sides, or a folder's files cannot be paired by name.
     """
     left, right = ([file for entry in entries for file in _expand(entry)] for entries in (images, labels))
     if len(left) != len(right):
         raise DataProblem(f"There are {len(left)} images but {len(right)} labels; give one label file for each image.")
+    if both := sorted(set(left) & set(right)):
+        raise DataProblem(f"{both[0]} is given both as image and as labels; keep images and labels apart.")
     hits = [_partners(label, left) for label in right]
     found = [hit[0] for hit in hits if len(hit) == 1]
     if len(set(found)) == len(right):

@@ -25,12 +25,13 @@ class Progress:
         self._stream = stream
         self._bar: tqdm[Any] | None = None
         self._dice = ""
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
+        if self._bar is not None and not self._closed:
             self._bar.close()
 
     def show(self, event: Event) -> None:
@@ -40,6 +41,14 @@ class Progress:
         ----------
         event : Event
         """
+        if self._closed:
+            return
+        try:
+            self._show(event)
+        except (OSError, ValueError):  # whoever looked on has gone; the work has not
+            self._closed = True
+
+    def _show(self, event: Event) -> None:
         match event:
             case Notice(text=text):
                 self._line(text)

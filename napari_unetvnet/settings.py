@@ -45,8 +45,10 @@ Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Scalar = bool | int | float | str
-Triple = tuple[int, int, int]
-Spacing = tuple[float, float, float]
+Length = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(gt=1e-12, lt=1e12)]
+Triple = tuple[Length, Length, Length]
+Spacing = tuple[Size, Size, Size]
 
 
 def _loss_terms(value: Any) -> Any:
@@ -173,11 +175,7 @@ class TrainSettings(ComputeSettings):
         return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]
 
     def _patch_misfits(self) -> list[str]:
-        if self.patch is None:
-            return []
-        if min(self.patch) < 1:
-            return [f"Patch {self.patch} must be at least one voxel (z y x) on each axis."]
-        if self.view != "3d" and self.patch[0] != 1:
+        if self.patch is not None and self.view != "3d" and self.patch[0] != 1:
             return [f"Patch {self.patch} must have z = 1 in view {self.view}; planes are the batch there."]
         return []
 
@@ -272,15 +270,18 @@ class TrainJob(TrainSettings):
             raise ValueError("Give --image and --label, or --pairs.")
         if self.pairs is not None and (self.image or self.label):
             raise ValueError("Give either --pairs or --image and --label, not both.")
+        read = [part for source in (*self.image, *self.label, str(self.pairs)) for part in source.split("|")]
+        if self.output is not None and str(self.output) in read:
+            raise ValueError(f"The model would replace {self.output}, which is read; give another output.")
         return self
 
 
 class SegmentJob(SegmentSettings):
     """Segment an image with a model."""
 
-    image: str
+    image: str = Field(min_length=1)
     """Image file; the channel files of one image are separated by |."""
-    model: str
+    model: str = Field(min_length=1)
     """Name of a model (see the models command) or a .safetensors file."""
     spacing: Spacing | None = None
     """Voxel size z y x for an image whose file carries none."""
@@ -290,6 +291,15 @@ class SegmentJob(SegmentSettings):
     """Where to write the labels; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
     probabilities: Path | None = None
     """Where to write a probability for each class, too."""
+
+    @model_validator(mode="after")
+    def _outputs_are_apart(self) -> Self:
+        if self.output is not None and self.output == self.probabilities:
+            raise ValueError(f"Labels and probabilities would both be written to {self.output}; give two files.")
+        for path in (self.output, self.probabilities):
+            if path is not None and str(path) in (*self.image.split("|"), self.model):
+                raise ValueError(f"The result would replace {path}, which is read; give another output.")
+        return self
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -57,12 +57,20 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
     elif len(values) > MANY_VALUES:
         raise DataProblem(
             f"The labels hold {len(values)} different values: they look like ids of single objects. Choose label "
-            "values = objects, or list the classes."
+            "values = objects (--label-values objects), or list the classes."
         )
+    _check_values(values, settings)
+    return tuple(values)
+
+
+def _check_values(values: list[int], settings: TrainSettings) -> None:
+    """Refuse values that cannot be classes."""
     if settings.background is not None and settings.background not in values:
         raise DataProblem(
             f"Background value {settings.background} is not painted anywhere; painted are {_some(values)}."
         )
+    if values and max(values) >= 2**32:
+        raise DataProblem(f"Label value {max(values)} is too large; number the classes from 1.")
     if len(values) > IGNORE:
         raise DataProblem(f"There are {len(values)} classes; there can be {IGNORE} at most, background included.")
     if len(values) < 2:
@@ -70,7 +78,6 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
             f"Only the value {_some(values)} is painted; paint at least two classes, one of which may be background, "
             "or choose unlabelled = background if everything unpainted is background."
         )
-    return tuple(values)
 
 
 def _listed(values: list[int], settings: TrainSettings) -> list[int]:

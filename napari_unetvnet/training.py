@@ -25,6 +25,7 @@ from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, St
 from napari_unetvnet.inference import decide, scores
 from napari_unetvnet.losses import build_loss, write_loss
 from napari_unetvnet.model import Model, build_model, load_model, read_state, save_model, save_tensors
+from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import IGNORE, SegmentSettings, TrainSettings, Triple
 from napari_unetvnet.targets import foreground
 
@@ -121,6 +122,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     best: _Best = field(default_factory=_Best)
+    within_step: bool = False
 
 
 def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False) -> Iterator[Event]:
@@ -234,9 +236,9 @@ def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
 def _take_weights(model: Model, settings: TrainSettings) -> None:
     """Start from the weights of a model file of the same kind."""
     source = load_model(str(settings.start_from), settings)
-    same = ("network", "option", "head", "view", "context", "channels", "values")
-    if differing := [name for name in same if getattr(source.card, name) != getattr(model.card, name)]:
-        pairs = (f"{name} {getattr(source.card, name)} (now {getattr(model.card, name)})" for name in differing)
+    then, now = _kind(source.card), _kind(model.card)
+    if differing := [name for name in now if then[name] != now[name]]:
+        pairs = (f"{name} {then[name]} (now {now[name]})" for name in differing)
         raise ModelProblem(
             f"{settings.start_from} cannot be trained on with these settings: it has {', '.join(pairs)}. "
             "Choose the same, or start without it."
@@ -244,8 +246,16 @@ def _take_weights(model: Model, settings: TrainSettings) -> None:
     model.network.load_state_dict(source.network.state_dict())
 
 
+def _kind(card: ModelCard) -> dict[str, object]:
+    """Give what two models must share for one to take the other's weights, options with their defaults."""
+    options = {**NETWORKS.describe(card.network).defaults, **card.option}
+    plain = {name: getattr(card, name) for name in ("network", "head", "view", "context", "channels", "values")}
+    return plain | {"option": options}
+
+
 def _step(run: _Run) -> float:
     """Take one optimiser step and give its loss."""
+    run.within_step = True
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule.rate()
     images, target = _batch(run)
@@ -254,15 +264,17 @@ def _step(run: _Run) -> float:
     logits = run.model.logits(images)
     loss = run.criterion(logits, target)
     if not torch.isfinite(loss):
+        kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
         raise RunProblem(
             f"The loss is no longer a number at step {run.schedule.step + 1}: the training diverged. Choose a learning "
-            f"rate below {run.settings.learning_rate:g}; the best model so far is kept."
+            f"rate below {run.settings.learning_rate:g}; {kept}."
         )
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.model.network.parameters(), GRADIENT_NORM)
     run.optimizer.step()
     run.schedule.step += 1
+    run.within_step = False
     return loss.item()
 
 
@@ -330,7 +342,8 @@ def _leave(run: _Run) -> None:
     # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
     # goes on must end like one that was never stopped.
     _save_best(run, run.best if run.best.weights else _snapshot(run))
-    _save_last(run)
+    if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
+        _save_last(run)
 
 
 def _save_last(run: _Run) -> None:

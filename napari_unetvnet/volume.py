@@ -158,7 +158,7 @@ def intensity(volume: Volume, method: Normalise) -> Intensity:
     Raises
     ------
     DataProblem
-        If the sample holds NaN or infinity.
+        If the sample holds NaN, infinity, or values too large for single precision.
     """
     if method == "none":
         zero = np.zeros(volume.channels, np.float32)
@@ -176,7 +176,13 @@ def intensity(volume: Volume, method: Normalise) -> Intensity:
         scale = high - shift
     # A constant channel carries nothing but rounding; a scale of 1 keeps it finite.
     scale = np.where(scale > np.maximum(1e-12 * np.abs(shift), np.finfo(np.float32).tiny), scale, 1.0)
-    return Intensity(shift.astype(np.float32), scale.astype(np.float32))
+    with np.errstate(over="ignore"):
+        measured = Intensity(shift.astype(np.float32), scale.astype(np.float32))
+    if not (np.isfinite(measured.shift).all() and np.isfinite(measured.scale).all()):
+        raise DataProblem(
+            f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large to compute with; scale them."
+        )
+    return measured
 
 
 def check_finite(values: NDArray[Any], name: str) -> None:

@@ -35,11 +35,6 @@ def test_labels_that_are_no_whole_numbers_are_refused_with_their_type():
         check_pair(image(), labels(dtype=np.float32))
 
 
-def test_labels_without_any_paint_are_refused():
-    with pytest.raises(DataProblem, match=r"^Labels painted hold nothing but 0; paint .*\.$"):
-        check_pair(image(), Volume(np.zeros((1, 2, 4, 5), np.uint8), name="painted"))
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("at", [(0, 0, 0, 0), (0, 1, 3, 4)])
 def test_an_image_with_nan_in_any_plane_is_refused(bad, at):

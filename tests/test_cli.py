@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -153,6 +154,98 @@ def test_wrong_use_is_told_in_sentences_and_leaves_no_model(folder, capsys, argu
     assert len(error.strip().splitlines()) <= max(3, len(said))
     assert not list(folder.glob("*.safetensors"))
     assert not list(folder.glob("runs/*"))
+
+
+STRANGE = {
+    "a spacing that is no length": ["--spacing", "nan", "1", "1"],
+    "a spacing of nothing": ["--spacing", "0", "0", "0"],
+    "an output that is an input": ["--output", "image.tif"],
+    "too large a network": ["--option", "depth=20"],
+    "the same file twice": ["--label", "image.tif"],
+}
+
+
+@pytest.mark.parametrize("arguments", STRANGE.values(), ids=STRANGE.keys())
+def test_strange_use_is_told_before_anything_is_done(folder, capsys, arguments):
+    before = (folder / "image.tif").read_bytes()
+    assert train(*arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert (folder / "image.tif").read_bytes() == before
+    assert not list(folder.glob("*.safetensors"))
+
+
+def test_results_are_not_written_over_each_other_or_over_an_input(folder, capsys):
+    assert train() == 0
+    given = ["segment", "image.tif", "--model", "m.safetensors"]
+    for more in (
+        ["--output", "s.tif", "--probabilities", "s.tif"],
+        ["--output", "image.tif"],
+        ["--output", "s.tif", "--tile", "0", "0", "0"],
+        ["--output", "s.tif", "--spacing", "0", "1", "1"],
+    ):
+        assert main([*given, *more]) == 2, more
+    assert not (folder / "s.tif").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"option": "width=2"}, {"option": None}, {"option": 5}, {"image": 5}, {"label": [3]}, {"loss": 7}, {"patch": [1]}],
+    ids=str,
+)
+def test_wrong_types_in_a_settings_file_are_told_in_sentences(folder, capsys, changes):
+    values = {"image": "image.tif", "label": "labels.tif", "output": "m.safetensors", "steps": 1} | changes
+    (folder / "s.json").write_text(json.dumps(values))
+    assert main(["train", "--settings", "s.json"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_paths_in_a_settings_file_start_from_its_folder(folder):
+    (folder / "conf").mkdir()
+    values = {"image": "../image.tif", "label": "../labels.tif", "output": "m.safetensors", "steps": 1, "batch": 2,
+              "unlabelled": "ignore", "option": {"width": 2, "depth": 2}, "patch": [1, 16, 16]}  # fmt: skip
+    (folder / "conf" / "s.json").write_text(json.dumps(values))
+    for _ in range(2):
+        assert main(["train", "--settings", "conf/s.json"]) == 0
+    assert (folder / "conf" / "m.safetensors").exists()
+    assert not (folder / "m.safetensors").exists()
+
+
+def test_spaces_around_the_channel_mark_are_no_part_of_the_names(folder):
+    arguments = ["train", "--image", "image.tif | a,b [1].tif", "--label", "labels.tif", "--unlabelled", "ignore"]
+    assert main([*arguments, "--steps", "2", *TINY, "--output", "m.safetensors"]) == 0
+    assert read_card("m.safetensors").channels == 2
+
+
+def program(*arguments, **kwargs):
+    return subprocess.Popen([sys.executable, "-m", "napari_unetvnet", *arguments], **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_resumes_to_the_result_of_one_that_was_not(folder, runs_folder, number):
+    given = ["--image", "image.tif", "--label", "labels.tif", "--unlabelled", "ignore", "--steps", "300", *TINY]
+    assert main(["train", *given, "--output", "whole.safetensors"]) == 0
+    child = program("train", *given, "--output", "parts.safetensors", "--run", "parts", stderr=subprocess.PIPE)
+    while b"epoch 1" not in child.stderr.readline():
+        assert child.poll() is None
+    child.send_signal(number)
+    error = child.communicate(timeout=60)[1].decode()
+    assert child.returncode == 130
+    assert "--resume" in error
+    assert "Traceback" not in error
+    assert read_card("parts.safetensors").steps < 300
+    assert main(["run", str(next((folder / "parts").iterdir())), "--resume"]) == 0
+    assert (folder / "parts.safetensors").read_bytes() == (folder / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_who_looks_on_may_go_away(folder):
+    given = ["--image", "image.tif", "--label", "labels.tif", "--unlabelled", "ignore", "--steps", "60", *TINY]
+    child = program("train", *given, "--epoch-steps", "5", "--output", "m.safetensors", stderr=subprocess.PIPE)
+    child.stderr.readline()
+    child.stderr.close()
+    assert child.wait(60) == 0
+    assert read_card("m.safetensors").steps == 60
 
 
 def test_bad_input_files_are_told_in_one_line(folder, capsys):

@@ -151,3 +151,14 @@ def test_images_of_different_channels_are_refused():
     pairs = [Pair(Volume(np.zeros((c, 1, 30, 30)), name=str(c)), labels) for c in (1, 3)]
     with pytest.raises(DataProblem, match="1: 1, 3: 3"):
         prepare(pairs, DENSE, (1, 16, 16))
+
+
+def test_labels_without_any_paint_are_refused_unless_other_images_have_some():
+    rng = np.random.default_rng(0)
+    empty = Pair(Volume(numbered((1, 30, 30))), Volume(np.zeros((1, 1, 30, 30), np.uint8), name="empty"))
+    full = Pair(empty.image, Volume(painted((1, 30, 30), rng)))
+    with pytest.raises(DataProblem, match=r"^Labels empty hold nothing but 0; paint .*\.$"):
+        prepare([empty], DENSE, (1, 16, 16))
+    assert prepare([empty, full], DENSE, (1, 16, 16)).values == (0, 1)
+    with pytest.raises(DataProblem, match="Labels empty"):
+        prepare([empty, full], checked(TrainSettings, {"unlabelled": "ignore"}), (1, 16, 16))

@@ -52,7 +52,7 @@ REFUSED = [
     ({"context": 17}, ["context=17", "16"]),
     ({"patch": (1, 64)}, ["patch", "(1, 64)"]),
     ({"patch": (1, 64, 64, 64)}, ["patch", "3", "64"]),
-    ({"patch": (1, 0, 64)}, ["(1, 0, 64)", "at least one voxel"]),
+    ({"patch": (1, 0, 64)}, ["patch.1=0", "greater than or equal to 1"]),
     ({"patch": (8, 64, 64)}, ["(8, 64, 64)", "z = 1", "2d"]),
     ({"patch": (8, 64, 64), "view": "2.5d", "context": 2}, ["(8, 64, 64)", "z = 1", "2.5d"]),
     ({"batch": 0}, ["batch=0", "1"]),

@@ -63,7 +63,7 @@ class SegmentationNetwork(nn.Module):
         If the network has no form in ``dims`` dimensions, or a channel count is below 1.
     """
 
-    supported_dims = (2, 3)
+    supported_dims: tuple[int, ...] = (2, 3)
 
     def __init__(self, dims: int, in_channels: int, classes: int) -> None:
         super().__init__()

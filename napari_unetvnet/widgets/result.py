@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_unetvnet import job
+from napari_unetvnet import work
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.widgets.layers import add_labels_layer
 
@@ -59,7 +59,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
         if not isinstance(event, SlabDone) or self._folder is None:
             return
         if self.layer is None:
-            data = np.load(self._folder / job.LABELS, mmap_mode="r")
+            data = np.load(self._folder / work.LABELS, mmap_mode="r")
             metadata = {"napari-unetvnet": self._metadata | {"run": str(self._folder)}}
             self.layer = add_labels_layer(self._task.viewer, data, self._image, self._name, metadata)
             self.layer.editable = False  # until all is there
@@ -89,7 +89,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
         if self._folder is None:
             return
         large = self.layer.data.nbytes > IN_MEMORY_BYTES
-        self._loaded.emit(np.load(self._folder / job.LABELS, mmap_mode="c" if large else None))
+        self._loaded.emit(np.load(self._folder / work.LABELS, mmap_mode="c" if large else None))
 
     def _take(self, data: Any) -> None:
         _LOADING.discard(self)

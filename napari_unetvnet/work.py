@@ -1,0 +1,179 @@
+"""What a run does in its folder: read the inputs, train or segment, put the result where it was wanted.
+
+Nothing here knows of events files, stopping or child processes; `job` asks for one event after the other.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.card import find_model, read_card
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.events import Event, Notice, SlabDone
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.data import Pair
+    from napari_unetvnet.settings import SegmentJob, TrainJob
+    from napari_unetvnet.volume import Volume
+
+__all__ = ["LABELS", "MODEL", "PROBABILITIES", "deliver", "segment", "train"]
+
+MODEL, LABELS, PROBABILITIES = "model.safetensors", "labels.npy", "probabilities.npy"
+
+
+def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
+    """Train in a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    job : TrainJob
+    resume : bool
+
+    Yields
+    ------
+    Event
+    """
+    from napari_unetvnet import training
+    from napari_unetvnet.io import check_writable
+
+    if job.output is not None:
+        check_writable(job.output, "model")
+    yield from training.steps(_read_pairs(job), job, folder, resume=resume)
+
+
+def _read_pairs(job: TrainJob) -> list[Pair]:
+    from napari_unetvnet.data import Pair
+    from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv
+
+    if job.pairs is not None:
+        files = read_pairs_csv(job.pairs)
+    else:
+        files = [PairFiles(image, label, "") for image, label in find_pairs(job.image, job.label)]
+    return [Pair(_read_image(f.image, job), read_labels(f.label, job.spacing), f.split) for f in files]
+
+
+def _read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
+    """Read an image; what its file does not say of space, the job may."""
+    from napari_unetvnet.io import read_volume
+
+    volume = read_volume(source, job.spacing)
+    return replace(volume, unit=job.unit) if volume.unit == "pixel" else volume
+
+
+def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
+    """Segment in a run folder; ``labels.npy`` fills while it is computed.
+
+    Parameters
+    ----------
+    folder : Path
+    job : SegmentJob
+    finished : int
+        Planes that an interrupted run of the folder has done.
+
+    Yields
+    ------
+    Event
+    """
+    from napari_unetvnet import inference
+    from napari_unetvnet.model import load_model
+
+    _check_outputs(job)
+    path = find_model(job.model)
+    volume = _read_image(job.image, job)
+    model = load_model(path, job)
+    arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
+    if first:
+        yield Notice(f"Going on from plane {first}.")
+    for slab in inference.steps(model, volume, job, first_plane=first, probabilities=PROBABILITIES in arrays):
+        stop = slab.start + len(slab.labels)
+        arrays[LABELS][slab.start : stop] = slab.labels
+        if slab.probabilities is not None:
+            arrays[PROBABILITIES][:, slab.start : stop] = slab.probabilities
+        for array in arrays.values():
+            array.flush()
+        yield SlabDone(slab.start, stop, volume.shape[0])
+    _write_outputs(job, arrays, volume)
+
+
+def _check_outputs(job: SegmentJob) -> None:
+    from napari_unetvnet.io import check_writable
+
+    if job.output is not None:
+        check_writable(job.output, "labels")
+    if job.probabilities is not None:
+        check_writable(job.probabilities, "probabilities")
+
+
+def _write_outputs(job: SegmentJob, arrays: dict[str, Any], volume: Volume) -> None:
+    from napari_unetvnet.io import write_labels, write_probabilities
+
+    if job.output is not None:
+        write_labels(job.output, arrays[LABELS], volume)
+    if job.probabilities is not None:
+        write_probabilities(job.probabilities, arrays[PROBABILITIES], volume)
+
+
+def _wanted(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, Any]:
+    """Give type and shape of each result file."""
+    import numpy as np
+
+    wanted: dict[str, Any] = {LABELS: (np.min_scalar_type(max(card.values)), volume.shape)}
+    if job.probabilities is not None:
+        wanted[PROBABILITIES] = (np.dtype(np.float16), (len(card.values), *volume.shape))
+    return wanted
+
+
+def _open(folder: Path, wanted: dict[str, Any], finished: int) -> tuple[dict[str, Any], int]:
+    """Open the result files; those of an interrupted run only if all are what is wanted, else from the first plane."""
+    from numpy.lib.format import open_memmap
+
+    try:
+        arrays = {name: open_memmap(folder / name, "r+") for name in wanted} if finished else {}
+    except (OSError, ValueError):
+        arrays = {}  # missing or cut off: made anew
+    if arrays and all((arrays[name].dtype, arrays[name].shape) == wanted[name] for name in wanted):
+        return arrays, finished
+    return {name: open_memmap(folder / name, "w+", *kind) for name, kind in wanted.items()}, 0
+
+
+def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
+    """Put a model where it was wanted and say where the results are.
+
+    Parameters
+    ----------
+    folder : Path
+    job : TrainJob or SegmentJob
+
+    Returns
+    -------
+    dict
+        "model" and "steps", or "labels"; empty if there is no result.
+
+    Raises
+    ------
+    FileProblem
+        If the model cannot be copied; it is in the folder all the same.
+    """
+    from napari_unetvnet.settings import TrainJob
+
+    if not isinstance(job, TrainJob):
+        return {"labels": str(job.output or folder / LABELS)} if (folder / LABELS).exists() else {}
+    if not (folder / MODEL).exists():
+        return {}
+    steps = str(read_card(folder / MODEL).steps)
+    if job.output is None:
+        return {"model": str(folder / MODEL), "steps": steps}
+    part = job.output.with_name(job.output.name + ".part")
+    try:
+        shutil.copyfile(folder / MODEL, part)
+        part.replace(job.output)
+    except OSError as error:
+        raise FileProblem(f"{job.output} cannot be written ({error}); the model is {folder / MODEL}.") from None
+    return {"model": str(job.output), "steps": steps}
