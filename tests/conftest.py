@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from napari_unetvnet.io import read_labels, read_volume
 from napari_unetvnet.volume import Volume
+
+# The same examples in every run: a check that passed at a landing must not fail at the next one by chance.
+settings.register_profile("project", derandomize=True, deadline=None)
+settings.load_profile("project")
 
 SAMPLES = Path(__file__).parents[1] / "napari_unetvnet" / "samples"
 
