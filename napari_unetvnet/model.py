@@ -18,14 +18,16 @@ from torch import Tensor
 
 from napari_unetvnet.card import ModelCard, read_card
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, SettingsProblem
-from napari_unetvnet.networks import build_network
+from napari_unetvnet.networks import NETWORKS, build_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from napari_unetvnet.networks.base import SegmentationNetwork
     from napari_unetvnet.settings import ComputeSettings
+
+    Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 
 __all__ = ["Model", "build_model", "choose_device", "load_model", "save_model"]
 
@@ -111,8 +113,36 @@ class Model:
         RuntimeError
             If anything else goes wrong in the network.
         """
+        return self._run(blocks, lambda x: (self.network(x),))[0]
+
+    def supervised(self, blocks: Tensor) -> tuple[Tensor, ...]:
+        """Run the network as training sees it: the logits, then those of auxiliary heads if it has any.
+
+        Parameters
+        ----------
+        blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
+
+        Returns
+        -------
+        tuple of Tensor of shape (B, K, Z, Y, X), float32
+
+        Raises
+        ------
+        OutOfMemory
+            If the blocks do not fit on the device.
+        RuntimeError
+            If anything else goes wrong in the network.
+        """
+
+        def everything(x: Tensor) -> tuple[Tensor, ...]:
+            seen = self.network.training_outputs(x)
+            return seen.logits, *seen.auxiliary
+
+        return self._run(blocks, everything)
+
+    def _run(self, blocks: Tensor, outputs: Outputs) -> tuple[Tensor, ...]:
         try:
-            return self._padded(blocks) if self.card.dims == 3 else self._planes(blocks)
+            return self._padded(blocks, outputs) if self.card.dims == 3 else self._planes(blocks, outputs)
         except MemoryError:
             pass
         except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
@@ -124,25 +154,25 @@ class Model:
             "choose a smaller batch, a smaller patch or tile, or another device."
         )
 
-    def _planes(self, blocks: Tensor) -> Tensor:
+    def _planes(self, blocks: Tensor, outputs: Outputs) -> tuple[Tensor, ...]:
         """Make the planes a batch; channels are ordered plane by plane, from the lowest neighbour to the highest."""
         window = 2 * self.card.context + 1
         stacks = blocks.unfold(2, window, 1)  # (B, C, Z, Y, X, window)
         batch, channels, depth, height, width, _ = stacks.shape
         planes = stacks.permute(0, 2, 5, 1, 3, 4).reshape(batch * depth, window * channels, height, width)
-        out = self._padded(planes)
-        return out.reshape(batch, depth, *out.shape[1:]).transpose(1, 2)
+        parts = self._padded(planes, outputs)
+        return tuple(part.reshape(batch, depth, *part.shape[1:]).transpose(1, 2) for part in parts)
 
-    def _padded(self, x: Tensor) -> Tensor:
+    def _padded(self, x: Tensor, outputs: Outputs) -> tuple[Tensor, ...]:
         """Run the network on any size: mirror up to one that fits, cut what that added."""
         size = x.shape[2:]
         for axis, n in enumerate(self.network.fit(size), start=2):
             x = _mirror_to(x, axis, n)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            out: Tensor = self.network(x).float()
+            parts = [part.float() for part in outputs(x)]
         for axis, (n, (before, after)) in enumerate(zip(size, self.network.margin, strict=True), start=2):
-            out = out.narrow(axis, 0, n - before - after)
-        return out
+            parts = [part.narrow(axis, 0, n - before - after) for part in parts]
+        return tuple(parts)
 
 
 def _mirror_to(x: Tensor, axis: int, size: int) -> Tensor:
@@ -210,8 +240,10 @@ def _check_memory(card: ModelCard) -> None:
     """Refuse a network whose weights alone do not fit into memory, before the system ends the process over it."""
     import psutil
 
+    passing = NETWORKS.describe(card.network).facts.get("training_options", ())  # files, which have no place there
+    option = {name: value for name, value in card.option.items() if name not in passing}
     with torch.device("meta"):
-        network = build_network(card.network, card.dims, card.in_channels, card.outputs, card.option)
+        network = build_network(card.network, card.dims, card.in_channels, card.outputs, option)
     needed = 4 * sum(p.numel() for p in network.parameters())
     if needed > (free := psutil.virtual_memory().available):
         raise OutOfMemory(

@@ -292,7 +292,7 @@ def _type_of(annotation: ast.expr | None) -> tuple[str, tuple[Scalar, ...]]:
 
 def _parameter_help(doc: str, name: str) -> str:
     """Find the text under ``name : type`` in a numpydoc Parameters section."""
-    match = re.search(rf"^{name} : [^\n]*\n((?:    [^\n]*\n?)+)", doc, flags=re.MULTILINE)
+    match = re.search(rf"^(?:\w+, )*{name}(?:, \w+)* : [^\n]*\n((?:    [^\n]*\n?)+)", doc, flags=re.MULTILINE)
     return " ".join(match.group(1).split()) if match else ""
 
 

@@ -248,7 +248,10 @@ def _take_weights(model: Model, settings: TrainSettings) -> None:
 
 def _kind(card: ModelCard) -> dict[str, object]:
     """Give what two models must share for one to take the other's weights, options with their defaults."""
-    options = {**NETWORKS.describe(card.network).defaults, **card.option}
+    described = NETWORKS.describe(card.network)
+    options = {**described.defaults, **card.option}
+    for name in described.facts.get("training_options", ()):
+        del options[name]
     plain = {name: getattr(card, name) for name in ("network", "head", "view", "context", "channels", "values")}
     return plain | {"option": options}
 
@@ -261,8 +264,10 @@ def _step(run: _Run) -> float:
     images, target = _batch(run)
     run.model.network.train()
     torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step)  # dropout, a function of the step
-    logits = run.model.logits(images)
-    loss = run.criterion(logits, target)
+    run.model.network.freeze_for(run.schedule.step // run.settings.epoch_steps)
+    # Deep supervision: each coarser level counts half of the one before.
+    terms = [run.criterion(logits, target) / 2**i for i, logits in enumerate(run.model.supervised(images))]
+    loss = torch.stack(terms).sum()
     if not torch.isfinite(loss):
         kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
         raise RunProblem(
@@ -331,7 +336,10 @@ def _hold_out_dice(run: _Run) -> tuple[float | None, dict[str, float]]:
 def _save_best(run: _Run, best: _Best) -> None:
     found = {"hold_out_dice": best.dice} if best.dice is not None else {}
     found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
-    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found})
+    # What served to start the training, such as a file of pretrained weights, is in the weights by now.
+    passing = NETWORKS.describe(run.settings.network).facts.get("training_options", ())
+    option = {name: value for name, value in run.settings.option.items() if name not in passing}
+    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found, "option": option})
     save_model(run.folder / BEST, best.weights, card)
 
 

@@ -145,10 +145,12 @@ def test_impossible_dropout_rates_are_refused_with_a_sentence(rate):
 def test_dropout_acts_in_training_only_and_after_the_chosen_stages_only(dropout, stages, training):
     network = he("unet_original", 2, width=4, depth=3, dropout=dropout).train(training)
     changed = set()
-    for i, layer in enumerate(network.dropouts):
-        layer.register_forward_hook(
-            lambda _, inputs, out, i=i: changed.add(i) if not torch.equal(inputs[0], out) else None
-        )
+    for i, stage in enumerate(network.encoder):
+        for layer in stage:
+            if isinstance(layer, nn.Dropout):
+                layer.register_forward_hook(
+                    lambda _, inputs, out, i=i: changed.add(i) if not torch.equal(inputs[0], out) else None
+                )
     x = torch.randn(1, 1, 60, 60)
     first = network(x)
     assert changed == (stages if training else set())

@@ -204,6 +204,17 @@ def test_every_network_and_view_trains_and_segments(tmp_path, network, view, los
     assert set(np.unique(out)) <= {0, 1, 2}
 
 
+def test_auxiliary_heads_are_trained_and_change_the_training(pair, tmp_path):
+    for levels in (0, 1):
+        option = {"width": 2, "depth": 3, "deep_supervision": levels}
+        train(pair, settings_of(option=option, steps=4), tmp_path / str(levels))
+    weights = [load_model(tmp_path / name / training.BEST, SegmentSettings(device="cpu")).network for name in "01"]
+    assert sum(p.numel() for p in weights[1].parameters()) > sum(p.numel() for p in weights[0].parameters())
+    heads = [p for name, p in weights[1].named_parameters() if "auxiliary" in name and p.ndim == 1]
+    assert heads
+    assert all((p != 0).all() for p in heads)  # biases begin at 0
+
+
 def test_training_goes_on_from_a_model_file(pair, tmp_path):
     train(pair, settings_of(), tmp_path / "first")
     start = {"start_from": tmp_path / "first" / training.BEST, "learning_rate": 1e-9, "steps": 1}
@@ -212,6 +223,32 @@ def test_training_goes_on_from_a_model_file(pair, tmp_path):
     assert second == pytest.approx(first, abs=0.05)
     with pytest.raises(ModelProblem, match=r"width.*2.*now.*3"):
         train(pair, settings_of(**start, option={"width": 3, "depth": 2}), tmp_path / "third")
+
+
+def test_pretrained_weights_begin_the_training_and_are_not_asked_for_again(pair, tmp_path):
+    from safetensors.torch import save_file
+
+    from napari_unetvnet.networks import build_network
+
+    option = {"encoder": "resnet18", "width": 4}
+    encoder = build_network("backboned_unet", 2, 1, 1, option).encoder
+    save_file(encoder.state_dict(), tmp_path / "encoder.safetensors")
+    chosen = {
+        "network": "backboned_unet",
+        "patch": (1, 64, 64),
+        "steps": 1,
+        "learning_rate": 1e-12,
+        "normalise": "none",
+    }
+    train(
+        pair,
+        settings_of(**chosen, option={**option, "weights": str(tmp_path / "encoder.safetensors")}),
+        tmp_path / "run",
+    )
+    (tmp_path / "encoder.safetensors").unlink()
+    model = load_model(tmp_path / "run" / training.BEST, SegmentSettings(device="cpu"))
+    for name, weight in encoder.named_parameters():
+        np.testing.assert_allclose(model.network.encoder.get_parameter(name).detach(), weight.detach(), atol=1e-6)
 
 
 def test_a_network_too_large_for_the_image_is_refused(pair, tmp_path):

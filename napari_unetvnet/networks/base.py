@@ -121,6 +121,15 @@ class SegmentationNetwork(nn.Module):
         """
         return TrainingOutputs(self(x))
 
+    def freeze_for(self, epoch: int) -> None:
+        """Hold back what should not learn in an epoch; most networks hold nothing back.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0.
+        """
+
     def check_size(self, x: Tensor) -> None:
         """Refuse an input of a size that does not fit, and say which would.
 

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_unetvnet.errors import SettingsProblem
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "AuxiliaryHeads",
     "UpConv",
     "batch_norm",
     "centre_crop",
@@ -173,3 +176,53 @@ def pad_channels(x: Tensor, channels: int) -> Tensor:
     if missing <= 0:
         return x[:, :channels]
     return torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1)
+
+
+class AuxiliaryHeads(nn.Module):
+    """1-wide convolutions on the decoder levels below the top one, whose logits training sees at full size.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+    widths : ints
+        Channels of those levels, the finest first.
+    classes : int
+    count : int
+        How many levels, from the finest on, get a head.
+
+    Raises
+    ------
+    SettingsProblem
+        If there are not that many levels.
+    """
+
+    def __init__(self, dims: int, widths: Sequence[int], classes: int, count: int) -> None:
+        super().__init__()
+        if not 0 <= count <= len(widths):
+            raise SettingsProblem(
+                f"Deep supervision of {count} levels is not possible: this network has {len(widths)} decoder levels "
+                "below the top one."
+            )
+        self.mode = "bilinear" if dims == 2 else "trilinear"
+        self.heads = nn.ModuleList(conv(dims, width, classes, kernel=1) for width in widths[:count])
+
+    def forward(self, levels: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
+        """Map the levels, the finest first, to logits (B, K, *size), as many as there are heads."""
+        pairs = zip(range(len(self.heads)), levels, strict=False)
+        return tuple(self.logits(i, level, size) for i, level in pairs)
+
+    def logits(self, index: int, level: Tensor, size: Sequence[int]) -> Tensor:
+        """Map one level (B, C', *S') to its logits (B, K, *size).
+
+        Parameters
+        ----------
+        index : int
+            Of the level, 0 for the finest below the top.
+        level : Tensor
+        size : ints, one an axis
+
+        Returns
+        -------
+        Tensor
+        """
+        return functional.interpolate(self.heads[index](level), size=tuple(size), mode=self.mode, align_corners=False)

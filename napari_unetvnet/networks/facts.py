@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -25,13 +26,16 @@ def network_facts(name: str, dims: int | None = None, in_channels: int = 1, clas
     -------
     dict
         ``dims`` that are supported; for these channels ``divisor``, ``smallest`` and the trainable ``parameters``, all
-        None if the network has no form in ``dims`` dimensions; ``paper``.
+        None if the network has no form in ``dims`` dimensions or needs a package that is not installed; ``paper`` and
+        ``requires``, the packages it needs.
     """
     described = NETWORKS.describe(name)
     supported = described.facts.get("supported_dims", (2, 3))
     facts: dict[str, Any] = {"dims": list(supported), "divisor": None, "smallest": None, "parameters": None}
     facts["paper"] = [line.strip() for line in described.doc.splitlines() if line.startswith(".. [")]
-    if (chosen := dims or supported[0]) in supported:
+    facts["requires"] = list(described.facts.get("requires", ()))
+    installed = all(find_spec(package) for package in facts["requires"])
+    if installed and (chosen := dims or supported[0]) in supported:
         with torch.device("meta"):  # shapes without memory
             network = build_network(name, chosen, in_channels, classes)
         facts |= {"divisor": list(network.divisor), "smallest": list(network.smallest)}

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
-from napari_unetvnet.networks.base import SegmentationNetwork, by
+from napari_unetvnet.networks.base import SegmentationNetwork, TrainingOutputs, by
 from napari_unetvnet.networks.blocks import (
+    AuxiliaryHeads,
     UpConv,
     centre_crop,
     conv,
@@ -27,7 +28,7 @@ from napari_unetvnet.networks.blocks import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["UNetOriginal", "UNetPadding"]
+__all__ = ["UNetOriginal", "UNetPadding", "UShaped", "stage_widths"]
 
 
 def stage_widths(width: int, depth: int) -> list[int]:
@@ -54,7 +55,81 @@ def stage_widths(width: int, depth: int) -> list[int]:
     return [width * 2**i for i in range(depth)]
 
 
-class UNetOriginal(SegmentationNetwork):
+class UShaped(SegmentationNetwork):
+    """The walk down and up that U-Nets share; a member makes the stages, each list in the order of its use.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+    in_channels, classes : int
+    """
+
+    encoder: nn.ModuleList
+    pool: nn.Module
+    ups: nn.ModuleList
+    decoder: nn.ModuleList
+    head: nn.Module
+    auxiliary_heads: AuxiliaryHeads
+
+    def join(self, skip: Tensor, up: Tensor) -> Tensor:
+        """Concatenate what comes from below and the skip, in this order.
+
+        Parameters
+        ----------
+        skip, up : Tensor of shape (B, C', *S) and (B, C'', *S)
+
+        Returns
+        -------
+        Tensor of shape (B, C' + C'', *S)
+        """
+        return torch.cat([up, skip], dim=1)
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Give what the decoder's levels hold.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        list of Tensor
+            The finest first.
+        """
+        self.check_size(x)
+        skips: list[Tensor] = []
+        for i, stage in enumerate(self.encoder):
+            x = stage(self.pool(x) if i else x)
+            skips.append(x)
+        skips.pop()
+        levels: list[Tensor] = []
+        for step, stage, skip in zip(self.ups, self.decoder, reversed(skips), strict=True):
+            x = stage(self.join(skip, step(x)))
+            levels.insert(0, x)
+        return levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, *S) to logits (B, K, *S), smaller by the margin where convolutions are valid."""
+        logits: Tensor = self.head(self.levels(x)[0])
+        return logits
+
+    def training_outputs(self, x: Tensor) -> TrainingOutputs:
+        """Give the logits and those of the auxiliary heads, if there are any.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        TrainingOutputs
+        """
+        levels = self.levels(x)
+        logits = self.head(levels[0])
+        return TrainingOutputs(logits, self.auxiliary_heads(levels[1:], logits.shape[2:]))
+
+
+class UNetOriginal(UShaped):
     """U-Net of 2015: valid convolutions, cropped skips, dropout at the end of the contracting path.
 
     With depth 5 an axis of ``a`` voxels gives ``16 * b - 60``, 572 gives 388 and 188, the smallest, gives 4. Sizes
@@ -77,6 +152,8 @@ class UNetOriginal(SegmentationNetwork):
         After which contracting stages to drop activations, in training only.
     dropout_rate : float
         Share of activations to drop.
+    deep_supervision : int
+        Number of auxiliary heads on the decoder levels below the top one, for training only.
 
     References
     ----------
@@ -94,6 +171,7 @@ class UNetOriginal(SegmentationNetwork):
         up: Literal["nearest", "transposed"] = "nearest",
         dropout: Literal["last", "last_two"] = "last",
         dropout_rate: float = 0.5,
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__(dims, in_channels, classes)
         if not 0 <= dropout_rate <= 1:
@@ -101,18 +179,16 @@ class UNetOriginal(SegmentationNetwork):
         widths = stage_widths(width, depth)
         self.depth = depth
         self.up = up
-        self.encoder = nn.ModuleList(
-            conv_stack(dims, (a, b, b), padding=0, norm=False) for a, b in pairwise([in_channels, *widths])
-        )
+        stages = [conv_stack(dims, (a, b, b), padding=0, norm=False) for a, b in pairwise([in_channels, *widths])]
+        for stage in stages[-{"last": 1, "last_two": 2}[dropout] :]:
+            stage.append(nn.Dropout(dropout_rate))
+        self.encoder = nn.ModuleList(stages)
         self.pool = max_pool(dims)
-        dropped = {"last": 1, "last_two": 2}[dropout]
-        self.dropouts = nn.ModuleList(
-            nn.Dropout(dropout_rate) if i >= depth - dropped else nn.Identity() for i in range(depth)
-        )
         step = UpConv if up == "nearest" else transposed_conv
-        self.ups = nn.ModuleList(step(dims, b, a) for a, b in pairwise(widths))
-        self.decoder = nn.ModuleList(conv_stack(dims, (2 * w, w, w), padding=0, norm=False) for w in widths[:-1])
+        self.ups = nn.ModuleList(step(dims, b, a) for b, a in pairwise(widths[::-1]))
+        self.decoder = nn.ModuleList(conv_stack(dims, (2 * w, w, w), padding=0, norm=False) for w in widths[-2::-1])
         self.head = conv(dims, width, classes, kernel=1)
+        self.auxiliary_heads = AuxiliaryHeads(dims, widths[1:-1], classes, deep_supervision)
         self.initialise()
 
     @property
@@ -164,19 +240,39 @@ class UNetOriginal(SegmentationNetwork):
                 f"UNetOriginal takes no input of {by(size)} voxels; the smallest that fits is {by(self.smallest)}."
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, *S) to logits (B, K, *(S - 184)) at depth 5 and sizes 12 (mod 16)."""
-        self.check_size(x)
-        skips: list[Tensor] = []
-        for i, (stage, dropout) in enumerate(zip(self.encoder, self.dropouts, strict=True)):
-            x = dropout(stage(self.pool(x) if i else x))
-            skips.append(x)
-        skips.pop()
-        for step, stage, skip in zip(reversed(self.ups), reversed(self.decoder), reversed(skips), strict=True):
-            x = step(x)
-            x = stage(torch.cat([centre_crop(skip, x.shape[2:]), x], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+    def join(self, skip: Tensor, up: Tensor) -> Tensor:
+        """Concatenate the cropped skip and what comes from below, in this order.
+
+        Parameters
+        ----------
+        skip, up : Tensor of shape (B, C, *S') and (B, C, *S)
+
+        Returns
+        -------
+        Tensor of shape (B, 2C, *S)
+        """
+        return torch.cat([centre_crop(skip, up.shape[2:]), up], dim=1)
+
+    def training_outputs(self, x: Tensor) -> TrainingOutputs:
+        """Give the logits and those of the auxiliary heads, which see more than the output and are cropped to it.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        TrainingOutputs
+        """
+        levels = self.levels(x)
+        logits = self.head(levels[0])
+        whole = [[n * 2**i for n in level.shape[2:]] for i, level in enumerate(levels[1:], start=1)]
+        auxiliary = [
+            centre_crop(self.auxiliary_heads.logits(i, level, size), logits.shape[2:])
+            for i, (level, size) in enumerate(zip(levels[1:], whole, strict=True))
+            if i < len(self.auxiliary_heads.heads)
+        ]
+        return TrainingOutputs(logits, tuple(auxiliary))
 
 
 class _ShortcutStack(nn.Module):
@@ -202,7 +298,7 @@ class _ShortcutStack(nn.Module):
         return out
 
 
-class UNetPadding(SegmentationNetwork):
+class UNetPadding(UShaped):
     """U-Net that keeps the size: same padding, batch norm, any depth, residual blocks if wanted.
 
     Parameters
@@ -222,6 +318,8 @@ class UNetPadding(SegmentationNetwork):
         Where blocks have that shortcut.
     up : {"nearest", "transposed"}
         Up-step: nearest doubling with a 2-wide convolution and ReLU, or a 3-wide transposed convolution.
+    deep_supervision : int
+        Number of auxiliary heads on the decoder levels below the top one, for training only.
 
     References
     ----------
@@ -240,6 +338,7 @@ class UNetPadding(SegmentationNetwork):
         block: Literal["none", "add", "concat", "project"] = "none",
         block_in: Literal["both", "encoder"] = "both",
         up: Literal["nearest", "transposed"] = "nearest",
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__(dims, in_channels, classes)
         widths = stage_widths(width, depth)
@@ -254,6 +353,7 @@ class UNetPadding(SegmentationNetwork):
         self.pool = max_pool(dims)
         self.ups = nn.ModuleList()
         self.decoder = nn.ModuleList()
+        outputs: list[int] = []
         for stage_width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
             step = (
                 UpConv(dims, channels, stage_width)
@@ -264,23 +364,12 @@ class UNetPadding(SegmentationNetwork):
             self.ups.append(step)
             self.decoder.append(stage)
             channels = stage.outputs
+            outputs.append(channels)
         self.head = conv(dims, channels, classes, kernel=1)
+        self.auxiliary_heads = AuxiliaryHeads(dims, outputs[-2::-1], classes, deep_supervision)
         self.initialise()
 
     @property
     def divisor(self) -> tuple[int, ...]:
         """One pooling cell."""
         return (2 ** (self.depth - 1),) * self.dims
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, *S) to logits (B, K, *S)."""
-        self.check_size(x)
-        skips: list[Tensor] = []
-        for i, stage in enumerate(self.encoder):
-            x = stage(self.pool(x) if i else x)
-            skips.append(x)
-        skips.pop()
-        for step, stage, skip in zip(self.ups, self.decoder, reversed(skips), strict=True):
-            x = stage(torch.cat([step(x), skip], dim=1))
-        logits: Tensor = self.head(x)
-        return logits

@@ -5,17 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from napari_unetvnet.networks.base import SegmentationNetwork
-from napari_unetvnet.networks.blocks import conv, conv_stack, max_pool, transposed_conv
-from napari_unetvnet.networks.unet import stage_widths
+from napari_unetvnet.networks.blocks import AuxiliaryHeads, conv, conv_stack, max_pool, transposed_conv
+from napari_unetvnet.networks.unet import UShaped, stage_widths
 
 __all__ = ["UNet3D"]
 
 
-class UNet3D(SegmentationNetwork):
+class UNet3D(UShaped):
     """3D U-Net: the second convolution doubles, up-steps keep their channels.
 
     Stage i has convolutions to ``width * 2**i`` and ``width * 2**(i+1)`` channels; the decoder's have the width of
@@ -35,6 +33,8 @@ class UNet3D(SegmentationNetwork):
         Whether each convolution has a batch norm.
     up : {"deconv", "upsample"}
         Up-step: a 2-wide transposed convolution, or nearest doubling.
+    deep_supervision : int
+        Number of auxiliary heads on the decoder levels below the top one, for training only.
 
     References
     ----------
@@ -43,7 +43,7 @@ class UNet3D(SegmentationNetwork):
 
     supported_dims = (3, 2)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
         dims: int,
         in_channels: int,
@@ -53,6 +53,7 @@ class UNet3D(SegmentationNetwork):
         depth: int = 4,
         norm: bool = True,
         up: Literal["deconv", "upsample"] = "deconv",
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__(dims, in_channels, classes)
         outputs = [2 * w for w in stage_widths(width, depth)]
@@ -63,28 +64,16 @@ class UNet3D(SegmentationNetwork):
         self.pool = max_pool(dims)
         self.ups = nn.ModuleList(
             transposed_conv(dims, b, b) if up == "deconv" else nn.Upsample(scale_factor=2, mode="nearest")
-            for b in outputs[1:]
+            for b in outputs[:0:-1]
         )
         self.decoder = nn.ModuleList(
-            conv_stack(dims, (a + b, a, a), padding=1, norm=norm) for a, b in pairwise(outputs)
+            conv_stack(dims, (a + b, a, a), padding=1, norm=norm) for b, a in pairwise(outputs[::-1])
         )
         self.head = conv(dims, outputs[0], classes, kernel=1)
+        self.auxiliary_heads = AuxiliaryHeads(dims, outputs[1:-1], classes, deep_supervision)
         self.initialise()
 
     @property
     def divisor(self) -> tuple[int, ...]:
         """One pooling cell."""
         return (2 ** (self.depth - 1),) * self.dims
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, *S) to logits (B, K, *S)."""
-        self.check_size(x)
-        skips: list[Tensor] = []
-        for i, stage in enumerate(self.encoder):
-            x = stage(self.pool(x) if i else x)
-            skips.append(x)
-        skips.pop()
-        for step, stage, skip in zip(reversed(self.ups), reversed(self.decoder), reversed(skips), strict=True):
-            x = stage(torch.cat([step(x), skip], dim=1))
-        logits: Tensor = self.head(x)
-        return logits

@@ -1,0 +1,230 @@
+"""A finished U-Net, and a side branch that learns to correct some of its output channels from one inner level.
+
+The branch begins at zero, so a trained network loses nothing by getting one: at first the output is the base
+network's, and what the branch learns is a correction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.networks.backboned_unet import STEPS, BackbonedUNet
+from napari_unetvnet.networks.blocks import conv
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BranchUNet", "bilinear_kernel"]
+
+
+class BranchUNet(BackbonedUNet):
+    """U-Net with a zero-initialised branch from an inner level to chosen output channels.
+
+    The branch is a 1-wide convolution to one channel for each target, beginning at zero, and a bilinear transposed
+    convolution of kernel ``2 * stride`` that brings it to full size; it is added to the targets' logits.
+
+    Deviations: the source's kernel is an identity matrix by a slip of indices, here it is bilinear; of two output
+    channels or more the second is corrected, as in the source, but a network of one channel corrects that. At the
+    first step the transposed kernel's gradient is zero, because its input is (`wakes_later` names it).
+
+    Parameters
+    ----------
+    dims : {2, 3}
+        Spatial dimensions.
+    in_channels, classes : int
+        Channels C of the input and K of the logits.
+    encoder : {"orig_unet", "resnet34", "resnet18", "resnet50", ...}
+        Contracting path, as in `BackbonedUNet`.
+    block : {"own", "double", "concat", "add", ...}
+        What each stage of the encoder is made of, as in `BackbonedUNet`.
+    skip : {"add", "concat"}
+        How the encoder's features join the decoder's; the "double" decoder always concatenates.
+    decoder : {"deconv", "up", "double"}
+        Up-step: a 4-wide transposed convolution between 1-wide ones, the same with nearest doubling and a 3-wide
+        convolution, or nearest doubling and two 3-wide convolutions after the skip.
+    source : {"level2", "level1", ..., "encoder1", ..., "decoder1", ...}
+        Where the branch begins: at stride ``2**N`` inside the up-step, in the encoder or after the decoder block.
+    targets : str
+        Output channels that the branch corrects, counted from 0 and separated by commas.
+    width : int
+        Channels of the encoder's first full stage, 64 as published. All others follow, except for the centre's 512.
+    deep_supervision : int
+        Number of decoder levels below the top one, finest first, that give logits of their own in training.
+    weights : str
+        File with pretrained weights of the encoder (safetensors or a torch state dict), or empty for none. 2D only.
+    freeze : int
+        For how many first epochs everything before the branch keeps its weights; 0 is never, -1 always.
+
+    References
+    ----------
+    .. [1] AmberzzZZ, unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
+    """
+
+    wakes_later = ("branch_up.weight",)
+
+    training_options = ("weights",)
+
+    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
+        self,
+        dims: int,
+        in_channels: int,
+        classes: int,
+        *,
+        encoder: Literal[
+            "orig_unet",
+            "resnet34",
+            "resnet18",
+            "resnet50",
+            "resnet50_keras",
+            "vgg16",
+            "darknet52",
+            "efficientnet_lite0",
+        ] = "orig_unet",
+        block: Literal[
+            "own",
+            "double",
+            "concat",
+            "add",
+            "bottleneck",
+            "darknet",
+            "depthwise",
+            "separable",
+            "inception",
+            "preactivation",
+            "pair",
+        ] = "own",
+        skip: Literal["add", "concat"] = "add",
+        decoder: Literal["deconv", "up", "double"] = "deconv",
+        source: Literal[
+            "level2",
+            "level1",
+            "level3",
+            "level4",
+            "level5",
+            "encoder0",
+            "encoder1",
+            "encoder2",
+            "encoder3",
+            "encoder4",
+            "encoder5",
+            "decoder0",
+            "decoder1",
+            "decoder2",
+            "decoder3",
+            "decoder4",
+        ] = "level2",
+        targets: str = "1",
+        width: int = 64,
+        deep_supervision: int = 0,
+        weights: str = "",
+        freeze: int = 0,
+    ) -> None:
+        self.source = source
+        super().__init__(
+            dims,
+            in_channels,
+            classes,
+            encoder=encoder,
+            block=block,
+            skip=skip,
+            decoder=decoder,
+            width=width,
+            deep_supervision=deep_supervision,
+            weights=weights,
+            freeze=freeze,
+        )
+        if source not in self.level_widths:
+            raise SettingsProblem(
+                f"The encoder {encoder} has no level {source}; there are {', '.join(self.level_widths)}."
+            )
+        self.targets = _targets(targets, classes)
+        stride = 2 ** int(source[-1])
+        self.branch = conv(dims, self.level_widths[source], len(self.targets), kernel=1)
+        self.branch_up = _enlarge(dims, len(self.targets), stride)
+        for parameter in self.branch.parameters():
+            nn.init.zeros_(parameter)
+
+    def frozen_parts(self) -> list[nn.Module]:
+        """Name what lies before the branch.
+
+        Returns
+        -------
+        list of nn.Module
+        """
+        if self.source.startswith("encoder"):
+            return [self.encoder]
+        parts = [self.encoder] + ([] if self.centre is None else [self.centre])
+        level = int(self.source[-1])
+        if self.source.startswith("decoder"):
+            return [*parts, *self.decoder[: STEPS - level]]
+        here = self.decoder[STEPS - level].get_submodule("first")
+        return [*parts, *self.decoder[: STEPS - level], here]
+
+    def logits(self, levels: Mapping[str, Tensor]) -> Tensor:
+        """Give the base network's logits with the branch added.
+
+        Parameters
+        ----------
+        levels : mapping of str to Tensor
+
+        Returns
+        -------
+        Tensor of shape (B, K, *S)
+        """
+        out = super().logits(levels)
+        correction = self.branch_up(self.branch(levels[self.source]))
+        sides = (0, 0) * self.dims
+        for i, target in enumerate(self.targets):
+            out = out + functional.pad(correction[:, i : i + 1], (*sides, target, self.classes - target - 1))
+        return out
+
+
+def _targets(text: str, classes: int) -> tuple[int, ...]:
+    """Understand "1" or "1,2" as output channels."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise SettingsProblem(f"targets are output channels such as 1 or 1,2, not {text!r}.")
+    found = tuple(dict.fromkeys(int(part) for part in parts))
+    if classes == 1 and found == (1,):
+        return (0,)
+    if max(found) >= classes:
+        raise SettingsProblem(f"There is no output channel {max(found)}: the network has {classes}, counted from 0.")
+    return found
+
+
+def bilinear_kernel(dims: int, stride: int) -> Tensor:
+    """Give the kernel with which a transposed convolution interpolates linearly.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+    stride : int
+
+    Returns
+    -------
+    Tensor of shape (2 * stride,) * dims
+        A single 1 for stride 1. Its sum is ``stride**dims``.
+    """
+    if stride == 1:
+        return torch.ones((1,) * dims)
+    taps = 1 - ((torch.arange(2 * stride) + 0.5) / stride - 1).abs()
+    kernel = taps
+    for _ in range(dims - 1):
+        kernel = kernel[..., None] * taps
+    return kernel
+
+
+def _enlarge(dims: int, channels: int, stride: int) -> nn.Module:
+    """Make a transposed convolution that enlarges each channel by itself, linearly at first."""
+    kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+    kernel = bilinear_kernel(dims, stride)
+    step = kind(channels, channels, len(kernel), stride=stride, padding=stride // 2, groups=channels)
+    with torch.no_grad():
+        step.weight.copy_(kernel.expand_as(step.weight))
+        nn.init.zeros_(step.get_parameter("bias"))
+    return step

@@ -1,0 +1,199 @@
+"""Big and tiny objects by one trunk seen twice: the whole image, then the enlarged region around the big object."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.networks.backboned_unet import BackbonedUNet
+from napari_unetvnet.networks.base import TrainingOutputs
+from napari_unetvnet.networks.blocks import conv
+from napari_unetvnet.networks.roi import crop, foreground_square, paste, whole
+
+__all__ = ["FineGrainedUNet"]
+
+
+class FineGrainedUNet(BackbonedUNet):
+    """U-Net with two heads on one trunk: one for the image, one for the enlarged region of the big object.
+
+    The first output channel is the big object, the others are tiny ones. `forward` gives the image head's logits;
+    `roi_logits` gives the tiny channels of a region that `roi.crop` has cut out and enlarged; `cascade` does one
+    after the other and puts the region's answer back.
+
+    Deviations: the source trains the region head on the true region, which a network does not know;
+    `training_outputs` takes the region that the image head finds (the whole image if it finds none) and gives the
+    region head's answer, put back in place, as the first auxiliary logits. A loop that has the true region can call
+    `roi_logits` itself. With one output channel the region head gives that channel again.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+        Spatial dimensions.
+    in_channels, classes : int
+        Channels C of the input and K of the logits.
+    encoder : {"darknet52", "resnet34", "resnet18", "resnet50", ...}
+        Contracting path, as in `BackbonedUNet`.
+    block : {"own", "double", "concat", "add", ...}
+        What each stage of the encoder is made of, as in `BackbonedUNet`.
+    skip : {"add", "concat"}
+        How the encoder's features join the decoder's; the "double" decoder always concatenates.
+    decoder : {"deconv", "up", "double"}
+        Up-step: a 4-wide transposed convolution between 1-wide ones, the same with nearest doubling and a 3-wide
+        convolution, or nearest doubling and two 3-wide convolutions after the skip.
+    roi_threshold : float
+        Score of the big object from which a voxel is foreground, and of the tiny ones in `cascade`.
+    roi_margin : int
+        Voxels between the big object's box and the edge of its square.
+    width : int
+        Channels of the encoder's first full stage, 64 as published. All others follow, except for the centre's 512.
+    deep_supervision : int
+        Number of decoder levels below the top one, finest first, that give logits of their own in training.
+    weights : str
+        File with pretrained weights of the encoder (safetensors or a torch state dict), or empty for none. 2D only.
+    freeze : int
+        For how many first epochs the encoder keeps its weights; 0 is never, -1 always.
+
+    References
+    ----------
+    .. [1] AmberzzZZ, unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
+    """
+
+    training_options = ("weights",)
+
+    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
+        self,
+        dims: int,
+        in_channels: int,
+        classes: int,
+        *,
+        encoder: Literal[
+            "darknet52",
+            "resnet34",
+            "resnet18",
+            "resnet50",
+            "resnet50_keras",
+            "vgg16",
+            "orig_unet",
+            "efficientnet_lite0",
+        ] = "darknet52",
+        block: Literal[
+            "own",
+            "double",
+            "concat",
+            "add",
+            "bottleneck",
+            "darknet",
+            "depthwise",
+            "separable",
+            "inception",
+            "preactivation",
+            "pair",
+        ] = "own",
+        skip: Literal["add", "concat"] = "add",
+        decoder: Literal["deconv", "up", "double"] = "deconv",
+        roi_threshold: float = 0.3,
+        roi_margin: int = 20,
+        width: int = 64,
+        deep_supervision: int = 0,
+        weights: str = "",
+        freeze: int = 0,
+    ) -> None:
+        if not 0 < roi_threshold < 1 or roi_margin < 0:
+            raise SettingsProblem(
+                f"A region needs a threshold between 0 and 1, not {roi_threshold}, and a margin >= 0, not {roi_margin}."
+            )
+        super().__init__(
+            dims,
+            in_channels,
+            classes,
+            encoder=encoder,
+            block=block,
+            skip=skip,
+            decoder=decoder,
+            width=width,
+            deep_supervision=deep_supervision,
+            weights=weights,
+            freeze=freeze,
+        )
+        self.roi_threshold, self.roi_margin = roi_threshold, roi_margin
+        self.tiny = max(1, classes - 1)
+        self.roi_head = conv(dims, self.level_widths["decoder0"], self.tiny, padding=1)
+        nn.init.kaiming_normal_(self.roi_head.get_parameter("weight"), nonlinearity="relu")
+        nn.init.zeros_(self.roi_head.get_parameter("bias"))
+
+    def roi_logits(self, x: Tensor) -> Tensor:
+        """Give the tiny channels of regions that were cut out and enlarged.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        Tensor of shape (B, K - 1, *S)
+            One channel if K is 1.
+        """
+        out: Tensor = self.roi_head(self.levels(x)["decoder0"])
+        return out
+
+    def places(self, logits: Tensor) -> list[tuple[slice, ...] | None]:
+        """Find the region of each image from the image head's logits.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (B, K, *S)
+
+        Returns
+        -------
+        list of tuple of slice, or None where there is no foreground
+        """
+        big = logits[:, 0].detach().sigmoid() > self.roi_threshold
+        squares = [foreground_square(mask, self.roi_margin) for mask in big]
+        return [None if square is None else square.within(logits.shape[2:]) for square in squares]
+
+    def training_outputs(self, x: Tensor) -> TrainingOutputs:
+        """Give the image head's logits, and as first auxiliary the region head's, put back in place.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        TrainingOutputs
+        """
+        levels = self.levels(x)
+        logits = self.logits(levels)
+        places = [whole(x.shape[2:]) if place is None else place for place in self.places(logits)]
+        tiny = self.roi_logits(torch.cat([crop(x[i : i + 1], place) for i, place in enumerate(places)]))
+        kept = logits[:, self.classes - self.tiny :]
+        put = [paste(tiny[i : i + 1], place, kept[i : i + 1]) for i, place in enumerate(places)]
+        refined = torch.cat([logits[:, : self.classes - self.tiny], torch.cat(put)], dim=1)
+        return TrainingOutputs(logits, (refined, *self.auxiliary(levels)))
+
+    def cascade(self, x: Tensor) -> Tensor:
+        """Segment the image, then the region of its big object, and put the tiny objects found there back.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        Tensor of bool, shape (B, K, *S)
+            Multi-label: big, then tiny. Without a big object there are no tiny ones.
+        """
+        logits = self(x)
+        found = torch.zeros_like(logits, dtype=torch.bool)
+        found[:, 0] = logits[:, 0].sigmoid() > self.roi_threshold
+        for i, place in enumerate(self.places(logits)):
+            if place is None:
+                continue
+            scores = self.roi_logits(crop(x[i : i + 1], place)).sigmoid()
+            tiny = (scores > self.roi_threshold).to(x.dtype)
+            empty = x.new_zeros(1, self.tiny, *x.shape[2:])
+            found[i, self.classes - self.tiny :] = paste(tiny, place, empty)[0] >= 0.5
+        return found
