@@ -1,0 +1,116 @@
+"""Does every network of the table learn something real? Each trains for the same short time on one set of real images.
+
+Run: python benchmarks/zoo.py --data FOLDER [--seconds 40] [--only NAME ...] [--write docs/reference/zoo.md]
+
+FOLDER holds ``fibsem_medulla``: a block of electron microscopy (raw/*.png, one file a plane) with neuron ids
+(neuron_labels_zyx.tif). The networks learn the boundaries between neurons from planes 0 to 95, in 2D from planes and
+in 3D from blocks, and are scored on planes 96 to 111. The trivial baseline is darker than Otsu's threshold. Widths are
+small, as for a laptop; the table's defaults are the published sizes. One process, CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from skimage.filters import threshold_otsu
+from skimage.segmentation import find_boundaries
+
+from napari_unetvnet import training
+from napari_unetvnet.data import Pair
+from napari_unetvnet.inference import steps as segment
+from napari_unetvnet.io import read_labels, read_volume
+from napari_unetvnet.metrics import evaluate
+from napari_unetvnet.model import load_model
+from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
+from napari_unetvnet.volume import Volume
+
+SMALL = {"width": 16, "feature_size": 12}
+LAST_PLANE = 96
+
+
+def medulla(folder):
+    """Give the pair to learn from and the pair to score on."""
+    planes = sorted((folder / "raw").glob("*.png"))
+    raw = np.stack([np.asarray(read_volume(plane).data[0, 0]) for plane in planes])
+    ids = np.asarray(read_labels(folder / "neuron_labels_zyx.tif").data[0])
+    boundary = find_boundaries(ids, mode="thick").astype(np.uint8)
+    parts = (slice(0, LAST_PLANE), slice(LAST_PLANE, None))
+    return [Pair(Volume(raw[None, part], name="medulla"), Volume(boundary[None, part])) for part in parts]
+
+
+def dice(predicted, pair):
+    """Give the Dice of the boundaries."""
+    return evaluate(predicted, np.asarray(pair.labels.data[0]), truth_is="classes").foreground.dice
+
+
+def darker_than_otsu(pair):
+    """Give the trivial answer."""
+    image = np.asarray(pair.image.data[0])
+    return (image < threshold_otsu(image)).astype(np.uint8)
+
+
+def learn(name, pair, test, view, seconds):
+    """Train a network for some seconds and label the test planes."""
+    defaults = NETWORKS.describe(name).defaults
+    option = {key: value for key, value in SMALL.items() if key in defaults}
+    if view == "3d" and "width" in defaults:
+        option["width"] = 8
+    values = {"network": name, "option": option, "view": view, "minutes": seconds / 60, "hold_out": 0,
+              "epoch_steps": 100_000, "device": "cpu"}  # fmt: skip
+    values |= {"patch": (1, 128, 128), "batch": 4} if view == "2d" else {"patch": (16, 64, 64), "batch": 2}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in training.steps([pair], checked(TrainSettings, values), Path(folder)):
+            pass
+        model = load_model(Path(folder) / training.BEST, SegmentSettings(device="cpu"))
+    answer = np.concatenate([slab.labels for slab in segment(model, test.image, SegmentSettings())])
+    return answer, model.card.steps, sum(p.numel() for p in model.network.parameters())
+
+
+def main():
+    """Print and write one row a network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args()
+    pair, test = medulla(chosen.data / "fibsem_medulla")
+    trivial = dice(darker_than_otsu(test), test)
+    rows = []
+    for name in chosen.only or NETWORKS:
+        facts = NETWORKS.describe(name).facts
+        if not all(find_spec(package) for package in facts.get("requires", ())):
+            print(f"{name}: left out, needs {facts['requires']}")
+            continue
+        view = f"{facts.get('supported_dims', (2, 3))[0]}d"
+        begin = time.monotonic()
+        answer, steps, parameters = learn(name, pair, test, view, chosen.seconds)
+        mine = dice(answer, test)
+        rows.append(f"| `{name}` | {view} | {parameters:,} | {steps} | {mine:.3f} |")
+        print(rows[-1], f"{time.monotonic() - begin:.0f} s", "" if mine > trivial else "NOT BETTER", flush=True)
+    print(f"darker than Otsu's threshold: {trivial:.3f}")
+    if chosen.write:
+        command = f"python benchmarks/zoo.py --data DATA --seconds {chosen.seconds:g} --write {chosen.write}"
+        chosen.write.write_text(PAGE.format(command=command, trivial=f"{trivial:.3f}", rows="\n".join(rows)))
+
+
+PAGE = """# Every network on real images
+
+Made by `{command}`. Each network trained for the same short time, on a CPU and at a small width, to find the
+boundaries between neurons in electron microscopy, and was scored on planes that it had not seen. The trivial answer,
+darker than Otsu's threshold, has Dice {trivial}. The table says that each network learns, not which is best: that
+takes longer trainings.
+
+| network | view | parameters | steps | Dice |
+|---|---|---|---|---|
+{rows}
+"""
+
+if __name__ == "__main__":
+    main()
