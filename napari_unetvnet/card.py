@@ -54,6 +54,9 @@ class ModelCard(Settings):
     """Of the training."""
     scores: dict[str, float] = Field(default_factory=dict)
     """Scores on the hold-out."""
+    split: tuple[tuple[int, ...], ...] = ()
+    """For each training image start and stop, z y x, of the part to learn from and of the block held out, or nothing.
+    A training that starts from this model keeps to them, so that it is not scored on what the model has learnt."""
     data: str = ""
     """Where the training data come from."""
     licence: str = ""

@@ -156,6 +156,7 @@ def _train(parsed: Namespace) -> None:
     if "model" not in results:
         raise SettingsProblem("Stopped before the first step: there is no model.")
     _say(f"Model: {results['model']}")
+    _say(f"Run: {results['run']}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
     _say(f"It took {results['steps']} steps; the same options with --steps {results['steps']} make the same model.")

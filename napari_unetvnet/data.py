@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.card import read_card
 from napari_unetvnet.checks import check_pair
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pair", "Region", "TrainingData", "prepare"]
 
+Boxes = tuple[Box, Box]
 VOXELS_REMEMBERED = 200_000
 """Per region and class, so many labelled voxels at most are kept as places to draw patches at."""
 LEAST_VOXELS = 10
@@ -92,6 +94,8 @@ class TrainingData:
         Painted and written label value of each class.
     notices : list of str
         What the user should know.
+    boxes : list of (Box, Box) or None
+        For each image the training part and the block held out of it, where there is one.
     """
 
     train: list[Region]
@@ -99,6 +103,7 @@ class TrainingData:
     values: tuple[int, ...]
     written: tuple[int, ...]
     notices: list[str] = field(default_factory=list)
+    boxes: list[Boxes | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._places = [[_places(region.target, k) for k in range(len(self.values))] for region in self.train]
@@ -218,8 +223,20 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
         raise DataProblem("All pairs are marked val; mark at least one as train.")
     values = find_values(learnt, settings)
     regions = [_region(pair, values, settings) for pair in pairs]
-    train, hold_out, notices = _split(pairs, regions, settings, len(values), patch)
-    return TrainingData(train, hold_out, values, written_values(values, settings), notices)
+    written = written_values(values, settings)
+    if any(pair.split for pair in pairs):
+        return TrainingData(*_marked(pairs, regions), values, written, _nobody_marked(pairs))
+    if settings.hold_out == 0:
+        return TrainingData(regions, [], values, written, ["Nothing is held out: the score of the model is not known."])
+    if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings, len(values))):
+        names = ", ".join(regions[i].image.name for i in chosen)
+        rest = [region for i, region in enumerate(regions) if i not in chosen]
+        held = [regions[i] for i in chosen]
+        return TrainingData(rest, held, values, written, [f"Held out to score the model: {names}."])
+    boxes = _kept_boxes(regions, settings) or [
+        choose_block(region.target, settings.hold_out, len(values), patch) for region in regions
+    ]
+    return _blocks(regions, boxes, values, written)
 
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
@@ -235,21 +252,18 @@ def _region(pair: Pair, values: tuple[int, ...], settings: TrainSettings) -> Reg
     return Region(pair.image, target, intensity(pair.image, settings.normalise))
 
 
-def _split(
-    pairs: Sequence[Pair], regions: list[Region], settings: TrainSettings, classes: int, patch: Triple
-) -> tuple[list[Region], list[Region], list[str]]:
-    """Divide into training and hold-out: as marked, by whole volumes, or by blocks."""
-    if any(pair.split for pair in pairs):
-        marked = [[r for p, r in zip(pairs, regions, strict=True) if (p.split == "val") == held] for held in (0, 1)]
-        nobody = "No pair is marked val: the score of the model is not known."
-        return marked[0], marked[1], [] if marked[1] else [nobody]
-    if settings.hold_out == 0:
-        return regions, [], ["Nothing is held out: the score of the model is not known."]
-    if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings, classes)):
-        names = ", ".join(regions[i].image.name for i in chosen)
-        rest = [region for i, region in enumerate(regions) if i not in chosen]
-        return rest, [regions[i] for i in chosen], [f"Held out to score the model: {names}."]
-    return _blocks(regions, settings, classes, patch)
+def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:
+    """Divide as the user marked the pairs."""
+    train, held = (
+        [r for p, r in zip(pairs, regions, strict=True) if (p.split == "val") == val] for val in (False, True)
+    )
+    return train, held
+
+
+def _nobody_marked(pairs: Sequence[Pair]) -> list[str]:
+    if any(pair.split == "val" for pair in pairs):
+        return []
+    return ["No pair is marked val: the score of the model is not known."]
 
 
 NO_HOLD_OUT = "There are too few labels to hold a part out: the score of the model is not known. Paint more."
@@ -267,23 +281,64 @@ def _whole_volumes(regions: list[Region], settings: TrainSettings, classes: int)
     return []
 
 
+def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | None]:
+    """Give the blocks that the model to start from was scored on, if it was trained on images of these sizes."""
+    if settings.start_from is None:
+        return []
+    boxes = [_unpacked(row) for row in read_card(settings.start_from).split]
+    if len(boxes) != len(regions):
+        return []
+    for region, pair in zip(regions, boxes, strict=True):
+        if pair is None or not _inside(pair, region):
+            return []
+        if (region.target[pair[0].slices] == IGNORE).all():
+            return []  # nothing is painted in the part to learn from
+    return boxes
+
+
+def _inside(boxes: Boxes, region: Region) -> bool:
+    """Whether both boxes lie in a region."""
+    return all(b <= n for box in boxes for b, n in zip(box.stop, region.target.shape, strict=True))
+
+
+def packed(boxes: Boxes | None) -> tuple[int, ...]:
+    """Write the two boxes of a split as the numbers that a card holds.
+
+    Parameters
+    ----------
+    boxes : (Box, Box) or None
+
+    Returns
+    -------
+    tuple of int
+        Start and stop of the training part, start and stop of the block held out; empty for None.
+    """
+    return () if boxes is None else (*boxes[0].start, *boxes[0].stop, *boxes[1].start, *boxes[1].stop)
+
+
+def _unpacked(row: tuple[int, ...]) -> Boxes | None:
+    if len(row) != 12:
+        return None
+    a, b, c, d = ((row[i], row[i + 1], row[i + 2]) for i in range(0, 12, 3))
+    return Box(a, b), Box(c, d)
+
+
 def _blocks(
-    regions: list[Region], settings: TrainSettings, classes: int, patch: Triple
-) -> tuple[list[Region], list[Region], list[str]]:
+    regions: list[Region], boxes: list[Boxes | None], values: tuple[int, ...], written: tuple[int, ...]
+) -> TrainingData:
     """Hold a block of each volume out."""
     train, hold_out, notices = [], [], []
-    for region in regions:
-        boxes = choose_block(region.target, settings.hold_out, classes, patch)
-        train.append(region.cut(boxes[0]) if boxes else region)
-        if boxes:
-            hold_out.append(region.cut(boxes[1]))
-            edges = zip("zyx", boxes[1].start, boxes[1].stop, strict=True)
+    for region, pair in zip(regions, boxes, strict=True):
+        train.append(region.cut(pair[0]) if pair else region)
+        if pair:
+            hold_out.append(region.cut(pair[1]))
+            edges = zip("zyx", pair[1].start, pair[1].stop, strict=True)
             where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
             notices.append(f"Held out of {region.image.name} to score the model: voxels {where}.")
-    return train, hold_out, notices or [NO_HOLD_OUT]
+    return TrainingData(train, hold_out, values, written, notices or [NO_HOLD_OUT], boxes)
 
 
-def choose_block(target: NDArray[np.uint8], share: float, classes: int, patch: Triple) -> tuple[Box, Box] | None:
+def choose_block(target: NDArray[np.uint8], share: float, classes: int, patch: Triple) -> Boxes | None:
     """Choose a block at one end of an axis that holds about a share of the labels of every class.
 
     Parameters

@@ -245,7 +245,7 @@ def _recorded(folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, *, 
     try:
         try:
             state = yield from _drive(folder, job, recorder, resume=resume)
-            finished = RunFinished(state, results=work.deliver(folder, job))
+            finished = RunFinished(state, results=work.deliver(folder, job) | {"run": str(folder)})
         except OSError as error:
             raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
         recorder.write(finished)

@@ -76,7 +76,7 @@ def _check_values(values: list[int], settings: TrainSettings) -> None:
     if len(values) < 2:
         raise DataProblem(
             f"Only the value {_some(values)} is painted; paint at least two classes, one of which may be background, "
-            "or choose unlabelled = background if everything unpainted is background."
+            "or say that what is unpainted is background (--unlabelled background)."
         )
 
 

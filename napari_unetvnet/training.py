@@ -19,7 +19,7 @@ import torch
 from napari_unetvnet.augment import augment
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.checks import check_size
-from napari_unetvnet.data import TrainingData, prepare
+from napari_unetvnet.data import TrainingData, packed, prepare
 from napari_unetvnet.errors import ModelProblem, RunProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
 from napari_unetvnet.inference import decide, scores
@@ -223,6 +223,7 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
         normalise=settings.normalise,
         loss=write_loss(settings.loss),
         seed=settings.seed,
+        split=tuple(packed(boxes) for boxes in data.boxes),
         versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},
     )
 

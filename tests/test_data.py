@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unetvnet.data import LEAST_VOXELS, Pair, choose_block, prepare
+from napari_unetvnet.card import ModelCard
+from napari_unetvnet.data import LEAST_VOXELS, Pair, choose_block, packed, prepare
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.model import save_model
 from napari_unetvnet.settings import IGNORE, TrainSettings, checked
 from napari_unetvnet.volume import Volume
 
@@ -102,6 +105,26 @@ def test_whole_volumes_are_held_out_where_there_are_several():
     assert all(name in data.notices[0] for name in names)
     again = prepare(pairs, DENSE, (1, 16, 16))
     assert {region.image.name for region in again.hold_out} == names
+
+
+def test_a_training_that_goes_on_keeps_the_block_that_scored_the_model(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = painted((1, 60, 80), rng)
+    image = Volume(numbered((1, 60, 80)))
+    first = prepare([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
+    card = ModelCard(network="unet_padding", head="binary", view="2d", values=(0, 1), patch=(1, 16, 16),
+                     split=[packed(boxes) for boxes in first.boxes])  # fmt: skip
+    save_model(tmp_path / "m.safetensors", {"weight": torch.zeros(1)}, card)
+    labels[..., :20] = 0  # other labels, which would ask for another block
+    labels[..., :5, :20] = 1
+    fresh = prepare([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
+    again = prepare(
+        [Pair(image, Volume(labels))],
+        checked(TrainSettings, {"normalise": "none", "start_from": tmp_path / "m.safetensors"}),
+        (1, 16, 16),
+    )
+    assert fresh.boxes != first.boxes
+    assert again.boxes == first.boxes
 
 
 def test_the_users_split_is_kept():

@@ -58,7 +58,9 @@ def model(files):
 def test_a_run_leaves_model_events_and_settings(files):
     folder = train_folder(files, output=str(files / "out.safetensors"))
     events = list(job.run(folder))
-    assert events[-1] == RunFinished("done", results={"model": str(files / "out.safetensors"), "steps": "6"})
+    assert events[-1] == RunFinished(
+        "done", results={"model": str(files / "out.safetensors"), "steps": "6", "run": str(folder)}
+    )
     assert (folder / work.MODEL).read_bytes() == (files / "out.safetensors").read_bytes()
     written, _ = job.follow(folder)
     assert written[-1] == events[-1]

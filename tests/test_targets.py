@@ -51,7 +51,7 @@ def test_classes_are_the_painted_values_in_order(chosen, volumes, values):
     ("chosen", "volume", "fragments"),
     [
         ({}, painted(0, 0), ["Only the value 0", "two classes"]),
-        (IGNORING, painted(0, 3), ["Only the value 3", "unlabelled = background"]),
+        (IGNORING, painted(0, 3), ["Only the value 3", "--unlabelled background"]),
         ({}, painted(*range(MANY_VALUES + 2)), [f"{MANY_VALUES + 2} different values", "objects", "list the classes"]),
         ({"classes": (1, 2)}, painted(0, 1, 2, 5), ["5", "beyond the classes 0, 1, 2"]),
         ({"classes": (1, 2), **IGNORING}, painted(0, 1, 2, 5), ["5", "beyond the classes 1, 2"]),

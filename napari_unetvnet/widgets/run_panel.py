@@ -81,9 +81,11 @@ class RunPanel(QWidget):  # type: ignore[misc]
         bool
             Whether it was started.
         """
-        self.view.clear()
+        self.view.complain(())
         try:
-            self.task.begin(*start())
+            name, prepare = start()
+            self.view.clear()  # only now: a refusal leaves what the last run has shown
+            self.task.begin(name, prepare)
         except UserError as problem:
             self._failed(problem.lines)
             return False
@@ -125,6 +127,7 @@ class RunPanel(QWidget):  # type: ignore[misc]
 
     def _finished(self, event: RunFinished) -> None:
         self.view.bar.hide()
+        self.view.show_end()
         self.finished.emit(event)
 
     def _failed(self, lines: Sequence[str]) -> None:

@@ -49,13 +49,14 @@ class RunView(QWidget):  # type: ignore[misc]
                 layout.addWidget(part)
         self._told: list[str] = []
         self._dice: float | None = None
+        self._best: float | None = None
         for part in (self.error, self.numbers, self.notices, self.bar, self.curves):
             if part is not None:
                 part.hide()
 
     def clear(self) -> None:
         """Make ready for a new run."""
-        self._told, self._dice = [], None
+        self._told, self._dice, self._best = [], None, None
         for label in (self.numbers, self.notices, self.error):
             label.clear()
             label.hide()
@@ -107,12 +108,19 @@ class RunView(QWidget):  # type: ignore[misc]
             self._show_step(event)
         elif isinstance(event, EpochDone):
             self._dice = event.dice
+            if event.dice is not None:
+                self._best = max(event.dice, self._best or 0.0)
             if self.curves is not None:
                 self.curves.add_epoch(event.step, event.dice)
         elif isinstance(event, SlabDone):
             self._fill(event.stop / event.depth)
             if event.depth > 1:
                 self._put(self.numbers, f"{event.stop} of {event.depth} planes")
+
+    def show_end(self) -> None:
+        """Say what the kept model scored, instead of how far the run is."""
+        if self._best is not None:
+            self._put(self.numbers, f"Best Dice on the hold-out: {self._best:.3f}; that model is kept.")
 
     def _show_step(self, event: StepDone) -> None:
         whole = event.seconds + event.seconds_left
@@ -219,6 +227,7 @@ def _dress(plot: Any, name: str) -> None:
         axis.setPen(AXIS_COLOUR)
         axis.setTextPen(AXIS_COLOUR)
     plot.getAxis("left").setWidth(48)
+    plot.getAxis("left").enableAutoSIPrefix(False)
 
 
 def clock(seconds: float) -> str:

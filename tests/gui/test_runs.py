@@ -62,7 +62,8 @@ def test_the_job_says_what_the_form_says(trainer, no_child, finish):
     finish(trainer.panel)
     made = job.read(no_child[0])
     assert isinstance(made, TrainJob)
-    assert made.option == {"width": 4, "depth": 3, "block": "none", "block_in": "both", "up": "nearest"}
+    shown = {"width": 4, "depth": 3, "block": "none", "block_in": "both", "up": "nearest", "deep_supervision": 0}
+    assert made.option == shown
     assert [(term.name, term.weight) for term in made.loss] == [("dice", 1), ("bce", 10)]
     assert (made.learning_rate, made.seed, made.steps, made.patch) == (1e-3, 7, 10, (1, 48, 48))
     assert (made.unlabelled, made.background, made.view) == ("ignore", 1, "2d")
