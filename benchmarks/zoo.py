@@ -31,6 +31,7 @@ from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
 from napari_unetvnet.volume import Volume
 
 SMALL = {"width": 16, "feature_size": 12}
+NARROWER = {"vnet2d": 4, "hypercolumn_unet": 4}  # 16 is their published width
 LAST_PLANE = 96
 
 
@@ -61,6 +62,8 @@ def learn(name, pair, test, view, seconds):
     option = {key: value for key, value in SMALL.items() if key in defaults}
     if view == "3d" and "width" in defaults:
         option["width"] = 8
+    if name in NARROWER:
+        option["width"] = NARROWER[name]
     values = {"network": name, "option": option, "view": view, "minutes": seconds / 60, "hold_out": 0,
               "epoch_steps": 100_000, "device": "cpu"}  # fmt: skip
     values |= {"patch": (1, 128, 128), "batch": 4} if view == "2d" else {"patch": (16, 64, 64), "batch": 2}

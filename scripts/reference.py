@@ -12,6 +12,7 @@ from pathlib import Path
 from napari_unetvnet.arguments import option_rows
 from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.networks.facts import network_facts
 from napari_unetvnet.settings import SegmentJob, TrainJob
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -45,7 +46,7 @@ def command_line() -> str:
 
 def tables() -> str:
     """Write the page of networks and losses."""
-    parts = ["# Networks and losses\n", MADE]
+    parts = ["# Networks and losses\n", MADE, _sizes()]
     for title, registry in (("Networks", NETWORKS), ("Losses", LOSSES)):
         parts.append(f"\n## {title}\n")
         for name in registry:
@@ -59,6 +60,20 @@ def tables() -> str:
                 choices = ", ".join(f"`{choice}`" for choice in option.choices)
                 parts.append(f"| `{option.name}` | `{option.default}` | {choices} | {_cell(option.help)} |\n")
     return "".join(parts)
+
+
+def _sizes() -> str:
+    """Write what `napari-unetvnet networks --json` says of each network at its default options."""
+    rows = ["\nAt the default options, which are those of the source, for 1 input and 1 output channel:\n\n"]
+    rows.append("| network | dims | multiples of | parameters | file |\n|---|---|---|---|---|\n")
+    for name in NETWORKS:
+        facts = network_facts(name)
+        dims = ", ".join(f"{dims}D" for dims in facts["dims"])
+        divisor = " x ".join(map(str, facts["divisor"] or ["?"]))
+        file = NETWORKS[name].partition(":")[0].replace(".", "/") + ".py"
+        count = "?" if facts["parameters"] is None else f"{facts['parameters']:,}"
+        rows.append(f"| `{name}` | {dims} | {divisor} | {count} | `{file}` |\n")
+    return "".join(rows)
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,10 @@
-"""The members of the network table against published counts, sizes and rules."""
+"""The members of the network table against published counts, sizes and rules.
+
+Every count of the sources is a test, here or in the file of its family, but for those that no member can express:
+2D V-Net and 2.5D U-Net with Keras' PReLU (a slope a voxel, which fixes the input size), the depthwise V-Net at HEAD
+(does not build), mattmacy's 3D V-Net (another schedule of units), MONAI's VNet (not in the table), MONAI's SegResNetVAE
+(computes its loss inside forward), and IAmSuyogJadhav's Keras net (neither the paper's nor the source's network).
+"""
 
 from __future__ import annotations
 
