@@ -315,8 +315,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     from safetensors.torch import save_file
 
     part = path.with_name(path.name + ".part")
+    # Copies, because a network may hold one tensor under two names, which the format does not have.
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, dict(header))
+        save_file(own, part, dict(header))
         os.replace(part, path)  # noqa: PTH105 (Path.replace is the same; this one names the intent)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

@@ -29,6 +29,15 @@ every_view = pytest.mark.parametrize("view", VIEWS)
 every_network = pytest.mark.parametrize("network", NETWORKS)
 
 
+def test_one_tensor_under_two_names_is_saved_twice(tmp_path):
+    shared = torch.arange(3.0)
+    save_tensors(tmp_path / "s.safetensors", {"a": shared, "b": shared}, {})
+    assert {name: t.tolist() for name, t in load_file(tmp_path / "s.safetensors").items()} == {
+        "a": [0, 1, 2],
+        "b": [0, 1, 2],
+    }
+
+
 def a_card(**chosen):
     values = {"network": "unet_padding", "option": SMALL, "head": "multiclass", "view": "2d", "channels": 2}
     return ModelCard(**{**values, "values": (0, 1, 2), "patch": (1, 8, 8), **chosen})
