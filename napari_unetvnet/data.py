@@ -15,6 +15,7 @@ import numpy as np
 from napari_unetvnet.card import read_card
 from napari_unetvnet.checks import check_pair
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, unpacked
 from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
 from napari_unetvnet.targets import encode, find_values, written_values
 from napari_unetvnet.volume import Box, Intensity, Volume, intensity, read_box
@@ -26,13 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pair", "Region", "TrainingData", "prepare"]
 
-Boxes = tuple[Box, Box]
 VOXELS_REMEMBERED = 200_000
 """Per region and class, so many labelled voxels at most are kept as places to draw patches at."""
-LEAST_VOXELS = 10
-"""A class needs so many labelled voxels on both sides of a split."""
-HOLD_OUT_PATCHES = 4
-"""A held-out block is at most so many patches long on each axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,7 +268,7 @@ NO_HOLD_OUT = "There are too few labels to hold a part out: the score of the mod
 def _whole_volumes(regions: list[Region], settings: TrainSettings, classes: int) -> list[int]:
     """Choose volumes to hold out such that every class is left in the others; none if that cannot be."""
     count = max(1, round(settings.hold_out * len(regions)))
-    counts = np.stack([_class_counts(region.target, classes) for region in regions])
+    counts = np.stack([class_counts(region.target, classes) for region in regions])
     rng = np.random.default_rng([settings.seed, 0x5B117])
     for _ in range(50):
         chosen = rng.permutation(len(regions))[:count]
@@ -285,7 +281,7 @@ def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | 
     """Give the blocks that the model to start from was scored on, if it was trained on images of these sizes."""
     if settings.start_from is None:
         return []
-    boxes = [_unpacked(row) for row in read_card(settings.start_from).split]
+    boxes = [unpacked(row) for row in read_card(settings.start_from).split]
     if len(boxes) != len(regions):
         return []
     for region, pair in zip(regions, boxes, strict=True):
@@ -301,28 +297,6 @@ def _inside(boxes: Boxes, region: Region) -> bool:
     return all(b <= n for box in boxes for b, n in zip(box.stop, region.target.shape, strict=True))
 
 
-def packed(boxes: Boxes | None) -> tuple[int, ...]:
-    """Write the two boxes of a split as the numbers that a card holds.
-
-    Parameters
-    ----------
-    boxes : (Box, Box) or None
-
-    Returns
-    -------
-    tuple of int
-        Start and stop of the training part, start and stop of the block held out; empty for None.
-    """
-    return () if boxes is None else (*boxes[0].start, *boxes[0].stop, *boxes[1].start, *boxes[1].stop)
-
-
-def _unpacked(row: tuple[int, ...]) -> Boxes | None:
-    if len(row) != 12:
-        return None
-    a, b, c, d = ((row[i], row[i + 1], row[i + 2]) for i in range(0, 12, 3))
-    return Box(a, b), Box(c, d)
-
-
 def _blocks(
     regions: list[Region], boxes: list[Boxes | None], values: tuple[int, ...], written: tuple[int, ...]
 ) -> TrainingData:
@@ -336,81 +310,3 @@ def _blocks(
             where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
             notices.append(f"Held out of {region.image.name} to score the model: voxels {where}.")
     return TrainingData(train, hold_out, values, written, notices or [NO_HOLD_OUT], boxes)
-
-
-def choose_block(target: NDArray[np.uint8], share: float, classes: int, patch: Triple) -> Boxes | None:
-    """Choose a block at one end of an axis that holds about a share of the labels of every class.
-
-    Parameters
-    ----------
-    target : array of uint8, shape (Z, Y, X)
-        Class indices and IGNORE.
-    share : float
-        Of the labelled voxels.
-    classes : int
-    patch : tuple of 3 int
-        Bounds the length of the block: validating more takes longer and tells little more.
-
-    Returns
-    -------
-    (train, hold_out) : tuple of Box, or None
-        None if no block leaves enough of every class on both sides.
-    """
-    best, best_score = None, 0.0
-    total = _class_counts(target, classes)
-    present = total > 0
-    for axis in range(3):
-        along = _counts_along(target, classes, axis)
-        cumulative = along.sum(axis=0).cumsum()
-        low = int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
-        high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1]))
-        for split, at_end in ((low, False), (high, True)):
-            if not 0 < split < target.shape[axis]:
-                continue
-            train, held = _boxes(target.shape, axis, split, at_end=at_end)
-            held = _shorten(target, held, patch)
-            inside = _class_counts(target[held.slices], classes)[present]
-            outside = _class_counts(target[train.slices], classes)[present]
-            if min(inside.min(), outside.min()) < LEAST_VOXELS:
-                continue
-            score = float(min((inside / total[present] / share).min(), (outside / total[present]).min()))
-            if score > best_score:
-                best, best_score = (train, held), score
-    return best
-
-
-def _boxes(shape: Sequence[int], axis: int, split: int, *, at_end: bool) -> tuple[Box, Box]:
-    """Divide a shape in two along an axis; the second box is the one at the chosen end."""
-    size = (shape[0], shape[1], shape[2])
-    lower = Box((0, 0, 0), _replaced(size, axis, split))
-    upper = Box(_replaced((0, 0, 0), axis, split), size)
-    return (lower, upper) if at_end else (upper, lower)
-
-
-def _replaced(triple: Triple, axis: int, value: int) -> Triple:
-    z, y, x = (value if i == axis else n for i, n in enumerate(triple))
-    return z, y, x
-
-
-def _shorten(target: NDArray[np.uint8], box: Box, patch: Triple) -> Box:
-    """Cut a box to a few patches on each axis, where most labels are."""
-    for axis in range(3):
-        length = max(HOLD_OUT_PATCHES * patch[axis], 16)
-        if box.shape[axis] <= length:
-            continue
-        others = tuple(i for i in range(3) if i != axis)
-        labelled = (target[box.slices] != IGNORE).sum(axis=others)
-        sums = np.convolve(labelled, np.ones(length, np.int64), mode="valid")
-        first = box.start[axis] + int(sums.argmax())
-        box = Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
-    return box
-
-
-def _class_counts(target: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    return np.bincount(target.ravel(), minlength=IGNORE + 1)[:classes]
-
-
-def _counts_along(target: NDArray[np.uint8], classes: int, axis: int) -> NDArray[np.int64]:
-    """Count each class in each plane across an axis, shape (classes, length)."""
-    planes = np.moveaxis(target, axis, 0)
-    return np.stack([_class_counts(plane, classes) for plane in planes], axis=1)

@@ -19,9 +19,10 @@ import torch
 from napari_unetvnet.augment import augment
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.checks import check_size
-from napari_unetvnet.data import TrainingData, packed, prepare
+from napari_unetvnet.data import TrainingData, prepare
 from napari_unetvnet.errors import ModelProblem, RunProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
+from napari_unetvnet.hold_out import packed
 from napari_unetvnet.inference import decide, scores
 from napari_unetvnet.losses import build_loss, write_loss
 from napari_unetvnet.model import Model, build_model, load_model, read_state, save_model, save_tensors

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unetvnet.card import ModelCard
-from napari_unetvnet.data import LEAST_VOXELS, Pair, choose_block, packed, prepare
+from napari_unetvnet.data import Pair, prepare
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.hold_out import LEAST_VOXELS, choose_block, packed
 from napari_unetvnet.model import save_model
 from napari_unetvnet.settings import IGNORE, TrainSettings, checked
 from napari_unetvnet.volume import Volume

@@ -1,9 +1,7 @@
 """Networks of MONAI behind this package's contract.
 
-MONAI is optional and slow to import, so it is loaded where a network is built. A wrapper turns the options into
-MONAI's arguments and says what MONAI leaves to its caller: which sizes fit, one tensor of logits, weights by He's rule.
-What training wants from the inside (decoder levels, attention maps) is picked up by hooks that exist during
-`training_outputs` only.
+MONAI is optional and slow to import, so it is loaded where a network is built. A wrapper says what MONAI leaves to its
+caller: which sizes fit, one tensor of logits, weights by He's rule. Hooks give training the decoder's levels.
 """
 
 from __future__ import annotations

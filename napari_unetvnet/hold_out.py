@@ -1,0 +1,145 @@
+"""Which block of an image scores the model and is never trained on, and how a card remembers it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unetvnet.settings import IGNORE, Triple
+from napari_unetvnet.volume import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["LEAST_VOXELS", "Boxes", "choose_block", "class_counts", "packed", "unpacked"]
+
+Boxes = tuple[Box, Box]
+LEAST_VOXELS = 10
+"""A class needs so many labelled voxels on both sides of a split."""
+HOLD_OUT_PATCHES = 4
+"""A held-out block is at most so many patches long on each axis."""
+
+
+def packed(boxes: Boxes | None) -> tuple[int, ...]:
+    """Write the two boxes of a split as the numbers that a card holds.
+
+    Parameters
+    ----------
+    boxes : (Box, Box) or None
+
+    Returns
+    -------
+    tuple of int
+        Start and stop of the training part, start and stop of the block held out; empty for None.
+    """
+    return () if boxes is None else (*boxes[0].start, *boxes[0].stop, *boxes[1].start, *boxes[1].stop)
+
+
+def unpacked(row: tuple[int, ...]) -> Boxes | None:
+    """Read what `packed` wrote.
+
+    Parameters
+    ----------
+    row : tuple of int
+
+    Returns
+    -------
+    (Box, Box) or None
+        None for anything that is not 12 numbers.
+    """
+    if len(row) != 12:
+        return None
+    a, b, c, d = ((row[i], row[i + 1], row[i + 2]) for i in range(0, 12, 3))
+    return Box(a, b), Box(c, d)
+
+
+def choose_block(target: NDArray[np.uint8], share: float, classes: int, patch: Triple) -> Boxes | None:
+    """Choose a block at one end of an axis that holds about a share of the labels of every class.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X)
+        Class indices and IGNORE.
+    share : float
+        Of the labelled voxels.
+    classes : int
+    patch : tuple of 3 int
+        Bounds the length of the block: validating more takes longer and tells little more.
+
+    Returns
+    -------
+    (train, hold_out) : tuple of Box, or None
+        None if no block leaves enough of every class on both sides.
+    """
+    best, best_score = None, 0.0
+    total = class_counts(target, classes)
+    present = total > 0
+    for axis in range(3):
+        along = _counts_along(target, classes, axis)
+        cumulative = along.sum(axis=0).cumsum()
+        low = int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
+        high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1]))
+        for split, at_end in ((low, False), (high, True)):
+            if not 0 < split < target.shape[axis]:
+                continue
+            train, held = _boxes(target.shape, axis, split, at_end=at_end)
+            held = _shorten(target, held, patch)
+            inside = class_counts(target[held.slices], classes)[present]
+            outside = class_counts(target[train.slices], classes)[present]
+            if min(inside.min(), outside.min()) < LEAST_VOXELS:
+                continue
+            score = float(min((inside / total[present] / share).min(), (outside / total[present]).min()))
+            if score > best_score:
+                best, best_score = (train, held), score
+    return best
+
+
+def _boxes(shape: Sequence[int], axis: int, split: int, *, at_end: bool) -> tuple[Box, Box]:
+    """Divide a shape in two along an axis; the second box is the one at the chosen end."""
+    size = (shape[0], shape[1], shape[2])
+    lower = Box((0, 0, 0), _replaced(size, axis, split))
+    upper = Box(_replaced((0, 0, 0), axis, split), size)
+    return (lower, upper) if at_end else (upper, lower)
+
+
+def _replaced(triple: Triple, axis: int, value: int) -> Triple:
+    z, y, x = (value if i == axis else n for i, n in enumerate(triple))
+    return z, y, x
+
+
+def _shorten(target: NDArray[np.uint8], box: Box, patch: Triple) -> Box:
+    """Cut a box to a few patches on each axis, where most labels are."""
+    for axis in range(3):
+        length = max(HOLD_OUT_PATCHES * patch[axis], 16)
+        if box.shape[axis] <= length:
+            continue
+        others = tuple(i for i in range(3) if i != axis)
+        labelled = (target[box.slices] != IGNORE).sum(axis=others)
+        sums = np.convolve(labelled, np.ones(length, np.int64), mode="valid")
+        first = box.start[axis] + int(sums.argmax())
+        box = Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
+    return box
+
+
+def class_counts(target: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Count the voxels of each class.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X)
+    classes : int
+
+    Returns
+    -------
+    array of int, shape (classes,)
+    """
+    return np.bincount(target.ravel(), minlength=IGNORE + 1)[:classes]
+
+
+def _counts_along(target: NDArray[np.uint8], classes: int, axis: int) -> NDArray[np.int64]:
+    """Count each class in each plane across an axis, shape (classes, length)."""
+    planes = np.moveaxis(target, axis, 0)
+    return np.stack([class_counts(plane, classes) for plane in planes], axis=1)
