@@ -7,12 +7,14 @@ says everything: each region is written with the value that none of the regions 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from napari_unetvnet.errors import SettingsProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["PRESETS", "Region", "parse_regions", "written_values"]
 
@@ -69,8 +71,8 @@ def parse_regions(words: str | Iterable[str]) -> tuple[Region, ...]:
             lines.append(f"Region {word!r} should be name=value+value with values above 0, or one of: {known}.")
         else:
             regions.append(Region(name=match.group(1), values=tuple(values)))
-    for what, keys in (("name", [region.name for region in regions]), ("values", [region.values for region in regions])):
-        if len(set(keys)) < len(keys):
+    for what in ("name", "values"):
+        if len({getattr(region, what) for region in regions}) < len(regions):
             lines.append(f"Regions {' '.join(map(str, regions))}: two have the same {what}; give each its own.")
     if lines:
         raise SettingsProblem(*lines)

@@ -25,6 +25,7 @@ from napari_unetvnet.errors import SettingsProblem
 __all__ = ["Description", "Option", "Registry", "near_names"]
 
 Scalar = bool | int | float | str
+Value = Scalar | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,20 @@ class Option:
 
     name: str
     kind: str
-    default: Scalar | None
+    default: Value | None
     choices: tuple[Scalar, ...] = ()
     help: str = ""
 
-    def check(self, value: Any) -> Scalar:
+    def check(self, value: Any) -> Value:
         """Bring a value, perhaps text from a command line, to this option's type.
 
         Parameters
         ----------
-        value : bool, int, float or str
+        value : bool, int, float, str or sequence of float
 
         Returns
         -------
-        bool, int, float or str
+        bool, int, float, str or tuple of float
 
         Raises
         ------
@@ -79,9 +80,24 @@ class Description:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def defaults(self) -> dict[str, Scalar | None]:
+    def defaults(self) -> dict[str, Value | None]:
         """Option names with their defaults."""
         return {option.name: option.default for option in self.options}
+
+    def section(self, title: str) -> str:
+        """Give the text of a section of the docstring, such as Notes.
+
+        Parameters
+        ----------
+        title : str
+
+        Returns
+        -------
+        str
+            Empty if there is no such section.
+        """
+        match = re.search(rf"^{title}\n-+\n(.*?)(?=^\w[\w ]*\n---|\Z)", self.doc, flags=re.MULTILINE | re.DOTALL)
+        return match.group(1).strip() if match else ""
 
 
 class Registry(Mapping[str, str]):
@@ -166,7 +182,7 @@ class Registry(Mapping[str, str]):
         """
         return _describe(name, self.check(name))
 
-    def check_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Scalar]:
+    def check_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Value]:
         """Check options against a member's parameters.
 
         Parameters
@@ -185,7 +201,7 @@ class Registry(Mapping[str, str]):
             If the member has no such option or the value does not fit, one line for each.
         """
         known = {option.name: option for option in self.describe(name).options}
-        checked: dict[str, Scalar] = {}
+        checked: dict[str, Value] = {}
         lines: list[str] = []
         for key, value in options.items():
             try:
@@ -237,8 +253,26 @@ def _to_bool(value: Any) -> bool:
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
 
 
-_CONVERT: dict[str, Callable[[Any], Scalar]] = {"int": _to_int, "float": _to_float, "bool": _to_bool, "str": str}
-_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+def _to_floats(value: Any) -> tuple[float, ...]:
+    """Take (1, 2), [1, 2] or "1, 2"."""
+    words = re.split(r"[\s,;]+", value.strip("()[] ")) if isinstance(value, str) else value
+    return tuple(_to_float(word) for word in words if word != "")
+
+
+_CONVERT: dict[str, Callable[[Any], Value]] = {
+    "int": _to_int,
+    "float": _to_float,
+    "bool": _to_bool,
+    "str": str,
+    "floats": _to_floats,
+}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "floats": "a row of numbers such as 1, 2",
+}
 
 
 @cache
@@ -278,15 +312,17 @@ def _options(arguments: ast.arguments, doc: str) -> tuple[Option, ...]:
 
 
 def _type_of(annotation: ast.expr | None) -> tuple[str, tuple[Scalar, ...]]:
-    """Understand int, float, bool, str and Literal[...], which is all that a form or a command line can show."""
+    """Understand int, float, bool, str, tuple[float, ...] and Literal[...], all that a form or command line can show."""
     if isinstance(annotation, ast.Name):
         return annotation.id, ()
+    if annotation is not None and ast.unparse(annotation) == "tuple[float, ...]":
+        return "floats", ()
     if isinstance(annotation, ast.Subscript):
         inside = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         choices = tuple(ast.literal_eval(item) for item in inside)
         return type(choices[0]).__name__, choices
     found = ast.dump(annotation) if annotation else "none"
-    msg = f"an option's type must be int, float, bool, str or Literal[...], not {found}"
+    msg = f"an option's type must be int, float, bool, str, tuple[float, ...] or Literal[...], not {found}"
     raise TypeError(msg)
 
 

@@ -1,4 +1,4 @@
-"""The loss table, and weighted sums of its members written as text: ``"dice + 10*bce"``.
+"""The loss table, and weighted sums of its members: ``build_loss("dice + 10*focal(gamma=3)", head="binary")``.
 
 A new loss is one function and one line here. Any sum of members is a loss, in the form, on the command line and in a
 file alike.
@@ -6,40 +6,29 @@ file alike.
 
 from __future__ import annotations
 
-import math
-import re
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.losses.expression import LossTerm, read_terms, write_loss
 from napari_unetvnet.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_unetvnet.losses.adapters import Loss
 
-__all__ = ["LOSSES", "LossTerm", "build_loss", "parse_loss", "write_loss"]
+__all__ = ["LOSSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
 
 LOSSES = Registry(
     "loss",
     {
+        "dice_ce": "napari_unetvnet.losses.combined:dice_ce",
+        "bce_dice": "napari_unetvnet.losses.combined:bce_dice",
         "dice": "napari_unetvnet.losses.overlap:dice",
         "ce": "napari_unetvnet.losses.cross_entropy:ce",
         "bce": "napari_unetvnet.losses.cross_entropy:bce",
-        "dice_ce": "napari_unetvnet.losses.combined:dice_ce",
-        "bce_dice": "napari_unetvnet.losses.combined:bce_dice",
     },
 )
-
-
-class LossTerm(BaseModel):
-    """One member of a weighted sum."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
-    option: dict[str, bool | int | float | str] = {}
 
 
 def parse_loss(text: str) -> tuple[LossTerm, ...]:
@@ -48,7 +37,7 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     Parameters
     ----------
     text : str
-        Names from `LOSSES`, each with an optional factor: ``"dice + 10*bce"``.
+        Names from `LOSSES`, each with an optional factor and options: ``"dice + 10*focal(gamma=3)"``.
 
     Returns
     -------
@@ -57,51 +46,26 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     Raises
     ------
     SettingsProblem
-        If a term is no ``name`` or ``number*name``, or its name is unknown.
+        If a term cannot be read, its name is unknown, or it has no such option.
     """
-    terms = []
-    for part in re.split(r"(?<!\d[eE])\+", text):
-        match = re.fullmatch(r"\s*(?:([0-9.]+(?:[eE][+-]?\d+)?)\s*\*\s*)?([A-Za-z_]\w*)\s*", part)
-        if match is None:
-            raise SettingsProblem(f"Loss {text!r}: the term {part.strip()!r} should be a name or number*name.")
-        LOSSES.check(match.group(2))
-        terms.append(LossTerm(name=match.group(2), weight=_factor(match.group(1), text)))
-    return tuple(terms)
+    terms = read_terms(text)
+    return tuple(term.model_copy(update={"option": LOSSES.check_options(term.name, term.option)}) for term in terms)
 
 
-def _factor(number: str | None, text: str) -> float:
-    try:
-        factor = float(number or 1)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < math.inf:
-        raise SettingsProblem(f"Loss {text!r}: {number!r} should be a number above 0.")
-    return factor
-
-
-def write_loss(terms: tuple[LossTerm, ...]) -> str:
-    """Write a sum of losses as `parse_loss` reads it; options are not part of the text.
-
-    Parameters
-    ----------
-    terms : tuple of LossTerm
-
-    Returns
-    -------
-    str
-    """
-    return " + ".join(term.name if term.weight == 1 else f"{term.weight!r}*{term.name}" for term in terms)
-
-
-def build_loss(expression: str | tuple[LossTerm, ...], *, head: str, **options: Any) -> Loss:
+def build_loss(
+    expression: str | tuple[LossTerm, ...], *, head: str, class_weights: Sequence[float] = (), **options: Any
+) -> Loss:
     """Build a loss for a head mode.
 
     Parameters
     ----------
     expression : str or tuple of LossTerm
-        A member's name or a weighted sum such as ``"dice + 10*bce"``.
+        A member's name or a weighted sum such as ``"dice + 10*focal(gamma=3)"``.
     head : {"binary", "multiclass", "multilabel"}
         What turns logits into probabilities: sigmoid of one channel, softmax, or sigmoid of each channel.
+    class_weights : sequence of float
+        Importance of each class: of background and foreground for a binary head, of the voxels where a class is for a
+        multilabel one. A term with an option of this name takes them its own way. Empty: all the same.
     **options
         Given to every term that has an option of that name.
 
@@ -114,7 +78,7 @@ def build_loss(expression: str | tuple[LossTerm, ...], *, head: str, **options: 
     Raises
     ------
     SettingsProblem
-        If a term is unknown or does not fit the head mode, or no term has an option.
+        If a term is unknown or does not fit the head mode, no term has an option, or a class weight is below 0.
     """
     terms = parse_loss(expression) if isinstance(expression, str) else expression
     declared = {name for term in terms for name in LOSSES.describe(term.name).defaults}
@@ -122,13 +86,18 @@ def build_loss(expression: str | tuple[LossTerm, ...], *, head: str, **options: 
         raise SettingsProblem(*(f"Loss {write_loss(terms)} has no option {name!r}." for name in unknown))
     if misfits := head_misfits(terms, head):
         raise SettingsProblem(*misfits)
+    if any(not weight >= 0 for weight in class_weights) or (class_weights and not any(class_weights)):
+        raise SettingsProblem(f"Class weights {list(class_weights)} should be at least 0, and one of them above.")
     from napari_unetvnet.losses.adapters import Loss, Member
 
+    given = {**options, "class_weights": tuple(class_weights)} if class_weights else options
     members = []
     for term in terms:
-        own = {k: v for k, v in options.items() if k in LOSSES.describe(term.name).defaults}
+        known = LOSSES.describe(term.name).defaults
+        own = {name: value for name, value in given.items() if name in known}
         chosen = LOSSES.check_options(term.name, {**own, **term.option})
-        members.append(Member(term.weight, LOSSES.resolve(term.name), chosen))
+        of_voxels = () if "class_weights" in known else tuple(map(float, class_weights))
+        members.append(Member(term.weight, LOSSES.resolve(term.name), chosen, of_voxels))
     return Loss(tuple(members), head)
 
 
@@ -151,3 +120,22 @@ def head_misfits(terms: tuple[LossTerm, ...], head: str) -> list[str]:
         for term in terms
         if term.name not in fitting
     ]
+
+
+def loss_needs(terms: tuple[LossTerm, ...]) -> dict[str, str]:
+    """Say what the terms learn from besides logits and labels.
+
+    Parameters
+    ----------
+    terms : tuple of LossTerm
+
+    Returns
+    -------
+    dict
+        "attention", "reconstruction" or "separation" (the weight map), each with the first term that wants it.
+    """
+    needs: dict[str, str] = {}
+    for term in terms:
+        for need in LOSSES.describe(term.name).facts.get("needs", ()):
+            needs.setdefault(need, term.name)
+    return needs
