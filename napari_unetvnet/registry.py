@@ -312,7 +312,7 @@ def _options(arguments: ast.arguments, doc: str) -> tuple[Option, ...]:
 
 
 def _type_of(annotation: ast.expr | None) -> tuple[str, tuple[Scalar, ...]]:
-    """Understand int, float, bool, str, tuple[float, ...] and Literal[...], all that a form or command line can show."""
+    """Understand what a form and a command line can show: int, float, bool, str, tuple[float, ...], Literal[...]."""
     if isinstance(annotation, ast.Name):
         return annotation.id, ()
     if annotation is not None and ast.unparse(annotation) == "tuple[float, ...]":

@@ -44,7 +44,7 @@ View = Literal["2d", "2.5d", "3d"]
 Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
-Scalar = bool | int | float | str
+Scalar = bool | int | float | str | tuple[float, ...]
 Length = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(gt=1e-12, lt=1e12)]
 Triple = tuple[Length, Length, Length]

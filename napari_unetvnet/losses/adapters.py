@@ -155,7 +155,7 @@ class Prepared:
         classes = 2 if self.head == "binary" else self.logits.shape[1]
         if len(class_weights) != classes:
             raise DataProblem(
-                f"{len(class_weights)} class weights were given for {classes} classes; give one for each."
+                f"{len(class_weights)} class weights were given for {classes} classes; give one each."
             )
         if self.head == "multiclass":
             row = torch.tensor(class_weights, dtype=self.logits.dtype, device=self.logits.device)
