@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.settings import IGNORE, TrainSettings
+from napari_unetvnet.targets.balance import count_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
     """
     if settings.label_values == "objects":
         return (0, 1)
-    found = sorted(set().union(*(np.unique(np.asarray(volume.data)).tolist() for volume in labels)))
+    found = sorted(set().union(*(count_values(volume.data) for volume in labels)) - {settings.ignore_value})
     zero_is_class = settings.unlabelled == "background"
     values = [int(v) for v in found if v or zero_is_class]
     if zero_is_class and 0 not in values:
@@ -122,8 +123,8 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
         return objects
     table, where = np.unique(labels, return_inverse=True)
     index = {value: i for i, value in enumerate(values)}
-    if settings.unlabelled == "ignore":
-        index[0] = IGNORE
+    index |= {0: IGNORE} if settings.unlabelled == "ignore" else {}
+    index |= {settings.ignore_value: IGNORE} if settings.ignore_value is not None else {}
     if strays := [int(v) for v in table if int(v) not in index]:
         raise DataProblem(f"Labels {name} hold value(s) {_some(strays)} beyond the classes {_some(list(values))}.")
     codes = np.array([index[int(v)] for v in table], np.uint8)
