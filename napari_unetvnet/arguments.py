@@ -12,6 +12,7 @@ from argparse import SUPPRESS, ArgumentParser, HelpFormatter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.losses import LossTerm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,8 +116,8 @@ def _shape(annotation: Any) -> dict[str, Any]:
         return {"action": "append", "metavar": "KEY=VALUE"}
     if origin is tuple and inside[-1] is not Ellipsis:
         return {"nargs": len(inside), "metavar": tuple("ZYX")[: len(inside)]}
-    if origin is tuple and inside[0] in (int, str):
-        return {"nargs": "+", "action": "extend", "metavar": {int: "VALUE", str: "FILE"}[inside[0]]}
+    if origin is tuple and inside[0] is not LossTerm:  # a sum of losses is one text
+        return {"nargs": "+", "action": "extend", "metavar": {str: "FILE"}.get(_without_none(inside[0]), "VALUE")}
     if inner is bool:
         return {"action": "store_true"}
     names = {int: "N", float: "NUMBER", str: "NAME"}
@@ -129,7 +130,8 @@ def _without_none(annotation: Any) -> Any:
         return _without_none(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         rest = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return _without_none(rest[0]) if len(rest) == 1 else annotation
+        rows = [kind for kind in rest if get_origin(kind) is tuple]  # a row of words may also be a single one
+        return _without_none((rows or rest)[0]) if len(rest) == 1 or rows else annotation
     return annotation
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from napari_unetvnet.errors import FileProblem, ModelProblem
 from napari_unetvnet.registry import near_names
-from napari_unetvnet.settings import Head, Scalar, Settings, Spacing, Triple, View
+from napari_unetvnet.settings import BLURS, Head, Scalar, Settings, Spacing, Triple, View
 from napari_unetvnet.volume import Normalise
 
 __all__ = ["ModelCard", "find_model", "list_models", "read_card", "runs_folder"]
@@ -38,6 +38,12 @@ class ModelCard(Settings):
     """Label value that is written for each class, in class order."""
     class_names: tuple[str, ...] = ()
     """Names of the classes, in class order; may be empty."""
+    overlapping: bool = False
+    """Whether a voxel may have several classes, so that a result is a mask for each."""
+    paint_order: tuple[int, ...] = ()
+    """Classes that lie in each other are written in this order of their indices, later ones over earlier ones."""
+    lines: tuple[int, ...] = ()
+    """Indices of classes that are thin lines; three outputs after each only serve to learn."""
     patch: Triple
     """Training patch z y x in voxels."""
     spacing: Spacing = (1.0, 1.0, 1.0)
@@ -68,6 +74,8 @@ class ModelCard(Settings):
     def _values_fit_the_head(self) -> Self:
         if not self.values or min(self.values) < 0 or (self.head == "binary" and len(self.values) != 2):
             raise ValueError(f"label values {self.values} do not fit a {self.head} head")
+        if any(not 0 <= i < len(self.values) for i in (*self.paint_order, *self.lines)):
+            raise ValueError(f"classes {self.paint_order} or {self.lines} are beyond {len(self.values)} label values")
         return self
 
     @property
@@ -83,7 +91,12 @@ class ModelCard(Settings):
     @property
     def outputs(self) -> int:
         """Channels of the logits, K."""
-        return 1 if self.head == "binary" else len(self.values)
+        return 1 if self.head == "binary" else len(self.values) + BLURS * len(self.lines)
+
+    @property
+    def class_outputs(self) -> tuple[int, ...]:
+        """Which channel of the logits tells of each class; others only serve to learn."""
+        return tuple(i + BLURS * sum(line < i for line in self.lines) for i in range(len(self.values)))
 
 
 def read_card(path: str | Path) -> ModelCard:

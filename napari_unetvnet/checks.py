@@ -16,23 +16,33 @@ if TYPE_CHECKING:
 __all__ = ["check_channels", "check_pair", "check_size"]
 
 
-def check_pair(image: Volume, labels: Volume) -> None:
+def check_pair(image: Volume, labels: Volume, mask: Volume | None = None, *, overlapping: bool = False) -> None:
     """Refuse a pair that cannot be trained on.
 
     Parameters
     ----------
     image : Volume, data of shape (C, Z, Y, X)
-    labels : Volume, data of shape (1, Z, Y, X), integers
+    labels : Volume, data of shape (1, Z, Y, X) or with a mask for each class (K, Z, Y, X), integers
+    mask : Volume, data of shape (1, Z, Y, X), or None
+    overlapping : bool
+        Whether there may be several masks.
 
     Raises
     ------
     DataProblem
-        If the shapes differ, the labels are no integers, or the image holds NaN or infinity.
+        If the shapes differ, the labels are no integers, there are several but one is expected, or the image holds
+        NaN or infinity.
     """
-    if image.shape != labels.shape:
+    for what, volume in (("Labels", labels), ("Mask", mask)):
+        if volume is not None and image.shape != volume.shape:
+            raise DataProblem(
+                f"{what} {volume.name} have {_by(volume.shape)} voxels (z y x), image {image.name} has "
+                f"{_by(image.shape)}; give {what.lower()} that were painted on this image."
+            )
+    if labels.channels > 1 and not overlapping:
         raise DataProblem(
-            f"Labels {labels.name} have {_by(labels.shape)} voxels (z y x), image {image.name} has "
-            f"{_by(image.shape)}; give labels that were painted on this image."
+            f"Labels {labels.name} have {labels.channels} channels that differ, such as colours; save one channel with "
+            "a whole number for each class or object, or choose label_values=overlapping for a mask of each class."
         )
     values = np.asarray(labels.data)
     if values.dtype.kind not in "biu":

@@ -1,14 +1,13 @@
-"""Training patches from labelled volumes: what is held out, and where patches are drawn.
+"""From labelled volumes to what is trained on and what is held out of it.
 
-The hold-out is whole volumes where there are several, otherwise a block at one end of an axis. Training patches are
-drawn inside the rest and mirrored at its border, so that no voxel of the hold-out, neither label nor image, is ever in
-one. Batch ``i`` is a pure function of the seed and ``i``: a resumed run draws what the uninterrupted one would have.
+The hold-out is whole volumes where there are several, otherwise a block at one end of an axis; training patches are
+drawn inside the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,19 +15,18 @@ from napari_unetvnet.card import read_card
 from napari_unetvnet.checks import check_pair
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, unpacked
+from napari_unetvnet.losses import loss_needs
+from napari_unetvnet.patches import Region, TrainingData
 from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
-from napari_unetvnet.targets import encode, find_values, written_values
-from napari_unetvnet.volume import Box, Intensity, Volume, intensity, read_box
+from napari_unetvnet.targets import Classes, find_classes, make_target, separation
+from napari_unetvnet.volume import Volume, intensity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Pair", "Region", "TrainingData", "prepare"]
-
-VOXELS_REMEMBERED = 200_000
-"""Per region and class, so many labelled voxels at most are kept as places to draw patches at."""
+__all__ = ["Pair", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,155 +36,17 @@ class Pair:
     Parameters
     ----------
     image : Volume, data of shape (C, Z, Y, X)
-    labels : Volume, data of shape (1, Z, Y, X)
+    labels : Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) with a mask for each class
     split : {"", "train", "val"}
         Where the user wants it; "" leaves it to `prepare`.
+    mask : Volume, data of shape (1, Z, Y, X), or None
+        Nothing is known where it is 0.
     """
 
     image: Volume
     labels: Volume
     split: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A part of a volume with its class indices.
-
-    Parameters
-    ----------
-    image : Volume, data of shape (C, Z, Y, X)
-    target : array of uint8, shape (Z, Y, X)
-        Class indices and IGNORE.
-    scale : Intensity
-        Measured on the whole volume.
-    """
-
-    image: Volume
-    target: NDArray[np.uint8]
-    scale: Intensity
-
-    def cut(self, box: Box) -> Region:
-        """Give a part of the region.
-
-        Parameters
-        ----------
-        box : Box
-
-        Returns
-        -------
-        Region
-        """
-        return Region(self.image.crop(box), self.target[box.slices], self.scale)
-
-
-@dataclass(eq=False)
-class TrainingData:
-    """What is trained on, what scores the model, and how patches are drawn.
-
-    Parameters
-    ----------
-    train, hold_out : list of Region
-    values, written : tuple of int
-        Painted and written label value of each class.
-    notices : list of str
-        What the user should know.
-    boxes : list of (Box, Box) or None
-        For each image the training part and the block held out of it, where there is one.
-    """
-
-    train: list[Region]
-    hold_out: list[Region]
-    values: tuple[int, ...]
-    written: tuple[int, ...]
-    notices: list[str] = field(default_factory=list)
-    boxes: list[Boxes | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._places = [[_places(region.target, k) for k in range(len(self.values))] for region in self.train]
-        self._present = [k for k in range(len(self.values)) if any(len(row[k]) for row in self._places)]
-
-    @property
-    def channels(self) -> int:
-        """Channels C of the images."""
-        return self.train[0].image.channels
-
-    def batch(
-        self, rng: np.random.Generator, count: int, patch: Triple, margin: Triple
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Draw patches around labelled voxels, each class as often as the others.
-
-        Parameters
-        ----------
-        rng : numpy Generator
-        count : int
-            Patches, B.
-        patch, margin : tuple of 3 int
-            Size of the target and what the image has more on both sides, voxels z, y, x.
-
-        Returns
-        -------
-        images : array of float32, shape (B, C, Z + 2 mz, Y + 2 my, X + 2 mx)
-        target : array of uint8, shape (B, Z, Y, X)
-        """
-        drawn = [self._draw(rng, patch, margin) for _ in range(count)]
-        return np.stack([image for image, _ in drawn]), np.stack([target for _, target in drawn])
-
-    def _draw(
-        self, rng: np.random.Generator, patch: Triple, margin: Triple
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        k = self._present[rng.integers(len(self._present))]
-        holders = [i for i, row in enumerate(self._places) if len(row[k])]
-        i = holders[rng.integers(len(holders))]
-        region, places = self.train[i], self._places[i][k]
-        voxel = np.unravel_index(places[rng.integers(len(places))], region.target.shape)
-        start = [_start(rng, int(v), p, n) for v, p, n in zip(voxel, patch, region.target.shape, strict=True)]
-        return read_patch(region, start, patch, margin)
-
-
-def read_patch(
-    region: Region, start: Sequence[int], patch: Triple, margin: Triple
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Read one normalised patch with its target; outside the region the image is mirrored and the target IGNORE.
-
-    Parameters
-    ----------
-    region : Region
-    start : 3 int
-        First voxel of the target patch; may be negative.
-    patch, margin : tuple of 3 int
-
-    Returns
-    -------
-    image : array of float32, shape (C, Z + 2 mz, Y + 2 my, X + 2 mx)
-    target : array of uint8, shape (Z, Y, X)
-    """
-    stop = [s + p for s, p in zip(start, patch, strict=True)]
-    raw = read_box(
-        region.image.data,
-        [s - m for s, m in zip(start, margin, strict=True)],
-        [s + m for s, m in zip(stop, margin, strict=True)],
-        ("edge" if patch[0] == 1 else "reflect", "reflect", "reflect"),
-    )
-    target = np.full(patch, IGNORE, np.uint8)
-    inside = [slice(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, region.target.shape, strict=True)]
-    place = tuple(slice(i.start - a, i.stop - a) for i, a in zip(inside, start, strict=True))
-    target[place] = region.target[tuple(inside)]
-    return region.scale.apply(raw), target
-
-
-def _start(rng: np.random.Generator, voxel: int, patch: int, length: int) -> int:
-    """Place a patch at random so that it holds a voxel and stays in the region, or centre it if it is too long."""
-    if patch >= length:
-        return -((patch - length) // 2)
-    return int(np.clip(voxel - rng.integers(patch), 0, length - patch))
-
-
-def _places(target: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
-    """Give flat indices of a class's voxels, evenly thinned to a number that is cheap to keep."""
-    found = np.flatnonzero(target == k)
-    if len(found) > VOXELS_REMEMBERED:
-        found = found[np.linspace(0, len(found) - 1, VOXELS_REMEMBERED).astype(np.int64)]
-    return found
+    mask: Volume | None = None
 
 
 def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> TrainingData:
@@ -209,7 +69,7 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
         If a pair cannot be trained on, the images have different channels, or every pair is for validation.
     """
     for pair in pairs:
-        check_pair(pair.image, pair.labels)
+        check_pair(pair.image, pair.labels, pair.mask, overlapping=settings.label_values == "overlapping")
     _check_painted(pairs, settings)
     if len({pair.image.channels for pair in pairs}) > 1:
         counts = ", ".join(f"{pair.image.name}: {pair.image.channels}" for pair in pairs)
@@ -217,22 +77,35 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
     learnt = [pair.labels for pair in pairs if pair.split != "val"]
     if not learnt:
         raise DataProblem("All pairs are marked val; mark at least one as train.")
-    values = find_values(learnt, settings)
-    regions = [_region(pair, values, settings) for pair in pairs]
-    written = written_values(values, settings)
+    classes = find_classes(learnt, settings)
+    regions = [_region(pair, classes, settings) for pair in pairs]
+    parts = _divided(pairs, regions, settings, patch)
+    return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
+
+
+class _Parts(NamedTuple):
+    """What is trained on and what is held out."""
+
+    train: list[Region]
+    hold_out: list[Region]
+    notices: list[str]
+    boxes: list[Boxes | None] = []  # noqa: RUF012 (never changed)
+
+
+def _divided(pairs: Sequence[Pair], regions: list[Region], settings: TrainSettings, patch: Triple) -> _Parts:
+    """Hold out what the user marked, else whole volumes, else blocks."""
     if any(pair.split for pair in pairs):
-        return TrainingData(*_marked(pairs, regions), values, written, _nobody_marked(pairs))
+        return _Parts(*_marked(pairs, regions), _nobody_marked(pairs))
     if settings.hold_out == 0:
-        return TrainingData(regions, [], values, written, ["Nothing is held out: the score of the model is not known."])
-    if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings, len(values))):
+        return _Parts(regions, [], ["Nothing is held out: the score of the model is not known."])
+    if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings)):
         names = ", ".join(regions[i].image.name for i in chosen)
         rest = [region for i, region in enumerate(regions) if i not in chosen]
-        held = [regions[i] for i in chosen]
-        return TrainingData(rest, held, values, written, [f"Held out to score the model: {names}."])
+        return _Parts(rest, [regions[i] for i in chosen], [f"Held out to score the model: {names}."])
     boxes = _kept_boxes(regions, settings) or [
-        choose_block(region.target, settings.hold_out, len(values), patch) for region in regions
+        choose_block(region.target, settings.hold_out, patch) for region in regions
     ]
-    return _blocks(regions, boxes, values, written)
+    return _blocks(regions, boxes)
 
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
@@ -242,10 +115,12 @@ def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
         raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
 
 
-def _region(pair: Pair, values: tuple[int, ...], settings: TrainSettings) -> Region:
-    labels: NDArray[Any] = np.asarray(pair.labels.data)[0]
-    target = encode(labels, values, settings, pair.labels.name)
-    return Region(pair.image, target, intensity(pair.image, settings.normalise))
+def _region(pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
+    labels: NDArray[Any] = np.asarray(pair.labels.data)
+    mask = None if pair.mask is None else np.asarray(pair.mask.data)[0]
+    target = make_target(labels, classes, settings, pair.labels.name, mask)
+    weight = separation(labels, target, settings) if "separation" in loss_needs(settings.loss) else None
+    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight)
 
 
 def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:
@@ -265,10 +140,11 @@ def _nobody_marked(pairs: Sequence[Pair]) -> list[str]:
 NO_HOLD_OUT = "There are too few labels to hold a part out: the score of the model is not known. Paint more."
 
 
-def _whole_volumes(regions: list[Region], settings: TrainSettings, classes: int) -> list[int]:
+def _whole_volumes(regions: list[Region], settings: TrainSettings) -> list[int]:
     """Choose volumes to hold out such that every class is left in the others; none if that cannot be."""
     count = max(1, round(settings.hold_out * len(regions)))
-    counts = np.stack([class_counts(region.target, classes) for region in regions])
+    counts = np.stack([class_counts(region.target) for region in regions])
+    counts = counts[:, counts.any(axis=0)]
     rng = np.random.default_rng([settings.seed, 0x5B117])
     for _ in range(50):
         chosen = rng.permutation(len(regions))[:count]
@@ -287,19 +163,17 @@ def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | 
     for region, pair in zip(regions, boxes, strict=True):
         if pair is None or not _inside(pair, region):
             return []
-        if (region.target[pair[0].slices] == IGNORE).all():
+        if (region.target[(..., *pair[0].slices)] == IGNORE).all():
             return []  # nothing is painted in the part to learn from
     return boxes
 
 
 def _inside(boxes: Boxes, region: Region) -> bool:
     """Whether both boxes lie in a region."""
-    return all(b <= n for box in boxes for b, n in zip(box.stop, region.target.shape, strict=True))
+    return all(b <= n for box in boxes for b, n in zip(box.stop, region.image.shape, strict=True))
 
 
-def _blocks(
-    regions: list[Region], boxes: list[Boxes | None], values: tuple[int, ...], written: tuple[int, ...]
-) -> TrainingData:
+def _blocks(regions: list[Region], boxes: list[Boxes | None]) -> _Parts:
     """Hold a block of each volume out."""
     train, hold_out, notices = [], [], []
     for region, pair in zip(regions, boxes, strict=True):
@@ -309,4 +183,4 @@ def _blocks(
             edges = zip("zyx", pair[1].start, pair[1].stop, strict=True)
             where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
             notices.append(f"Held out of {region.image.name} to score the model: voxels {where}.")
-    return TrainingData(train, hold_out, values, written, notices or [NO_HOLD_OUT], boxes)
+    return _Parts(train, hold_out, notices or [NO_HOLD_OUT], boxes)

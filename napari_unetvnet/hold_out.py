@@ -56,16 +56,15 @@ def unpacked(row: tuple[int, ...]) -> Boxes | None:
     return Box(a, b), Box(c, d)
 
 
-def choose_block(target: NDArray[np.uint8], share: float, classes: int, patch: Triple) -> Boxes | None:
+def choose_block(target: NDArray[np.uint8], share: float, patch: Triple) -> Boxes | None:
     """Choose a block at one end of an axis that holds about a share of the labels of every class.
 
     Parameters
     ----------
-    target : array of uint8, shape (Z, Y, X)
-        Class indices and IGNORE.
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
     share : float
         Of the labelled voxels.
-    classes : int
     patch : tuple of 3 int
         Bounds the length of the block: validating more takes longer and tells little more.
 
@@ -75,20 +74,22 @@ def choose_block(target: NDArray[np.uint8], share: float, classes: int, patch: T
         None if no block leaves enough of every class on both sides.
     """
     best, best_score = None, 0.0
-    total = class_counts(target, classes)
+    shape = target.shape[-3:]
+    total = class_counts(target)
     present = total > 0
+    labelled = _known(target)
     for axis in range(3):
-        along = _counts_along(target, classes, axis)
-        cumulative = along.sum(axis=0).cumsum()
+        others = tuple(i for i in range(3) if i != axis)
+        cumulative = labelled.sum(axis=others).cumsum()
         low = int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
         high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1]))
         for split, at_end in ((low, False), (high, True)):
-            if not 0 < split < target.shape[axis]:
+            if not 0 < split < shape[axis]:
                 continue
-            train, held = _boxes(target.shape, axis, split, at_end=at_end)
-            held = _shorten(target, held, patch)
-            inside = class_counts(target[held.slices], classes)[present]
-            outside = class_counts(target[train.slices], classes)[present]
+            train, held = _boxes(shape, axis, split, at_end=at_end)
+            held = _shorten(labelled, held, patch)
+            inside = class_counts(target[(..., *held.slices)])[present]
+            outside = class_counts(target[(..., *train.slices)])[present]
             if min(inside.min(), outside.min()) < LEAST_VOXELS:
                 continue
             score = float(min((inside / total[present] / share).min(), (outside / total[present]).min()))
@@ -110,36 +111,40 @@ def _replaced(triple: Triple, axis: int, value: int) -> Triple:
     return z, y, x
 
 
-def _shorten(target: NDArray[np.uint8], box: Box, patch: Triple) -> Box:
+def _shorten(labelled: NDArray[np.bool_], box: Box, patch: Triple) -> Box:
     """Cut a box to a few patches on each axis, where most labels are."""
     for axis in range(3):
         length = max(HOLD_OUT_PATCHES * patch[axis], 16)
         if box.shape[axis] <= length:
             continue
         others = tuple(i for i in range(3) if i != axis)
-        labelled = (target[box.slices] != IGNORE).sum(axis=others)
-        sums = np.convolve(labelled, np.ones(length, np.int64), mode="valid")
+        along = labelled[box.slices].sum(axis=others)
+        sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
         first = box.start[axis] + int(sums.argmax())
         box = Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
     return box
 
 
-def class_counts(target: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def class_counts(target: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Count the voxels of each class.
 
     Parameters
     ----------
-    target : array of uint8, shape (Z, Y, X)
-    classes : int
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
 
     Returns
     -------
-    array of int, shape (classes,)
+    array of int
+        For class indices one number for each that may be, for channels K numbers and that of the voxels without any.
     """
-    return np.bincount(target.ravel(), minlength=IGNORE + 1)[:classes]
+    if target.ndim == 3:
+        return np.bincount(target.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    each = (target == 1).sum(axis=(1, 2, 3))
+    return np.append(each, (target == 0).all(axis=0).sum())
 
 
-def _counts_along(target: NDArray[np.uint8], classes: int, axis: int) -> NDArray[np.int64]:
-    """Count each class in each plane across an axis, shape (classes, length)."""
-    planes = np.moveaxis(target, axis, 0)
-    return np.stack([class_counts(plane, classes) for plane in planes], axis=1)
+def _known(target: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where anything is known, (Z, Y, X)."""
+    known: NDArray[np.bool_] = (target != IGNORE).reshape(-1, *target.shape[-3:]).any(axis=0)
+    return known

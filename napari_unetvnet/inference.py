@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unetvnet.card import ModelCard
     from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.volume import Edge, Intensity, Volume
 
-__all__ = ["Slab", "Tiles", "decide", "plan_tiles", "scores", "steps"]
+__all__ = ["Slab", "Tiles", "decide", "plan_tiles", "scores", "steps", "written"]
 
 WHOLE_PLANE = 768
 """In 2D, planes up to this edge length (voxels) are one tile."""
@@ -42,7 +43,7 @@ class Slab:
     ----------
     start : int
         First plane.
-    labels : array of shape (dz, Y, X)
+    labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
         Label values.
     probabilities : array of shape (K, dz, Y, X), float16, or None
     """
@@ -93,7 +94,7 @@ def steps(
     Yields
     ------
     Slab
-        Labels of shape (dz, Y, X) that will not change any more.
+        Labels of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap, that will not change any more.
 
     Raises
     ------
@@ -119,11 +120,10 @@ def steps(
     check_channels(card, volume)
     check_size(volume, model.smallest, card.network)
     model.network.eval()
-    values = torch.tensor(card.values, device=model.device)
     dtype = np.min_scalar_type(max(card.values))
     for start, logits in scores(model, volume, settings, intensity(volume, card.normalise), first_plane):
-        labels = values[decide(logits, card.head).long()].cpu().numpy().astype(dtype)
-        yield Slab(start, labels, _probabilities(logits, card.head) if probabilities else None)
+        labels = written(logits, card).cpu().numpy().astype(dtype)
+        yield Slab(start, labels, _probabilities(logits, card) if probabilities else None)
 
 
 def scores(
@@ -265,23 +265,56 @@ def decide(logits: Tensor, head: str) -> Tensor:
     Parameters
     ----------
     logits : Tensor of shape (K, Z, Y, X)
-    head : {"binary", "multiclass"}
+    head : {"binary", "multiclass", "multilabel"}
 
     Returns
     -------
-    Tensor of uint8, shape (Z, Y, X)
-        Class indices; sigmoid at least one half is class 1 of a binary head.
+    Tensor of uint8, shape (Z, Y, X), or (K, Z, Y, X) of a multilabel head
+        Class indices; sigmoid at least one half is class 1 of a binary head. Of a multilabel head 1 where a class is.
     """
+    if head == "multilabel":
+        return (logits >= 0).to(torch.uint8)
     if head == "binary":
         return (logits[0] >= 0).to(torch.uint8)
     return logits.max(dim=0).indices.to(torch.uint8)
 
 
-def _probabilities(logits: Tensor, head: str) -> NDArray[np.float16]:
+def written(logits: Tensor, card: ModelCard) -> Tensor:
+    """Turn logits into label values.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (K, Z, Y, X)
+    card : ModelCard
+
+    Returns
+    -------
+    Tensor of int64, shape (Z, Y, X), or (K, Z, Y, X) if the classes overlap
+        In one label image of a multilabel head, classes that lie in each other are written inner over outer; of others
+        the likeliest one is, and 0 where none reaches one half.
+    """
+    values = torch.tensor(card.values, device=logits.device)
+    if card.head != "multilabel":
+        return values[decide(logits, card.head).long()]
+    logits = logits[list(card.class_outputs)]
+    there = decide(logits, card.head).bool()
+    if card.overlapping:
+        return there * values[:, None, None, None]
+    if not card.paint_order:
+        return values[logits.max(dim=0).indices] * there.any(dim=0)
+    labels = torch.zeros_like(logits[0], dtype=torch.int64)
+    for k in card.paint_order:
+        labels[there[k]] = values[k]
+    return labels
+
+
+def _probabilities(logits: Tensor, card: ModelCard) -> NDArray[np.float16]:
     """Give (K, Z, Y, X) probabilities; two classes for a binary head."""
-    if head == "binary":
+    if card.head == "binary":
         one = logits.sigmoid()
         both = torch.cat([1 - one, one])
+    elif card.head == "multilabel":
+        both = logits[list(card.class_outputs)].sigmoid()
     else:
         both = logits.softmax(0)
     array: NDArray[np.float16] = both.half().cpu().numpy()

@@ -73,7 +73,7 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
     return _load(source, spacing, palette=False)
 
 
-def read_labels(source: str | Path, spacing: Spacing | None = None) -> Volume:
+def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlapping: bool = False) -> Volume:
     """Read labels: one whole number of 0 or more for each voxel.
 
     Parameters
@@ -83,10 +83,12 @@ def read_labels(source: str | Path, spacing: Spacing | None = None) -> Volume:
         channels are equal, the numbers behind the colours of a palette.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for a file that carries none.
+    overlapping : bool
+        Whether each channel, or each of several files separated by ``|``, is a mask of its own.
 
     Returns
     -------
-    Volume, data of integers of shape (1, Z, Y, X)
+    Volume, data of integers of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
 
     Raises
     ------
@@ -99,10 +101,13 @@ def read_labels(source: str | Path, spacing: Spacing | None = None) -> Volume:
         raise DataProblem(f"{source}: JPEG changes values, so labels cannot be read from it; save them as PNG or TIFF.")
     volume = _load(source, spacing, palette=True)
     data = volume.data
+    if overlapping:
+        return replace(volume, data=_whole_numbers(data, volume.name))
     if volume.channels > 1 and not all(np.array_equal(data[0], other) for other in data[1:]):
         raise DataProblem(
             f"{volume.name}: labels have {volume.channels} channels that differ, such as colours; "
-            "save one channel with a whole number for each class or object."
+            "save one channel with a whole number for each class or object, or say that they are masks of classes that "
+            "overlap (--label-values overlapping)."
         )
     return replace(volume, data=_whole_numbers(data[:1], volume.name))
 
@@ -115,7 +120,7 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: Volume) -> None:
     path : str or Path
         The ending decides the format: .nii.gz, .nii, .tif, .tiff, .npy, .png. NIfTI keeps affine, spacing and unit,
         TIFF spacing and unit. npy and TIFF are (Y, X) where Z is 1.
-    labels : integer array of shape (Z, Y, X)
+    labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
     like : Volume
         The image that the labels belong to.
 
@@ -127,7 +132,7 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: Volume) -> None:
         If the labels are not on the grid of ``like``, not integers of 0 or more, or do not fit the format.
     """
     check_writable(path, "labels")
-    _check_grid(labels, 3, like)
+    _check_grid(labels, 4 if labels.ndim == 4 else 3, like)
     if labels.dtype.kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give whole numbers.")
     values = _whole_numbers(labels, like.name)

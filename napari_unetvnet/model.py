@@ -19,6 +19,7 @@ from torch import Tensor
 from napari_unetvnet.card import ModelCard, read_card
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, SettingsProblem
 from napari_unetvnet.networks import NETWORKS, build_network
+from napari_unetvnet.networks.base import TrainingOutputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,8 +116,8 @@ class Model:
         """
         return self._run(blocks, lambda x: (self.network(x),))[0]
 
-    def supervised(self, blocks: Tensor) -> tuple[Tensor, ...]:
-        """Run the network as training sees it: the logits, then those of auxiliary heads if it has any.
+    def supervised(self, blocks: Tensor) -> tuple[TrainingOutputs, Tensor]:
+        """Run the network as training sees it.
 
         Parameters
         ----------
@@ -124,7 +125,10 @@ class Model:
 
         Returns
         -------
-        tuple of Tensor of shape (B, K, Z, Y, X), float32
+        outputs : TrainingOutputs
+            Everything in float32 and with axes (B, ..., Z, Y, X); logits of shape (B, K, Z, Y, X).
+        image : Tensor of shape (B, C, Z, Y, X)
+            What the network saw: neighbour planes are channels.
 
         Raises
         ------
@@ -133,12 +137,29 @@ class Model:
         RuntimeError
             If anything else goes wrong in the network.
         """
+        kept: list[tuple[TrainingOutputs, Tensor]] = []
 
         def everything(x: Tensor) -> tuple[Tensor, ...]:
             seen = self.network.training_outputs(x)
-            return seen.logits, *seen.auxiliary
+            kept.append((seen, x))
+            return seen.logits, *seen.auxiliary, *(() if seen.roi is None else (seen.roi,))
 
-        return self._run(blocks, everything)
+        logits, *coarser = self._run(blocks, everything)
+        (seen, x), batch = kept[-1], len(blocks)
+        outputs = TrainingOutputs(
+            logits,
+            auxiliary=tuple(coarser[: len(seen.auxiliary)]),
+            attention=tuple(self._with_planes(part, batch) for part in seen.attention),
+            reconstruction=None if seen.reconstruction is None else self._with_planes(seen.reconstruction, batch),
+            latent=None if seen.latent is None else (seen.latent[0].float(), seen.latent[1].float()),
+            roi=None if seen.roi is None else coarser[-1],
+        )
+        return outputs, self._with_planes(x, batch)
+
+    def _with_planes(self, part: Tensor, batch: int) -> Tensor:
+        """Give planes that were a batch their place on z again."""
+        part = part.float()
+        return part if self.card.dims == 3 else part.reshape(batch, -1, *part.shape[1:]).transpose(1, 2)
 
     def _run(self, blocks: Tensor, outputs: Outputs) -> tuple[Tensor, ...]:
         try:

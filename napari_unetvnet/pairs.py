@@ -33,11 +33,14 @@ class PairFiles:
         Absolute paths; the channel files of one image are separated by ``|``.
     split : {"train", "val", ""}
         Empty where training decides.
+    mask : str
+        Absolute path of a mask; empty if there is none.
     """
 
     image: str
     label: str
     split: Literal["train", "val", ""] = ""
+    mask: str = ""
 
 
 def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -86,7 +89,7 @@ def read_pairs_csv(path: str | Path) -> list[PairFiles]:
     Parameters
     ----------
     path : str or Path
-        CSV file with the columns image, label and, if wanted, split. Paths are relative to its folder.
+        CSV file with the columns image, label and, if wanted, split and mask. Paths are relative to its folder.
 
     Returns
     -------
@@ -139,8 +142,9 @@ def _pair(row: dict[str, str], place: str, folder: Path) -> PairFiles:
         raise DataProblem(f"{place}: image or label is empty; give both files.")
     if split not in {"train", "val", ""}:
         raise DataProblem(f"{place}: split is {split!r}; write train or val, or leave it empty.")
+    mask = resolve(row["mask"], folder) if row.get("mask") else ""
     files = resolve(row["image"], folder), resolve(row["label"], folder)
-    return PairFiles(*files, split=cast("Literal['train', 'val', '']", split))
+    return PairFiles(*files, split=cast("Literal['train', 'val', '']", split), mask=mask)
 
 
 def _expand(entry: str) -> list[str]:

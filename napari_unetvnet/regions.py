@@ -16,7 +16,7 @@ from napari_unetvnet.errors import SettingsProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PRESETS", "Region", "parse_regions", "written_values"]
+__all__ = ["PRESETS", "Region", "paint_order", "parse_regions", "written_values"]
 
 
 class Region(BaseModel):
@@ -97,3 +97,19 @@ def written_values(regions: Iterable[Region]) -> tuple[int, ...]:
         inside = frozenset[int]().union(*(other for other in sets if other < values))
         written.append(min(values - inside or values))
     return tuple(written)
+
+
+def paint_order(regions: Iterable[Region]) -> tuple[int, ...]:
+    """Say in which order regions are written into one label image, so that inner ones are not covered.
+
+    Parameters
+    ----------
+    regions : iterable of Region
+
+    Returns
+    -------
+    tuple of int
+        Indices of the regions, those of the most values first.
+    """
+    listed = list(regions)
+    return tuple(sorted(range(len(listed)), key=lambda i: -len(listed[i].values)))

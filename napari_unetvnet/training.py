@@ -1,9 +1,7 @@
 """The training loop as a generator: whoever runs it asks for one step after the other, and stops by asking no more.
 
 Everything that a step depends on is a pure function of the seed and its number (`Schedule.rate`, the patches, their
-augmentation, dropout), so a run can be repeated and resumed. The learning rate warms up, stays, and falls to 0 over
-the last 30 % of the steps. A time budget fixes the number of steps when 70 % of the time is over, at which point the
-same rule gives the same rates as if that number had been asked for from the start.
+augmentation, dropout), so a run can be repeated and resumed.
 """
 
 from __future__ import annotations
@@ -19,86 +17,40 @@ import torch
 from napari_unetvnet.augment import augment
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.checks import check_size
-from napari_unetvnet.data import TrainingData, prepare
+from napari_unetvnet.data import prepare
 from napari_unetvnet.errors import ModelProblem, RunProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
-from napari_unetvnet.hold_out import packed
+from napari_unetvnet.hold_out import class_counts, packed
 from napari_unetvnet.inference import decide, scores
 from napari_unetvnet.losses import build_loss, write_loss
+from napari_unetvnet.losses.adapters import DeepSupervision
 from napari_unetvnet.model import Model, build_model, load_model, read_state, save_model, save_tensors
 from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.patches import Batch
+from napari_unetvnet.regions import paint_order
+from napari_unetvnet.schedule import Schedule
 from napari_unetvnet.settings import IGNORE, SegmentSettings, TrainSettings, Triple
-from napari_unetvnet.targets import foreground
+from napari_unetvnet.targets import loss_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_unetvnet.data import Pair
     from napari_unetvnet.losses.adapters import Loss
+    from napari_unetvnet.patches import TrainingData
+    from napari_unetvnet.targets import Classes
 
-__all__ = ["BEST", "LAST", "Schedule", "steps"]
+__all__ = ["BEST", "LAST", "steps"]
 
 BEST = "model.safetensors"
 LAST = "last.safetensors"
-WARM_UP_STEPS = 10
 GRADIENT_NORM = 5.0
 WEIGHT_DECAY = 1e-2
 DEFAULT_PATCH: dict[str, Triple] = {"2d": (1, 128, 128), "2.5d": (1, 128, 128), "3d": (32, 64, 64)}
-
-
-@dataclass
-class Schedule:
-    """How far a training is and how far it goes.
-
-    Parameters
-    ----------
-    peak : float
-        Highest learning rate.
-    minutes : float or None
-        Time budget; ``steps`` is None until 70 % of it is over.
-    steps : int or None
-        Number of steps in all.
-    step : int
-        Steps taken.
-    seconds : float
-        Time spent.
-    """
-
-    peak: float
-    minutes: float | None
-    steps: int | None
-    step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def over(self) -> bool:
-        """Whether all steps are taken."""
-        return self.steps is not None and self.step >= self.steps
-
-    @property
-    def seconds_left(self) -> float:
-        """Estimate of the time left."""
-        if self.steps is None:
-            return max(0.0, (self.minutes or 0) * 60 - self.seconds)
-        return (self.steps - self.step) * self.seconds / max(1, self.step)
-
-    def rate(self) -> float:
-        """Learning rate of the next step; fixes the number of steps when 70 % of a time budget is over.
-
-        Returns
-        -------
-        float
-        """
-        if self.steps is None and self.step and self.seconds >= 0.7 * 60 * (self.minutes or 0):
-            # The least number whose first 70 %, rounded down, are the steps taken so far.
-            self.steps = -(-self.step * 10 // 7)
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        if self.steps is None or self.step < (stay := self.steps * 7 // 10):
-            return self.peak * warm
-        return self.peak * warm * (self.steps - self.step) / (self.steps - stay)
 
 
 @dataclass
@@ -119,7 +71,7 @@ class _Run:
     settings: TrainSettings
     data: TrainingData
     model: Model
-    criterion: Loss
+    criterion: DeepSupervision
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     best: _Best = field(default_factory=_Best)
@@ -201,8 +153,18 @@ def _start(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, f
         _take_weights(model, settings)
     optimizer = torch.optim.AdamW(model.network.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     schedule = Schedule(settings.learning_rate, settings.planned_minutes, settings.planned_steps)
-    criterion = build_loss(settings.loss, head=model.card.head)
+    criterion = DeepSupervision(_loss(data, model.card, settings), settings.level_weights, settings.roi_weight)
     return _Run(folder, settings, data, model, criterion, optimizer, schedule)
+
+
+def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
+    """Build the loss, with the weights of the classes in the part that is trained on."""
+    classes = data.classes
+    counts = np.sum([class_counts(region.target)[: len(classes)] for region in data.train], axis=0)
+    axes = (-3, -2, -1)
+    known = np.sum([(region.target != IGNORE).sum(axis=axes) for region in data.train], axis=0)
+    weights = loss_weights(counts, known, classes, settings)
+    return build_loss(settings.loss, head=card.head, class_weights=weights)
 
 
 def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:
@@ -213,11 +175,15 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
     return ModelCard(
         network=settings.network,
         option=settings.option,
-        head=settings.head_for(len(data.values)),
+        head=settings.head_for(len(data.classes)),
         view=settings.view,
         context=settings.context if settings.view == "2.5d" else 0,
         channels=data.channels,
-        values=data.written,
+        values=data.classes.written,
+        class_names=data.classes.names,
+        overlapping=settings.label_values == "overlapping",
+        paint_order=paint_order(settings.regions),
+        lines=data.classes.lines,
         patch=patch,
         spacing=image.spacing,
         unit=image.unit,
@@ -263,13 +229,12 @@ def _step(run: _Run) -> float:
     run.within_step = True
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule.rate()
-    images, target = _batch(run)
+    images, target, weight = _batch(run)
     run.model.network.train()
     torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step)  # dropout, a function of the step
     run.model.network.freeze_for(run.schedule.step // run.settings.epoch_steps)
-    # Deep supervision: each coarser level counts half of the one before.
-    terms = [run.criterion(logits, target) / 2**i for i, logits in enumerate(run.model.supervised(images))]
-    loss = torch.stack(terms).sum()
+    outputs, seen = run.model.supervised(images)
+    loss = run.criterion(outputs, target, weight, seen)
     if not torch.isfinite(loss):
         kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
         raise RunProblem(
@@ -285,19 +250,20 @@ def _step(run: _Run) -> float:
     return loss.item()
 
 
-def _batch(run: _Run) -> tuple[Tensor, Tensor]:
+def _batch(run: _Run) -> Batch:
     """Draw the next patches, with the margin that the network wants around them."""
     settings, margin = run.settings, run.model.margin
     rng = np.random.default_rng([settings.seed, run.schedule.step])
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in margin)
     drawn = run.data.batch(rng, settings.batch, run.model.card.patch, (z, y, x))
-    images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn)
+    images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn[:2])
+    weight = None if drawn.weight is None else torch.from_numpy(drawn.weight).to(run.model.device)
     if settings.augment == "light":
-        images, target = augment(images, target, rng)
+        images, target, weight = augment(images, target, weight, rng)
     for axis, (widest, (before, after)) in enumerate(zip((z, y, x), margin, strict=True), start=2):
         images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)
-    return images, target
+    return Batch(images, target, weight)
 
 
 def _validate(run: _Run) -> tuple[float | None, bool]:
@@ -319,20 +285,34 @@ def _snapshot(run: _Run) -> _Best:
 
 def _hold_out_dice(run: _Run) -> tuple[float | None, dict[str, float]]:
     """Give the mean Dice of the foreground classes over the whole hold-out, and that of each class."""
-    classes = len(run.data.values)
-    overlap, total = np.zeros(classes), np.zeros(classes)
+    card, classes = run.model.card, run.data.classes
+    overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
     run.model.network.eval()
     for region in run.data.hold_out:
         for start, logits in scores(run.model, region.image, SegmentSettings(), region.scale):
-            predicted = decide(logits, run.model.card.head).cpu().numpy()
-            target = region.target[start : start + len(predicted)]
-            predicted = np.where(target == IGNORE, IGNORE, predicted)
-            overlap += np.bincount(predicted[predicted == target], minlength=IGNORE + 1)[:classes]
-            for labels in (predicted, target):
-                total += np.bincount(labels.ravel(), minlength=IGNORE + 1)[:classes]
-    dice = {k: float(2 * overlap[k] / total[k]) for k in foreground(run.data.written) if total[k]}
+            shown = logits[list(card.class_outputs)] if classes.several else logits
+            predicted = decide(shown, card.head).cpu().numpy()
+            common, both = _overlaps(predicted, region.target[..., start : start + predicted.shape[-3], :, :], classes)
+            overlap += common
+            total += both
+    dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
-    return mean, {str(run.data.written[k]): value for k, value in dice.items()}
+    names = classes.names if classes.several and classes.names else tuple(map(str, classes.written))
+    return mean, {names[k]: value for k, value in dice.items()}
+
+
+def _overlaps(
+    predicted: NDArray[np.uint8], target: NDArray[np.uint8], classes: Classes
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count for each class the known voxels where both have it, and those of the one plus those of the other."""
+    predicted = np.where(target == IGNORE, IGNORE, predicted)
+    if classes.several:
+        there, true = predicted == 1, target == 1
+        sums = tuple(mask.sum(axis=(1, 2, 3)) for mask in (there & true, there, true))
+    else:
+        parts = (predicted[predicted == target], predicted.ravel(), target.ravel())
+        sums = tuple(np.bincount(part, minlength=IGNORE + 1)[: len(classes)] for part in parts)
+    return sums[0], sums[1] + sums[2]
 
 
 def _save_best(run: _Run, best: _Best) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.card import find_model, read_card
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 
 if TYPE_CHECKING:
@@ -55,8 +55,21 @@ def _read_pairs(job: TrainJob) -> list[Pair]:
     if job.pairs is not None:
         files = read_pairs_csv(job.pairs)
     else:
-        files = [PairFiles(image, label, "") for image, label in find_pairs(job.image, job.label)]
-    return [Pair(_read_image(f.image, job), read_labels(f.label, job.spacing), f.split) for f in files]
+        found = find_pairs(job.image, job.label)
+        masks = list(job.mask) or [""] * len(found)
+        if len(masks) != len(found):
+            raise DataProblem(f"There are {len(found)} images but {len(masks)} masks; give one mask for each image.")
+        files = [PairFiles(image, label, "", mask) for (image, label), mask in zip(found, masks, strict=True)]
+    several = job.label_values == "overlapping"
+    return [
+        Pair(
+            _read_image(f.image, job),
+            read_labels(f.label, job.spacing, overlapping=several),
+            f.split,
+            read_labels(f.mask, job.spacing) if f.mask else None,
+        )
+        for f in files
+    ]
 
 
 def _read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
@@ -92,8 +105,8 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     if first:
         yield Notice(f"Going on from plane {first}.")
     for slab in inference.steps(model, volume, job, first_plane=first, probabilities=PROBABILITIES in arrays):
-        stop = slab.start + len(slab.labels)
-        arrays[LABELS][slab.start : stop] = slab.labels
+        stop = slab.start + slab.labels.shape[-3]
+        arrays[LABELS][..., slab.start : stop, :, :] = slab.labels
         if slab.probabilities is not None:
             arrays[PROBABILITIES][:, slab.start : stop] = slab.probabilities
         for array in arrays.values():
@@ -124,7 +137,8 @@ def _wanted(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, Any]:
     """Give type and shape of each result file."""
     import numpy as np
 
-    wanted: dict[str, Any] = {LABELS: (np.min_scalar_type(max(card.values)), volume.shape)}
+    shape = (len(card.values), *volume.shape) if card.overlapping else volume.shape
+    wanted: dict[str, Any] = {LABELS: (np.min_scalar_type(max(card.values)), shape)}
     if job.probabilities is not None:
         wanted[PROBABILITIES] = (np.dtype(np.float16), (len(card.values), *volume.shape))
     return wanted

@@ -42,7 +42,7 @@ def test_no_voxel_of_the_hold_out_is_ever_in_a_training_patch(shape, patch, marg
     assert data.hold_out
     held = np.unique(np.asarray(data.hold_out[0].image.data))
     for _ in range(5):
-        images, _ = data.batch(rng, 2, patch, margin)
+        images, _, _ = data.batch(rng, 2, patch, margin)
         assert not np.isin(images, held.astype(np.float32)).any()
 
 
@@ -53,7 +53,7 @@ def test_patches_bring_the_image_and_the_labels_of_one_place():
     data = prepare(
         [Pair(Volume(numbered(shape)), Volume(labels))], TrainSettings(normalise="none", hold_out=0), (2, 8, 8)
     )
-    images, target = data.batch(rng, 16, (2, 8, 8), (1, 4, 4))
+    images, target, _ = data.batch(rng, 16, (2, 8, 8), (1, 4, 4))
     inner = images[:, 0, 1:-1, 4:-4, 4:-4].astype(np.int64)
     np.testing.assert_array_equal(labels.ravel()[inner], target)
 
@@ -72,7 +72,7 @@ def test_a_rare_class_is_drawn_as_often_as_the_others():
     labels[0, 0, 40:44, 20:24] = 2  # 16 of 10000 pixels
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "hold_out": 0, "normalise": "none"})
     data = prepare([Pair(Volume(numbered((1, 100, 100))), Volume(labels))], chosen, (1, 9, 9))
-    _, target = data.batch(np.random.default_rng(0), 400, (1, 9, 9), (0, 0, 0))
+    _, target, _ = data.batch(np.random.default_rng(0), 400, (1, 9, 9), (0, 0, 0))
     share = (target == 1).any(axis=(1, 2, 3)).mean()
     assert 0.4 < share < 0.65
 
@@ -83,7 +83,7 @@ def test_every_patch_around_scribbles_holds_a_painted_voxel():
     labels[0, 0, 150:154, 100:160] = 2
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "normalise": "none"})
     data = prepare([Pair(Volume(numbered((1, 200, 200))), Volume(labels))], chosen, (1, 32, 32))
-    _, target = data.batch(np.random.default_rng(0), 100, (1, 32, 32), (0, 0, 0))
+    _, target, _ = data.batch(np.random.default_rng(0), 100, (1, 32, 32), (0, 0, 0))
     assert (target != IGNORE).any(axis=(1, 2, 3)).all()
 
 
@@ -92,7 +92,7 @@ def test_a_volume_smaller_than_the_patch_is_mirrored_and_its_outside_ignored():
     labels[0, 0, :3] = 2
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "hold_out": 0, "normalise": "none"})
     data = prepare([Pair(Volume(numbered((1, 6, 6))), Volume(labels))], chosen, (1, 10, 10))
-    images, target = data.batch(np.random.default_rng(0), 1, (1, 10, 10), (0, 0, 0))
+    images, target, _ = data.batch(np.random.default_rng(0), 1, (1, 10, 10), (0, 0, 0))
     np.testing.assert_array_equal(images[0, 0, 0], np.pad(numbered((1, 6, 6))[0, 0], 2, mode="reflect"))
     np.testing.assert_array_equal(target[0, 0] == IGNORE, np.pad(np.zeros((6, 6), bool), 2, constant_values=True))
 
@@ -159,7 +159,7 @@ def test_a_block_leaves_every_class_on_both_sides(seed, share, classes):
         for _ in range(rng.integers(1, 4)):
             z, y, x = (rng.integers(n) for n in target.shape)
             target[z, y : y + 8, x : x + 8] = k
-    boxes = choose_block(target, share, classes, (1, 16, 16))
+    boxes = choose_block(target, share, (1, 16, 16))
     if boxes is None:
         return
     train, held = boxes
@@ -183,6 +183,6 @@ def test_labels_without_any_paint_are_refused_unless_other_images_have_some():
     full = Pair(empty.image, Volume(painted((1, 30, 30), rng)))
     with pytest.raises(DataProblem, match=r"^Labels empty hold nothing but 0; paint .*\.$"):
         prepare([empty], DENSE, (1, 16, 16))
-    assert prepare([empty, full], DENSE, (1, 16, 16)).values == (0, 1)
+    assert prepare([empty, full], DENSE, (1, 16, 16)).classes.values == (0, 1)
     with pytest.raises(DataProblem, match="Labels empty"):
         prepare([empty, full], checked(TrainSettings, {"unlabelled": "ignore"}), (1, 16, 16))

@@ -190,7 +190,8 @@ def test_gradients_reach_every_parameter(name, dims):
     for seed in range(3):  # a rectifier may rest for one draw of weights
         network = small(name, dims, 2, 2, seed=seed, width=4, deep_supervision=2)
         out = network.training_outputs(noise(network, 2, seed=seed))
-        sum(logits.square().sum() for logits in (out.logits, *out.auxiliary)).backward()
+        parts = [out.logits, *out.auxiliary, *([] if out.roi is None else [out.roi])]
+        sum(logits.square().sum() for logits in parts).backward()
         gradients = {key: p.grad for key, p in network.named_parameters()}
         assert all(g is not None and g.isfinite().all() for g in gradients.values())
         reached |= {key for key, g in gradients.items() if g.abs().sum() > 0}
@@ -223,7 +224,8 @@ def test_evaluation_gives_the_same_logits_with_and_without_what_training_wants(n
         assert torch.equal(out.logits, network(x))
         assert torch.equal(out.logits, network(x))
     assert [a.shape for a in out.auxiliary] == [out.logits.shape] * len(out.auxiliary)
-    assert len(out.auxiliary) == (5 if name == "fine_grained_unet" else 4)
+    assert len(out.auxiliary) == 4
+    assert (out.roi is not None) == (name == "fine_grained_unet")
 
 
 def test_deep_supervision_gives_its_heads_answers_enlarged():
@@ -611,7 +613,7 @@ def constant_heads(network, image, region):
 def test_no_big_object_means_no_tiny_one():
     network = constant_heads(small("fine_grained_unet"), [-9.0, 9.0], [9.0])
     assert not network.cascade(noise(network, 2)).any()
-    assert network.training_outputs(noise(network, 2)).auxiliary[0].isfinite().all()
+    assert network.training_outputs(noise(network, 2)).roi.isfinite().all()
 
 
 @pytest.mark.parametrize(("classes", "dims"), [(1, 2), (2, 2), (4, 2), (2, 3)])
@@ -640,7 +642,7 @@ def test_regions_come_from_the_big_channel_above_its_threshold():
 def test_region_logits_are_put_back_and_the_big_channel_is_kept():
     network = constant_heads(small("fine_grained_unet"), [9.0, -3.0], [5.0])
     out = network.training_outputs(noise(network, 2, 64))
-    refined = out.auxiliary[0]
+    refined = out.roi
     assert torch.equal(refined[:, 0], out.logits[:, 0])
     assert (refined[:, 1] == 5).all()  # the square of an object that fills the image is the image
 

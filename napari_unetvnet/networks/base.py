@@ -38,6 +38,8 @@ class TrainingOutputs:
         The input as an autoencoder branch gives it back.
     latent : (mean, log_variance) or None
         Of the autoencoder branch, each of shape (B, N).
+    roi : Tensor of shape (B, K, *S) or None
+        Logits of a head that looks at a region of interest, put back in place.
     """
 
     logits: Tensor
@@ -45,6 +47,7 @@ class TrainingOutputs:
     attention: tuple[Tensor, ...] = ()
     reconstruction: Tensor | None = None
     latent: tuple[Tensor, Tensor] | None = None
+    roi: Tensor | None = None
 
 
 class SegmentationNetwork(nn.Module):
@@ -64,6 +67,8 @@ class SegmentationNetwork(nn.Module):
     """
 
     supported_dims: tuple[int, ...] = (2, 3)
+    gives: tuple[tuple[str, str], ...] = ()
+    """What training gets besides logits, "attention" or "reconstruction", and the option that turns it on, if any."""
 
     def __init__(self, dims: int, in_channels: int, classes: int) -> None:
         super().__init__()

@@ -155,7 +155,10 @@ class FineGrainedUNet(BackbonedUNet):
         return [None if square is None else square.within(logits.shape[2:]) for square in squares]
 
     def training_outputs(self, x: Tensor) -> TrainingOutputs:
-        """Give the image head's logits, and as first auxiliary the region head's, put back in place.
+        """Give the image head's logits, those of the region's head put back in place, and those of deeper levels.
+
+        Around the region, and in the channels that it does not have, the region's logits are the image head's, cut off
+        from its gradient: a loss on them teaches the region's head alone.
 
         Parameters
         ----------
@@ -169,10 +172,11 @@ class FineGrainedUNet(BackbonedUNet):
         logits = self.logits(levels)
         places = [whole(x.shape[2:]) if place is None else place for place in self.places(logits)]
         tiny = self.roi_logits(torch.cat([crop(x[i : i + 1], place) for i, place in enumerate(places)]))
-        kept = logits[:, self.classes - self.tiny :]
+        constant = logits.detach()
+        kept = constant[:, self.classes - self.tiny :]
         put = [paste(tiny[i : i + 1], place, kept[i : i + 1]) for i, place in enumerate(places)]
-        refined = torch.cat([logits[:, : self.classes - self.tiny], torch.cat(put)], dim=1)
-        return TrainingOutputs(logits, (refined, *self.auxiliary(levels)))
+        refined = torch.cat([constant[:, : self.classes - self.tiny], torch.cat(put)], dim=1)
+        return TrainingOutputs(logits, self.auxiliary(levels), roi=refined)
 
     def cascade(self, x: Tensor) -> Tensor:
         """Segment the image, then the region of its big object, and put the tiny objects found there back.

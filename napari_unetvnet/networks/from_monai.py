@@ -263,6 +263,7 @@ class AttentionUNet(_Wrapper):
 
     supported_dims = (3, 2)
     requires = ("monai",)
+    gives = (("attention", ""),)
 
     def __init__(
         self,

@@ -172,6 +172,7 @@ class SegResNetVAE(SegmentationNetwork):
     """
 
     supported_dims = (3, 2)
+    gives = (("reconstruction", "vae"),)
 
     def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,

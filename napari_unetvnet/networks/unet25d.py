@@ -208,6 +208,7 @@ class UNet25D(_ThickSliceUNet):
     """
 
     supported_dims = (3,)
+    gives = (("attention", "attention"),)
 
     def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
@@ -306,6 +307,7 @@ class VSSeg(_ThickSliceUNet):
     """
 
     supported_dims = (3,)
+    gives = (("attention", "attention"),)
     skip_first = True
 
     def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)

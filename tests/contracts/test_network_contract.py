@@ -64,7 +64,7 @@ def learnt(network, x):
     """A loss on everything that training sees of a network."""
     seen = network.training_outputs(x)
     parts = [seen.logits, *seen.auxiliary, *(seen.latent or ())]
-    parts += [] if seen.reconstruction is None else [seen.reconstruction]
+    parts += [part for part in (seen.reconstruction, seen.roi) if part is not None]
     return sum(part.square().mean() for part in parts)
 
 

@@ -1,0 +1,87 @@
+"""What all settings share: types, frozen models, and a sentence for each mistake."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.losses import LossTerm
+from napari_unetvnet.registry import near_names
+
+__all__ = ["IGNORE", "ComputeSettings", "Settings", "checked"]
+
+IGNORE = 255
+"""The class index of voxels that no loss, metric or sampler may look at."""
+
+View = Literal["2d", "2.5d", "3d"]
+Head = Literal["binary", "multiclass", "multilabel"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+Scalar = bool | int | float | str | tuple[float, ...]
+Length = Annotated[int, Field(ge=1)]
+Size = Annotated[float, Field(gt=1e-12, lt=1e12)]
+Triple = tuple[Length, Length, Length]
+Spacing = tuple[Size, Size, Size]
+
+
+class Settings(BaseModel):
+    """Frozen choices that refuse unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ComputeSettings(Settings):
+    """Where and how exactly to compute."""
+
+    device: Device = "auto"
+    """Where to compute; auto takes a CUDA GPU if there is one."""
+    precision: Precision = "auto"
+    """Number format of the network; auto is bf16 on GPUs that have it, else fp32."""
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def checked(kind: type[Model], values: dict[str, Any]) -> Model:
+    """Make settings from plain values, with a sentence for each mistake.
+
+    Parameters
+    ----------
+    kind : type of Settings
+    values : dict
+
+    Returns
+    -------
+    Settings
+        Of the given kind.
+
+    Raises
+    ------
+    SettingsProblem
+        One line for each value that is unknown, of the wrong type, out of range, or does not fit another.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        lines = [line for item in error.errors() for line in _sentences(kind, item)]
+        raise SettingsProblem(*dict.fromkeys(lines)) from None
+
+
+def _sentences(kind: type[Settings], item: Any) -> list[str]:
+    """Turn one pydantic error into sentences that say what was given, what was expected, what to do."""
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"]).split("\n")
+    place = [str(part) for part in item["loc"]]
+    name = ".".join(place)
+    if place[0] == "option":
+        return [f"Setting {'.'.join(place[:2])}={item['input']}: an option is a number, a text, or true or false."]
+    if item["type"] == "extra_forbidden":
+        known = LossTerm.model_fields if place[0] == "loss" else kind.model_fields
+        return [f"There is no setting {name!r}{near_names(place[-1], known)}"]
+    if item["type"] == "missing" and len(place) == 1:
+        return [f"Setting {name} is missing: {kind.model_fields[name].description}"]
+    if item["type"] == "missing":
+        return [f"Setting {place[0]}={item['input']}: {name} is missing."]
+    return [f"Setting {name}={item['input']}: {item['msg'].lower()}."]

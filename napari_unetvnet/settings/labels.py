@@ -1,0 +1,128 @@
+"""What labels mean, and what is learnt from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.regions import Region, parse_regions
+from napari_unetvnet.settings.base import Settings
+
+__all__ = ["BLURS", "LabelSettings", "numbers"]
+
+Rule = Literal["none", "inverse_frequency", "effective_number"]
+BLURS = 3
+"""Blurred copies of a line that are learnt beside it."""
+
+
+def _regions(value: Any) -> Any:
+    """Accept regions as text, or as a list of texts."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        return value
+    try:
+        return parse_regions(words)
+    except SettingsProblem as problem:
+        raise ValueError(str(problem)) from None
+
+
+def _class_weights(value: Any) -> Any:
+    """Accept a rule, or numbers as text or list."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        raise ValueError(f"Class weights {value!r} should be a rule or a number for each class.")
+    split = [word for part in words for word in (re.split(r"[\s,;]+", part) if isinstance(part, str) else [part])]
+    split = [word for word in split if word != ""]
+    rules = ("none", "inverse_frequency", "effective_number")
+    if len(split) == 1 and split[0] in rules:
+        return split[0]
+    try:
+        return tuple(float(word) for word in split)
+    except (TypeError, ValueError):
+        known = ", ".join(rules)
+        raise ValueError(f"Class weights {value!r} should be one of {known}, or a number for each class.") from None
+
+
+def numbers(value: Any) -> Any:
+    """Split a text into its words, for rows of numbers.
+
+    Parameters
+    ----------
+    value : str or anything
+
+    Returns
+    -------
+    list of str, or the value
+    """
+    return [word for word in re.split(r"[\s,;]+", value) if word] if isinstance(value, str) else value
+
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weights = Annotated[Rule | tuple[Weight, ...], BeforeValidator(_class_weights)]
+Values = Annotated[tuple[int, ...], BeforeValidator(numbers)]
+
+
+class LabelSettings(Settings):
+    """What labels mean, and what is learnt from them."""
+
+    unlabelled: Literal["background", "ignore"] = "background"
+    """What label 0 means: the background class, or not painted and therefore ignored."""
+    background: int | None = Field(None, ge=0)
+    """With unlabelled=ignore: the painted value that means background and is written as 0."""
+    ignore_value: int | None = Field(None, ge=1)
+    """A painted value of voxels that nothing may be learnt from, such as 255."""
+    classes: Values = ()
+    """Label values that are classes; any other value is then an error (default: all values found)."""
+    label_values: Literal["classes", "objects", "overlapping"] = "classes"
+    """What label values mean: classes, ids of single objects of one class, or a mask of one class in each channel."""
+    objects_as: Literal["foreground", "boundaries", "borders"] = "foreground"
+    """What is learnt from object ids: that there is one, the lines between them, or their inside and their border."""
+    regions: Annotated[tuple[Region, ...], BeforeValidator(_regions)] = ()
+    """Classes that may lie in each other, as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
+    lines: Values = ()
+    """Label values of thin lines; each is learnt together with three blurred copies, which guide to it."""
+    soften: float = Field(0, ge=0, le=20)
+    """How far the borders of labels are blurred for the loss: sigma of a Gaussian in voxels; 0 for none."""
+    class_weights: Weights = "none"
+    """Importance of the classes: none, inverse_frequency, effective_number, or a number for each class."""
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether a voxel may carry several labels, so that each class has an output of its own."""
+        return bool(self.regions or self.lines) or self.label_values == "overlapping"
+
+    def label_misfits(self) -> list[str]:
+        """Say which of these choices do not go together.
+
+        Returns
+        -------
+        list of str
+            A sentence for each.
+        """
+        objects, ignoring = self.label_values == "objects", self.unlabelled == "ignore"
+        several = [name for name in ("regions", "lines") if getattr(self, name)]
+        several += ["label_values=overlapping"] if self.label_values == "overlapping" else []
+        found = {
+            "Object ids need unlabelled=background: what is no object is background there.": objects and ignoring,
+            "A background value is for unlabelled=ignore only; otherwise 0 is the background.": (
+                self.background is not None and not ignoring
+            ),
+            f"objects_as={self.objects_as} is for label_values=objects only.": (
+                self.objects_as != "foreground" and not objects
+            ),
+            f"{' and '.join(several)} were given; choose one.": len(several) > 1,
+            f"{' and '.join(several)} cannot be learnt from object ids; choose label_values=classes.": (
+                bool(several) and objects
+            ),
+            "Regions name the label values themselves; leave out classes.": bool(self.regions and self.classes),
+            f"Label value {self.background} cannot be both background and ignored.": (
+                self.background is not None and self.background == self.ignore_value
+            ),
+            "Class weights should not all be 0.": (
+                isinstance(self.class_weights, tuple) and not any(self.class_weights)
+            ),
+        }
+        return [sentence for sentence, wrong in found.items() if wrong]

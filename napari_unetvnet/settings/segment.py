@@ -1,0 +1,51 @@
+"""How to segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple, View
+
+__all__ = ["SegmentJob", "SegmentSettings"]
+
+
+class SegmentSettings(ComputeSettings):
+    """How to segment."""
+
+    view: View | None = None
+    """The view of the model (default); another one is refused."""
+    tile: Triple | None = None
+    """Tile z y x in voxels (default: the training patch in 3d, whole planes up to 768 in 2d and 2.5d)."""
+    overlap: float = Field(0.25, ge=0, le=0.9)
+    """Share of a tile that the next tile covers again."""
+    batch: int = Field(1, ge=1, le=1024)
+    """Tiles at once."""
+
+
+class SegmentJob(SegmentSettings):
+    """Segment an image with a model."""
+
+    image: str = Field(min_length=1)
+    """Image file; the channel files of one image are separated by |."""
+    model: str = Field(min_length=1)
+    """Name of a model (see the models command) or a .safetensors file."""
+    spacing: Spacing | None = None
+    """Voxel size z y x for an image whose file carries none."""
+    unit: str = "pixel"
+    """Unit of that voxel size, such as micrometer or mm."""
+    output: Path | None = None
+    """Where to write the labels; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
+    probabilities: Path | None = None
+    """Where to write a probability for each class, too."""
+
+    @model_validator(mode="after")
+    def _outputs_are_apart(self) -> Self:
+        if self.output is not None and self.output == self.probabilities:
+            raise ValueError(f"Labels and probabilities would both be written to {self.output}; give two files.")
+        for path in (self.output, self.probabilities):
+            if path is not None and str(path) in (*self.image.split("|"), self.model):
+                raise ValueError(f"The result would replace {path}, which is read; give another output.")
+        return self

@@ -1,0 +1,242 @@
+"""How to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
+from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.settings.base import ComputeSettings, Head, Scalar, Spacing, Triple, View
+from napari_unetvnet.settings.labels import LabelSettings, numbers
+from napari_unetvnet.volume import Normalise
+
+__all__ = ["TrainJob", "TrainSettings"]
+
+
+LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
+
+
+def _loss_terms(value: Any) -> Any:
+    """Accept a loss as text or as a list of terms."""
+    try:
+        return parse_loss(value) if isinstance(value, str) else value
+    except SettingsProblem as problem:
+        raise ValueError(str(problem)) from None
+
+
+class TrainSettings(ComputeSettings, LabelSettings):
+    """How to train."""
+
+    network: str = "unet_padding"
+    """Architecture, by its name in the network table."""
+    option: dict[str, Scalar] = {}  # noqa: RUF012 (pydantic copies it)
+    """An option of the network, such as width=16."""
+    loss: Annotated[tuple[LossTerm, ...], BeforeValidator(_loss_terms)] = (LossTerm(name="dice_ce"),)
+    """Loss, or a weighted sum such as "dice + 10*bce"."""
+    head: Literal["auto", "binary", "multiclass", "multilabel"] = "auto"
+    """Output of the network; auto is a sigmoid for two classes, a softmax for more, a sigmoid each if they overlap."""
+    level_weights: LevelWeights = ()
+    """Weights of the loss on the output and on each coarser level of the network (default: 1 0.5 0.25 ...)."""
+    roi_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    """Weight of the loss on a head that looks at a region of interest, where the network has one."""
+    view: View = "2d"
+    """What the network sees: single planes, planes with neighbours as channels, or blocks."""
+    context: int = Field(1, ge=1, le=16)
+    """Neighbour planes on each side in view 2.5d."""
+    patch: Triple | None = Field(None)
+    """Training patch z y x in voxels; by default 1 128 128 in 2d and 2.5d, 32 64 64 in 3d."""
+    batch: int = Field(4, ge=1, le=1024)
+    """Patches a step."""
+    minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Time budget; give this, epochs or steps (default: 5 minutes)."""
+    epochs: int | None = Field(None, ge=1)
+    """Budget in epochs."""
+    steps: int | None = Field(None, ge=1)
+    """Budget in optimiser steps."""
+    epoch_steps: int = Field(25, ge=1)
+    """Steps between two looks at the hold-out."""
+    learning_rate: float = Field(2e-3, gt=0, le=10)
+    """Peak learning rate of AdamW."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Same seed, data and settings give the same model on the same machine."""
+    hold_out: float = Field(0.2, ge=0, le=0.5)
+    """Share of the labels that scores the model and is never trained on; 0 for none."""
+    augment: Literal["light", "none"] = "light"
+    """Random change of patches: in-plane flips and brightness, or nothing."""
+    normalise: Normalise = "zscore"
+    """Intensities of each image and channel: zscore, percentile (1 to 99.8) or none."""
+    start_from: Path | None = None
+    """Model file whose weights the training starts from."""
+
+    @field_validator("option")
+    @classmethod
+    def _network_has_options(cls, value: dict[str, Scalar], info: ValidationInfo) -> dict[str, Scalar]:
+        name = info.data.get("network", "")
+        if name not in NETWORKS:
+            return value  # said by the network's own validator
+        try:
+            return NETWORKS.check_options(name, value)
+        except SettingsProblem as problem:
+            raise ValueError(str(problem)) from None
+
+    @field_validator("network")
+    @classmethod
+    def _network_exists(cls, value: str) -> str:
+        try:
+            NETWORKS.check(value)
+        except SettingsProblem as problem:
+            raise ValueError(str(problem)) from None
+        return value
+
+    @field_validator("loss")
+    @classmethod
+    def _losses_exist(cls, value: tuple[LossTerm, ...]) -> tuple[LossTerm, ...]:
+        if not value:
+            raise ValueError("The loss has no term; name one, such as dice_ce.")
+        lines: list[str] = []
+        for term in value:
+            try:
+                LOSSES.check_options(term.name, term.option)
+            except SettingsProblem as problem:
+                lines += problem.lines
+        if lines:
+            raise ValueError("\n".join(lines))
+        return value
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> Self:
+        lines = [*self._budget_misfits(), *self._patch_misfits(), *self.label_misfits(), *self._supervision_misfits()]
+        if self.dims not in NETWORKS.describe(self.network).facts.get("supported_dims", (2, 3)):
+            lines.append(f"Network {self.network} has no {self.dims}D form; choose another view than {self.view}.")
+        if self.several_labels and self.head not in ("auto", "multilabel"):
+            lines.append(f"Classes that overlap need head multilabel, not {self.head}.")
+        elif all(misfits := [head_misfits(self.loss, head) for head in self.heads]):
+            lines += misfits[-1]
+        if lines:
+            raise ValueError("\n".join(lines))
+        return self
+
+    def _budget_misfits(self) -> list[str]:
+        given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
+        if len(given) < 2:
+            return []
+        return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]
+
+    def _patch_misfits(self) -> list[str]:
+        if self.patch is not None and self.view != "3d" and self.patch[0] != 1:
+            return [f"Patch {self.patch} must have z = 1 in view {self.view}; planes are the batch there."]
+        return []
+
+    def _supervision_misfits(self) -> list[str]:
+        lines = []
+        if self.level_weights and not any(self.level_weights):
+            lines.append("The weights of all levels are 0; give at least one above.")
+        for need, term in loss_needs(self.loss).items():
+            given = {name: dict(NETWORKS.describe(name).facts.get("gives", ())) for name in NETWORKS}
+            able = {name: gives[need] for name, gives in given.items() if need in gives}
+            if need == "separation":
+                continue
+            if self.network not in able:
+                lines.append(
+                    f"Loss {term} learns from the network's {need}, which {self.network} does not have; choose network "
+                    f"{' or '.join(able)}."
+                )
+            elif (switch := able[self.network]) and self._option(switch) in (False, "none"):
+                lines.append(f"Loss {term} learns from the network's {need}; turn it on with option {switch}.")
+        return lines
+
+    def _option(self, name: str) -> Any:
+        """Give an option of the network as it is chosen or by default."""
+        return self.option.get(name, NETWORKS.describe(self.network).defaults[name])
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The head modes that may come out; which one depends on how many classes there are."""
+        if self.head != "auto":
+            return (self.head,)
+        return ("multilabel",) if self.several_labels else ("binary", "multiclass")
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions of the network that the view asks for."""
+        return 3 if self.view == "3d" else 2
+
+    @property
+    def planned_minutes(self) -> float | None:
+        """The time budget, None if steps or epochs were given."""
+        if self.epochs or self.steps:
+            return None
+        return self.minutes or 5.0
+
+    @property
+    def planned_steps(self) -> int | None:
+        """The budget in steps, None for a time budget."""
+        return self.epochs * self.epoch_steps if self.epochs else self.steps
+
+    def head_for(self, classes: int) -> Head:
+        """Decide the head mode once the classes are known.
+
+        Parameters
+        ----------
+        classes : int
+            How many there are, background included.
+
+        Returns
+        -------
+        {"binary", "multiclass", "multilabel"}
+
+        Raises
+        ------
+        SettingsProblem
+            If the chosen head cannot hold the classes, or the loss fits no head that can.
+        """
+        if self.head == "binary" and classes != 2:
+            raise SettingsProblem(f"A binary head holds 2 classes, the labels have {classes}; choose multiclass.")
+        allowed = [head for head in self.heads if head != "binary" or classes == 2]
+        for head in allowed:
+            if not head_misfits(self.loss, head):
+                return head
+        raise SettingsProblem(f"There are {classes} classes.", *head_misfits(self.loss, allowed[-1]))
+
+
+class TrainJob(TrainSettings):
+    """Train a model on images with labels."""
+
+    image: tuple[str, ...] = ()
+    """Image files or a folder; the channel files of one image are separated by |."""
+    label: tuple[str, ...] = ()
+    """Label files or a folder, paired with the images by name or in order; overlapping masks are separated by |."""
+    mask: tuple[str, ...] = ()
+    """Mask files, one for each image in order; nothing is learnt where a mask is 0."""
+    pairs: Path | None = None
+    """CSV file with the columns image, label and, if wanted, split (train or val) and mask."""
+    spacing: Spacing | None = None
+    """Voxel size z y x for images whose files carry none."""
+    unit: str = "pixel"
+    """Unit of that voxel size, such as micrometer or mm."""
+    output: Path | None = None
+    """Where to write the model (.safetensors)."""
+
+    @field_validator("image", "label", "mask", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _inputs_given(self) -> Self:
+        if self.pairs is None and not (self.image and self.label):
+            raise ValueError("Give --image and --label, or --pairs.")
+        if self.pairs is not None and (self.image or self.label):
+            raise ValueError("Give either --pairs or --image and --label, not both.")
+        if self.mask and self.pairs is not None:
+            raise ValueError("Masks of a table of pairs stand in its column mask; leave out --mask.")
+        read = [
+            part for source in (*self.image, *self.label, *self.mask, str(self.pairs)) for part in source.split("|")
+        ]
+        if self.output is not None and str(self.output) in read:
+            raise ValueError(f"The model would replace {self.output}, which is read; give another output.")
+        return self
