@@ -7,6 +7,7 @@ Ctrl-C or a termination signal (what was reached is kept).
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import traceback
@@ -111,18 +112,17 @@ def _add_network_options(parser: Parser) -> None:
 
 
 def _add_evaluate_options(parser: Parser) -> None:
-    parser.add_argument("prediction", metavar="PREDICTION", help="Label image to score.")
-    parser.add_argument("truth", metavar="TRUTH", help="Label image that is right.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    from napari_unetvnet.metrics.options import EvaluateSettings
+
+    parser.add_argument("prediction", metavar="PREDICTION", nargs="?", help="Label image to score, or a folder.")
+    parser.add_argument("truth", metavar="TRUTH", nargs="?", help="Label image that is right, or a folder.")
     parser.add_argument(
-        "--truth-is",
-        choices=["auto", "classes", "objects"],
-        default="auto",
-        help="What values of the truth mean: classes, ids of single objects, or to be found out. Default: auto.",
+        "--pairs", type=Path, metavar="FILE", help="CSV file with the columns image (the prediction) and label (truth)."
     )
-    parser.add_argument("--background", type=int, default=0, help="Value that is background. Default: 0.")
-    parser.add_argument("--ignore", type=int, help="Value of truth voxels to leave out.")
-    parser.add_argument("--iou-threshold", type=float, default=0.5, help="IoU at which objects match. Default: 0.5.")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_const", const="json", dest="form", help="Print JSON.")
+    forms.add_argument("--csv", action="store_const", const="csv", dest="form", help="Print CSV.")
+    add_fields(parser, EvaluateSettings)
 
 
 def _say(text: str = "") -> None:
@@ -228,19 +228,12 @@ def _follow(folder: Path, *, resume: bool) -> RunFinished:
 
 
 def _evaluate(parsed: Namespace) -> None:
-    from napari_unetvnet.io import read_labels
-    from napari_unetvnet.metrics import evaluate
+    from napari_unetvnet.metrics import EvaluateSettings
+    from napari_unetvnet.scoring import score, written
 
-    prediction, truth = read_labels(parsed.prediction), read_labels(parsed.truth)
-    evaluation = evaluate(
-        prediction.data[0],
-        truth.data[0],
-        truth_is=parsed.truth_is,
-        background=parsed.background,
-        ignore=parsed.ignore,
-        iou_threshold=parsed.iou_threshold,
-    )
-    _say(json.dumps(evaluation.as_dict(), indent=2) if parsed.json else evaluation.table())
+    given = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
+    result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, given))
+    _say(written(result, parsed.form or "table"))
 
 
 def _networks(parsed: Namespace) -> None:
@@ -258,7 +251,13 @@ def _losses(parsed: Namespace) -> None:
     from napari_unetvnet.losses import LOSSES
 
     def facts(name: str) -> dict[str, Any]:
-        return {"heads": list(LOSSES.describe(name).facts["head_modes"])}
+        entry = LOSSES.describe(name)
+        return {
+            "heads": list(entry.facts["head_modes"]),
+            "needs": list(entry.facts.get("needs", ())),
+            "formula": " ".join(entry.section("Notes").split()),
+            "source": [" ".join(text.split()) for text in re.split(r"\.\. \[\d+\]", entry.section("References"))[1:]],
+        }
 
     _list_members(LOSSES, facts, as_json=parsed.json)
 

@@ -291,7 +291,7 @@ def written(logits: Tensor, card: ModelCard) -> Tensor:
     -------
     Tensor of int64, shape (Z, Y, X), or (K, Z, Y, X) if the classes overlap
         In one label image of a multilabel head, classes that lie in each other are written inner over outer; of others
-        the likeliest one is, and 0 where none reaches one half.
+        the likeliest one is, and 0 where none but the background reaches one half.
     """
     values = torch.tensor(card.values, device=logits.device)
     if card.head != "multilabel":
@@ -301,7 +301,8 @@ def written(logits: Tensor, card: ModelCard) -> Tensor:
     if card.overlapping:
         return there * values[:, None, None, None]
     if not card.paint_order:
-        return values[logits.max(dim=0).indices] * there.any(dim=0)
+        front = [k for k, value in enumerate(card.values) if value]  # a background of its own does not cover the others
+        return values[front][logits[front].max(dim=0).indices] * there[front].any(dim=0)
     labels = torch.zeros_like(logits[0], dtype=torch.int64)
     for k in card.paint_order:
         labels[there[k]] = values[k]

@@ -11,7 +11,7 @@ from torch import nn
 
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.errors import DataProblem, SettingsProblem
-from napari_unetvnet.inference import plan_tiles, scores, steps
+from napari_unetvnet.inference import plan_tiles, scores, steps, written
 from napari_unetvnet.model import Model, build_model
 from napari_unetvnet.networks.base import SegmentationNetwork
 from napari_unetvnet.settings import SegmentSettings
@@ -200,3 +200,34 @@ def test_what_does_not_fit_the_model_is_refused():
     bad[0, 2, 3, 4] = np.nan
     with pytest.raises(DataProblem, match="NaN"):
         list(steps(model, Volume(bad), SegmentSettings()))
+
+
+def written_row(logits, **card):
+    """Label values of voxels (V,) from their logits, a row for each channel."""
+    made = ModelCard(network="unet_padding", head="multilabel", view="2d", patch=(1, 8, 8), **card)
+    return written(torch.tensor(logits).reshape(len(logits), 1, 1, -1), made)[..., 0, 0, :].tolist()
+
+
+def test_of_several_sigmoids_the_likeliest_that_reaches_one_half_is_written():
+    logits = [[3.0, -1.0, -2.0, -1.0], [2.0, 1.0, -1.0, 0.0]]
+    assert written_row(logits, values=(5, 7)) == [5, 7, 0, 7]
+
+
+def test_a_background_of_its_own_does_not_cover_what_is_there():
+    logits = [[9.0, 9.0, -1.0], [0.5, -0.5, -1.0]]
+    assert written_row(logits, values=(0, 7)) == [7, 0, 0]
+
+
+def test_outputs_that_only_serve_to_learn_are_left_out():
+    logits = [[-9.0], [1.0], [9.0], [9.0], [9.0], [2.0]]
+    assert written_row(logits, values=(0, 3, 4), lines=(1,)) == [4]
+
+
+def test_inner_regions_are_written_over_outer_ones():
+    logits = [[-1.0, 1.0, 1.0, 1.0, -1.0], [-1.0, -1.0, 1.0, 9.0, -1.0], [-1.0, -1.0, -1.0, 0.1, 5.0]]
+    assert written_row(logits, values=(2, 1, 4), paint_order=(0, 1, 2)) == [0, 2, 1, 4, 4]
+
+
+def test_overlapping_classes_are_written_each_for_itself():
+    logits = [[1.0, -1.0, 0.0], [1.0, 1.0, -1.0]]
+    assert written_row(logits, values=(1, 2), overlapping=True) == [[1, 0, 1], [2, 2, 0]]

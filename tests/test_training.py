@@ -265,7 +265,9 @@ def test_a_loss_that_does_not_fit_the_classes_is_refused(tmp_path):
 
 def test_a_training_that_diverges_says_so_and_leaves_a_model_that_loads(pair, tmp_path, monkeypatch):
     losses = iter([1.0, 1.0, float("nan")])
-    monkeypatch.setattr(training, "build_loss", lambda *_, **__: lambda logits, *_, **__: logits.mean() * 0 + next(losses))
+    monkeypatch.setattr(
+        training, "build_loss", lambda *_, **__: lambda logits, *_, **__: logits.mean() * 0 + next(losses)
+    )
     with pytest.raises(RunProblem, match=r"at step 3.*learning rate below 0.002"):
         train(pair, settings_of(), tmp_path / "run")
     assert load_model(tmp_path / "run" / training.BEST, SegmentSettings(device="cpu")).card.steps == 2
