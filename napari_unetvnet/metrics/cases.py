@@ -1,0 +1,202 @@
+"""Several cases at once: all voxels together, means over cases, and in how many cases a class was found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.metrics.counts import mean
+from napari_unetvnet.metrics.evaluation import Evaluation, pooled
+from napari_unetvnet.metrics.options import EvaluateSettings
+from napari_unetvnet.metrics.report import scores_of_case, summary_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_unetvnet.metrics.overlap import Overlap
+    from napari_unetvnet.metrics.surface import SurfaceScores
+
+__all__ = ["CaseScores", "MeanScores", "Summary", "summarise"]
+
+
+@dataclass(frozen=True)
+class MeanScores:
+    """Scores of one class, each averaged over the cases that have it."""
+
+    cases: int
+    """Cases where either image has the class; Dice and IoU are averaged over these."""
+    dice: float | None
+    iou: float | None
+    precision: float | None
+    """Over the cases where it was predicted."""
+    recall: float | None
+    """Over the cases where the truth has it."""
+    surface_dice: float | None
+    """Over the cases where either image has it."""
+    hd95: float | None
+    """Over the cases where both images have it, since a missing surface is at no distance."""
+    mean_distance: float | None
+    """Likewise."""
+    cases_with_distance: int
+    """How many these are."""
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """In how many cases a class was found: a case has a class if enough voxels have it."""
+
+    true_positives: int
+    """Cases that have the class in both images."""
+    false_positives: int
+    """Cases that have it in the prediction only."""
+    false_negatives: int
+    """Cases that have it in the truth only."""
+    true_negatives: int
+    """Cases that have it in neither."""
+
+    @property
+    def recall(self) -> float | None:
+        """TP / (TP + FN); None where no truth has the class."""
+        return _share(self.true_positives, self.true_positives + self.false_negatives)
+
+    @property
+    def precision(self) -> float | None:
+        """TP / (TP + FP); None where no prediction has the class."""
+        return _share(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def accuracy(self) -> float | None:
+        """(TP + TN) / cases."""
+        right = self.true_positives + self.true_negatives
+        return _share(right, right + self.false_positives + self.false_negatives)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON holds."""
+        return asdict(self) | {"recall": self.recall, "precision": self.precision, "accuracy": self.accuracy}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All scores of several cases. Parts are named by class value, by region, or "foreground"."""
+
+    cases: dict[str, Evaluation]
+    """By name."""
+    pooled: Evaluation
+    """Of all voxels and objects together: large cases weigh more."""
+    means: dict[str, MeanScores]
+    """By part, the mean over cases: each case weighs the same."""
+    mean_scores: dict[str, float | None]
+    """Means over cases of what is no part: mean_dice, mean_iou, accuracy, the objects' scores."""
+    found: dict[str, CaseScores]
+    """By part other than background, in how many cases it was found."""
+    case_voxels: int
+    """A case has a part if more voxels than this have it."""
+    notices: tuple[str, ...] = ()
+    """What is odd, a sentence each."""
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Prediction and truth of each case, by its name, where they were read from files."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON holds."""
+        files = {name: {"prediction": found, "truth": true} for name, (found, true) in self.files.items()}
+        return {
+            "cases": [{"case": name, **files.get(name, {}), **case.as_dict()} for name, case in self.cases.items()],
+            "pooled": self.pooled.as_dict(),
+            "mean_over_cases": {**self.mean_scores, "parts": {name: asdict(part) for name, part in self.means.items()}},
+            "case_level": {
+                "case_voxels": self.case_voxels,
+                "parts": {name: part.as_dict() for name, part in self.found.items()},
+            },
+            "notices": list(self.notices),
+        }
+
+    def table(self) -> str:
+        """Plain text: a line for each case, then the pooled scores, the means and the cases found."""
+        return summary_table(self)
+
+
+def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None = None) -> Summary:
+    """Put the scores of several cases together.
+
+    Parameters
+    ----------
+    cases : mapping of str to Evaluation
+        At least one, by name, all made with these settings and with one reading of the truth.
+    settings : EvaluateSettings, optional
+
+    Returns
+    -------
+    Summary
+
+    Notes
+    -----
+    Where cases differ in unit, distances are not averaged.
+    """
+    settings = settings or EvaluateSettings()
+    evaluations = list(cases.values())
+    together = pooled(evaluations, settings)
+    names = [*map(str, together.classes), *together.regions, "foreground"]
+    one_unit = len({evaluation.unit for evaluation in evaluations}) == 1
+    notices = [f"{name}: {line}" for name, evaluation in cases.items() for line in evaluation.notices]
+    if not one_unit:
+        notices.append("The cases differ in the unit of their spacing, so distances are not averaged.")
+    return Summary(
+        cases=dict(cases),
+        pooled=together,
+        means={name: _means(evaluations, name, distances=one_unit) for name in names},
+        mean_scores=_mean_scores(evaluations, distances=one_unit),
+        found={
+            name: _found(evaluations, name, settings.case_voxels) for name in names if name != str(settings.background)
+        },
+        case_voxels=settings.case_voxels,
+        notices=tuple(notices),
+    )
+
+
+def _part(evaluation: Evaluation, name: str) -> Overlap | None:
+    """Give the scores of a class, a region or the foreground; None for a class that a case does not have."""
+    if name == "foreground":
+        return evaluation.foreground
+    if name in evaluation.regions:
+        return evaluation.regions[name]
+    return evaluation.classes.get(int(name)) if name.lstrip("-").isdigit() else None
+
+
+def _means(evaluations: Sequence[Evaluation], name: str, *, distances: bool) -> MeanScores:
+    """Average the scores of one part."""
+    overlaps = [part for evaluation in evaluations if (part := _part(evaluation, name))]
+    surfaces: list[SurfaceScores] = [
+        evaluation.surfaces[name] for evaluation in evaluations if name in evaluation.surfaces
+    ]
+    measured = [part for part in surfaces if part.hd95 is not None] if distances else []
+    return MeanScores(
+        cases=sum(part.dice is not None for part in overlaps),
+        dice=mean(part.dice for part in overlaps),
+        iou=mean(part.iou for part in overlaps),
+        precision=mean(part.precision for part in overlaps),
+        recall=mean(part.recall for part in overlaps),
+        surface_dice=mean(part.surface_dice for part in surfaces),
+        hd95=mean(part.hd95 for part in measured),
+        mean_distance=mean(part.mean_distance for part in measured),
+        cases_with_distance=len(measured),
+    )
+
+
+def _mean_scores(evaluations: Sequence[Evaluation], *, distances: bool) -> dict[str, float | None]:
+    """Average what each case has once."""
+    rows = [scores_of_case(evaluation) for evaluation in evaluations]
+    means = {name: mean(row[name] for row in rows) for name in rows[0]}
+    return means if distances else means | {"mean_hd95": None, "mean_distance": None}
+
+
+def _found(evaluations: Sequence[Evaluation], name: str, voxels: int) -> CaseScores:
+    """Count the cases that have a part in the prediction, in the truth, in both."""
+    counts = {(predicted, true): 0 for predicted in (False, True) for true in (False, True)}
+    for evaluation in evaluations:
+        part = _part(evaluation, name)
+        counts[part is not None and part.predicted > voxels, part is not None and part.true > voxels] += 1
+    return CaseScores(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None

@@ -1,0 +1,51 @@
+"""What a person can choose of a comparison, each declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.regions import Region, parse_regions
+from napari_unetvnet.settings import Settings, Spacing
+
+__all__ = ["EvaluateSettings", "TruthIs"]
+
+TruthIs = Literal["auto", "classes", "objects"]
+
+
+def _regions(value: Any) -> Any:
+    """Accept regions as text."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        return value
+    try:
+        return parse_regions(words)
+    except SettingsProblem as problem:
+        raise ValueError(str(problem)) from None
+
+
+class EvaluateSettings(Settings):
+    """How to compare labels with the truth."""
+
+    truth_is: TruthIs = "auto"
+    """What values of the truth mean: classes, ids of single objects, or to be found out."""
+    background: int = 0
+    """Value that is background, in both images."""
+    ignore: int | None = None
+    """Value of truth voxels to leave out."""
+    regions: Annotated[tuple[Region, ...], BeforeValidator(_regions)] = ()
+    """Unions of classes to score, such as WT=1+2+4 TC=1+4 ET=4, which is the preset brats."""
+    iou_threshold: float = Field(0.5, gt=0, le=1)
+    """IoU at which objects match."""
+    no_surfaces: bool = False
+    """Leave out surface Dice and distances, which take the most time."""
+    tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Distance up to which surfaces agree, in the unit of the spacing (default: the shortest voxel edge)."""
+    spacing: Spacing | None = None
+    """Voxel size z y x (default: as the file of the truth says, else 1)."""
+    unit: str | None = None
+    """Unit of that voxel size, such as micrometer or mm (default: as the file says, else pixel)."""
+    case_voxels: int = Field(10, ge=0)
+    """Of several cases, those with more voxels of a class than this have the class."""

@@ -1,0 +1,273 @@
+"""Scores as text: tables of aligned columns for people, rows for a CSV file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_unetvnet.metrics.cases import CaseScores, MeanScores, Summary
+    from napari_unetvnet.metrics.evaluation import Evaluation
+    from napari_unetvnet.metrics.overlap import Overlap
+    from napari_unetvnet.metrics.surface import SurfaceScores
+
+__all__ = ["COLUMNS", "evaluation_rows", "evaluation_table", "scores_of_case", "summary_rows", "summary_table"]
+
+WIDTHS = (18, 8, 8, 10, 8, 8, 8, 9, 12, 12)  # with the spaces between them not above 110
+SCORES = ("dice", "iou", "precision", "recall", "surface", "hd95", "distance")
+CASE_SCORES = {
+    "dice": "mean_dice",
+    "iou": "mean_iou",
+    "accuracy": "accuracy",
+    "surface": "mean_surface_dice",
+    "hd95": "mean_hd95",
+    "object F1": "object_f1",
+    "AP": "mean_average_precision",
+    "PQ": "panoptic_quality",
+}
+COLUMNS = (
+    "case", "part", "cases", "dice", "iou", "precision", "recall", "surface_dice", "hd95", "mean_distance", "predicted",
+    "true", "accuracy", "mean_accuracy", "object_f1", "object_precision", "object_recall", "mean_average_precision",
+    "panoptic_quality",
+)  # fmt: skip
+NAME = 34
+"""Longest name of a case in a table; longer ones lose their beginning."""
+
+
+def evaluation_table(evaluation: Evaluation) -> str:
+    """Write the scores of one prediction.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+
+    Returns
+    -------
+    str
+        A line for each class, region, the foreground and the mean, then what was read and found.
+    """
+    lines = [_row("class", *SCORES, "predicted", "true"), *_part_rows(evaluation), "", *_sentences(evaluation)]
+    return "\n".join([*lines, *(f"Notice: {line}" for line in evaluation.notices)])
+
+
+def summary_table(summary: Summary) -> str:
+    """Write the scores of several cases.
+
+    Parameters
+    ----------
+    summary : Summary
+
+    Returns
+    -------
+    str
+        A line for each case, then what all voxels together, the means over cases and the cases found are.
+    """
+    blocks = [
+        _case_rows(summary),
+        [
+            f"Pooled: the voxels and objects of all {len(summary.cases)} cases as if they were one image; no surfaces.",
+            _row("class", *SCORES, "predicted", "true"),
+            *_part_rows(summary.pooled),
+        ],
+        _sentences(summary.pooled),
+        [
+            "Mean over the cases that have the class; of distances, over the cases where both images have it.",
+            _row("class", *SCORES, "cases", "distances"),
+            *(_mean_row(name, part) for name, part in summary.means.items()),
+            *_shared_surface_sentence(summary),
+        ],
+        [
+            f"Cases that have the class, with more than {summary.case_voxels} voxels.",
+            _plain_row("class", "recall", "precision", "accuracy", "found", "false", "missed", "in neither"),
+            *(_found_row(name, part) for name, part in summary.found.items()),
+        ],
+        [f"Notice: {line}" for line in summary.notices],
+    ]
+    return "\n\n".join(text for block in blocks if (text := "\n".join(block)))
+
+
+def evaluation_rows(evaluation: Evaluation, case: str = "") -> Iterator[dict[str, Any]]:
+    """Give the scores of one prediction as rows for a table of ``COLUMNS``.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    case : str
+        Its name.
+
+    Yields
+    ------
+    dict
+        A row for each class, region and the foreground, and one, "mean", for the means over classes and the scores of
+        the objects; what was not measured is missing or None.
+    """
+    for name, overlap in _parts(evaluation):
+        yield {"case": case, "part": name, **vars(overlap), **_surface_fields(evaluation.surfaces.get(name))}
+    yield {"case": case, "part": "mean", **_mean_fields(scores_of_case(evaluation))}
+
+
+def summary_rows(summary: Summary) -> Iterator[dict[str, Any]]:
+    """Give the scores of several cases as rows for a table of ``COLUMNS``.
+
+    Parameters
+    ----------
+    summary : Summary
+
+    Yields
+    ------
+    dict
+        The rows of each case, then those of all together (case "(pooled)") and the means over cases ("(mean)").
+    """
+    for name, evaluation in summary.cases.items():
+        yield from evaluation_rows(evaluation, name)
+    yield from evaluation_rows(summary.pooled, "(pooled)")
+    for name, part in summary.means.items():
+        yield {"case": "(mean)", "part": name, **vars(part)}
+    yield {"case": "(mean)", "part": "mean", "cases": len(summary.cases), **_mean_fields(summary.mean_scores)}
+
+
+def scores_of_case(evaluation: Evaluation) -> dict[str, float | None]:
+    """Collect what a case has once: means over its classes, accuracies, the scores of its objects.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+
+    Returns
+    -------
+    dict of str to float or None
+    """
+    objects = evaluation.objects
+    return {
+        "mean_dice": evaluation.mean_dice,
+        "mean_iou": evaluation.mean_iou,
+        **evaluation.mean_surfaces(),
+        "accuracy": evaluation.confusion.accuracy,
+        "mean_accuracy": evaluation.confusion.mean_accuracy,
+        "object_f1": objects.f1,
+        "object_precision": objects.precision,
+        "object_recall": objects.recall,
+        "mean_average_precision": objects.mean_average_precision,
+        "panoptic_quality": objects.panoptic_quality,
+    }
+
+
+def _parts(evaluation: Evaluation) -> Iterator[tuple[str, Overlap]]:
+    """List classes, regions and the foreground by name."""
+    yield from ((str(value), scores) for value, scores in evaluation.classes.items())
+    yield from evaluation.regions.items()
+    yield "foreground", evaluation.foreground
+
+
+def _surface_fields(scores: SurfaceScores | None) -> dict[str, Any]:
+    names = ("surface_dice", "hd95", "mean_distance")
+    return {name: getattr(scores, name) for name in names} if scores else {}
+
+
+def _mean_fields(scores: dict[str, float | None]) -> dict[str, float | None]:
+    """Name the means as the columns of classes are named."""
+    renamed = {"mean_dice": "dice", "mean_iou": "iou", "mean_surface_dice": "surface_dice", "mean_hd95": "hd95"}
+    return {renamed.get(name, name): score for name, score in scores.items()}
+
+
+def _part_rows(evaluation: Evaluation) -> list[str]:
+    """Write a line for each class, region, the foreground and the mean."""
+    lines = []
+    for name, overlap in _parts(evaluation):
+        title = f"{name} (background)" if name == str(evaluation.background) else name
+        surface = evaluation.surfaces.get(name)
+        scores = (overlap.dice, overlap.iou, overlap.precision, overlap.recall)
+        lengths = (surface.surface_dice, surface.hd95, surface.mean_distance) if surface else (None, None, None)
+        lines.append(_row(title, *_score_cells(*scores, *lengths), str(overlap.predicted), str(overlap.true)))
+    means = (evaluation.mean_dice, evaluation.mean_iou, None, None, *evaluation.mean_surfaces().values())
+    return [*lines, _row("mean", *_score_cells(*means), "", "").rstrip()]
+
+
+def _mean_row(name: str, part: MeanScores) -> str:
+    scores = (part.dice, part.iou, part.precision, part.recall, part.surface_dice, part.hd95, part.mean_distance)
+    return _row(name, *_score_cells(*scores), str(part.cases), str(part.cases_with_distance))
+
+
+def _found_row(name: str, part: CaseScores) -> str:
+    scores = _cell(part.recall), _cell(part.precision), _cell(part.accuracy)
+    counts = part.true_positives, part.false_positives, part.false_negatives, part.true_negatives
+    return _plain_row(name, *scores, *map(str, counts))
+
+
+def _case_rows(summary: Summary) -> Iterator[str]:
+    """Write a line for each case and one for their mean."""
+    wide = max(len("(mean)"), *(min(len(name), NAME) for name in summary.cases))
+    yield f"{'case':<{wide}} " + " ".join(f"{head:>9}" for head in CASE_SCORES)
+    rows = {name: scores_of_case(evaluation) for name, evaluation in summary.cases.items()}
+    for name, scores in [*rows.items(), ("(mean)", summary.mean_scores)]:
+        cells = [(_length if key == "mean_hd95" else _cell)(scores[key]) for key in CASE_SCORES.values()]
+        short = name if len(name) <= wide else "..." + name[3 - wide :]
+        yield f"{short:<{wide}} " + " ".join(f"{cell:>9}" for cell in cells)
+
+
+def _shared_surface_sentence(summary: Summary) -> Iterator[str]:
+    """Say how surfaces were measured, where it is the same in all cases."""
+    said = {_surface_sentence(evaluation) for evaluation in summary.cases.values() if evaluation.surfaces}
+    if len(said) == 1:
+        yield said.pop()
+    elif said:
+        yield "The cases differ in voxel size; JSON says for each how far its surfaces may lie apart and in which unit."
+
+
+def _surface_sentence(evaluation: Evaluation) -> str:
+    size = " x ".join(f"{edge:g}" for edge in evaluation.spacing)
+    return (
+        f"Surfaces agree within {evaluation.tolerance:g} {evaluation.unit}; hd95 and mean distance in "
+        f"{evaluation.unit}, voxel size {size}."
+    )
+
+
+def _sentences(evaluation: Evaluation) -> Iterator[str]:
+    """Say what was read, how it was measured, and what else was found."""
+    confusion, found = evaluation.confusion, evaluation.objects
+    yield (
+        f"Truth values read as {evaluation.truth_is}; {evaluation.voxels} voxels compared, "
+        f"{evaluation.ignored} ignored."
+    )
+    yield (
+        f"Global accuracy {_cell(confusion.accuracy)}; over all values, background included: "
+        f"mean accuracy {_cell(confusion.mean_accuracy)}, mean IoU {_cell(confusion.mean_iou)}."
+    )
+    if confusion.absent:
+        yield f"Not in the truth and left out of the mean accuracy: {', '.join(map(str, confusion.absent))}."
+    if evaluation.surfaces:
+        yield _surface_sentence(evaluation)
+    yield (
+        f"Objects at IoU >= {found.iou_threshold:g}: F1 {_cell(found.f1)}, precision {_cell(found.precision)}, "
+        f"recall {_cell(found.recall)}; {found.true_positives} found, {found.false_positives} false, "
+        f"{found.false_negatives} missed."
+    )
+    curve = ", ".join(f"{found.average_precision[key]:.4f} at {key}" for key in ("0.50", "0.75", "0.90"))
+    yield (
+        f"AP over IoU 0.50 to 0.95: {_cell(found.mean_average_precision)} ({curve}); "
+        f"panoptic quality {_cell(found.panoptic_quality)}."
+    )
+
+
+def _score_cells(*scores: float | None) -> list[str]:
+    """Write scores, of which the last two are lengths."""
+    return [*map(_cell, scores[:-2]), *map(_length, scores[-2:])]
+
+
+def _cell(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+def _length(length: float | None) -> str:
+    if length is None:
+        return "-"
+    return f"{length:.3f}" if length == 0 or 0.01 <= length < 10_000 else f"{length:.3g}"
+
+
+def _row(name: str, *cells: str) -> str:
+    return f"{name:<{WIDTHS[0]}}" + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS[1:], strict=True))
+
+
+def _plain_row(name: str, *cells: str) -> str:
+    return f"{name:<{WIDTHS[0]}}" + " ".join(f"{cell:>10}" for cell in cells)
