@@ -95,7 +95,7 @@ def _flag(name: str) -> str:
 
 def _default(field: FieldInfo) -> str | None:
     """Write a default for the help; None where there is none to speak of."""
-    if field.is_required() or not isinstance(field.default, str | int | float):
+    if field.is_required() or isinstance(field.default, bool) or not isinstance(field.default, str | int | float):
         return None
     return str(field.default)
 

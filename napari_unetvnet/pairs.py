@@ -19,7 +19,7 @@ from napari_unetvnet.formats import READABLE, existing, paths_of, stem_of
 __all__ = ["PairFiles", "find_pairs", "read_pairs_csv", "resolve"]
 
 # Words around a name that tell images from labels, as in "a_seg", "mask-a", "a.labels".
-WORDS = r"labels?|masks?|seg(mentation)?|gt|annotations?|objects|images?|img|raw"
+WORDS = r"labels?|masks?|seg(mentation|mented)?|gt|truth|pred(iction)?|result|annotations?|objects|images?|img|raw"
 AFFIX = re.compile(rf"^({WORDS})[ _.-]+|[ _.-]+({WORDS})$", re.IGNORECASE)
 
 

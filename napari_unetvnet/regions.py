@@ -7,7 +7,7 @@ says everything: each region is written with the value that none of the regions 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,7 +16,7 @@ from napari_unetvnet.errors import SettingsProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PRESETS", "Region", "paint_order", "parse_regions", "written_values"]
+__all__ = ["PRESETS", "Region", "Regions", "paint_order", "parse_regions", "written_values"]
 
 
 class Region(BaseModel):
@@ -77,6 +77,21 @@ def parse_regions(words: str | Iterable[str]) -> tuple[Region, ...]:
     if lines:
         raise SettingsProblem(*lines)
     return tuple(regions)
+
+
+def _from_text(value: Any) -> Any:
+    """Accept regions as text, or as a list of texts."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        return value
+    try:
+        return parse_regions(words)
+    except SettingsProblem as problem:
+        raise ValueError(str(problem)) from None
+
+
+Regions = Annotated[tuple[Region, ...], BeforeValidator(_from_text)]
+"""The type of a setting that takes regions."""
 
 
 def written_values(regions: Iterable[Region]) -> tuple[int, ...]:

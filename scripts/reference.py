@@ -6,11 +6,13 @@ Run: python scripts/reference.py            writes the pages
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 from napari_unetvnet.arguments import option_rows
 from napari_unetvnet.losses import LOSSES
+from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.networks.facts import network_facts
 from napari_unetvnet.settings import SegmentJob, TrainJob
@@ -23,7 +25,7 @@ COMMANDS = """
 |---|---|
 | `train` | Train a model on images with labels. |
 | `segment IMAGE` | Segment an image with a model. |
-| `evaluate PREDICTION TRUTH` | Compare labels with the truth: Dice, IoU, object F1. |
+| `evaluate PREDICTION TRUTH` | Compare labels with the truth: files or folders; `--json`, `--csv`. |
 | `run FOLDER` | Do what a run folder says; `--resume` goes on with an interrupted one. |
 | `networks`, `losses`, `models` | What there is; `--json` for machines. |
 | `demo` | The main job on a real image, in about a minute. |
@@ -38,7 +40,7 @@ Exit status: 0 done, 2 a mistake in what was given, 1 a fault, 130 stopped by Ct
 def command_line() -> str:
     """Write the page of commands and options."""
     parts = ["# Command line and settings\n", MADE, COMMANDS]
-    for title, kind in (("train", TrainJob), ("segment", SegmentJob)):
+    for title, kind in (("train", TrainJob), ("segment", SegmentJob), ("evaluate", EvaluateSettings)):
         parts.append(f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n")
         parts += [f"| `{flag}` | {default} | {_cell(text)} |\n" for flag, default, text in option_rows(kind)]
     return "".join(parts)
@@ -53,7 +55,8 @@ def tables() -> str:
             described = registry.describe(name)
             parts.append(f"\n### `{name}`\n\n{described.summary}\n")
             if heads := described.facts.get("head_modes"):
-                parts.append(f"\nHeads: {', '.join(heads)}.\n")
+                parts += [_indented(described.section("Notes")), f"\nHeads: {', '.join(heads)}.\n"]
+                parts.append(_sources(described.section("References")))
             if described.options:
                 parts.append("\n| option | default | choices | meaning |\n|---|---|---|---|\n")
             for option in described.options:
@@ -74,6 +77,17 @@ def _sizes() -> str:
         count = "?" if facts["parameters"] is None else f"{facts['parameters']:,}"
         rows.append(f"| `{name}` | {dims} | {divisor} | {count} | `{file}` |\n")
     return "".join(rows)
+
+
+def _indented(formula: str) -> str:
+    """Show a formula as it stands in the source."""
+    return f"\n```text\n{formula}\n```\n"
+
+
+def _sources(references: str) -> str:
+    """Write the references as a list."""
+    found = [" ".join(text.split()) for text in re.split(r"\.\. \[\d+\]", references)[1:]]
+    return "\n" + "".join(f"- {text}\n" for text in found)
 
 
 def _cell(text: str) -> str:

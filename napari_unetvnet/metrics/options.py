@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.regions import Region, parse_regions
+from napari_unetvnet.regions import Regions
 from napari_unetvnet.settings import Settings, Spacing
 
 __all__ = ["EvaluateSettings", "TruthIs"]
 
 TruthIs = Literal["auto", "classes", "objects"]
-
-
-def _regions(value: Any) -> Any:
-    """Accept regions as text."""
-    words = [value] if isinstance(value, str) else value
-    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        return value
-    try:
-        return parse_regions(words)
-    except SettingsProblem as problem:
-        raise ValueError(str(problem)) from None
 
 
 class EvaluateSettings(Settings):
@@ -35,7 +23,7 @@ class EvaluateSettings(Settings):
     """Value that is background, in both images."""
     ignore: int | None = None
     """Value of truth voxels to leave out."""
-    regions: Annotated[tuple[Region, ...], BeforeValidator(_regions)] = ()
+    regions: Regions = ()
     """Unions of classes to score, such as WT=1+2+4 TC=1+4 ET=4, which is the preset brats."""
     iou_threshold: float = Field(0.5, gt=0, le=1)
     """IoU at which objects match."""

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.regions import Region, parse_regions
+from napari_unetvnet.regions import Regions
 from napari_unetvnet.settings.base import Settings
 
 __all__ = ["BLURS", "LabelSettings", "numbers"]
@@ -16,17 +15,6 @@ __all__ = ["BLURS", "LabelSettings", "numbers"]
 Rule = Literal["none", "inverse_frequency", "effective_number"]
 BLURS = 3
 """Blurred copies of a line that are learnt beside it."""
-
-
-def _regions(value: Any) -> Any:
-    """Accept regions as text, or as a list of texts."""
-    words = [value] if isinstance(value, str) else value
-    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        return value
-    try:
-        return parse_regions(words)
-    except SettingsProblem as problem:
-        raise ValueError(str(problem)) from None
 
 
 def _class_weights(value: Any) -> Any:
@@ -80,7 +68,7 @@ class LabelSettings(Settings):
     """What label values mean: classes, ids of single objects of one class, or a mask of one class in each channel."""
     objects_as: Literal["foreground", "boundaries", "borders"] = "foreground"
     """What is learnt from object ids: that there is one, the lines between them, or their inside and their border."""
-    regions: Annotated[tuple[Region, ...], BeforeValidator(_regions)] = ()
+    regions: Regions = ()
     """Classes that may lie in each other, as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
     lines: Values = ()
     """Label values of thin lines; each is learnt together with three blurred copies, which guide to it."""
