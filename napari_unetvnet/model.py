@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from napari_unetvnet.card import ModelCard, read_card
-from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, SettingsProblem
+from napari_unetvnet.compute import choose_device
+from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
 from napari_unetvnet.networks import NETWORKS, build_network
 from napari_unetvnet.networks.base import TrainingOutputs
+from napari_unetvnet.networks.layout import fast_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 
-__all__ = ["Model", "build_model", "choose_device", "load_model", "save_model"]
+__all__ = ["Model", "build_model", "load_model", "save_model"]
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -51,7 +53,7 @@ class Model:
     def __init__(
         self, network: SegmentationNetwork, card: ModelCard, device: torch.device, precision: str = "fp32"
     ) -> None:
-        self.network = network.to(device)
+        self.network = fast_layout(network, card.dims).to(device)
         self.card = card
         self.device = device
         self.precision = precision
@@ -206,32 +208,6 @@ def _mirror_to(x: Tensor, axis: int, size: int) -> Tensor:
         return x.index_select(axis, index * 0)
     folded = index % (2 * n - 2)
     return x.index_select(axis, torch.minimum(folded, 2 * n - 2 - folded))
-
-
-def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
-    """Decide where and in which number format to compute.
-
-    Parameters
-    ----------
-    settings : ComputeSettings
-
-    Returns
-    -------
-    device : torch.device
-    precision : {"fp32", "bf16"}
-
-    Raises
-    ------
-    SettingsProblem
-        If CUDA is asked for and there is none.
-    """
-    cuda = torch.cuda.is_available()
-    if settings.device == "cuda" and not cuda:
-        raise SettingsProblem("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
-    device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
-    if settings.precision != "auto":
-        return device, settings.precision
-    return device, "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def build_model(card: ModelCard, settings: ComputeSettings) -> Model:

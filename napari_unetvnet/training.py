@@ -127,11 +127,13 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
             losses.append(_step(run))
             schedule.seconds = time.monotonic() - clock
             epoch = -(-schedule.step // settings.epoch_steps)
-            yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
-            if schedule.step % settings.epoch_steps and not schedule.over:
-                continue
-            dice, saved = _validate(run)
+            ended = schedule.step % settings.epoch_steps == 0 or schedule.over
+            # Before anything is told: whoever stops at this step has its score, as a run that was never stopped.
+            dice, saved = _validate(run) if ended else (None, False)
             schedule.seconds = time.monotonic() - clock
+            yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
+            if not ended:
+                continue
             loss, losses = sum(losses) / len(losses), []
             yield EpochDone(epoch, schedule.step, loss, dice, schedule.seconds, schedule.seconds_left)
             if saved:

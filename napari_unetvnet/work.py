@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.card import ModelCard
     from napari_unetvnet.data import Pair
+    from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentJob, TrainJob
     from napari_unetvnet.volume import Volume
 
@@ -41,11 +42,13 @@ def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
     Event
     """
     from napari_unetvnet import training
+    from napari_unetvnet.compute import own_memory
     from napari_unetvnet.io import check_writable
 
     if job.output is not None:
         check_writable(job.output, "model")
-    yield from training.steps(_read_pairs(job), job, folder, resume=resume)
+    with own_memory():
+        yield from training.steps(_read_pairs(job), job, folder, resume=resume)
 
 
 def _read_pairs(job: TrainJob) -> list[Pair]:
@@ -94,7 +97,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     ------
     Event
     """
-    from napari_unetvnet import inference
+    from napari_unetvnet.compute import own_memory
     from napari_unetvnet.model import load_model
 
     _check_outputs(job)
@@ -104,6 +107,15 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
     if first:
         yield Notice(f"Going on from plane {first}.")
+    with own_memory():
+        yield from _fill(arrays, model, volume, job, first)
+    _write_outputs(job, arrays, volume)
+
+
+def _fill(arrays: dict[str, Any], model: Model, volume: Volume, job: SegmentJob, first: int) -> Generator[SlabDone]:
+    """Segment into the result files, slab by slab."""
+    from napari_unetvnet import inference
+
     for slab in inference.steps(model, volume, job, first_plane=first, probabilities=PROBABILITIES in arrays):
         stop = slab.start + slab.labels.shape[-3]
         arrays[LABELS][..., slab.start : stop, :, :] = slab.labels
@@ -112,7 +124,6 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         for array in arrays.values():
             array.flush()
         yield SlabDone(slab.start, stop, volume.shape[0])
-    _write_outputs(job, arrays, volume)
 
 
 def _check_outputs(job: SegmentJob) -> None:

@@ -98,7 +98,7 @@ def test_a_mirrored_volume_gives_a_mirrored_result():
     torch.manual_seed(0)
     card = ModelCard(network="unet3d", option={"width": 2, "depth": 2}, head="binary", view="3d", values=(0, 1),
                      patch=(8, 8, 8), normalise="none")  # fmt: skip
-    model = build_model(card, SegmentSettings(device="cpu"))
+    model = build_model(card, SegmentSettings(device="cpu", precision="fp32"))
     model.network.eval()
     for layer in model.network.modules():  # a network that treats both directions alike
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
@@ -114,7 +114,7 @@ def test_tiles_of_valid_convolutions_agree_with_one_whole_pass(up):
     torch.manual_seed(0)
     card = ModelCard(network="unet_original", option={"width": 4, "depth": 3, "up": up}, head="binary", view="2d",
                      values=(0, 1), patch=(1, 20, 20), normalise="none")  # fmt: skip
-    model = build_model(card, SegmentSettings(device="cpu"))
+    model = build_model(card, SegmentSettings(device="cpu", precision="fp32"))
     model.network.eval()
     data = np.random.default_rng(1).normal(size=(1, 1, 90, 75)).astype(np.float32)
     one = whole(model, Volume(data), tile=(1, 200, 200))
@@ -128,7 +128,7 @@ def test_going_on_from_a_plane_gives_the_same_bits(view, first):
     torch.manual_seed(0)
     card = ModelCard(network="unet_padding", option={"width": 2, "depth": 2}, head="multiclass", view=view,
                      context=1 if view == "2.5d" else 0, values=(3, 7, 300), patch=(4, 8, 8))  # fmt: skip
-    model = build_model(card, SegmentSettings(device="cpu"))
+    model = build_model(card, SegmentSettings(device="cpu", precision="fp32"))
     volume = Volume(np.random.default_rng(2).normal(size=(1, 12, 17, 19)))
     chosen = SegmentSettings(tile=(4, 8, 8), overlap=0.5, batch=3)
     everything = np.concatenate([slab.labels for slab in steps(model, volume, chosen)])
@@ -144,7 +144,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels():
     for head, values in (("binary", (0, 9)), ("multiclass", (0, 4, 9))):
         card = ModelCard(network="unet_padding", option={"width": 2, "depth": 2}, head=head, view="2d", values=values,
                          patch=(1, 8, 8))  # fmt: skip
-        model = build_model(card, SegmentSettings(device="cpu"))
+        model = build_model(card, SegmentSettings(device="cpu", precision="fp32"))
         volume = Volume(np.random.default_rng(2).normal(size=(1, 2, 16, 16)))
         for slab in steps(model, volume, SegmentSettings(), probabilities=True):
             assert slab.probabilities.shape == (len(values), *slab.labels.shape)

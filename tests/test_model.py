@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from napari_unetvnet.card import ModelCard, read_card
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, UserError
-from napari_unetvnet.model import build_model, choose_device, load_model, read_state, save_model, save_tensors
+from napari_unetvnet.model import build_model, load_model, read_state, save_model, save_tensors
 from napari_unetvnet.settings import ComputeSettings
 
-CPU = ComputeSettings(device="cpu")
+CPU = ComputeSettings(device="cpu", precision="fp32")
 SMALL = {"width": 2, "depth": 2}
 VIEWS = [
     pytest.param({"view": "2d"}, id="2d"),
@@ -263,28 +263,6 @@ def test_files_that_are_no_models_are_refused(tmp_path):
     for name in ("text", "other"):
         with pytest.raises(ModelProblem, match=rf"{name}.*\.$"):
             load_model(tmp_path / name, CPU)
-
-
-@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
-@pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_without_a_gpu_everything_runs_on_the_cpu(monkeypatch, device, precision):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    chosen = choose_device(ComputeSettings(device=device, precision=precision))
-    assert chosen == (torch.device("cpu"), "fp32" if precision == "auto" else precision)
-
-
-def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"^Device cuda .*choose device auto or cpu\.$"):
-        choose_device(ComputeSettings(device="cuda"))
-
-
-@pytest.mark.parametrize(("bf16", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_a_gpu_is_taken_by_default_in_the_number_format_that_it_has(monkeypatch, bf16, precision):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
-    assert choose_device(ComputeSettings()) == (torch.device("cuda"), precision)
-    assert choose_device(ComputeSettings(device="cpu")) == (torch.device("cpu"), "fp32")
 
 
 def failing(monkeypatch, model, error):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
-from napari_unetvnet.networks.unet3d_ds import _InstanceNorm
+from napari_unetvnet.networks.layout import InstanceNorm
 from napari_unetvnet.networks.unet_drive import zero_pad_to
 from napari_unetvnet.registry import Registry
 
@@ -525,7 +525,7 @@ def test_equal_widths_build_with_residuals():
 
 def test_instance_norm_is_torchs_and_takes_a_single_voxel():
     torch.manual_seed(0)
-    norm, reference = _InstanceNorm(3), nn.InstanceNorm2d(3, eps=1e-5, affine=True)
+    norm, reference = InstanceNorm(3), nn.InstanceNorm2d(3, eps=1e-5, affine=True)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     reference.load_state_dict(norm.state_dict())

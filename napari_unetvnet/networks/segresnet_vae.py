@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.networks.base import SegmentationNetwork, TrainingOutputs, by
 from napari_unetvnet.networks.blocks import AuxiliaryHeads, batch_norm, conv, transposed_conv
+from napari_unetvnet.networks.layout import InstanceNorm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ class _Steps:
         elif self.kind == "batch":
             norms = [batch_norm(self.dims, channels)]
         elif self.kind == "instance":
-            norms = [(nn.InstanceNorm2d if self.dims == 2 else nn.InstanceNorm3d)(channels, affine=True)]
+            norms = [InstanceNorm(channels)]
         return [*norms, nn.ELU() if self.act == "elu" else nn.ReLU()]
 
     def strided(self, inputs: int, outputs: int, bias: bool) -> nn.Module:

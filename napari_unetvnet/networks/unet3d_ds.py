@@ -12,6 +12,7 @@ from torch.nn import functional
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.networks.base import SegmentationNetwork, by
 from napari_unetvnet.networks.blocks import batch_norm, conv
+from napari_unetvnet.networks.layout import InstanceNorm
 from napari_unetvnet.networks.unet import stage_widths
 
 __all__ = ["UNet3DDeepSupervision"]
@@ -20,29 +21,13 @@ LEAK = 0.3
 """Keras' slope of a leaky ReLU below 0."""
 
 
-class _InstanceNorm(nn.GroupNorm):
-    """Instance norm with scale and shift that also takes a single voxel, which it maps to the shift.
-
-    Torch's own refuses one, so that the smallest input would be 2**depth voxels on each axis, thin stacks included.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, eps=1e-5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, *S) to (B, C, *S)."""
-        if x.shape[2:].numel() == 1:
-            x = x - x  # the mean of one voxel, exactly; a rounded one would count 1 / sqrt(eps) times
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-
-
 class _Unit(nn.Sequential):
     """Convolution, norm, activation."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, norm: str, leaky: bool, kernel: int = 3) -> None:
         super().__init__(
             conv(dims, inputs, outputs, kernel, padding=kernel // 2),
-            _InstanceNorm(outputs) if norm == "instance" else batch_norm(dims, outputs),
+            InstanceNorm(outputs) if norm == "instance" else batch_norm(dims, outputs),
             nn.LeakyReLU(LEAK) if leaky else nn.ReLU(),
         )
 

@@ -1,0 +1,136 @@
+"""Where and in which number format to compute, and how to make the machine quick about it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import platform
+import time
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from napari_unetvnet.errors import SettingsProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_unetvnet.settings import ComputeSettings
+
+__all__ = ["bf16_pays", "choose_device", "own_memory"]
+
+LEAST_GAIN = 1.3
+"""bf16 is taken if convolutions are at least so many times faster in it."""
+KEPT_BYTES = 2**30
+MALLOPT = {"trim threshold": -1, "top pad": -2, "mmap threshold": -3}
+
+
+def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
+    """Decide where and in which number format to compute.
+
+    Parameters
+    ----------
+    settings : ComputeSettings
+
+    Returns
+    -------
+    device : torch.device
+    precision : {"fp32", "bf16"}
+
+    Raises
+    ------
+    SettingsProblem
+        If CUDA is asked for and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not cuda:
+        raise SettingsProblem("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
+    device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
+    if settings.precision != "auto":
+        return device, settings.precision
+    faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else bf16_pays()
+    return device, "bf16" if faster else "fp32"
+
+
+@cache
+def bf16_pays() -> bool:
+    """Whether this CPU convolves so much faster in bf16 that it is worth it.
+
+    Measured once a machine and remembered, so that a training repeated there computes in the same format.
+
+    Returns
+    -------
+    bool
+    """
+    key = f"{platform.node()} {platform.processor()} torch {torch.__version__}"
+    path = _memory()
+    with suppress(OSError, ValueError, TypeError, KeyError):  # not remembered
+        return bool(json.loads(path.read_text(encoding="utf-8"))[key])
+    pays = _measured_gain() >= LEAST_GAIN
+    with suppress(OSError):  # measured again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({key: pays}), encoding="utf-8")
+    return pays
+
+
+def _memory() -> Path:
+    """Where to remember what was measured."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("napari-unetvnet", appauthor=False) / "bf16.json"
+
+
+def _measured_gain() -> float:
+    """Time a convolution of 32 channels in fp32 and in bf16, interleaved; give how many times faster bf16 is."""
+    made = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(1, 32, 96, 96, dtype=dtype).to(memory_format=torch.channels_last)
+        weight = torch.ones(32, 32, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+        made[dtype] = (x, weight)
+    best = dict.fromkeys(made, float("inf"))
+    with torch.inference_mode():
+        for _ in range(6):
+            for dtype, (x, weight) in made.items():
+                begun = time.perf_counter()
+                functional.conv2d(x, weight, padding=1)
+                best[dtype] = min(best[dtype], time.perf_counter() - begun)
+    return best[torch.float32] / best[torch.bfloat16]
+
+
+@contextmanager
+def own_memory() -> Iterator[None]:
+    """Let freed memory be used again for the next layer instead of giving it back to the system at once.
+
+    The C library of Linux maps large arrays anew, and clears them, for every layer, which costs up to a third of the
+    time. Elsewhere, and where the library is another one, nothing is done.
+
+    Yields
+    ------
+    None
+    """
+    mallopt, trim = _glibc()
+    for name, limit in (("mmap threshold", KEPT_BYTES), ("trim threshold", KEPT_BYTES), ("top pad", 64 * 2**20)):
+        mallopt(MALLOPT[name], limit)
+    try:
+        yield
+    finally:
+        trim(0)
+
+
+def _glibc() -> tuple[Callable[..., int], Callable[..., int]]:
+    """Find the functions that tune the allocator; ones that do nothing where there are none."""
+
+    def nothing(*_: int) -> int:
+        return 0
+
+    if platform.libc_ver()[0] != "glibc":
+        return nothing, nothing
+    try:
+        library = ctypes.CDLL(None)
+        return library.mallopt, library.malloc_trim
+    except (OSError, AttributeError):
+        return nothing, nothing
