@@ -13,7 +13,7 @@ import torch
 
 from napari_unetvnet.losses import build_loss
 from napari_unetvnet.networks import NETWORKS, build_network
-from napari_unetvnet.networks.layout import keep_layout
+from napari_unetvnet.networks.layout import fast_layout
 
 SIZES = {2: (128, 128), 3: (32, 64, 64)}
 
@@ -24,8 +24,7 @@ def variant(name, dims, option, *, last, half):
     network = build_network(name, dims, 1, 2, option)
     order = torch.contiguous_format
     if last:
-        network, order = keep_layout(network), (torch.channels_last if dims == 2 else torch.channels_last_3d)
-    network = network.to(memory_format=order)
+        network, order = fast_layout(network, dims), (torch.channels_last if dims == 2 else torch.channels_last_3d)
     size = network.fit(SIZES[dims])
     x = torch.randn(4 if dims == 2 else 1, 1, *size).to(memory_format=order)
     out = network.eval()(x).shape

@@ -39,17 +39,19 @@ def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
     Returns
     -------
     device : torch.device
-    precision : {"fp32", "bf16"}
+    precision : {"fp32", "bf16", "fp16"}
 
     Raises
     ------
     SettingsProblem
-        If CUDA is asked for and there is none.
+        If CUDA is asked for and there is none, or fp16 on a CPU.
     """
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise SettingsProblem("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
     device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise SettingsProblem("Precision fp16 is for GPUs only, on a CPU it is far slower; choose auto, bf16 or fp32.")
     if settings.precision != "auto":
         return device, settings.precision
     faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else bf16_pays()

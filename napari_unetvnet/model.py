@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "build_model", "load_model", "save_model"]
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+Result = TypeVar("Result")
 Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
@@ -46,7 +47,7 @@ class Model:
     network : SegmentationNetwork
     card : ModelCard
     device : torch.device
-    precision : {"fp32", "bf16"}
+    precision : {"fp32", "bf16", "fp16"}
         Of convolutions; logits are float32 in any case.
     """
 
@@ -163,9 +164,43 @@ class Model:
         part = part.float()
         return part if self.card.dims == 3 else part.reshape(batch, -1, *part.shape[1:]).transpose(1, 2)
 
+    def move_to(self, device: torch.device, precision: str) -> None:
+        """Compute elsewhere from now on.
+
+        Parameters
+        ----------
+        device : torch.device
+        precision : {"fp32", "bf16", "fp16"}
+        """
+        self.network.to(device)
+        self.device, self.precision = device, precision
+
     def _run(self, blocks: Tensor, outputs: Outputs) -> tuple[Tensor, ...]:
+        run = self._padded if self.card.dims == 3 else self._planes
+        return self.in_memory(lambda: run(blocks, outputs), blocks)
+
+    def in_memory(self, work: Callable[[], Result], blocks: Tensor) -> Result:
+        """Do something and say in a sentence if memory does not suffice.
+
+        Parameters
+        ----------
+        work : callable
+        blocks : Tensor of shape (B, C, Z, Y, X)
+            What is worked on, for the sentence.
+
+        Returns
+        -------
+        What the work gives.
+
+        Raises
+        ------
+        OutOfMemory
+            If it does not fit on the device.
+        RuntimeError
+            If anything else goes wrong.
+        """
         try:
-            return self._padded(blocks, outputs) if self.card.dims == 3 else self._planes(blocks, outputs)
+            return work()
         except MemoryError:
             pass
         except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
@@ -191,7 +226,8 @@ class Model:
         size = x.shape[2:]
         for axis, n in enumerate(self.network.fit(size), start=2):
             x = _mirror_to(x, axis, n)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
             parts = [part.float() for part in outputs(x)]
         for axis, (n, (before, after)) in enumerate(zip(size, self.network.margin, strict=True), start=2):
             parts = [part.narrow(axis, 0, n - before - after) for part in parts]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -49,7 +51,8 @@ def test_norms_over_each_channel_are_replaced_and_keep_their_parameters():
     parameters = dict(network.named_parameters())
     state = {name: value.clone() for name, value in network.state_dict().items()}
     fast_layout(network, 2)
-    assert [type(layer) for layer in network] == [nn.Conv2d, InstanceNorm, InstanceNorm]
+    assert isinstance(network[0], nn.Conv2d)
+    assert [type(layer) for layer in network[1:]] == [InstanceNorm, InstanceNorm]
     assert all(dict(network.named_parameters())[name] is value for name, value in parameters.items())
     assert all(torch.equal(network.state_dict()[name], value) for name, value in state.items())
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -75,3 +78,39 @@ def test_every_network_gives_the_same_logits_in_its_fast_layout(name):
         before = network(x)
         after = fast_layout(network, dims)(x)
     torch.testing.assert_close(after, before)
+
+
+def poison():
+    """Leave numbers that are none in the memory that comes next."""
+    for kind in (torch.float32, torch.bfloat16):
+        junk = [torch.full((size,), float("nan"), dtype=kind) for size in (500, 2000, 5000, 20_000, 100_000) * 4]
+        del junk
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_in_bf16_are_right_however_small_the_input(dims, stride, transposed):
+    kinds = {(2, False): nn.Conv2d, (3, False): nn.Conv3d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d}
+    for size in itertools.product((1, 2, 5), repeat=dims):
+        torch.manual_seed(0)
+        convolution = kinds[dims, transposed](8, 16, 3, stride, padding=1)
+        network = fast_layout(nn.Sequential(convolution), dims)
+        x = torch.randn(2, 8, *size)
+        gradients = []
+        for half in (False, True):
+            network.zero_grad()
+            poison()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                out = network(x)
+            poison()
+            (out.float() * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+            gradients.append(convolution.weight.grad.float())
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=0.1, atol=0.05 * gradients[0].abs().max().item())
+
+
+def test_large_convolutions_are_computed_in_bf16_all_the_same():
+    network = fast_layout(nn.Sequential(nn.Conv2d(1, 2, 3)), 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.zeros(1, 1, 8, 8)).dtype == torch.bfloat16
+        assert network(torch.zeros(1, 1, 3, 8)).dtype == torch.float32

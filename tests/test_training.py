@@ -221,7 +221,7 @@ def test_training_goes_on_from_a_model_file(pair, tmp_path):
     train(pair, settings_of(**start), tmp_path / "second")
     first, second = (read_card(tmp_path / name / training.BEST).scores["hold_out_dice"] for name in ("first", "second"))
     assert second == pytest.approx(first, abs=0.05)
-    with pytest.raises(ModelProblem, match=r"width.*2.*now.*3"):
+    with pytest.raises(ModelProblem, match=r"width.*2.*shares no weights with.*width.*3"):
         train(pair, settings_of(**start, option={"width": 3, "depth": 2}), tmp_path / "third")
 
 
@@ -266,7 +266,7 @@ def test_a_loss_that_does_not_fit_the_classes_is_refused(tmp_path):
 def test_a_training_that_diverges_says_so_and_leaves_a_model_that_loads(pair, tmp_path, monkeypatch):
     losses = iter([1.0, 1.0, float("nan")])
     monkeypatch.setattr(
-        training, "build_loss", lambda *_, **__: lambda logits, *_, **__: logits.mean() * 0 + next(losses)
+        training.start, "build_loss", lambda *_, **__: lambda logits, *_, **__: logits.mean() * 0 + next(losses)
     )
     with pytest.raises(RunProblem, match=r"at step 3.*learning rate below 0.002"):
         train(pair, settings_of(), tmp_path / "run")

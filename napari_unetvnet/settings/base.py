@@ -18,7 +18,7 @@ IGNORE = 255
 View = Literal["2d", "2.5d", "3d"]
 Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Scalar = bool | int | float | str | tuple[float, ...]
 Length = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(gt=1e-12, lt=1e12)]
@@ -38,7 +38,7 @@ class ComputeSettings(Settings):
     device: Device = "auto"
     """Where to compute; auto takes a CUDA GPU if there is one."""
     precision: Precision = "auto"
-    """Number format of the network; auto is bf16 on GPUs that have it, else fp32."""
+    """Number format of the network; auto is bf16 where the device is faster in it, else fp32. fp16 is for GPUs only."""
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.schedule import Rate
 from napari_unetvnet.settings.base import ComputeSettings, Head, Scalar, Spacing, Triple, View
 from napari_unetvnet.settings.labels import LabelSettings, numbers
 from napari_unetvnet.volume import Normalise
@@ -59,8 +60,18 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Budget in optimiser steps."""
     epoch_steps: int = Field(25, ge=1)
     """Steps between two looks at the hold-out."""
-    learning_rate: float = Field(2e-3, gt=0, le=10)
-    """Peak learning rate of AdamW."""
+    accumulate: int = Field(1, ge=1, le=1024)
+    """A step's patches are computed in so many parts, which takes less memory."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with Nesterov momentum."""
+    learning_rate: float | None = Field(None, gt=0, le=10)
+    """Peak learning rate (default: 0.002 for adamw, 0.01 for sgd)."""
+    rate: Rate = "linear"
+    """How the rate falls to 0: linear over the last 30 %, poly over the last 80 %, or one_cycle up and down."""
+    average: float = Field(0, ge=0, lt=1)
+    """Models are a moving average of the weights, of which this share stays at each step, such as 0.99; 0 for none."""
+    patience: int | None = Field(None, ge=1)
+    """Training ends early after so many epochs without a better score on the hold-out (default: never)."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Same seed, data and settings give the same model on the same machine."""
     hold_out: float = Field(0.2, ge=0, le=0.5)
@@ -122,6 +133,8 @@ class TrainSettings(ComputeSettings, LabelSettings):
 
     def _budget_misfits(self) -> list[str]:
         given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
+        if self.rate == "one_cycle" and given in ([], ["minutes"]):
+            return ["Rate one_cycle needs to know the number of steps; give steps or epochs instead of minutes."]
         if len(given) < 2:
             return []
         return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]
@@ -176,6 +189,11 @@ class TrainSettings(ComputeSettings, LabelSettings):
     def planned_steps(self) -> int | None:
         """The budget in steps, None for a time budget."""
         return self.epochs * self.epoch_steps if self.epochs else self.steps
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate."""
+        return self.learning_rate or {"adamw": 2e-3, "sgd": 1e-2}[self.optimizer]
 
     def head_for(self, classes: int) -> Head:
         """Decide the head mode once the classes are known.

@@ -1,0 +1,207 @@
+"""The loop itself: step, look at the hold-out, keep the best, tell."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_unetvnet.augment import augment
+from napari_unetvnet.data import prepare
+from napari_unetvnet.errors import OutOfMemory, RunProblem
+from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
+from napari_unetvnet.patches import Batch
+from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
+from napari_unetvnet.training.run import Best, Run
+from napari_unetvnet.training.score import dice_on
+from napari_unetvnet.training.start import DEFAULT_PATCH, start
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
+
+    from napari_unetvnet.data import Pair
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["steps"]
+
+GRADIENT_NORM = 5.0
+
+
+def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False) -> Iterator[Event]:
+    """Train a model, one step each time an event is asked for.
+
+    The best model so far is ``folder/model.safetensors``; ``folder/last.safetensors`` holds what is needed to go on.
+    Both are brought up to date when the consumer stops asking.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Images (C, Z, Y, X) with labels (1, Z, Y, X).
+    settings : TrainSettings
+    folder : Path
+        Must exist.
+    resume : bool
+        Whether to go on from ``last.safetensors``, if it is there.
+
+    Yields
+    ------
+    Event
+        Notice, StepDone after each step, EpochDone and CheckpointSaved after each epoch.
+
+    Raises
+    ------
+    DataProblem
+        If images or labels cannot be used.
+    SettingsProblem
+        If the settings do not fit the classes that were found.
+    ModelProblem
+        If the model to start from is of another kind.
+    OutOfMemory
+        If one patch of the least size does not fit on the device.
+    RunProblem
+        If the training diverges, or the state to resume from is cut off.
+    """
+    patch = settings.patch or DEFAULT_PATCH[settings.view]
+    data = prepare(pairs, settings, patch)
+    for text in data.notices:
+        yield Notice(text)
+    run, told = start(pairs, data, settings, folder, patch)
+    for text in told:
+        yield Notice(text)
+    if resume and (folder / LAST).exists():
+        load_last(run)
+        yield Notice(f"Going on after step {run.schedule.step}.")
+    schedule, losses = run.schedule, []
+    clock = time.monotonic() - schedule.seconds
+    try:
+        while not schedule.over and not _stale(run):
+            losses.append((yield from _fitting_step(run)))
+            schedule.seconds = time.monotonic() - clock
+            epoch = -(-schedule.step // settings.epoch_steps)
+            ended = schedule.step % settings.epoch_steps == 0 or schedule.over
+            # Before anything is told: whoever stops at this step has its score, as a run that was never stopped.
+            dice, saved = _validate(run) if ended else (None, False)
+            schedule.seconds = time.monotonic() - clock
+            yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
+            if not ended:
+                continue
+            loss, losses = sum(losses) / len(losses), []
+            yield EpochDone(epoch, schedule.step, loss, dice, schedule.seconds, schedule.seconds_left)
+            if saved:
+                yield CheckpointSaved(str(folder / BEST), schedule.step, dice)
+            save_last(run)
+    finally:
+        _leave(run)
+
+
+def _stale(run: Run) -> bool:
+    """Whether the hold-out's score has not become better for as many epochs as the settings bear."""
+    patience, best = run.settings.patience, run.best
+    if patience is None or best.dice is None:
+        return False
+    return run.schedule.step - best.reached >= patience * run.settings.epoch_steps
+
+
+def _fitting_step(run: Run) -> Generator[Event, None, float]:
+    """Take a step; where it does not fit into memory, make it smaller and try again."""
+    while True:
+        try:
+            return _step(run)
+        except OutOfMemory:
+            told = run.ladder.climb(run)
+            if told is None:
+                raise
+        torch.cuda.empty_cache()
+        yield Notice(told)
+
+
+def _step(run: Run) -> float:
+    """Take one optimiser step and give its loss."""
+    run.within_step = True
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.schedule.rate()
+    batch = _batch(run)
+    run.model.network.train()
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step)  # dropout, a function of the step
+    run.model.network.freeze_for(run.schedule.step // run.settings.epoch_steps)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss = sum(_backward(run, part, len(part.images) / run.settings.batch) for part in _parts(batch, run.ladder.parts))
+    if not np.isfinite(loss):
+        kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
+        raise RunProblem(
+            f"The loss is no longer a number at step {run.schedule.step + 1}: the training diverged. Choose a learning "
+            f"rate below {run.settings.peak_rate:g}; {kept}."
+        )
+    run.scaler.unscale_(run.optimizer)
+    torch.nn.utils.clip_grad_norm_(run.model.network.parameters(), GRADIENT_NORM)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.schedule.step += 1
+    run.average.update(run.schedule.step)
+    run.within_step = False
+    return loss
+
+
+def _backward(run: Run, part: Batch, share: float) -> float:
+    """Add the gradients of a part of the batch and give its share of the loss."""
+    with run.ladder.saving:
+        outputs, seen = run.model.supervised(part.images)
+        loss = share * run.criterion(outputs, part.target, part.weight, seen)
+    run.model.in_memory(run.scaler.scale(loss).backward, part.images)
+    return loss.item()
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """Divide a batch."""
+    pieces = [[None] * count if tensor is None else tensor.tensor_split(count) for tensor in batch]
+    return (Batch(*part) for part in zip(*pieces, strict=True) if len(part[0]))
+
+
+def _batch(run: Run) -> Batch:
+    """Draw the next patches, with the margin that the network wants around them."""
+    settings, margin = run.settings, run.model.margin
+    rng = np.random.default_rng([settings.seed, run.schedule.step])
+    # Flips would swap unequal margins, so patches come with the larger one on both sides.
+    z, y, x = (max(sides) for sides in margin)
+    drawn = run.data.batch(rng, settings.batch, run.model.card.patch, (z, y, x))
+    images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn[:2])
+    weight = None if drawn.weight is None else torch.from_numpy(drawn.weight).to(run.model.device)
+    if settings.augment == "light":
+        images, target, weight = augment(images, target, weight, rng)
+    for axis, (widest, (before, after)) in enumerate(zip((z, y, x), margin, strict=True), start=2):
+        images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)
+    return Batch(images, target, weight)
+
+
+def _validate(run: Run) -> tuple[float | None, bool]:
+    """Score the model on the hold-out and save it if it is the best so far (without a hold-out, the newest is)."""
+    newest = _snapshot(run)
+    if newest.dice is not None and run.best.dice is not None and newest.dice < run.best.dice:
+        return newest.dice, False
+    if newest.dice is not None and newest.dice == run.best.dice:
+        newest.reached = run.best.reached
+    run.best = newest
+    save_best(run, newest)
+    return newest.dice, True
+
+
+def _snapshot(run: Run) -> Best:
+    """Score the present weights, or their average, and copy them."""
+    with run.average.shown():
+        dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes)
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
+    return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
+
+
+def _leave(run: Run) -> None:
+    """Bring both files up to date, whatever ended the run."""
+    if run.schedule.step == 0:
+        return
+    # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
+    # goes on must end like one that was never stopped.
+    save_best(run, run.best if run.best.weights else _snapshot(run))
+    if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
+        save_last(run)

@@ -1,0 +1,74 @@
+"""What a training works with: everything that changes while it runs is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+    from napari_unetvnet.losses.adapters import DeepSupervision
+    from napari_unetvnet.model import Model
+    from napari_unetvnet.patches import TrainingData
+    from napari_unetvnet.schedule import Schedule
+    from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training.average import Average
+    from napari_unetvnet.training.ladder import Ladder
+
+__all__ = ["Best", "Run"]
+
+
+@dataclass
+class Best:
+    """The best model so far: its weights on the CPU, its step and its Dice on the hold-out (None without one).
+
+    Of equals the newest is the best; ``reached`` is the step of the first of them.
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    dice: float | None = None
+    reached: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """A training.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : TrainSettings
+    data : TrainingData
+    model : Model
+    criterion : DeepSupervision
+    optimizer : torch Optimizer
+    scaler : torch GradScaler
+        Does nothing unless the precision is fp16.
+    schedule : Schedule
+    average : Average
+        Of the weights over the last steps; does nothing unless it is asked for.
+    ladder : Ladder
+        How a step is made to fit into memory.
+    best : Best
+    within_step : bool
+        Whether a step was begun and not ended.
+    """
+
+    folder: Path
+    settings: TrainSettings
+    data: TrainingData
+    model: Model
+    criterion: DeepSupervision
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    average: Average
+    ladder: Ladder
+    best: Best = field(default_factory=Best)
+    within_step: bool = False

@@ -1,0 +1,67 @@
+"""How good the network is on the hold-out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unetvnet.inference import decide, scores
+from napari_unetvnet.settings import IGNORE, SegmentSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.model import Model
+    from napari_unetvnet.patches import Region
+    from napari_unetvnet.targets import Classes
+
+__all__ = ["dice_on"]
+
+
+def dice_on(regions: Sequence[Region], model: Model, classes: Classes) -> tuple[float | None, dict[str, float]]:
+    """Give the mean Dice of the foreground classes over whole regions, and that of each class.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+    model : Model
+    classes : Classes
+
+    Returns
+    -------
+    mean : float or None
+        None where no region has a voxel of a foreground class.
+    by_class : dict of str to float
+        By the class's name where classes overlap and have one, else by its written value.
+    """
+    card = model.card
+    overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
+    model.network.eval()
+    for region in regions:
+        for start, logits in scores(model, region.image, SegmentSettings(), region.scale):
+            shown = logits[list(card.class_outputs)] if classes.several else logits
+            predicted = decide(shown, card.head).cpu().numpy()
+            common, both = _overlaps(predicted, region.target[..., start : start + predicted.shape[-3], :, :], classes)
+            overlap += common
+            total += both
+    dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
+    mean = sum(dice.values()) / len(dice) if dice else None
+    names = classes.names if classes.several and classes.names else tuple(map(str, classes.written))
+    return mean, {names[k]: value for k, value in dice.items()}
+
+
+def _overlaps(
+    predicted: NDArray[np.uint8], target: NDArray[np.uint8], classes: Classes
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count for each class the known voxels where both have it, and those of the one plus those of the other."""
+    predicted = np.where(target == IGNORE, IGNORE, predicted)
+    if classes.several:
+        there, true = predicted == 1, target == 1
+        sums = tuple(mask.sum(axis=(1, 2, 3)) for mask in (there & true, there, true))
+    else:
+        parts = (predicted[predicted == target], predicted.ravel(), target.ravel())
+        sums = tuple(np.bincount(part, minlength=IGNORE + 1)[: len(classes)] for part in parts)
+    return sums[0], sums[1] + sums[2]
