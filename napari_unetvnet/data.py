@@ -14,7 +14,7 @@ import numpy as np
 from napari_unetvnet.card import read_card
 from napari_unetvnet.checks import check_pair
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, unpacked
+from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, margin_of, unpacked
 from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.patches import Region, TrainingData
 from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
@@ -103,7 +103,7 @@ def _divided(pairs: Sequence[Pair], regions: list[Region], settings: TrainSettin
         rest = [region for i, region in enumerate(regions) if i not in chosen]
         return _Parts(rest, [regions[i] for i in chosen], [f"Held out to score the model: {names}."])
     boxes = _kept_boxes(regions, settings) or [
-        choose_block(region.target, settings.hold_out, patch) for region in regions
+        choose_block(region.target, settings.hold_out, patch, region.image.spacing) for region in regions
     ]
     return _blocks(regions, boxes)
 
@@ -182,5 +182,8 @@ def _blocks(regions: list[Region], boxes: list[Boxes | None]) -> _Parts:
             hold_out.append(region.cut(pair[1]))
             edges = zip("zyx", pair[1].start, pair[1].stop, strict=True)
             where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
-            notices.append(f"Held out of {region.image.name} to score the model: voxels {where}.")
+            notices.append(
+                f"Held out of {region.image.name} to score the model: voxels {where}; {margin_of(pair)} voxels beside "
+                "them are left out altogether."
+            )
     return _Parts(train, hold_out, notices or [NO_HOLD_OUT], boxes)

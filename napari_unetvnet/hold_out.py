@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LEAST_VOXELS", "Boxes", "choose_block", "class_counts", "packed", "unpacked"]
+__all__ = ["LEAST_VOXELS", "Boxes", "choose_block", "class_counts", "margin_of", "packed", "unpacked"]
 
 Boxes = tuple[Box, Box]
 LEAST_VOXELS = 10
@@ -56,8 +56,13 @@ def unpacked(row: tuple[int, ...]) -> Boxes | None:
     return Box(a, b), Box(c, d)
 
 
-def choose_block(target: NDArray[np.uint8], share: float, patch: Triple) -> Boxes | None:
+def choose_block(
+    target: NDArray[np.uint8], share: float, patch: Triple, spacing: Sequence[float] = (1, 1, 1)
+) -> Boxes | None:
     """Choose a block at one end of an axis that holds about a share of the labels of every class.
+
+    Between it and the part to learn from lies a margin as wide as a patch, of which neither has anything; a narrower
+    one where that would leave less than half of the labels of any class to learn from.
 
     Parameters
     ----------
@@ -67,13 +72,16 @@ def choose_block(target: NDArray[np.uint8], share: float, patch: Triple) -> Boxe
         Of the labelled voxels.
     patch : tuple of 3 int
         Bounds the length of the block: validating more takes longer and tells little more.
+    spacing : 3 float
+        Voxel size z, y, x, to measure a patch of one plane along z.
 
     Returns
     -------
     (train, hold_out) : tuple of Box, or None
         None if no block leaves enough of every class on both sides.
     """
-    best, best_score = None, 0.0
+    best: tuple[Boxes, int] | None = None
+    best_score = 0.0
     shape = target.shape[-3:]
     total = class_counts(target)
     present = total > 0
@@ -94,8 +102,46 @@ def choose_block(target: NDArray[np.uint8], share: float, patch: Triple) -> Boxe
                 continue
             score = float(min((inside / total[present] / share).min(), (outside / total[present]).min()))
             if score > best_score:
-                best, best_score = (train, held), score
-    return best
+                best, best_score = ((train, held), axis), score
+    return None if best is None else (_with_margin(target, *best, patch, spacing), best[0][1])
+
+
+def margin_of(boxes: Boxes) -> int:
+    """Give the voxels between the two boxes of a split.
+
+    Parameters
+    ----------
+    boxes : (Box, Box)
+
+    Returns
+    -------
+    int
+    """
+    train, held = boxes
+    gaps = zip(train.start, train.stop, held.start, held.stop, strict=True)
+    return max(0, *(max(c - b, a - d) for a, b, c, d in gaps))
+
+
+def _with_margin(target: NDArray[np.uint8], boxes: Boxes, axis: int, patch: Triple, spacing: Sequence[float]) -> Box:
+    """Shorten the part to learn from where it is next to the block, by as much of a patch as its labels bear."""
+    train, held = boxes
+    wide = patch[axis]
+    if axis == 0 and wide == 1:  # planes look like their neighbours, however thin the patch
+        wide = round(min(patch[1] * spacing[1], patch[2] * spacing[2]) / spacing[0])
+    labels = class_counts(target[(..., *train.slices)])
+    needed = np.minimum(labels, np.maximum(LEAST_VOXELS, labels / 2))
+    for margin in (wide, wide // 2, wide // 4, wide // 8):
+        start, stop = train.start[axis], train.stop[axis]
+        if held.start[axis] < start:
+            start = max(start, held.stop[axis] + margin)
+        else:
+            stop = min(stop, held.start[axis] - margin)
+        if start >= stop:
+            continue
+        shorter = Box(_replaced(train.start, axis, start), _replaced(train.stop, axis, stop))
+        if (class_counts(target[(..., *shorter.slices)]) >= needed).all():
+            return shorter
+    return train
 
 
 def _boxes(shape: Sequence[int], axis: int, split: int, *, at_end: bool) -> tuple[Box, Box]:

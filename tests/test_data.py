@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.data import Pair, prepare
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.hold_out import LEAST_VOXELS, choose_block, packed
+from napari_unetvnet.hold_out import LEAST_VOXELS, choose_block, class_counts, margin_of, packed
 from napari_unetvnet.model import save_model
 from napari_unetvnet.settings import IGNORE, TrainSettings, checked
 from napari_unetvnet.volume import Volume
@@ -168,6 +168,28 @@ def test_a_block_leaves_every_class_on_both_sides(seed, share, classes):
         counts = np.bincount(target[box.slices].ravel(), minlength=256)[:classes]
         present = np.isin(np.arange(classes), target)
         assert (counts[present] >= LEAST_VOXELS).all()
+
+
+def test_between_what_is_learnt_and_what_scores_lies_a_patch():
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, (1, 200, 200)).astype(np.uint8)
+    boxes = choose_block(target, 0.2, (1, 32, 32))
+    assert margin_of(boxes) == 32
+
+
+def test_planes_of_a_stack_are_kept_apart_as_far_as_a_patch_is_wide():
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 3, (60, 20, 20)).astype(np.uint8)
+    boxes = choose_block(target, 0.2, (1, 16, 16), (2.0, 1.0, 1.0))
+    assert margin_of(boxes) == (8 if boxes[0].shape[0] < 60 else 16)
+
+
+def test_the_margin_is_narrower_where_labels_are_few():
+    target = np.full((1, 40, 40), IGNORE, np.uint8)
+    target[0, :, 2:38] = np.arange(36) % 2
+    train, held = choose_block(target, 0.3, (1, 32, 32))
+    assert 0 <= margin_of((train, held)) < 32
+    assert (class_counts(target[train.slices])[:2] >= LEAST_VOXELS).all()
 
 
 def test_images_of_different_channels_are_refused():
