@@ -17,6 +17,7 @@ from test_inference import Pointwise
 from napari_unetvnet.card import read_card
 from napari_unetvnet.cli import main
 from napari_unetvnet.events import EpochDone, Notice, SlabDone, StepDone
+from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.progress import Progress
 
@@ -316,8 +317,18 @@ def test_tables_are_listed(table, capsys):
     assert main([table]) == 0
     text = capsys.readouterr().out
     assert all(row["name"] in text for row in rows)
-    if table == "networks":
-        assert {row["name"] for row in rows} == set(NETWORKS)
+    assert {row["name"] for row in rows} == set({"networks": NETWORKS, "losses": LOSSES}[table])
+
+
+def test_losses_are_listed_with_heads_formula_and_source(capsys):
+    assert main(["losses", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert all(set(row["heads"]) <= {"binary", "multiclass", "multilabel"} and row["heads"] for row in rows.values())
+    assert all(row["formula"] and row["source"] for row in rows.values())
+    assert rows["focal"]["options"]["gamma"]["default"] == 2.0
+    assert rows["weighted_ce"]["options"]["class_weights"]["default"] == []
+    assert rows["attention_dice"]["needs"] == ["attention"]
+    assert any("1606.04797" in text for text in rows["dice"]["source"])
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere():

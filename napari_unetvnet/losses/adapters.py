@@ -1,9 +1,9 @@
 """Ignored voxels, class order, class weights, precision and levels, once for all losses.
 
 `prepare` turns logits and a target into what the formulas need: probabilities, a target with one channel per class,
-and a weight that is 0 where nothing is known. Logits there are replaced before anything is computed, so that neither
+and a weight that is 0 where nothing is known. Logits there are replaced before a formula sees them, so that neither
 their value nor their gradient can matter, and everything runs in float32 (or float64) outside autocast: sums over a
-patch overflow in half precision.
+patch overflow in half precision. What takes memory is made when a formula asks for it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.losses.slabs import Probabilities, voxel_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DeepSupervision", "Loss", "Member", "Outputs", "Prepared", "head_modes", "needs", "prepare"]
+__all__ = [
+    "DeepSupervision", "Loss", "Member", "Outputs", "Prepared", "blind_to", "head_modes", "needs", "prepare", "roles",
+]  # fmt: skip
 
 # settings.IGNORE; the settings import this package, so the number is repeated here and held equal by a test.
 IGNORE = 255
@@ -41,12 +44,7 @@ def head_modes(*modes: str) -> Callable[[Function], Function]:
     -------
     decorator
     """
-
-    def declare(function: Function) -> Function:
-        function.head_modes = modes  # type: ignore[attr-defined]
-        return function
-
-    return declare
+    return _declaring("head_modes", modes)
 
 
 def needs(*things: str) -> Callable[[Function], Function]:
@@ -62,9 +60,42 @@ def needs(*things: str) -> Callable[[Function], Function]:
     -------
     decorator
     """
+    return _declaring("needs", things)
 
+
+def roles(*channels: str) -> Callable[[Function], Function]:
+    """Declare that the channels of a loss are no equals; the registry reads it from the source.
+
+    Parameters
+    ----------
+    *channels : str
+        What the first channel is and what the others are; or the first, those between, and the last.
+
+    Returns
+    -------
+    decorator
+    """
+    return _declaring("roles", channels)
+
+
+def blind_to(*differences: str) -> Callable[[Function], Function]:
+    """Declare what a loss cannot see, so that it serves beside another; the registry reads it from the source.
+
+    Parameters
+    ----------
+    *differences : {"inversion"}
+        Inversion: a mask and its negative cost the same.
+
+    Returns
+    -------
+    decorator
+    """
+    return _declaring("blind_to", differences)
+
+
+def _declaring(fact: str, values: tuple[str, ...]) -> Callable[[Function], Function]:
     def declare(function: Function) -> Function:
-        function.needs = things  # type: ignore[attr-defined]
+        setattr(function, fact, values)
         return function
 
     return declare
@@ -92,47 +123,77 @@ class Prepared:
 
     Parameters
     ----------
-    logits : Tensor of shape (B, K, *S)
-        0 where nothing is known.
+    given : Tensor of shape (B, K, *S)
+        The logits, and anything where nothing is known; formulas use ``logits`` and ``probabilities``.
     labels : Tensor of shape (B, *S) or (B, K, *S)
         As given to the loss, IGNORE included; formulas use ``target``.
     known : Tensor of bool, shape (B, 1, *S) or (B, K, *S)
-        False at ignored voxels.
+        False at ignored voxels and at those of weight 0.
     head : {"binary", "multiclass", "multilabel"}
     importance : Tensor of shape (B, 1, *S) or (B, K, *S), or None
-        Weight of each voxel, where there is one.
+        Weight of each voxel, 0 where nothing is known; None if all known voxels weigh 1.
     outputs : Outputs or None
         What else the network gave, where it gave more than logits.
     image : Tensor of shape (B, C, *S) or None
         What the network saw.
+    clean : bool
+        Whether ``given`` is 0 where nothing is known.
     """
 
-    logits: Tensor
+    given: Tensor
     labels: Tensor
     known: Tensor
     head: str
     importance: Tensor | None = None
     outputs: Outputs | None = None
     image: Tensor | None = None
+    clean: bool = False
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits, 0 where nothing is known, shape (B, K, *S)."""
+        return self.given if self.clean else torch.where(self.known, self.given, 0)
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax or sigmoid of the logits, shape (B, K, *S)."""
-        return self.logits.softmax(1) if self.head == "multiclass" else self.logits.sigmoid()
+        """Softmax or sigmoid of the logits, 0 where nothing is known, shape (B, K, *S)."""
+        p: Tensor = Probabilities.apply(self.given, self.known, self.head == "multiclass")  # type: ignore[no-untyped-call]
+        return p
 
     @cached_property
     def target(self) -> Tensor:
         """One channel per class, in [0, 1], 0 at ignored voxels, shape (B, K, *S)."""
-        channels = self.labels
-        if channels.ndim != self.logits.ndim:
-            channels = _one_hot(channels, self.logits.shape[1], self.head)
-        return torch.where(self.known, channels.to(self.logits.dtype), 0)
+        if not self.by_index:
+            return torch.where(self.known, self.labels, 0).to(self.given.dtype)
+        first, last = (1, 2) if self.head == "binary" else (0, self.given.shape[1])
+        classes = torch.arange(first, last, device=self.labels.device).reshape(1, -1, *(1,) * (self.given.ndim - 2))
+        return (self.labels.unsqueeze(1) == classes).logical_and_(self.known).to(self.given.dtype)
+
+    @property
+    def by_index(self) -> bool:
+        """Whether labels are class indices, (B, *S)."""
+        return self.labels.ndim != self.given.ndim
 
     @cached_property
     def weight(self) -> Tensor:
         """At least 0; 0 at ignored voxels; shape (B, 1, *S) or (B, K, *S)."""
-        known = self.known.to(self.logits.dtype)
-        return known if self.importance is None else known * self.importance
+        return self.known.to(self.given.dtype) if self.importance is None else self.importance
+
+    def mean_of(self, formula: Callable[[Prepared], Tensor]) -> Tensor:
+        """Average what a formula gives for each voxel, with the voxel's weight.
+
+        Parameters
+        ----------
+        formula : callable
+            Takes a part of the patch as `Prepared` and gives its values, each from its own voxel.
+
+        Returns
+        -------
+        Tensor, a scalar
+            0 where all weights are 0.
+        """
+        total, weight = voxel_sum(self, formula)
+        return total / torch.where(weight > 0, weight, 1)
 
     def weighted(self, class_weights: tuple[float, ...]) -> Prepared:
         """Weigh each voxel by its class.
@@ -152,20 +213,19 @@ class Prepared:
         DataProblem
             If their number is not that of the classes.
         """
-        classes = 2 if self.head == "binary" else self.logits.shape[1]
+        classes = 2 if self.head == "binary" else self.given.shape[1]
         if len(class_weights) != classes:
-            raise DataProblem(
-                f"{len(class_weights)} class weights were given for {classes} classes; give one each."
-            )
-        if self.head == "multiclass":
-            row = torch.tensor(class_weights, dtype=self.logits.dtype, device=self.logits.device)
+            raise DataProblem(f"{len(class_weights)} class weights were given for {classes} classes; give one each.")
+        row = self.given.new_tensor(class_weights)
+        if self.by_index and self.head != "multilabel":
+            of_voxels = row[torch.where(self.known, self.labels.unsqueeze(1), 0).long()]
+        elif self.head == "multiclass":
             of_voxels = torch.einsum("bk...,k->b...", self.target, row).unsqueeze(1)
         else:
-            off, on = (class_weights[:1], class_weights[1:]) if self.head == "binary" else ((1.0,), class_weights)
-            shape = (1, -1, *(1,) * (self.logits.ndim - 2))
-            low, high = (self.logits.new_tensor(row).reshape(shape) for row in (off, on))
+            low, high = (row[:1], row[1:]) if self.head == "binary" else (torch.ones_like(row), row)
+            low, high = (side.reshape(1, -1, *(1,) * (self.given.ndim - 2)) for side in (low, high))
             of_voxels = low + self.target * (high - low)
-        return replace(self, importance=of_voxels if self.importance is None else self.importance * of_voxels)
+        return replace(self, importance=self.weight * of_voxels)
 
 
 class Member(NamedTuple):
@@ -324,11 +384,8 @@ def prepare(logits: Tensor, target: Tensor, weight: Tensor | None, head: str) ->
     known = target != IGNORE if per_class else (target != IGNORE).unsqueeze(1)
     if per_class and head == "multiclass":
         known = known.all(dim=1, keepdim=True)
-    importance = None if weight is None else weight.unsqueeze(1).to(logits.dtype)
-    return Prepared(torch.where(known, logits, 0), target, known, head, importance)
-
-
-def _one_hot(target: Tensor, channels: int, head: str) -> Tensor:
-    """Give (B, K, *S); a binary head has the one channel of class 1."""
-    classes = [1] if head == "binary" else range(channels)
-    return torch.stack([target == k for k in classes], dim=1)
+    importance = None
+    if weight is not None:
+        known = known & (weight != 0).unsqueeze(1)
+        importance = torch.where(known, weight.unsqueeze(1).to(logits.dtype), 0)
+    return Prepared(logits, target, known, head, importance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -11,19 +13,26 @@ from napari_unetvnet.settings import IGNORE
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
 SHAPES = {"2D": (5, 6), "3D": (3, 4, 5)}
-PAIRS = [(name, head) for name in LOSSES for head in LOSSES.describe(name).facts["head_modes"]]
+FACTS = {name: LOSSES.describe(name).facts for name in LOSSES}
+PAIRS = [(name, head) for name in LOSSES for head in FACTS[name]["head_modes"]]
+INDICES = [pair for pair in PAIRS if pair[1] != "multilabel"]  # one class a voxel
+JUNK = [0.0, 1.0, 77.0, float("inf"), float("-inf"), float("nan")]
 every_loss = pytest.mark.parametrize(("name", "head"), PAIRS)
+without_its_own_class_weights = pytest.mark.parametrize(
+    ("name", "head"), [pair for pair in PAIRS if "class_weights" not in LOSSES.describe(pair[0]).defaults]
+)
+with_and_without_class_weights = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 both_shapes = pytest.mark.parametrize("size", SHAPES.values(), ids=SHAPES)
 
 
-def a_target(head, size, *, count=2, absent=False, seed=0):
+def a_target(head, size, *, count=2, channels=3, absent=False, seed=0):
     """Class indices (B, *S), or for several labels a voxel (B, K, *S); if ``absent``, the last class is nowhere."""
     generator = torch.Generator().manual_seed(seed)
     if head == "multilabel":
-        target = torch.randint(0, 2, (count, 3, *size), generator=generator)
+        target = torch.randint(0, 2, (count, channels, *size), generator=generator)
         target[:, -1] *= not absent
         return target
-    classes = {"binary": 2, "multiclass": 3}[head]
+    classes = 2 if head == "binary" else channels
     return torch.randint(0, classes - absent, (count, *size), generator=generator)
 
 
@@ -39,9 +48,10 @@ def right(target, head, scale):
     return ((2 * truth(target, head) - 1) * scale).float()
 
 
-def some_logits(head, size, *, count=2, seed=1, dtype=torch.float32):
+def some_logits(head, size, *, count=2, channels=None, seed=1, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, CHANNELS[head], *size, generator=generator, dtype=torch.float64).to(dtype)
+    shape = (count, channels or CHANNELS[head], *size)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def a_mask(size, count=2):
@@ -58,6 +68,26 @@ def ignoring(target, mask):
     return target.masked_fill(everywhere(mask, target), IGNORE)
 
 
+def an_order(name, channels=5):
+    """A new order of the classes that leaves those at the ends in place which the loss gives a role."""
+    count = len(FACTS[name].get("roles", ()))
+    first, last = min(count, 1), channels - (count > 2)
+    middle = list(range(first, last))
+    return [*range(first), *middle[2:], *middle[:2], *range(last, channels)]
+
+
+def reordered(target, head, order):
+    """The target after its classes are put in another order."""
+    if head == "multilabel":
+        return target[:, order]
+    return torch.tensor([order.index(k) for k in range(len(order))])[target]
+
+
+def scales(name):
+    """How right a prediction is, from worst to best; without inverted ones for a loss that cannot see inversion."""
+    return (0, 1, 3) if "inversion" in FACTS[name].get("blind_to", ()) else (-3, -1, 0, 1, 3)
+
+
 def value_and_gradient(loss, logits, *rest):
     logits = logits.clone().requires_grad_()
     value = loss(logits, *rest)
@@ -66,20 +96,32 @@ def value_and_gradient(loss, logits, *rest):
     return value.detach(), logits.grad
 
 
+def same_value_and_gradient(loss, one, other):
+    """Hold two calls to the same answer and give the gradient."""
+    (value, gradient), (other_value, other_gradient) = (value_and_gradient(loss, *given) for given in (one, other))
+    assert torch.equal(value, other_value)
+    assert torch.equal(gradient, other_gradient)
+    return gradient
+
+
 @every_loss
 @both_shapes
+@with_and_without_class_weights
 @pytest.mark.parametrize("absent", [False, True])
-def test_a_perfect_prediction_costs_nothing(name, head, size, absent):
-    target = a_target(head, size, absent=absent)
-    assert build_loss(name, head=head)(right(target, head, 50), target).item() == pytest.approx(0, abs=1e-5)
+def test_a_perfect_prediction_costs_nothing(name, head, size, weighted, absent):
+    target, weights = a_target(head, size, absent=absent), weights_of(head) if weighted else ()
+    assert build_loss(name, head=head, class_weights=weights)(right(target, head, 50), target).item() == pytest.approx(
+        0, abs=1e-5
+    )
 
 
 @every_loss
 @both_shapes
-def test_costs_more_the_worse_the_prediction(name, head, size):
+@with_and_without_class_weights
+def test_costs_more_the_worse_the_prediction(name, head, size, weighted):
     target = a_target(head, size)
-    loss = build_loss(name, head=head)
-    values = [loss(right(target, head, scale), target).item() for scale in (-3, -1, 0, 1, 3)]
+    loss = build_loss(name, head=head, class_weights=weights_of(head) if weighted else ())
+    values = [loss(right(target, head, scale), target).item() for scale in scales(name)]
     assert values == sorted(values, reverse=True)
     assert len(set(values)) == len(values)
     assert min(values) > 0
@@ -87,15 +129,13 @@ def test_costs_more_the_worse_the_prediction(name, head, size):
 
 @every_loss
 @both_shapes
-@pytest.mark.parametrize("junk", [0.0, 1e4, float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("junk", JUNK)
 def test_what_the_network_says_at_ignored_voxels_matters_not_at_all(name, head, size, junk):
     mask, logits = a_mask(size), some_logits(head, size)
     target = ignoring(a_target(head, size), mask)
     loss = build_loss(name, head=head)
-    value, gradient = value_and_gradient(loss, logits, target)
-    other_value, other_gradient = value_and_gradient(loss, logits.masked_fill(everywhere(mask, logits), junk), target)
-    assert torch.equal(value, other_value)
-    assert torch.equal(gradient, other_gradient)
+    other = logits.masked_fill(everywhere(mask, logits), junk)
+    gradient = same_value_and_gradient(loss, (logits, target), (other, target))
     assert (gradient[everywhere(mask, gradient)] == 0).all()
     assert (gradient[~everywhere(mask, gradient)] != 0).any()
 
@@ -109,6 +149,39 @@ def test_ignored_voxels_cost_the_same_as_voxels_of_weight_zero(name, head, size)
     weighted_value, weighted_gradient = value_and_gradient(loss, logits, target, (~mask).float())
     torch.testing.assert_close(weighted_value, value)
     torch.testing.assert_close(weighted_gradient, gradient)
+
+
+@every_loss
+@pytest.mark.parametrize("junk", JUNK)
+def test_weights_at_ignored_voxels_matter_not_at_all(name, head, junk):
+    size = SHAPES["2D"]
+    mask, logits, weight = a_mask(size), some_logits(head, size), torch.rand(2, *size)
+    target, loss = ignoring(a_target(head, size), mask), build_loss(name, head=head)
+    same_value_and_gradient(loss, (logits, target, weight), (logits, target, weight.masked_fill(mask, junk)))
+
+
+@every_loss
+@pytest.mark.parametrize("junk", JUNK)
+def test_labels_and_logits_at_voxels_of_weight_zero_matter_not_at_all(name, head, junk):
+    size = SHAPES["2D"]
+    mask, logits, target = a_mask(size), some_logits(head, size), a_target(head, size).float()
+    weight, loss = torch.rand(2, *size).masked_fill(mask, 0), build_loss(name, head=head)
+    other = (array.masked_fill(everywhere(mask, array), junk) for array in (logits, target))
+    gradient = same_value_and_gradient(loss, (logits, target, weight), (*other, weight))
+    assert (gradient[everywhere(mask, gradient)] == 0).all()
+
+
+@pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] == "multiclass"])
+@pytest.mark.parametrize("junk", JUNK)
+def test_the_other_channels_of_a_softmax_voxel_with_one_unknown_matter_not_at_all(name, head, junk):
+    size = SHAPES["2D"]
+    mask, logits = a_mask(size), some_logits(head, size)
+    target, loss = truth(a_target(head, size), head).float(), build_loss(name, head=head)
+    target[:, 1].masked_fill_(mask, IGNORE)
+    other = target.clone()
+    other[:, [0, 2]] = target[:, [0, 2]].masked_fill(mask.unsqueeze(1), junk)
+    same_value_and_gradient(loss, (logits, target), (logits, other))
+    torch.testing.assert_close(loss(logits, target), loss(logits, ignoring(a_target(head, size), mask)))
 
 
 @every_loss
@@ -155,16 +228,26 @@ def test_targets_of_one_kind_only_stay_finite(name, head, kind):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_logits_are_summed_in_float32_even_under_autocast(name, head, dtype):
-    size = (48, 48, 48)  # sums over it overflow float16
-    target, logits = a_target(head, size, count=1), some_logits(head, size, count=1, dtype=dtype)
+def test_half_precision_logits_are_computed_in_float32_even_under_autocast(name, head, dtype):
+    target, logits = a_target(head, (5, 6)), some_logits(head, (5, 6), dtype=dtype)
     loss = build_loss(name, head=head)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         value, gradient = value_and_gradient(loss, logits, target)
     assert value.dtype == torch.float32
     assert gradient.dtype == dtype
     assert gradient.isfinite().all()
-    torch.testing.assert_close(value, loss(logits.float(), target))
+    assert torch.equal(value, loss(logits.float(), target))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_sums_over_a_patch_too_large_for_float16_are_right(name):
+    size, head = (48, 48, 48), FACTS[name]["head_modes"][0]
+    target, logits = a_target(head, size, count=1), some_logits(head, size, count=1, dtype=torch.float16)
+    loss = build_loss(name, head=head)
+    with torch.autocast("cpu", torch.float16):
+        value, gradient = value_and_gradient(loss, logits, target)
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(value.double(), loss(logits.double(), target), rtol=1e-4, atol=1e-6)
 
 
 @every_loss
@@ -180,11 +263,49 @@ def test_the_gradient_is_that_of_the_value(name, head, size):
 @pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] != "binary"])
 @both_shapes
 def test_the_order_of_the_classes_does_not_matter(name, head, size):
-    order = [2, 0, 1]
-    logits, target = some_logits(head, size, dtype=torch.float64), a_target(head, size)
-    shuffled = target[:, order] if head == "multilabel" else torch.tensor([order.index(k) for k in range(3)])[target]
-    loss = build_loss(name, head=head)
-    torch.testing.assert_close(loss(logits[:, order], shuffled), loss(logits, target))
+    order = an_order(name)
+    logits = some_logits(head, size, channels=5, dtype=torch.float64)
+    target, loss = a_target(head, size, channels=5), build_loss(name, head=head)
+    torch.testing.assert_close(loss(logits[:, order], reordered(target, head, order)), loss(logits, target))
+
+
+@pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] != "binary"])
+def test_class_weights_belong_to_classes_in_whatever_order(name, head):
+    order, weights = an_order(name), [0.5, 2.0, 1.0, 3.0, 0.25]
+    logits = some_logits(head, (5, 6), channels=5, dtype=torch.float64)
+    target = ignoring(a_target(head, (5, 6), channels=5), a_mask((5, 6)))
+    moved = target[:, order] if head == "multilabel" else reordered(target.clamp_max(4), head, order)
+    loss = build_loss(name, head=head, class_weights=weights)
+    other = build_loss(name, head=head, class_weights=[weights[k] for k in order])
+    torch.testing.assert_close(
+        other(logits[:, order], moved.masked_fill(target == IGNORE, IGNORE)), loss(logits, target)
+    )
+
+
+def weights_of(head, weight=None):
+    """Class weights that differ, or all the same."""
+    count = 2 if head == "binary" else CHANNELS[head]
+    return [1 + k if weight is None else weight for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [pair for pair in PAIRS if "class_weights" not in LOSSES.describe(pair[0]).defaults]
+)
+@both_shapes
+def test_class_weights_of_one_change_nothing(name, head, size):
+    logits, target = some_logits(head, size), ignoring(a_target(head, size), a_mask(size))
+    plain, weighted = (build_loss(name, head=head, class_weights=given) for given in ((), weights_of(head, 1.0)))
+    torch.testing.assert_close(value_and_gradient(weighted, logits, target), value_and_gradient(plain, logits, target))
+
+
+@without_its_own_class_weights
+def test_a_class_weight_is_the_weight_of_its_voxels(name, head):
+    if head == "multilabel":
+        return  # a weight of voxels is for all labels there
+    logits, target = some_logits(head, (5, 6)), a_target(head, (5, 6))
+    weights = weights_of(head)
+    weighted = build_loss(name, head=head)(logits, target, torch.tensor(weights)[target].float())
+    torch.testing.assert_close(build_loss(name, head=head, class_weights=weights)(logits, target), weighted)
 
 
 @every_loss
@@ -212,7 +333,7 @@ def test_mirroring_changes_nothing(name, head, size):
     torch.testing.assert_close(loss(logits.flip(-1), target.flip(-1)), loss(logits, target))
 
 
-@pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] != "multilabel"])
+@pytest.mark.parametrize(("name", "head"), INDICES)
 @both_shapes
 def test_class_indices_cost_the_same_as_a_channel_for_each_class(name, head, size):
     logits, target = some_logits(head, size), a_target(head, size)
@@ -237,14 +358,30 @@ def test_soft_targets_are_taken(name, head):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("name", "other", "head"),
-    [(name, other, head) for name, head in PAIRS for other in LOSSES if (other, head) in PAIRS],
-)
-def test_a_weighted_sum_costs_the_sum_of_its_parts(name, other, head):
+@every_loss
+def test_a_weighted_sum_costs_the_sum_of_its_parts(name, head):
+    fitting = [other for other, its_head in PAIRS if its_head == head]
+    other = fitting[fitting.index(name) - 1]
     logits, target = some_logits(head, (5, 6)), a_target(head, (5, 6))
     one, two = (build_loss(part, head=head)(logits, target) for part in (name, other))
     torch.testing.assert_close(build_loss(f"2*{name} + 0.25*{other}", head=head)(logits, target), 2 * one + 0.25 * two)
+
+
+@pytest.mark.parametrize("head", CHANNELS)
+def test_all_losses_of_a_head_can_be_summed(head):
+    fitting = [name for name, its_head in PAIRS if its_head == head]
+    logits, target = some_logits(head, (5, 6)), a_target(head, (5, 6))
+    parts = sum(build_loss(name, head=head)(logits, target) for name in fitting)
+    torch.testing.assert_close(build_loss(" + ".join(fitting), head=head)(logits, target), parts)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_tells_its_formula_its_source_and_its_options(name):
+    told = LOSSES.describe(name)
+    assert re.search(r"[=Σ^+]", told.section("Notes"))
+    assert re.search(r"https://\S+", told.section("References"))
+    assert all(option.help.endswith(".") and option.default is not None for option in told.options)
+    assert told.summary.endswith(".")
 
 
 @pytest.mark.parametrize("head", CHANNELS)
