@@ -25,6 +25,7 @@ COMMANDS = """
 |---|---|
 | `train` | Train a model on images with labels. |
 | `segment IMAGE` | Segment an image with a model. |
+| `check` | Look for mistakes in images and labels; takes the options of `train`; `--json`. |
 | `evaluate PREDICTION TRUTH` | Compare labels with the truth: files or folders; `--json`, `--csv`. |
 | `run FOLDER` | Do what a run folder says; `--resume` goes on with an interrupted one. |
 | `networks`, `losses`, `models` | What there is; `--json` for machines. |
