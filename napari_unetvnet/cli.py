@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.errors import SettingsProblem, UserError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+Job = TypeVar("Job", TrainJob, SegmentJob)
 STOPPED = 130
 """Exit status of a command that was stopped, as shells have it."""
 
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     try:
         parsed = _parser().parse_args(arguments)
-        command: Callable[[Namespace], None] = parsed.command
-        command(parsed)
+        command: Callable[[Namespace], int | None] = parsed.command
+        return command(parsed) or 0
     except UserError as problem:
         for line in problem.lines:
             _complain(line)
@@ -60,7 +61,6 @@ def main(arguments: Sequence[str]) -> int:
         _complain(traceback.format_exc().rstrip())
         _complain("This is a fault of the program; please report it with the lines above.")
         return 1
-    return 0
 
 
 def _parser() -> Parser:
@@ -72,7 +72,7 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
-    def add(name: str, function: Callable[[Namespace], None], text: str) -> Parser:
+    def add(name: str, function: Callable[[Namespace], int | None], text: str) -> Parser:
         added = commands.add_parser(name, help=text, description=text, formatter_class=Formatter, allow_abbrev=False)
         added.set_defaults(command=function)
         return added
@@ -81,7 +81,10 @@ def _parser() -> Parser:
     add_fields(training, TrainJob)
     segmenting = add("segment", _segment, "Segment an image with a model.")
     add_fields(segmenting, SegmentJob, positional=["image"])
-    for job in (training, segmenting):
+    checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
+    add_fields(checking, TrainJob)
+    checking.add_argument("--json", action="store_true", help="Print JSON.")
+    for job in (training, segmenting, checking):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
     scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
@@ -134,7 +137,7 @@ def _complain(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _job(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> TrainJob | SegmentJob:
+def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
     """Make a job from the command line and, if one was given, a settings file."""
     from napari_unetvnet.job import absolute_paths, read_settings
 
@@ -144,7 +147,7 @@ def _job(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> 
     if (said := stored.pop("command", command)) != command:
         raise SettingsProblem(f"{parsed.settings} holds settings for {said}, not for {command}.")
     job = checked(kind, merge(given, stored))
-    if job.output is None:
+    if job.output is None and parsed.command is not _check:
         raise SettingsProblem("Say with --output where to write the result.")
     return job
 
@@ -225,6 +228,14 @@ def _follow(folder: Path, *, resume: bool) -> RunFinished:
     if finished.state == "stopped":
         _complain(f"Stopped. What was reached is kept; go on with: napari-unetvnet run {folder} --resume")
     return finished
+
+
+def _check(parsed: Namespace) -> int:
+    from napari_unetvnet.checkup import check_files, written
+
+    report = check_files(_job(parsed, TrainJob, "train"))
+    _say(written(report, as_json=parsed.json))
+    return 2 if report.of("error") else 0
 
 
 def _evaluate(parsed: Namespace) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.card import find_model, read_card
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.card import ModelCard
-    from napari_unetvnet.data import Pair
     from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentJob, TrainJob
     from napari_unetvnet.volume import Volume
@@ -42,40 +41,22 @@ def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
     Event
     """
     from napari_unetvnet import training
+    from napari_unetvnet.checks import examine, notices
     from napari_unetvnet.compute import own_memory
+    from napari_unetvnet.inputs import pair_files, read_pair
     from napari_unetvnet.io import check_writable
 
     if job.output is not None:
         check_writable(job.output, "model")
+    pairs = [read_pair(files, job) for files in pair_files(job)]
+    if not resume:
+        for text in notices(examine(pairs, job)):
+            yield Notice(text)
     with own_memory():
-        yield from training.steps(_read_pairs(job), job, folder, resume=resume)
+        yield from training.steps(pairs, job, folder, resume=resume)
 
 
-def _read_pairs(job: TrainJob) -> list[Pair]:
-    from napari_unetvnet.data import Pair
-    from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv
-
-    if job.pairs is not None:
-        files = read_pairs_csv(job.pairs)
-    else:
-        found = find_pairs(job.image, job.label)
-        masks = list(job.mask) or [""] * len(found)
-        if len(masks) != len(found):
-            raise DataProblem(f"There are {len(found)} images but {len(masks)} masks; give one mask for each image.")
-        files = [PairFiles(image, label, "", mask) for (image, label), mask in zip(found, masks, strict=True)]
-    several = job.label_values == "overlapping"
-    return [
-        Pair(
-            _read_image(f.image, job),
-            read_labels(f.label, job.spacing, overlapping=several),
-            f.split,
-            read_labels(f.mask, job.spacing) if f.mask else None,
-        )
-        for f in files
-    ]
-
-
-def _read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
+def _read_image(source: str, job: SegmentJob) -> Volume:
     """Read an image; what its file does not say of space, the job may."""
     from napari_unetvnet.io import read_volume
 

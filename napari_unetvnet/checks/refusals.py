@@ -1,4 +1,4 @@
-"""Look at an image and its labels before anything is spent on them, and say what is wrong."""
+"""What cannot be trained on or segmented at all, refused with a sentence before anything is spent on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.card import ModelCard
     from napari_unetvnet.volume import Volume
 
-__all__ = ["check_channels", "check_pair", "check_size"]
+__all__ = ["check_channels", "check_grids", "check_pair", "check_size", "times"]
 
 
 def check_pair(image: Volume, labels: Volume, mask: Volume | None = None, *, overlapping: bool = False) -> None:
@@ -33,22 +33,40 @@ def check_pair(image: Volume, labels: Volume, mask: Volume | None = None, *, ove
         If the shapes differ, the labels are no integers, there are several but one is expected, or the image holds
         NaN or infinity.
     """
+    check_grids(image, labels, mask, overlapping=overlapping)
+    if np.dtype(labels.data.dtype).kind not in "biu":
+        raise DataProblem(f"Labels {labels.name} are {labels.data.dtype}; labels must be whole numbers.")
+    for plane in range(image.shape[0]):
+        check_finite(np.asarray(image.data[:, plane]), image.name)
+
+
+def check_grids(image: Volume, labels: Volume, mask: Volume | None = None, *, overlapping: bool = False) -> None:
+    """Refuse labels or a mask that do not lie on the voxels of the image.
+
+    Parameters
+    ----------
+    image : Volume, data of shape (C, Z, Y, X)
+    labels : Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
+    mask : Volume, data of shape (1, Z, Y, X), or None
+    overlapping : bool
+        Whether there may be several masks.
+
+    Raises
+    ------
+    DataProblem
+        If the shapes differ, or there are several masks but one is expected.
+    """
     for what, volume in (("Labels", labels), ("Mask", mask)):
         if volume is not None and image.shape != volume.shape:
             raise DataProblem(
-                f"{what} {volume.name} have {_by(volume.shape)} voxels (z y x), image {image.name} has "
-                f"{_by(image.shape)}; give {what.lower()} that were painted on this image."
+                f"{what} {volume.name} have {times(volume.shape)} voxels (z y x), image {image.name} has "
+                f"{times(image.shape)}; give {what.lower()} that were painted on this image."
             )
     if labels.channels > 1 and not overlapping:
         raise DataProblem(
             f"Labels {labels.name} have {labels.channels} channels that differ, such as colours; save one channel with "
             "a whole number for each class or object, or choose label_values=overlapping for a mask of each class."
         )
-    values = np.asarray(labels.data)
-    if values.dtype.kind not in "biu":
-        raise DataProblem(f"Labels {labels.name} are {values.dtype}; labels must be whole numbers.")
-    for plane in range(image.shape[0]):
-        check_finite(np.asarray(image.data[:, plane]), image.name)
 
 
 def check_channels(card: ModelCard, image: Volume) -> None:
@@ -89,10 +107,11 @@ def check_size(image: Volume, smallest: Any, network: str) -> None:
     """
     if any(n < least for n, least in zip(image.shape, smallest, strict=True)):
         raise DataProblem(
-            f"{image.name} has {_by(image.shape)} voxels (z y x), but {network} needs at least {_by(smallest)}; "
+            f"{image.name} has {times(image.shape)} voxels (z y x), but {network} needs at least {times(smallest)}; "
             "choose a network of smaller depth, another view, or a larger image."
         )
 
 
-def _by(size: Any) -> str:
+def times(size: Any) -> str:
+    """Write a size, as in "2 x 4 x 5"."""
     return " x ".join(str(n) for n in size)

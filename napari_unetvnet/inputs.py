@@ -1,0 +1,68 @@
+"""The labelled images that a training job names, read one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.data import Pair
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
+
+if TYPE_CHECKING:
+    from napari_unetvnet.settings import TrainJob
+
+__all__ = ["pair_files", "read_pair"]
+
+
+def pair_files(job: TrainJob) -> list[PairFiles]:
+    """List the files of each pair.
+
+    Parameters
+    ----------
+    job : TrainJob
+
+    Returns
+    -------
+    list of PairFiles
+
+    Raises
+    ------
+    FileProblem
+        If a file or the table is missing.
+    DataProblem
+        If files cannot be paired, or there is not one mask for each image.
+    """
+    if job.pairs is not None:
+        return read_pairs_csv(job.pairs)
+    found = find_pairs(job.image, job.label)
+    masks = list(job.mask) or [""] * len(found)
+    if len(masks) != len(found):
+        raise DataProblem(f"There are {len(found)} images but {len(masks)} masks; give one mask for each image.")
+    return [PairFiles(image, label, "", mask) for (image, label), mask in zip(found, masks, strict=True)]
+
+
+def read_pair(files: PairFiles, job: TrainJob) -> Pair:
+    """Read an image and its labels; what the files do not say of space, the job may.
+
+    Parameters
+    ----------
+    files : PairFiles
+    job : TrainJob
+
+    Returns
+    -------
+    Pair
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing or cannot be read.
+    DataProblem
+        If a file holds no image, or no labels.
+    """
+    image = read_volume(files.image, job.spacing)
+    image = replace(image, unit=job.unit) if image.unit == "pixel" else image
+    labels = read_labels(files.label, job.spacing, overlapping=job.label_values == "overlapping")
+    mask = read_labels(files.mask, job.spacing) if files.mask else None
+    return Pair(image, labels, files.split, mask)
