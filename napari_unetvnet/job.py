@@ -44,7 +44,7 @@ __all__ = [
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}
-SOURCES = ("image", "label")
+SOURCES = ("image", "label", "mask")
 PATHS = ("pairs", "output", "probabilities", "start_from")
 LONGEST_NAME = 80
 STEP_SECONDS = 0.25

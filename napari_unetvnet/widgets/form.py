@@ -1,7 +1,8 @@
 """A settings model as rows of a form: each field's widget, range, default and tooltip come from its declaration.
 
 A field that may be left out, a number whose size spans decades and a row of numbers are written as text, which the
-settings model itself checks: the form never rounds a value and never refuses one without a sentence.
+settings model itself checks: the form never rounds a value and never refuses one without a sentence. A row that is
+hidden says nothing, so that its field has its default.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
-from qtpy.QtWidgets import QFormLayout
+from qtpy.QtWidgets import QComboBox, QFormLayout
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.widgets.scroll import narrow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +27,26 @@ if TYPE_CHECKING:
     from napari_unetvnet.registry import Option, Registry
     from napari_unetvnet.settings import Settings
 
-__all__ = ["Field", "OptionsForm", "SettingsForm", "add_row", "form_layout", "wrapped"]
+__all__ = ["Field", "OptionsForm", "SettingsForm", "add_row", "form_layout", "show_row", "wrapped"]
 
 LARGEST = 2**31 - 1
-LABELS = {"hold_out": "hold-out", "epoch_steps": "steps an epoch", "overlap": "tile overlap"}
+LABEL_LETTERS = 18
+"""So wide are the labels at least: forms below each other look like one."""
+LABELS = {
+    "hold_out": "hold-out",
+    "epoch_steps": "steps an epoch",
+    "overlap": "tile overlap",
+    "label_values": "labels are",
+    "objects_as": "objects as",
+    "roi_weight": "ROI weight",
+}
+EXAMPLES = {
+    "regions": "brats, or A=1+2 B=2",
+    "lines": "such as 2",
+    "ignore_value": "such as 255",
+    "level_weights": "1 0.5 0.25 ...",
+}
+"""What stands in an empty line of text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +73,8 @@ class SettingsForm:
     def __init__(self, kind: type[Settings], names: Sequence[str], start: Mapping[str, Any] | None = None) -> None:
         start = start or {}
         self.fields = {name: _field(name, kind.model_fields[name], start.get(name)) for name in names}
+        self._layouts: dict[str, Any] = {}
+        self._hidden: set[str] = set()
 
     def add_to(self, layout: Any, names: Sequence[str] | None = None) -> None:
         """Put rows into a layout.
@@ -67,21 +87,40 @@ class SettingsForm:
         """
         for name in names or self.fields:
             add_row(layout, self.fields[name])
+            self._layouts[name] = layout
 
-    def values(self) -> dict[str, Any]:
+    def show(self, name: str, *, visible: bool) -> None:
+        """Show a row or hide it.
+
+        Parameters
+        ----------
+        name : str
+        visible : bool
+        """
+        self._hidden = self._hidden - {name} if visible else self._hidden | {name}
+        if name in self._layouts:
+            show_row(self._layouts[name], self.fields[name].widget.native, visible=visible)
+
+    def values(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Read the form.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Which fields (default: all).
 
         Returns
         -------
         dict
-            Plain values for `settings.checked`; fields that were left empty are left out.
+            Plain values for `settings.checked`; fields that are hidden or were left empty are left out.
 
         Raises
         ------
         SettingsProblem
             If a row of numbers is no row of that many; one line for each.
         """
-        return _read(self.fields)
+        wanted = (set(self.fields) if names is None else set(names)) - self._hidden
+        return _read({name: field for name, field in self.fields.items() if name in wanted})
 
 
 class OptionsForm:
@@ -94,25 +133,38 @@ class OptionsForm:
         Gets the rows at its end.
     without : sequence of str
         Options that are shown elsewhere.
+    changed : callable, optional
+        Called when a value was changed.
     """
 
-    def __init__(self, registry: Registry, layout: Any, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, registry: Registry, layout: Any, without: Sequence[str] = (), changed: Callable[[], None] | None = None
+    ) -> None:
         self._registry, self._layout, self._without = registry, layout, tuple(without)
+        self._changed = changed or (lambda: None)
         self.fields: dict[str, Field] = {}
 
-    def choose(self, name: str) -> None:
+    def choose(self, name: str, start: Mapping[str, Any] | None = None) -> None:
         """Show the options of a member.
 
         Parameters
         ----------
         name : str
+        start : mapping of str to value
+            What to begin with where it is not the option's default.
         """
-        for field in self.fields.values():
-            self._layout.removeRow(field.widget.native)
+        self.clear()
         options = [option for option in self._registry.describe(name).options if option.name not in self._without]
-        self.fields = {option.name: option_field(option) for option in options}
+        self.fields = {option.name: option_field(option, (start or {}).get(option.name)) for option in options}
         for field in self.fields.values():
             add_row(self._layout, field)
+            field.widget.changed.connect(lambda *_: self._changed())
+
+    def clear(self) -> None:
+        """Take all rows away."""
+        for field in self.fields.values():
+            self._layout.removeRow(field.widget.native)
+        self.fields = {}
 
     def values(self) -> dict[str, Any]:
         """Read the options.
@@ -151,7 +203,23 @@ def add_row(layout: Any, field: Field) -> None:
     field : Field
     """
     layout.addRow(field.label, field.widget.native)
-    layout.labelForField(field.widget.native).setToolTip(field.widget.tooltip or "")
+    label = layout.labelForField(field.widget.native)
+    label.setToolTip(field.widget.tooltip or "")
+    label.setMinimumWidth(LABEL_LETTERS * label.fontMetrics().averageCharWidth())
+
+
+def show_row(layout: Any, widget: Any, *, visible: bool) -> None:
+    """Show a row of a form layout or hide it.
+
+    Parameters
+    ----------
+    layout : QFormLayout
+    widget : QWidget
+        The row's field.
+    visible : bool
+    """
+    widget.setVisible(visible)
+    layout.labelForField(widget).setVisible(visible)
 
 
 def wrapped(text: str) -> str:
@@ -168,27 +236,32 @@ def wrapped(text: str) -> str:
     return textwrap.fill(text.replace("``", ""), 60)
 
 
-def option_field(option: Option) -> Field:
-    """Make the row of an option of a network.
+def option_field(option: Option, start: Any = None) -> Field:
+    """Make the row of an option of a network or a loss.
 
     Parameters
     ----------
     option : Option
+    start : value, optional
+        What to begin with (default: the option's default).
 
     Returns
     -------
     Field
     """
-    kinds: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
+    kinds: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "floats": tuple[float, ...]}
     kind = Literal[option.choices] if option.choices else kinds[option.kind]
-    tooltip = wrapped(f"{option.help} Default: {option.default}.")
-    return _row(_label(option.name), kind, option.default, tooltip, {"min": 0})
+    tooltip = wrapped(f"{option.help} Default: {_written(option.default) or 'empty'}.")
+    return _row(_label(option.name), kind, option.default if start is None else start, tooltip, {"min": 0})
 
 
 def _field(name: str, info: FieldInfo, start: Any) -> Field:
     default = start if start is not None else info.default
     shown = f" Default: {info.default}." if isinstance(info.default, bool | int | float | str) else ""
-    return _row(_label(name), info.annotation, default, wrapped(f"{info.description}{shown}"), _bounds(info))
+    field = _row(_label(name), info.annotation, default, wrapped(f"{info.description}{shown}"), _bounds(info))
+    if name in EXAMPLES:
+        field.widget.native.setPlaceholderText(EXAMPLES[name])
+    return field
 
 
 def _label(name: str) -> str:
@@ -197,6 +270,9 @@ def _label(name: str) -> str:
 
 def _row(label: str, annotation: Any, default: Any, tooltip: str, bounds: dict[str, Any]) -> Field:
     """Choose the widget for a type."""
+    if choices := _open_choices(annotation):
+        box = OpenChoice(choices, _written(default), tooltip)
+        return Field(label, box, lambda: box.value or None)
     kind, optional = _without_none(annotation)
     if get_origin(kind) is Literal:
         combo = ComboBox(choices=list(get_args(kind)), value=default, tooltip=tooltip)
@@ -216,7 +292,7 @@ def _row(label: str, annotation: Any, default: Any, tooltip: str, bounds: dict[s
 def _text(label: str, kind: Any, default: Any, tooltip: str) -> Field:
     """Make a line of text; empty means the default."""
     line = LineEdit(value=_written(default), tooltip=tooltip)
-    count = len(get_args(kind)) if get_origin(kind) is tuple else 0
+    count = 0 if Ellipsis in get_args(kind) or get_origin(kind) is not tuple else len(get_args(kind))
     line.native.setPlaceholderText("z y x" if count == 3 else "default")
 
     def read() -> Any:
@@ -229,6 +305,47 @@ def _text(label: str, kind: Any, default: Any, tooltip: str) -> Field:
         return words
 
     return Field(label, line, read)
+
+
+class OpenChoice(QComboBox):  # type: ignore[misc]
+    """Choices among which anything else can be typed; used like a magicgui widget.
+
+    Parameters
+    ----------
+    choices : sequence of str
+    value : str
+        What to begin with.
+    tooltip : str
+    """
+
+    def __init__(self, choices: Sequence[str], value: str, tooltip: str) -> None:
+        super().__init__()
+        self.native, self.tooltip = self, tooltip
+        self.setEditable(True)
+        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.addItems(list(choices))
+        self.setToolTip(tooltip)
+        self.value = value
+        self.changed = self.currentTextChanged
+        narrow(self)
+
+    @property
+    def value(self) -> str:
+        """The text."""
+        return str(self.currentText()).strip()
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.setCurrentText(text)
+
+
+def _open_choices(annotation: Any) -> tuple[str, ...]:
+    """Give the words of a union of some words and another type; none of any other type."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return ()
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    return tuple(words) if len(kinds) > 1 else ()
 
 
 def _written(default: Any) -> str:

@@ -1,21 +1,24 @@
 """Layers to the files of a run folder, and labels back to a layer on the grid of their image.
 
 Colours become channels, the finest level of a multiscale image is taken, several Image layers are the channels of one
-image. `snapshot` looks at the layers in the viewer's thread and refuses what cannot be used; `write` copies the voxels
-block by block in a worker thread, so that an array larger than the memory passes through.
+image, several Labels layers masks of classes that overlap, and lines of a Shapes layer are drawn. `snapshot` looks at
+the layers in the viewer's thread and refuses what cannot be used; `write` copies the voxels block by block in a worker
+thread, so that an array larger than the memory passes through.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Shapes
+from napari.utils.transforms import Affine
 from numpy.lib.format import open_memmap
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.widgets.drawn import drawn_on
 
 if TYPE_CHECKING:
     import threading
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import Spacing
 
-__all__ = ["Files", "Snapshot", "add_labels_layer", "snapshot", "write"]
+__all__ = ["Files", "Snapshot", "add_labels_layer", "place_of", "snapshot", "write"]
 
-IMAGES, LABELS = "inputs/image", "inputs/labels"
+IMAGES, LABELS, MASKS = "inputs/image", "inputs/labels", "inputs/mask"
 BLOCK_BYTES = 64 * 2**20
 COPIED_BYTES = 256 * 2**20
 """Labels up to this size are copied when the button is pressed, so that painting on cannot change them."""
@@ -36,10 +39,11 @@ CHANNEL_AXES = ("c", "channel", "ch")
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """One input modality: an array that is read by slicing, and which of its colours (None if it has none)."""
+    """An array that is read by slicing, which of its colours (None if it has none), and the layer's name."""
 
     data: Any
     colour: int | None = None
+    name: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,10 +68,11 @@ class Channel:
 
 @dataclass(frozen=True)
 class Files:
-    """Inputs of a run folder, as its job names them: relative to the folder, channels separated by ``|``."""
+    """Inputs of a run folder, as its job names them: relative to the folder, several of a kind separated by ``|``."""
 
     image: str
     label: str = ""
+    mask: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,37 +82,61 @@ class Snapshot:
     Parameters
     ----------
     channels : tuple of Channel
-    labels : Channel or None
+    labels : tuple of Channel
+        One, or a mask for each class; empty if none were asked for.
     spacing : tuple of 3 float
         Voxel size z, y, x; z is 1 for a 2D image.
     unit : str
         Of the spacing.
-    names : tuple of str
-        Of the image and of the labels, for messages.
+    mask : Channel or None
+        Nothing is known where it is 0.
     """
 
     channels: tuple[Channel, ...]
-    labels: Channel | None
+    labels: tuple[Channel, ...]
     spacing: Spacing
     unit: str
-    names: tuple[str, str]
+    mask: Channel | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the first image layer, for messages."""
+        return self.channels[0].name
 
     @property
     def files(self) -> Files:
         """What `write` will call the files: after the layers, because a run's messages name files."""
-        image, labels = ("".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60] for name in self.names)
-        names = [f"{IMAGES}/{image}{f'-{i}' if i else ''}.npy" for i in range(len(self.channels))]
-        return Files("|".join(names), f"{LABELS}/{labels}.npy" if self.labels else "")
+        image = _file_names([self.name])[0]
+        channels = [f"{IMAGES}/{image}{f'-{i}' if i else ''}.npy" for i in range(len(self.channels))]
+        labels = [f"{LABELS}/{name}.npy" for name in _file_names([label.name for label in self.labels])]
+        mask = f"{MASKS}/{_file_names([self.mask.name])[0]}.npy" if self.mask else ""
+        return Files("|".join(channels), "|".join(labels), mask)
 
 
-def snapshot(images: Sequence[Any], labels: Any = None, *, view: str = "2d", painted: bool = True) -> Snapshot:
+def _file_names(names: Sequence[str]) -> list[str]:
+    """Make file names of layer names, each another one."""
+    made: list[str] = []
+    for name in names:
+        clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60]
+        while clean.lower() in map(str.lower, made):
+            clean += "_"
+        made.append(clean)
+    return made
+
+
+def snapshot(
+    images: Sequence[Any], labels: Sequence[Any] = (), *, mask: Any = None, view: str = "2d", painted: bool = True
+) -> Snapshot:
     """Look at the chosen layers and refuse what cannot be used.
 
     Parameters
     ----------
     images : sequence of napari Image layers
         Several are the channels of one image.
-    labels : napari Labels layer
+    labels : sequence of napari Labels or Shapes layers
+        Several are masks of classes that may overlap.
+    mask : napari Labels layer, optional
+        Nothing is learnt where it is 0.
     view : {"2d", "2.5d", "3d"}
         What the network will see.
     painted : bool
@@ -129,11 +158,12 @@ def snapshot(images: Sequence[Any], labels: Any = None, *, view: str = "2d", pai
     first = images[0]
     for other in images[1:]:
         _check_same_grid(first, other, "choose channels of one image")
-    if painted:
-        _check_labels(labels, first)
+    if painted and not labels:
+        raise DataProblem("There is no labels layer; add one (new labels layer button) and paint on it.")
     channels = tuple(channel for layer in images for channel in _channels(layer))
-    names = (first.name, labels.name if painted else "")
-    return Snapshot(channels, _copied(labels) if painted else None, _spacing(first), str(first.units[-1]), names)
+    taken = tuple(_labels(layer, first) for layer in labels) if painted else ()
+    within = None if mask is None else _labels(mask, first)
+    return Snapshot(channels, taken, _spacing(first), str(first.units[-1]), within)
 
 
 def _check_image(layer: Any, view: str) -> None:
@@ -163,12 +193,14 @@ def _check_image(layer: Any, view: str) -> None:
         )
 
 
-def _check_labels(labels: Any, image: Any) -> None:
-    if labels is None:
-        raise DataProblem("There is no labels layer; add one (new labels layer button) and paint on it.")
+def _labels(labels: Any, image: Any) -> Channel:
+    """Take labels, or lines that were drawn, as they are now."""
+    if isinstance(labels, Shapes):
+        return Channel(drawn_on(image, _channels(image)[0].shape, labels), name=labels.name)
     if not isinstance(labels, Labels):
         raise DataProblem(f"{labels.name} is a {type(labels).__name__} layer; choose a Labels layer.")
     _check_same_grid(image, labels, "paint on a labels layer that was added to this image")
+    return _copied(_channels(labels)[0])
 
 
 def _check_same_grid(image: Any, other: Any, advice: str) -> None:
@@ -193,14 +225,13 @@ def _channels(layer: Any) -> list[Channel]:
     """Give the arrays of a layer: the finest level, a channel for each colour, alpha left out."""
     data = layer.data[0] if layer.multiscale else layer.data
     if getattr(layer, "rgb", False):
-        return [Channel(data, colour) for colour in range(min(3, int(data.shape[-1])))]
-    return [Channel(data)]
+        return [Channel(data, colour, layer.name) for colour in range(min(3, int(data.shape[-1])))]
+    return [Channel(data, name=layer.name)]
 
 
-def _copied(labels: Any) -> Channel:
-    channel = _channels(labels)[0]
+def _copied(channel: Channel) -> Channel:
     if isinstance(channel.data, np.ndarray) and channel.data.nbytes <= COPIED_BYTES:
-        return Channel(channel.data.copy())
+        return replace(channel, data=channel.data.copy())
     return channel
 
 
@@ -225,21 +256,23 @@ def write(taken: Snapshot, folder: Path, cancelled: threading.Event) -> None:
     Raises
     ------
     DataProblem
-        If nothing is painted.
+        If nothing is painted on a layer.
     FileProblem
         If the files cannot be written, for example because the disk is full.
     """
+    files = taken.files
+    painted = (*taken.labels, taken.mask) if taken.mask else taken.labels
+    names = [name for name in (*files.label.split("|"), files.mask) if name]
     try:
-        for place in (IMAGES, LABELS):
+        for place in (IMAGES, LABELS, MASKS):
             (folder / place).mkdir(parents=True, exist_ok=True)
-        if taken.labels:
-            painted = _copy(taken.labels, folder / taken.files.label, cancelled)
-            if not painted and not cancelled.is_set():
-                raise DataProblem(f"Nothing is painted on {taken.names[1]}; paint some labels first.")
-        for name, channel in zip(taken.files.image.split("|"), taken.channels, strict=True):
+        for name, labels in zip(names, painted, strict=True):
+            if not _copy(labels, folder / name, cancelled) and not cancelled.is_set():
+                raise DataProblem(f"Nothing is painted on {labels.name}; paint some labels first.")
+        for name, channel in zip(files.image.split("|"), taken.channels, strict=True):
             _copy(channel, folder / name, cancelled)
     except OSError as error:
-        raise FileProblem(f"{taken.names[0]} cannot be written to {folder} ({error.strerror or error}).") from None
+        raise FileProblem(f"{taken.name} cannot be written to {folder} ({error.strerror or error}).") from None
 
 
 def _copy(channel: Channel, path: Path, cancelled: threading.Event) -> bool:
@@ -297,17 +330,29 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
     -------
     napari Labels layer
     """
-    layer = Labels(
-        data[0] if like.ndim == 2 else data,
-        name=name,
-        metadata=metadata or {},
-        scale=like.scale,
-        translate=like.translate,
-        rotate=like.rotate,
-        shear=like.shear,
-        affine=like.affine,
-        units=like.units,
-        axis_labels=like.axis_labels,
-    )
+    shown = data[0] if like.ndim == 2 else data
+    layer = Labels(shown, name=name, metadata=metadata or {}, **place_of(like))
     viewer.add_layer(layer)
     return layer
+
+
+def place_of(layer: Any, plane: int = 0) -> dict[str, Any]:
+    """Give what puts another layer on the grid of a layer.
+
+    Parameters
+    ----------
+    layer : napari layer
+    plane : int
+        Plane of the layer where the other one begins.
+
+    Returns
+    -------
+    dict
+        Arguments of a new layer.
+    """
+    own = ("scale", "rotate", "shear", "affine", "units", "axis_labels")
+    start = np.zeros(layer.ndim)
+    start[0] = plane
+    turned = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    # Without a shift as it is: what is computed anew is rounded.
+    return {name: getattr(layer, name) for name in own} | {"translate": turned(start) if plane else layer.translate}

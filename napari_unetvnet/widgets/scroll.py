@@ -1,14 +1,14 @@
-"""Room for many settings in a narrow dock: a section that folds away, and an area that scrolls."""
+"""Room for many settings in a narrow dock: narrow choices, a section that folds away, and an area that scrolls."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-__all__ = ["Scrolling", "folded"]
+__all__ = ["Scrolling", "folded", "narrow"]
 
 LEAST_WIDTH, LEAST_HEIGHT = 300, 90
 BORDER = 4
@@ -54,7 +54,8 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
         hint = inside.sizeHint()
         width = self.width() - BORDER  # not that of the viewport: without a scroll bar it would be this wide
         height = inside.heightForWidth(width) if inside.hasHeightForWidth() else hint.height()
-        return QSize(hint.width(), max(height, LEAST_HEIGHT) + BORDER)
+        least = inside.minimumSizeHint().height()  # what Qt gives it in any case; wrapped text makes it larger
+        return QSize(hint.width(), max(height, least, LEAST_HEIGHT) + BORDER)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
         """Ask for another height when the content changes.
@@ -93,3 +94,21 @@ def folded(title: str) -> tuple[Any, Any]:
     inside = QWidget()
     section.addWidget(inside)
     return section, inside
+
+
+def narrow(combo: Any) -> Any:
+    """Let a combo box be narrower than its longest entry, so that long names do not widen the dock.
+
+    Parameters
+    ----------
+    combo : QComboBox
+
+    Returns
+    -------
+    QComboBox
+        The same.
+    """
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(6)
+    combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    return combo

@@ -10,7 +10,8 @@ from napari_unetvnet.errors import DataProblem, ModelProblem
 from napari_unetvnet.settings import SegmentJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import SettingsForm, form_layout
-from napari_unetvnet.widgets.pickers import ImagePicker, ModelPicker
+from napari_unetvnet.widgets.models import ModelPicker, class_words
+from napari_unetvnet.widgets.pickers import ImagePicker
 from napari_unetvnet.widgets.result import ResultLayer
 from napari_unetvnet.widgets.run_panel import RunPanel
 from napari_unetvnet.widgets.scroll import Scrolling, folded
@@ -63,7 +64,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if self.panel.attempt(self._start) and path is not None and card is not None:
             name = f"{image.name} segmented"
             metadata = {"model": str(path), "network": card.network, "values": list(card.values)}
-            self.result = ResultLayer(self.panel.task, image, name, metadata)
+            classes = class_words(card) if card.overlapping else ()
+            self.result = ResultLayer(self.panel.task, image, name, metadata, classes)
             self.result.ready.connect(self._ready)
 
     def _start(self) -> tuple[str, Prepare]:
@@ -82,7 +84,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             layers.write(taken, folder, cancelled)
             return made
 
-        return f"{taken.names[0]}-segment", prepare
+        return f"{taken.name}-segment", prepare
 
     def _finished(self, event: RunFinished) -> None:
         if event.state == "stopped":
@@ -91,14 +93,15 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             self.panel.view.say("Done.")
 
     def _ready(self, layer: Any) -> None:
-        if layer is not None and self.panel.task.state == "idle":
-            self.panel.view.say(f"{self.panel.view.status.text()} Labels: {layer.name}")
+        if layer is not None and self.result is not None and self.panel.task.state == "idle":
+            names = ", ".join(each.name for each in self.result.layers)
+            self.panel.view.say(f"{self.panel.view.status.text()} Labels: {names}")
 
 
 def _check_channels(taken: layers.Snapshot, card: ModelCard) -> None:
     """Refuse channels that the model does not expect, before anything is written."""
     if len(taken.channels) != card.channels:
         raise DataProblem(
-            f"The model takes images of {card.channels} channel(s), {taken.names[0]} has {len(taken.channels)}; "
+            f"The model takes images of {card.channels} channel(s), {taken.name} has {len(taken.channels)}; "
             "choose other channels or another model."
         )

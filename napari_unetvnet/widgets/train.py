@@ -5,26 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDoubleSpinBox,
-    QHBoxLayout,
-    QPushButton,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
+from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved
-from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout, wrapped
-from napari_unetvnet.widgets.pickers import NEWS, ImagePicker, LabelsPicker, narrow
+from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
+from napari_unetvnet.widgets.losses import MATTERING, LossBox, LossOptions
+from napari_unetvnet.widgets.models import NEWS
+from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
+from napari_unetvnet.widgets.preview import Preview
 from napari_unetvnet.widgets.run_panel import RunPanel
-from napari_unetvnet.widgets.scroll import Scrolling, folded
+from napari_unetvnet.widgets.scroll import Scrolling, folded, narrow
 from napari_unetvnet.widgets.task import unwrapped
 
 if TYPE_CHECKING:
@@ -37,8 +32,11 @@ __all__ = ["TrainWidget"]
 
 WIDTH = 16
 """Channels of the first stage that the form proposes: what a laptop trains in minutes. The papers have 64."""
-MAIN = ("view", "context", "device")
-ADVANCED = (
+SHOW_TARGETS = "Show targets"
+OF_LABELS = ("label_values", "objects_as", "class_weights")
+MAIN = (*OF_LABELS, "view", "context", "device")
+LABELS_ADVANCED = ("regions", "lines", "soften", "ignore_value", "head")
+TRAINING = (
     "patch",
     "batch",
     "learning_rate",
@@ -48,9 +46,10 @@ ADVANCED = (
     "augment",
     "normalise",
     "precision",
-    "label_values",
-    "head",
+    "level_weights",
+    "roi_weight",
 )
+ADVANCED = (*LABELS_ADVANCED, *TRAINING)
 
 
 class TrainWidget(QWidget):  # type: ignore[misc]
@@ -65,6 +64,8 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         super().__init__()
         viewer = unwrapped(napari_viewer)
         self.image, self.labels = ImagePicker(viewer), LabelsPicker(viewer)
+        self.mask = MaskPicker(viewer, "everywhere")
+        self.mask.setToolTip(wrapped("A labels layer that says where to learn: nothing is learnt where it is 0."))
         self.network, self.width = narrow(QComboBox()), QSpinBox()
         self.loss = LossBox()
         self.settings = SettingsForm(TrainJob, (*MAIN, *ADVANCED))
@@ -74,19 +75,31 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.resume = QPushButton("Continue")
         self.resume.setToolTip(wrapped("Train the last model on, with the labels and settings as they are now."))
         self.panel.buttons.addWidget(self.resume, 1)
+        self.targets, self.preview = QPushButton(SHOW_TARGETS), Preview(viewer)
+        self.targets.setToolTip(wrapped("See as layers what the loss will see: classes, softened channels, weights."))
         self._lay_out()
         self.network.addItems(list(NETWORKS))
         self.network.setCurrentText(TrainJob.model_fields["network"].default)
-        self.network.currentTextChanged.connect(self._network_chosen)
-        self.settings.fields["view"].widget.changed.connect(self._view_chosen)
-        self.panel.wanted.connect(self.train)
-        self.resume.clicked.connect(self.train_on)
-        self.panel.state_changed.connect(self._state_changed)
-        self.panel.task.happened.connect(self._happened)
-        self.panel.finished.connect(self._finished)
+        self._connect()
         self._network_chosen(self.network.currentText())
         self._view_chosen(self.settings.fields["view"].read())
         self._state_changed(self.panel.task.state)
+
+    def _connect(self) -> None:
+        self.network.currentTextChanged.connect(self._network_chosen)
+        self.settings.fields["view"].widget.changed.connect(self._view_chosen)
+        for name in MATTERING:
+            if name in self.settings.fields:
+                self.settings.fields[name].widget.changed.connect(self._labels_changed)
+        self.labels.box.currentIndexChanged.connect(self._labels_changed)
+        self.panel.wanted.connect(self.train)
+        self.resume.clicked.connect(self.train_on)
+        self.targets.clicked.connect(self.show_targets)
+        self.preview.finished.connect(self._targets_shown)
+        self.preview.failed.connect(self._targets_failed)
+        self.panel.state_changed.connect(self._state_changed)
+        self.panel.task.happened.connect(self._happened)
+        self.panel.finished.connect(self._finished)
 
     def train(self) -> None:
         """Train a new model."""
@@ -95,6 +108,18 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def train_on(self) -> None:
         """Train the last model on."""
         self.panel.attempt(lambda: self._start(self.model))
+
+    def show_targets(self) -> None:
+        """Show what the loss will see, as layers."""
+        self.panel.view.complain(())
+        try:
+            taken, made = self._looked_at()
+        except UserError as problem:
+            self.panel.view.complain(problem.lines)
+            return
+        self.targets.setEnabled(False)
+        self.targets.setText("Computing targets ...")
+        self.preview.begin(self.image.layer, taken, made)
 
     def values(self) -> dict[str, Any]:
         """Read the form.
@@ -109,48 +134,68 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         SettingsProblem
             If a row cannot be read.
         """
-        values = self.settings.values()
+        values = self.settings.values() | self._chosen() | {"loss": self.loss.currentText()}
+        return values | self.budget.values() | self.label_rows.values()
+
+    def _chosen(self) -> dict[str, Any]:
         option = self.options.values()
         if self.width.isEnabled():
             option["width"] = self.width.value()
-        chosen = {"network": self.network.currentText(), "option": option, "loss": self.loss.currentText()}
-        return values | chosen | self.budget.values() | self.unpainted.values()
+        return {"network": self.network.currentText(), "option": option}
 
-    def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
+    def _looked_at(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
         """Look at layers and settings; everything that can be refused at once is refused here."""
         values = self.values()
-        taken = layers.snapshot(self.image.layers, self.labels.layer, view=values["view"])
-        files = {"image": taken.files.image, "label": taken.files.label}
+        taken = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values["view"])
+        files = {"image": taken.files.image, "label": taken.files.label, "mask": taken.files.mask or ()}
         place = {"spacing": taken.spacing, "unit": taken.unit}
-        made = checked(TrainJob, values | files | place | {"start_from": start_from})
+        return taken, checked(TrainJob, values | files | place | {"start_from": start_from})
+
+    def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
+        taken, made = self._looked_at(start_from)
 
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
             layers.write(taken, folder, cancelled)
             return made
 
-        return f"{taken.names[0]}-{made.network}", prepare
+        return f"{taken.name}-{made.network}", prepare
 
     def _lay_out(self) -> None:
-        form = form_layout()
+        self._form = form = form_layout()
         form.addRow("image", self.image)
         form.addRow("labels", self.labels)
+        self.settings.add_to(form, OF_LABELS[:2])
+        form.addRow("unpainted is", self.unpainted.meaning)
+        form.addRow("background is", self.unpainted.background)
+        self.settings.add_to(form, OF_LABELS[2:])
+        form.addRow("", self.targets)
         form.addRow("network", self.network)
         form.addRow("width", self.width)
         form.addRow("loss", self.loss)
-        self.settings.add_to(form, MAIN[:2])
+        form.addRow(self.loss.hint)
+        self.settings.add_to(form, ("view", "context"))
         form.addRow("train for", self.budget)
-        form.addRow("unpainted is", self.unpainted.meaning)
-        form.addRow("background is", self.unpainted.background)
-        self.settings.add_to(form, MAIN[2:])
-        self._form = form
+        self.settings.add_to(form, ("device",))
         self.advanced, inside = folded("Advanced")
-        rows = form_layout(inside)
-        self.settings.add_to(rows, ADVANCED)
-        self.options = OptionsForm(NETWORKS, rows, without=("width",))
+        self._lay_out_advanced(inside)
+        self.label_rows = LabelRows(form, self.settings, self.labels, self.unpainted)
         whole = QVBoxLayout(self)
         whole.addWidget(Scrolling(form, self.advanced))
         whole.addWidget(self.panel)
         whole.addStretch(1)
+
+    def _lay_out_advanced(self, inside: QWidget) -> None:
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        parts = [form_layout() for _ in range(4)]
+        for title, rows in zip(("Labels", "Training", "Network", "Loss"), parts, strict=True):
+            column.addWidget(QLabel(f"<b>{title}</b>"))
+            column.addLayout(rows)
+        self.settings.add_to(parts[0], LABELS_ADVANCED)
+        parts[0].addRow("only inside", self.mask)
+        self.settings.add_to(parts[1], TRAINING)
+        self.options = OptionsForm(NETWORKS, parts[2], without=("width",), changed=self._losses_may_fit)
+        self.loss_options = LossOptions(self.loss, parts[3])
 
     def _network_chosen(self, name: str) -> None:
         described = NETWORKS.describe(name)
@@ -167,11 +212,31 @@ class TrainWidget(QWidget):  # type: ignore[misc]
                 f"{described.defaults.get('width')}."
             )
         )
+        self._losses_may_fit()
 
     def _view_chosen(self, view: str) -> None:
-        row = self.settings.fields["context"].widget.native
-        row.setVisible(view == "2.5d")
-        self._form.labelForField(row).setVisible(view == "2.5d")
+        self.settings.show("context", visible=view == "2.5d")
+
+    def _labels_changed(self, _value: Any = None) -> None:
+        self.label_rows.refresh()
+        self._losses_may_fit()
+
+    def _losses_may_fit(self) -> None:
+        """Grey out the losses that do not fit."""
+        self.loss.refresh(self.settings.values(MATTERING) | self._chosen() | self.label_rows.values())
+
+    def _targets_shown(self, sentence: str) -> None:
+        self._targets_over()
+        if self.panel.task.state == "idle":
+            self.panel.view.say(sentence)
+
+    def _targets_failed(self, lines: tuple[str, ...]) -> None:
+        self._targets_over()
+        self.panel.view.complain(lines)
+
+    def _targets_over(self) -> None:
+        self.targets.setEnabled(True)
+        self.targets.setText(SHOW_TARGETS)
 
     def _state_changed(self, state: str) -> None:
         self.resume.setEnabled(state == "idle" and self.model is not None and self.model.is_file())
@@ -189,21 +254,6 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.view.say(f"{how} after {event.results['steps']} steps. Model: {self.model}")
         self._state_changed(self.panel.task.state)
         NEWS.model_chosen.emit(str(self.model))
-
-
-class LossBox(QComboBox):  # type: ignore[misc]
-    """Chooses a loss, or takes a weighted sum that is typed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        narrow(self)
-        self.setEditable(True)
-        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        for index, name in enumerate(LOSSES):
-            self.addItem(name)
-            self.setItemData(index, wrapped(LOSSES.describe(name).summary), Qt.ItemDataRole.ToolTipRole)
-        self.setCurrentText("dice_ce")
-        self.setToolTip(wrapped("What is minimised. A weighted sum can be typed, such as dice + 10*bce."))
 
 
 class Budget(QWidget):  # type: ignore[misc]
@@ -250,40 +300,3 @@ class Budget(QWidget):  # type: ignore[misc]
         self.amount.setDecimals(0 if whole else 1)
         self.amount.setRange(1 if whole else 0.1, 1e6)
         self.amount.setValue(self.STARTS[unit])
-
-
-class Unpainted:
-    """What unpainted voxels mean, and which painted value means background."""
-
-    MEANINGS = {"ignored": "ignore", "background": "background"}  # noqa: RUF012 (never changed)
-
-    def __init__(self) -> None:
-        self.meaning, self.background = narrow(QComboBox()), QSpinBox()
-        self.meaning.addItems(list(self.MEANINGS))
-        self.meaning.setToolTip(
-            wrapped(
-                "Ignored: paint strokes of every class, the background among them; nothing is learnt from the rest. "
-                "Background: everything that is not painted is background, so paint all of what you look for."
-            )
-        )
-        self.background.setRange(0, 255)
-        self.background.setValue(1)
-        self.background.setPrefix("label ")
-        self.background.setSpecialValueText("no label")
-        self.background.setToolTip(
-            wrapped("The painted value that means background; results carry 0 there. Paint the others with 2, 3, ...")
-        )
-        self.meaning.currentTextChanged.connect(self._meaning_chosen)
-
-    def values(self) -> dict[str, Any]:
-        """Read both.
-
-        Returns
-        -------
-        dict
-        """
-        meaning = self.MEANINGS[self.meaning.currentText()]
-        return {"unlabelled": meaning, "background": (self.background.value() or None) if meaning == "ignore" else None}
-
-    def _meaning_chosen(self, meaning: str) -> None:
-        self.background.setEnabled(meaning == "ignored")

@@ -48,6 +48,43 @@ def test_a_patch_is_three_numbers(text):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("class_weights", "inverse_frequency", "inverse_frequency"),
+        ("class_weights", "1, 2.5", (1.0, 2.5)),
+        ("class_weights", "", "none"),
+        ("lines", "2 3", (2, 3)),
+        ("level_weights", "1, 0.5", (1.0, 0.5)),
+        ("ignore_value", "255", 255),
+        ("soften", "1.5", 1.5),
+        ("roi_weight", "0.5", 0.5),
+    ],
+)
+def test_rows_of_numbers_are_typed_as_people_type_them(name, text, value):
+    form = SettingsForm(TrainJob, [name])
+    form.fields[name].widget.value = text
+    assert getattr(checked(TrainJob, form.values() | FILES), name) == value
+
+
+def test_regions_are_typed():
+    form = SettingsForm(TrainJob, ["regions"])
+    form.fields["regions"].widget.value = "WT=1+2+4 TC=1+4"
+    made = checked(TrainJob, form.values() | FILES)
+    assert [str(region) for region in made.regions] == ["WT=1+2+4", "TC=1+4"]
+
+
+def test_a_hidden_row_says_nothing():
+    form, layout = SettingsForm(TrainJob, ["lines", "seed"]), form_layout()
+    form.add_to(layout)
+    form.fields["lines"].widget.value = "2"
+    form.show("lines", visible=False)
+    assert form.fields["lines"].widget.native.isHidden()
+    assert form.values() == {"seed": 0}
+    form.show("lines", visible=True)
+    assert form.values() == {"lines": "2", "seed": 0}
+
+
+@pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
         ("patch", "64 64", "give 3 numbers z y x"),
@@ -55,6 +92,10 @@ def test_a_patch_is_three_numbers(text):
         ("learning_rate", "fast", "learning_rate"),
         ("learning_rate", "-1", "learning_rate"),
         ("learning_rate", "nan", "learning_rate"),
+        ("class_weights", "heavy", "should be one of none, inverse_frequency"),
+        ("regions", "WT:1", "Region 'WT:1' should be name=value"),
+        ("lines", "thin", "lines"),
+        ("level_weights", "0 0", "weights of all levels are 0"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(name, text, sentence):
@@ -77,7 +118,9 @@ def test_the_options_of_every_network_are_accepted_as_they_open(network):
     form.choose(network)
     defaults = NETWORKS.describe(network).defaults
     assert form.fields.keys() == defaults.keys()
-    filled = {name: value for name, value in defaults.items() if value != ""}  # an empty row leaves the default
+    filled = {
+        name: value for name, value in defaults.items() if value not in ("", ())
+    }  # an empty row leaves the default
     assert NETWORKS.check_options(network, form.values()) == filled
 
 

@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from napari.layers import Image, Labels, Points
+from napari.layers import Image, Labels, Points, Shapes
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.io import read_labels, read_volume
@@ -25,7 +25,7 @@ NEVER = threading.Event()
 
 
 def written(folder, images, labels=None, **how):
-    taken = layers.snapshot(images, labels, painted=labels is not None, **how)
+    taken = layers.snapshot(images, [labels] if labels else [], painted=labels is not None, **how)
     layers.write(taken, folder, NEVER)
     (folder / "job.json").write_text(f'{{"image": "{taken.files.image}", "label": "{taken.files.label}"}}')
     found = read_settings(folder / "job.json")
@@ -124,7 +124,7 @@ def test_lazy_arrays_are_copied_block_by_block(tmp_path, make):
 def test_painting_after_the_button_does_not_change_what_is_trained_on(tmp_path):
     strokes = painted()
     before = strokes.data.copy()
-    taken = layers.snapshot([image()], strokes)
+    taken = layers.snapshot([image()], [strokes])
     strokes.data[:] = 1
     layers.write(taken, tmp_path, NEVER)
     assert np.array_equal(np.load(tmp_path / taken.files.label), before)
@@ -140,7 +140,7 @@ def test_names_that_are_no_file_names_are_written_all_the_same(tmp_path):
 def test_writing_can_be_cancelled(tmp_path):
     stopped = threading.Event()
     stopped.set()
-    layers.write(layers.snapshot([image()], painted()), tmp_path, stopped)  # returns without a complaint
+    layers.write(layers.snapshot([image()], [painted()]), tmp_path, stopped)  # returns without a complaint
 
 
 def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(layers, "open_memmap", full)
     with pytest.raises(FileProblem, match="No space left"):
-        layers.write(layers.snapshot([image()], painted()), tmp_path, NEVER)
+        layers.write(layers.snapshot([image()], [painted()]), tmp_path, NEVER)
 
 
 REFUSED = {
@@ -184,7 +184,7 @@ REFUSED = {
 def test_what_cannot_be_used_is_refused_by_a_sentence(case):
     images, labels, view, sentence = REFUSED[case]
     with pytest.raises(DataProblem, match=sentence):
-        layers.snapshot(images, labels, view=view)
+        layers.snapshot(images, [labels] if labels else [], view=view)
 
 
 def test_frames_of_a_film_are_planes_in_2d(tmp_path):
@@ -195,15 +195,83 @@ def test_frames_of_a_film_are_planes_in_2d(tmp_path):
 def test_nothing_painted_is_refused_when_it_is_seen(tmp_path):
     empty = Labels(np.zeros((20, 24), np.uint8), name="strokes")
     with pytest.raises(DataProblem, match="Nothing is painted on strokes"):
-        layers.write(layers.snapshot([image()], empty), tmp_path, NEVER)
+        layers.write(layers.snapshot([image()], [empty]), tmp_path, NEVER)
 
 
 def test_labels_of_napari_s_own_button_fit(viewer):
     picture = viewer.add_layer(image((5, 20, 24), scale=(2, 0.5, 0.5), translate=(1, 2, 3), rotate=(0, 20, 0)))
     viewer.layers.selection.active = picture
     viewer._new_labels()
-    taken = layers.snapshot([picture], viewer.layers[-1], view="3d")
-    assert taken.labels.shape == (5, 20, 24)
+    taken = layers.snapshot([picture], [viewer.layers[-1]], view="3d")
+    assert taken.labels[0].shape == (5, 20, 24)
+
+
+def test_masks_of_several_classes_are_several_files(tmp_path):
+    masks = [Labels((RNG.random((20, 24)) < 0.5).astype(np.uint8), name=name) for name in ("a/b", "a:b", "A_b")]
+    inside = painted()
+    inside.name = "inside"
+    taken = layers.snapshot([image()], masks, mask=inside)
+    layers.write(taken, tmp_path, NEVER)
+    files = taken.files.label.split("|")
+    assert len({file.lower() for file in files}) == 3
+    for mask, file in zip(masks, files, strict=True):
+        assert np.array_equal(np.load(tmp_path / file), mask.data)
+    assert taken.files.mask == "inputs/mask/inside.npy"
+    assert np.array_equal(np.load(tmp_path / taken.files.mask), inside.data)
+
+
+def test_an_empty_mask_is_named(tmp_path):
+    masks = [painted(), Labels(np.zeros((20, 24), np.uint8), name="second")]
+    with pytest.raises(DataProblem, match="Nothing is painted on second"):
+        layers.write(layers.snapshot([image()], masks), tmp_path, NEVER)
+
+
+def lines(shapes, kinds, **how):
+    return Shapes([np.array(shape, float) for shape in shapes], shape_type=kinds, name="lines", **how)
+
+
+def test_lines_of_a_shapes_layer_are_drawn(tmp_path):
+    drawn = lines([[[2, 3], [2, 9]], [[4, 0], [10, 0], [10, 5]], [[13, 3], [13, 6], [17, 6], [17, 3]]],
+                  ["line", "path", "rectangle"])  # fmt: skip
+    _, labels = written(tmp_path, [image()], drawn)
+    expected = np.zeros((20, 24), np.uint8)
+    expected[2, 3:10] = expected[4:11, 0] = expected[10, :6] = 1
+    expected[13:18, 3:7] = 1
+    expected[14:17, 4:6] = 0  # of a rectangle the outline
+    assert labels.data.dtype == np.uint8
+    assert np.array_equal(labels.data[0, 0], expected)
+
+
+def test_lines_are_drawn_where_they_are_in_the_world(tmp_path):
+    """A shapes layer has a place of its own, and vertices carry the plane they were drawn in."""
+    picture = image((5, 20, 24), scale=(2, 0.5, 0.25), translate=(1, 2, 3), rotate=(0, 20, 0))
+    ends = np.array([[3, 2, 4], [3, 12, 4]])
+    world = np.array([picture.data_to_world(end) for end in ends])
+    drawn = lines([(world - (1, 1, 1)) / (2, 1, 1)], ["line"], scale=(2, 1, 1), translate=(1, 1, 1))
+    _, labels = written(tmp_path, [picture], drawn, view="3d")
+    expected = np.zeros((5, 20, 24), np.uint8)
+    expected[3, 2:13, 4] = 1
+    assert np.array_equal(labels.data[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kinds", "sentence"),
+    [
+        ([], [], "Nothing is drawn on lines"),
+        ([[[0, 0], [0, 9], [9, 9], [9, 0]]], ["ellipse"], "ellipse shapes; draw lines"),
+        ([[[0, 0, 0], [0, 9, 9]]], ["line"], "lines has 3 axes, image has 2"),
+    ],
+)
+def test_shapes_that_are_no_lines_are_refused(shapes, kinds, sentence):
+    drawn = lines(shapes, kinds) if shapes else Shapes(ndim=2, name="lines")
+    with pytest.raises(DataProblem, match=sentence):
+        layers.snapshot([image()], [drawn])
+
+
+def test_lines_beside_the_image_are_refused_when_it_is_seen(tmp_path):
+    taken = layers.snapshot([image()], [lines([[[50, 50], [60, 60]]], ["line"])])
+    with pytest.raises(DataProblem, match="Nothing is painted on lines"):
+        layers.write(taken, tmp_path, NEVER)
 
 
 AFFINE = np.array([[1, 0.1, 0, 4], [0, 0.9, 0.2, 5], [0, 0, 1.1, 6], [0, 0, 0, 1]])
@@ -231,6 +299,8 @@ def test_results_lie_on_their_image(viewer, place):
     assert np.allclose(result.affine.affine_matrix, picture.affine.affine_matrix)
     assert result.metadata == {"model": "a"}
     assert result in viewer.layers
+    part = Image(np.zeros((2, 20, 24)), **layers.place_of(picture, 3))
+    assert np.allclose(part.data_to_world((1, 4, 5)), picture.data_to_world((4, 4, 5)))
 
 
 @pytest.mark.parametrize("colours", [False, True])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_unetvnet.widgets.pickers import NEWS, ImagePicker, LabelsPicker, ModelPicker
+from napari_unetvnet.card import ModelCard
+from napari_unetvnet.widgets.models import NEWS, ModelPicker, _about, class_words
+from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 
 pytestmark = pytest.mark.timeout(60)
 DATA = np.zeros((8, 9), np.uint8)
@@ -69,6 +71,52 @@ def test_labels_are_listed_by_themselves(qtbot, viewer):
     assert box.layer is strokes
 
 
+def test_labels_come_before_shapes_and_previews_are_not_listed(qtbot, viewer):
+    box = LabelsPicker(viewer)
+    qtbot.addWidget(box)
+    lines = viewer.add_shapes([[[0, 0], [1, 1]]], shape_type="line", name="lines")
+    assert box.layer is lines
+    assert box.drawn
+    strokes = viewer.add_labels(DATA, name="strokes")
+    assert texts(box.box) == ["strokes", "lines"]
+    assert box.layer is lines  # what was chosen stays
+    box.box.choose(strokes)
+    assert not box.drawn
+    viewer.add_labels(DATA, name="target", metadata={"napari-unetvnet": {"preview": True}})
+    assert texts(box.box) == ["strokes", "lines"]
+
+
+def test_masks_of_further_classes_are_ticked_where_classes_may_overlap(qtbot, viewer):
+    box = LabelsPicker(viewer)
+    qtbot.addWidget(box)
+    a, b, c = (viewer.add_labels(DATA, name=name) for name in "abc")
+    viewer.add_shapes([[[0, 0], [1, 1]]], shape_type="line", name="lines")
+    assert box.more.isHidden()
+    box.allow_further(allowed=True)
+    assert [box.list.item(i).text() for i in range(box.list.count())] == ["b", "c"]
+    box.tick(c)
+    assert box.layers == [a, c]
+    box.tick(b)
+    assert box.layers == [a, b, c]
+    box.allow_further(allowed=False)
+    assert box.layers == [a]
+
+
+def test_a_mask_is_chosen_or_none(qtbot, viewer):
+    viewer.add_labels(DATA, name="a")
+    box = MaskPicker(viewer, "everywhere")
+    qtbot.addWidget(box)
+    assert box.layer is None
+    inside = viewer.add_labels(DATA, name="inside")
+    assert texts(box) == ["everywhere", "a", "inside"]
+    assert box.layer is None  # a new layer is no choice
+    box.choose(inside)
+    inside.name = "renamed"
+    assert box.layer is inside
+    viewer.layers.remove(inside)
+    assert box.layer is None
+
+
 def test_a_deleted_widget_hears_no_more(qtbot, viewer):
     widget = ImagePicker(viewer)
     widget.deleteLater()
@@ -86,6 +134,14 @@ def test_models_are_listed_and_described(qtbot, runs_folder, tiny_model):
     NEWS.model_saved.emit("")
     assert texts(picker.box) == ["first"]
     assert "unet_padding of width 4, view 2d, 1 channel, labels 0, 2" in picker.about.text()
+
+
+def test_overlapping_and_named_classes_are_described():
+    card = ModelCard(network="unet3d", head="multilabel", view="3d", values=(1, 2), patch=(8, 8, 8), overlapping=True)
+    assert "1 channel, masks that may overlap: 1, 2;" in _about(card)
+    assert class_words(card) == ["1", "2"]
+    nested = card.model_copy(update={"overlapping": False, "class_names": ("WT", "ET")})
+    assert "1 channel, labels WT, ET;" in _about(nested)
 
 
 def test_any_model_file_can_be_chosen(qtbot, tiny_model):

@@ -72,3 +72,27 @@ def test_a_removed_result_is_not_missed(viewer, tmp_path):
     following.happened.emit(SlabDone(2, 4, 4))
     following.finished.emit(None)
     assert len(viewer.layers) == 1
+
+
+def test_masks_that_overlap_are_layers_of_their_own(viewer, tmp_path):
+    picture = viewer.add_image(np.zeros((4, 6, 7), np.uint8), scale=(3, 1, 1))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    shown = result.ResultLayer(following, picture, "labels", {}, ["WT", "9"])
+    labels = np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, (2, 4, 6, 7))
+    labels[0, :2], labels[1, 1:2] = 1, 9
+    labels.flush()
+    following.happened.emit(SlabDone(0, 2, 4))
+    whole, inner = viewer.layers["labels: WT"], viewer.layers["labels: 9"]
+    assert shown.layers == [whole, inner]
+    assert not inner.editable
+    assert np.allclose(inner.scale, (3, 1, 1))
+    labels[1, 2:] = 9
+    labels.flush()
+    following.happened.emit(SlabDone(2, 4, 4))
+    assert (inner.data[1:] == 9).all()
+    viewer.layers.remove(whole)
+    following.finished.emit(None)
+    assert inner.editable
+    assert (inner.data[1:] == 9).all()
+    assert not inner.data[0].any()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -17,7 +19,7 @@ from napari_unetvnet.card import read_card
 from napari_unetvnet.events import EpochDone, StepDone
 from napari_unetvnet.settings import SegmentJob, TrainJob
 from napari_unetvnet.widgets import task
-from napari_unetvnet.widgets.pickers import NEWS, ModelPicker
+from napari_unetvnet.widgets.models import NEWS, ModelPicker
 from napari_unetvnet.widgets.segment import SegmentWidget
 
 pytestmark = pytest.mark.timeout(120)
@@ -78,6 +80,118 @@ def test_unpainted_may_be_background(trainer, no_child, finish):
     finish(trainer.panel)
     made = job.read(no_child[0])
     assert (made.unlabelled, made.background) == ("background", None)
+
+
+def job_of(widget, no_child, finish):
+    widget.panel.button.click()
+    finish(widget.panel)
+    assert no_child, widget.panel.view.error.text()
+    return job.read(no_child[-1]), json.loads((no_child[-1] / "job.json").read_text())
+
+
+def test_what_labels_mean_is_in_the_job(trainer, no_child, finish):
+    fields = trainer.settings.fields
+    fields["class_weights"].widget.value = "1 3"
+    fields["soften"].widget.value = "1"
+    fields["ignore_value"].widget.value = "9"
+    fields["head"].widget.value = "multiclass"
+    fields["level_weights"].widget.value = "1 0.5"
+    made, _ = job_of(trainer, no_child, finish)
+    assert (made.class_weights, made.soften, made.ignore_value) == ((1, 3), 1, 9)
+    assert (made.head, made.level_weights, made.label_values) == ("multiclass", (1, 0.5), "classes")
+
+
+def shown(trainer):
+    rows = {
+        name: trainer.settings.fields[name].widget.native for name in ("label_values", "objects_as", "regions", "lines")
+    }
+    rows["background"] = trainer.unpainted.background
+    return {name for name, row in rows.items() if not row.isHidden()}
+
+
+def test_object_ids_need_no_background(trainer, no_child, finish):
+    assert shown(trainer) == {"label_values", "regions", "lines", "background"}
+    trainer.settings.fields["regions"].widget.value = "no region"  # is hidden, and says nothing then
+    trainer.settings.fields["label_values"].widget.value = "objects"
+    trainer.settings.fields["objects_as"].widget.value = "borders"
+    assert shown(trainer) == {"label_values", "objects_as"}
+    made, _ = job_of(trainer, no_child, finish)
+    assert (made.label_values, made.objects_as) == ("objects", "borders")
+    assert (made.unlabelled, made.background, made.regions) == ("background", None, ())
+
+
+def test_masks_are_proposed_to_be_painted_whole(trainer):
+    label_values, meaning = trainer.settings.fields["label_values"].widget, trainer.unpainted.meaning
+    label_values.value = "overlapping"
+    assert meaning.currentText() == "background"
+    assert shown(trainer) == {"label_values", "background"}
+    label_values.value = "classes"
+    assert meaning.currentText() == "ignored"
+
+
+def test_lines_that_were_drawn_are_a_class(trainer, painted_viewer, no_child, finish):
+    drawn = [np.array([[10, 10], [10, 90]]), np.array([[50, 20], [90, 60], [120, 60]])]
+    lines = painted_viewer.add_shapes(drawn, shape_type=["line", "path"], name="lines")
+    trainer.labels.box.choose(lines)
+    assert shown(trainer) == set()
+    made, stored = job_of(trainer, no_child, finish)
+    assert (made.lines, made.unlabelled, made.background, made.label_values) == ((1,), "background", None, "classes")
+    labels = np.load(no_child[0] / stored["label"][0])
+    assert labels.shape == (160, 192)
+    assert labels[10, 10:91].all()
+    assert labels.sum() == 81 + 41 + 30
+    trainer.labels.box.choose(painted_viewer.layers["strokes"])
+    assert shown(trainer) == {"label_values", "regions", "lines", "background"}
+
+
+def test_a_mask_is_in_the_job(trainer, painted_viewer, no_child, finish):
+    inside = np.zeros((160, 192), np.uint8)
+    inside[:100] = 1
+    trainer.mask.choose(painted_viewer.add_labels(inside, name="inside"))
+    _, stored = job_of(trainer, no_child, finish)
+    assert stored["mask"] == ["inputs/mask/inside.npy"]
+    assert np.array_equal(np.load(no_child[0] / stored["mask"][0]), inside)
+
+
+def test_a_mask_is_found_from_everywhere(trainer, painted_viewer, no_child, finish):
+    trainer.mask.choose(painted_viewer.layers["strokes"])
+    made, _ = job_of(trainer, no_child, finish)
+    assert made.mask == (str(no_child[0] / "inputs/mask/strokes.npy"),)
+
+
+@pytest.mark.slow
+def test_masks_that_overlap_come_back_as_masks(qtbot, trainer, painted_viewer, finish):
+    """Two masks are learnt, each comes back as a layer of its own, and both can be corrected and learnt again."""
+    masks = {name: np.zeros((160, 192), np.uint8) for name in ("left", "upper")}
+    masks["left"][:, :120], masks["upper"][:100] = 1, 1
+    left, upper = (painted_viewer.add_labels(data, name=name) for name, data in masks.items())
+    trainer.settings.fields["label_values"].widget.value = "overlapping"
+    trainer.labels.box.choose(left)
+    trainer.labels.tick(upper)
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    assert trainer.panel.view.error.text() == ""
+    assert job.read(trainer.panel.task.folder).label[0].count("|") == 1
+    segmenter = SegmentWidget(painted_viewer)
+    qtbot.addWidget(segmenter)
+    segmenter.model.choose(trainer.model)
+    assert "masks that may overlap: 1, 2" in segmenter.model.about.text()
+    segmenter.panel.button.click()
+    finish(segmenter.panel)
+    assert segmenter.panel.view.error.text() == ""
+    first, second = painted_viewer.layers["cells segmented: 1"], painted_viewer.layers["cells segmented: 2"]
+    for value, layer in ((1, first), (2, second)):
+        assert layer.editable
+        assert layer.data.shape == (160, 192)
+        assert set(np.unique(layer.data)) <= {0, value}
+    first.data[:80], second.data[40:] = 1, 2  # the user corrects them
+    trainer.labels.box.choose(first)
+    painted_viewer.layers.remove(upper)
+    trainer.labels.tick(second)
+    assert trainer.labels.layers == [first, second]
+    trainer.resume.click()
+    finish(trainer.panel)
+    assert trainer.panel.view.error.text() == ""
 
 
 @pytest.mark.parametrize(("unit", "amount"), [("minutes", 0.5), ("epochs", 3), ("steps", 70)])
@@ -231,9 +345,6 @@ def test_a_stop_while_inputs_are_written_starts_nothing(qtbot, trainer, finish, 
 
 
 def test_a_child_that_does_not_stop_can_be_ended(qtbot, trainer, finish, monkeypatch):
-    import subprocess
-    import sys
-
     def start(folder):
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
@@ -330,6 +441,11 @@ def test_the_viewer_does_not_pause_while_a_run_is_on(qtbot, trainer, painted_vie
     assert min(longest) < 0.1
 
 
+def run_by_hand(folder):
+    """In a process of its own, as the viewer does: napari's colormaps change the number of threads of this one."""
+    subprocess.run([sys.executable, "-m", "napari_unetvnet", "run", str(folder)], check=True, capture_output=True)
+
+
 @pytest.mark.slow
 def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewer, qtbot, finish, tmp_path):
     """The same arrays, saved by hand, and the same settings give the same model and the same labels, to the byte."""
@@ -342,7 +458,7 @@ def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewe
     files = {"image": (str(folder / "image.npy"),), "label": (str(folder / "label.npy"),)}
     made = job.read(trainer.panel.task.folder)
     job.create(folder, made.model_copy(update=files))
-    assert list(job.run(folder))
+    run_by_hand(folder)
     assert (folder / "model.safetensors").read_bytes() == trainer.model.read_bytes()
 
     segmenter = SegmentWidget(painted_viewer)
@@ -355,7 +471,7 @@ def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewe
     again.mkdir()
     files = {"image": str(folder / "image.npy"), "model": str(folder / "model.safetensors")}
     job.create(again, SegmentJob(**files, device="cpu"))
-    assert list(job.run(again))
+    run_by_hand(again)
     labels = np.load(again / "labels.npy")
     assert np.array_equal(labels[0], painted_viewer.layers["cells segmented"].data)
 

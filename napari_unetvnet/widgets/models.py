@@ -1,0 +1,155 @@
+"""The choice among the models of this machine, which follows what is there and what other widgets train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_unetvnet.card import list_models, read_card
+from napari_unetvnet.errors import UserError
+from napari_unetvnet.widgets.scroll import narrow
+
+if TYPE_CHECKING:
+    from napari_unetvnet.card import ModelCard
+
+__all__ = ["NEWS", "ModelPicker", "class_words"]
+
+
+class _News(QObject):  # type: ignore[misc]
+    """What one widget tells the others: the path of a model that is new or better than before."""
+
+    model_saved = Signal(str)
+    model_chosen = Signal(str)
+
+
+NEWS = _News()
+
+
+class ModelPicker(QWidget):  # type: ignore[misc]
+    """Chooses a model and says what it is; lists shipped and trained ones, and takes any file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box = narrow(QComboBox())
+        self.button = QPushButton("File...")
+        self.button.setToolTip("Use a model from any .safetensors file")
+        self.about = QLabel()
+        self.about.setWordWrap(True)
+        self.about.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        row = QHBoxLayout()
+        row.addWidget(self.box, 1)
+        row.addWidget(self.button)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        column.addLayout(row)
+        column.addWidget(self.about)
+        self._files: dict[str, Path] = {}
+        self._paths: list[Path] = []
+        self.box.currentIndexChanged.connect(self._describe)
+        self.button.clicked.connect(self._browse)
+        NEWS.model_saved.connect(self._saved)
+        NEWS.model_chosen.connect(self.choose)
+        self.refresh()
+
+    @property
+    def path(self) -> Path | None:
+        """File of the chosen model, None if there is none."""
+        index = self.box.currentIndex()
+        return self._paths[index] if 0 <= index < len(self._paths) else None
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What the chosen model says of itself, None if it cannot be read."""
+        try:
+            return read_card(self.path) if self.path else None
+        except UserError:
+            return None
+
+    def choose(self, path: str | Path) -> None:
+        """Choose a model file, which is added to the list if it is not there.
+
+        Parameters
+        ----------
+        path : str or Path
+        """
+        path = Path(path)
+        self.refresh()
+        if path not in self._paths:
+            self._files[path.name if path.name not in self._files else str(path)] = path
+            self.refresh()
+        self.box.setCurrentIndex(self._paths.index(path))
+
+    def refresh(self) -> None:
+        """List the models anew and keep the choice."""
+        chosen = self.path
+        models = self._files | list_models()
+        self._paths = list(models.values())
+        self.box.blockSignals(True)
+        self.box.clear()
+        self.box.addItems(list(models))
+        if chosen in self._paths:
+            self.box.setCurrentIndex(self._paths.index(chosen))
+        self.box.blockSignals(False)
+        self._describe()
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802 (Qt's name)
+        """List the models anew whenever the widget comes into view.
+
+        Parameters
+        ----------
+        event : QShowEvent
+        """
+        self.refresh()
+        super().showEvent(event)
+
+    def _saved(self, _path: str) -> None:
+        self.refresh()
+
+    def _browse(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Choose a model", "", "Models (*.safetensors)")
+        if name:
+            self.choose(name)
+
+    def _describe(self, _index: int = 0) -> None:
+        if self.path is None:
+            self.about.setText("There is no model yet; train one, or choose a file.")
+            return
+        self.box.setToolTip(str(self.path))
+        try:
+            self.about.setText(_about(read_card(self.path)))
+        except UserError as problem:
+            self.about.setText(str(problem))
+
+
+def _about(card: ModelCard) -> str:
+    """Say in a few words what a model is."""
+    view = (
+        f"2.5d with {card.context} plane{'s' if card.context > 1 else ''} each side"
+        if card.view == "2.5d"
+        else card.view
+    )
+    width = f" of width {card.option['width']}" if "width" in card.option else ""
+    channels = f"{card.channels} channel{'s' if card.channels > 1 else ''}"
+    what = "masks that may overlap:" if card.overlapping else "labels"
+    score = card.scores.get("hold_out_dice")
+    told = f"Dice {score:.3f} on its hold-out" if score is not None else "not scored on a hold-out"
+    return f"{card.network}{width}, view {view}, {channels}, {what} {', '.join(class_words(card))}; {told}"
+
+
+def class_words(card: ModelCard) -> list[str]:
+    """Give what each class of a model is called: its name, else its label value.
+
+    Parameters
+    ----------
+    card : ModelCard
+
+    Returns
+    -------
+    list of str
+    """
+    names = card.class_names if len(card.class_names) == len(card.values) else card.values
+    return [str(name) for name in names]
