@@ -86,8 +86,10 @@ def test_where_no_mask_is_painted_nothing_is_known_if_unlabelled_is_ignored():
 
 
 def test_an_empty_mask_is_refused():
-    with pytest.raises(DataProblem, match=r"Mask\(s\) 2 hold nothing but 0"):
+    with pytest.raises(DataProblem, match=r"Mask\(s\) 2 hold no voxel of their class"):
         of(np.array([[[[1]]], [[[0]]]]), label_values="overlapping")
+    with pytest.raises(DataProblem, match=r"Mask\(s\) 1 hold no voxel of their class"):
+        of(np.array([[[[3]]], [[[1]]]]), label_values="overlapping", unlabelled="ignore", background=3)
 
 
 def test_images_with_different_numbers_of_masks_are_refused():

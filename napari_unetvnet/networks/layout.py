@@ -13,13 +13,13 @@ fp32 while training.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["InstanceNorm", "fast_layout"]
 
@@ -59,13 +59,14 @@ class _Exact(nn.Module):
 
     kernel_size: tuple[int, ...]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
         """Convolve as ever, or in fp32."""
+        convolve: Callable[..., Tensor] = super().forward
         small = any(1 < k >= n for k, n in zip(self.kernel_size, x.shape[2:], strict=True))
         if not (small and x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
-            return super().forward(x)  # type: ignore[misc, no-any-return]
+            return convolve(x, *rest)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float())  # type: ignore[misc, no-any-return]
+            return convolve(x.float(), *rest)
 
 
 class _Conv2d(_Exact, nn.Conv2d):

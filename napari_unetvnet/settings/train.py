@@ -18,6 +18,7 @@ from napari_unetvnet.volume import Normalise
 __all__ = ["TrainJob", "TrainSettings"]
 
 
+Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
 
 
@@ -76,8 +77,10 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Same seed, data and settings give the same model on the same machine."""
     hold_out: float = Field(0.2, ge=0, le=0.5)
     """Share of the labels that scores the model and is never trained on; 0 for none."""
-    augment: Literal["light", "none"] = "light"
-    """Random change of patches: in-plane flips and brightness, or nothing."""
+    augment: Literal["none", "light", "classic", "standard", "strong"] = "light"
+    """Random change of patches: none; light flips and brightens; classic, standard (nnU-Net's) and strong do more."""
+    mirror: Mirror = ("z", "y", "x")
+    """Axes along which patches may be mirrored; leave out x where left is another class than right."""
     normalise: Normalise = "zscore"
     """Intensities of each image and channel: zscore, percentile (1 to 99.8) or none."""
     start_from: Path | None = None
@@ -189,6 +192,11 @@ class TrainSettings(ComputeSettings, LabelSettings):
     def planned_steps(self) -> int | None:
         """The budget in steps, None for a time budget."""
         return self.epochs * self.epoch_steps if self.epochs else self.steps
+
+    @property
+    def planned_patch(self) -> Triple:
+        """The training patch z, y, x, by default that of the view."""
+        return self.patch or ((32, 64, 64) if self.view == "3d" else (1, 128, 128))
 
     @property
     def peak_rate(self) -> float:

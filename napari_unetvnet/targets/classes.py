@@ -16,7 +16,7 @@ import numpy as np
 from napari_unetvnet import regions
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.settings import IGNORE, TrainSettings
-from napari_unetvnet.targets.balance import class_weights
+from napari_unetvnet.targets.balance import class_weights, count_values
 from napari_unetvnet.targets.channels import one_hot, region_channels, soft
 from napari_unetvnet.targets.lines import with_line_channels
 from napari_unetvnet.targets.objects import borders, boundaries, components_of
@@ -87,7 +87,7 @@ def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
         If a class is not painted anywhere, there are too few or too many, or a value is none of them.
     """
     if settings.label_values == "overlapping":
-        return _overlapping(labels)
+        return _overlapping(labels, settings)
     if settings.regions:
         return _regions(labels, settings)
     if settings.label_values == "objects":
@@ -107,15 +107,16 @@ _OF_OBJECTS = {
 }
 
 
-def _overlapping(labels: Sequence[Volume]) -> Classes:
+def _overlapping(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     counts = {volume.channels for volume in labels}
     if len(counts) > 1:
         told = ", ".join(f"{volume.name}: {volume.channels}" for volume in labels)
         raise DataProblem(f"Overlapping labels need the same masks in the same order everywhere, not {told}.")
     count = counts.pop()
-    empty = [k + 1 for k in range(count) if not any(np.asarray(volume.data[k]).any() for volume in labels)]
+    nothing = {0, settings.background or 0, settings.ignore_value}
+    empty = [k + 1 for k in range(count) if all(not set(count_values(v.data[k])) - nothing for v in labels)]
     if empty:
-        raise DataProblem(f"Mask(s) {', '.join(map(str, empty))} hold nothing but 0 everywhere; paint them first.")
+        raise DataProblem(f"Mask(s) {', '.join(map(str, empty))} hold no voxel of their class; paint them first.")
     numbers = tuple(range(1, count + 1))
     return Classes(numbers, numbers, several=True)
 
@@ -127,9 +128,7 @@ def _regions(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
         if not any(np.isin(np.asarray(plane), region.values).any() for volume in labels for plane in volume.data[0])
     ]
     if empty:
-        raise DataProblem(
-            f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions."
-        )
+        raise DataProblem(f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions.")
     names = tuple(region.name for region in settings.regions)
     return Classes(tuple(range(1, len(names) + 1)), regions.written_values(settings.regions), names, several=True)
 

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from napari_unetvnet.augment import augment
+from napari_unetvnet.augment import augment, recipe
 from napari_unetvnet.data import prepare
 from napari_unetvnet.errors import OutOfMemory, RunProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
 from napari_unetvnet.patches import Batch
+from napari_unetvnet.training.ahead import Ahead
 from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
 from napari_unetvnet.training.run import Best, Run
 from napari_unetvnet.training.score import dice_on
-from napari_unetvnet.training.start import DEFAULT_PATCH, start
+from napari_unetvnet.training.start import start
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from napari_unetvnet.data import Pair
-    from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.patches import TrainingData
+    from napari_unetvnet.settings import TrainSettings, Triple
 
 __all__ = ["steps"]
 
 GRADIENT_NORM = 5.0
+GENTLE_STEPS = 100
+"""Strong augmentation only slows the first minute: it sets in after so many steps and grows for three times as many."""
 
 
 def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False) -> Iterator[Event]:
@@ -64,11 +69,14 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    patch = settings.patch or DEFAULT_PATCH[settings.view]
+    patch = settings.planned_patch
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
     run, told = start(pairs, data, settings, folder, patch)
+    # Flips would swap unequal margins, so patches come with the larger one on both sides.
+    z, y, x = (max(sides) for sides in run.model.margin)
+    run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
     for text in told:
         yield Notice(text)
     if resume and (folder / LAST).exists():
@@ -94,6 +102,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
                 yield CheckpointSaved(str(folder / BEST), schedule.step, dice)
             save_last(run)
     finally:
+        run.ahead.close()
         _leave(run)
 
 
@@ -160,18 +169,40 @@ def _parts(batch: Batch, count: int) -> Iterator[Batch]:
     return (Batch(*part) for part in zip(*pieces, strict=True) if len(part[0]))
 
 
+def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int, patch: Triple) -> Batch:
+    """Draw the patches of a step; a pure function of the seed and the step's number.
+
+    Parameters
+    ----------
+    data : TrainingData
+    settings : TrainSettings
+    margin : tuple of 3 int
+        What images have more than targets on both sides, voxels z, y, x.
+    step : int
+    patch : tuple of 3 int
+
+    Returns
+    -------
+    Batch
+        Of arrays.
+    """
+    return data.batch(np.random.default_rng([settings.seed, step]), settings.batch, patch, margin)
+
+
 def _batch(run: Run) -> Batch:
-    """Draw the next patches, with the margin that the network wants around them."""
-    settings, margin = run.settings, run.model.margin
-    rng = np.random.default_rng([settings.seed, run.schedule.step])
-    # Flips would swap unequal margins, so patches come with the larger one on both sides.
-    z, y, x = (max(sides) for sides in margin)
-    drawn = run.data.batch(rng, settings.batch, run.model.card.patch, (z, y, x))
+    """Take the next patches, change them at random, and cut them to the margin that the network wants around them."""
+    settings, step, card = run.settings, run.schedule.step, run.model.card
+    drawn = run.ahead.take(step, card.patch)
     images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn[:2])
     weight = None if drawn.weight is None else torch.from_numpy(drawn.weight).to(run.model.device)
-    if settings.augment == "light":
-        images, target, weight = augment(images, target, weight, rng)
-    for axis, (widest, (before, after)) in enumerate(zip((z, y, x), margin, strict=True), start=2):
+    fitted = recipe(
+        settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror, patch=card.patch
+    )
+    strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, (step - GENTLE_STEPS) / GENTLE_STEPS / 3))
+    rng = np.random.default_rng([settings.seed, step, 1])
+    images, target, weight = augment(images, target, weight, rng, fitted, strength)
+    for axis, (before, after) in enumerate(run.model.margin, start=2):
+        widest = max(before, after)
         images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)
     return Batch(images, target, weight)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.patches import TrainingData
     from napari_unetvnet.schedule import Schedule
     from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training.ahead import Ahead
     from napari_unetvnet.training.average import Average
     from napari_unetvnet.training.ladder import Ladder
 
@@ -56,6 +57,8 @@ class Run:
     ladder : Ladder
         How a step is made to fit into memory.
     best : Best
+    ahead : Ahead
+        Draws batches; set by the loop.
     within_step : bool
         Whether a step was begun and not ended.
     """
@@ -71,4 +74,5 @@ class Run:
     average: Average
     ladder: Ladder
     best: Best = field(default_factory=Best)
+    ahead: Ahead = field(init=False)
     within_step: bool = False

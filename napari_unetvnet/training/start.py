@@ -30,11 +30,10 @@ if TYPE_CHECKING:
     from napari_unetvnet.losses.adapters import Loss
     from napari_unetvnet.patches import TrainingData
 
-__all__ = ["DEFAULT_PATCH", "start"]
+__all__ = ["start"]
 
 WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 3e-5}
 MOMENTUM = 0.99
-DEFAULT_PATCH: dict[str, Triple] = {"2d": (1, 128, 128), "2.5d": (1, 128, 128), "3d": (32, 64, 64)}
 
 
 def start(
