@@ -18,9 +18,8 @@ PAIRS = [(name, head) for name in LOSSES for head in FACTS[name]["head_modes"]]
 INDICES = [pair for pair in PAIRS if pair[1] != "multilabel"]  # one class a voxel
 JUNK = [0.0, 1.0, 77.0, float("inf"), float("-inf"), float("nan")]
 every_loss = pytest.mark.parametrize(("name", "head"), PAIRS)
-without_its_own_class_weights = pytest.mark.parametrize(
-    ("name", "head"), [pair for pair in PAIRS if "class_weights" not in LOSSES.describe(pair[0]).defaults]
-)
+# Losses with no class weights of their own.
+FROM_OUTSIDE = [pair for pair in PAIRS if "class_weights" not in LOSSES.describe(pair[0]).defaults]
 with_and_without_class_weights = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 both_shapes = pytest.mark.parametrize("size", SHAPES.values(), ids=SHAPES)
 
@@ -288,9 +287,7 @@ def weights_of(head, weight=None):
     return [1 + k if weight is None else weight for k in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("name", "head"), [pair for pair in PAIRS if "class_weights" not in LOSSES.describe(pair[0]).defaults]
-)
+@pytest.mark.parametrize(("name", "head"), FROM_OUTSIDE)
 @both_shapes
 def test_class_weights_of_one_change_nothing(name, head, size):
     logits, target = some_logits(head, size), ignoring(a_target(head, size), a_mask(size))
@@ -298,10 +295,8 @@ def test_class_weights_of_one_change_nothing(name, head, size):
     torch.testing.assert_close(value_and_gradient(weighted, logits, target), value_and_gradient(plain, logits, target))
 
 
-@without_its_own_class_weights
+@pytest.mark.parametrize(("name", "head"), [pair for pair in FROM_OUTSIDE if pair in INDICES])
 def test_a_class_weight_is_the_weight_of_its_voxels(name, head):
-    if head == "multilabel":
-        return  # a weight of voxels is for all labels there
     logits, target = some_logits(head, (5, 6)), a_target(head, (5, 6))
     weights = weights_of(head)
     weighted = build_loss(name, head=head)(logits, target, torch.tensor(weights)[target].float())
