@@ -62,7 +62,7 @@ def add_fields(parser: ArgumentParser, kind: type[Settings], positional: Sequenc
         Fields that are given without a name; they may still come from a settings file instead.
     """
     for name, field in _ordered(kind):
-        described: dict[str, Any] = {"help": _help(field), "default": SUPPRESS}
+        described: dict[str, Any] = {"help": _help(kind, name, field), "default": SUPPRESS}
         if name in positional:
             parser.add_argument(name, nargs="?", metavar=name.upper(), **described)
         else:
@@ -80,7 +80,7 @@ def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
     -------
     list of (option, default, meaning)
     """
-    return [(_flag(name), _default(field) or "", field.description or "") for name, field in _ordered(kind)]
+    return [(_flag(name), _default(kind, name, field) or "", field.description or "") for name, field in _ordered(kind)]
 
 
 def _ordered(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
@@ -93,16 +93,18 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _default(field: FieldInfo) -> str | None:
+def _default(kind: type[Settings], name: str, field: FieldInfo) -> str | None:
     """Write a default for the help; None where there is none to speak of."""
+    if name in getattr(kind, "left_open", ()):
+        return "auto"
     if field.is_required() or isinstance(field.default, bool) or not isinstance(field.default, str | int | float):
         return None
     return str(field.default)
 
 
-def _help(field: FieldInfo) -> str:
+def _help(kind: type[Settings], name: str, field: FieldInfo) -> str:
     text = (field.description or "").replace("%", "%%")
-    default = _default(field)
+    default = _default(kind, name, field)
     return text if default is None else f"{text} Default: {default}."
 
 

@@ -327,7 +327,7 @@ def discard_if_empty(folder: Path) -> None:
     ----------
     folder : Path
     """
-    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK}:
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, work.PLAN}:
         shutil.rmtree(folder)
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import SegmentJob, TrainJob
     from napari_unetvnet.volume import Volume
 
-__all__ = ["LABELS", "MODEL", "PROBABILITIES", "deliver", "segment", "train"]
+__all__ = ["LABELS", "MODEL", "PLAN", "PROBABILITIES", "deliver", "segment", "train"]
 
-MODEL, LABELS, PROBABILITIES = "model.safetensors", "labels.npy", "probabilities.npy"
+MODEL, LABELS, PROBABILITIES, PLAN = "model.safetensors", "labels.npy", "probabilities.npy", "plan.json"
 
 
 def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
@@ -42,18 +42,23 @@ def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
     """
     from napari_unetvnet import training
     from napari_unetvnet.checks import examine, notices
-    from napari_unetvnet.compute import own_memory
+    from napari_unetvnet.compute import choose_device, own_memory
     from napari_unetvnet.inputs import pair_files, read_pair
     from napari_unetvnet.io import check_writable
+    from napari_unetvnet.plan import load_plan, plan, save_plan
 
     if job.output is not None:
         check_writable(job.output, "model")
     pairs = [read_pair(files, job) for files in pair_files(job)]
-    if not resume:
-        for text in notices(examine(pairs, job)):
-            yield Notice(text)
+    made = load_plan(job, folder / PLAN) if resume else None
+    if made is None:
+        made = plan(pairs, job, choose_device(job)[0].type)
+        save_plan(made, folder / PLAN)
+        for text in (*notices(examine(pairs, made.settings)), made.text):
+            if text:
+                yield Notice(text)
     with own_memory():
-        yield from training.steps(pairs, job, folder, resume=resume)
+        yield from training.steps(pairs, made.settings, folder, resume=resume)
 
 
 def _read_image(source: str, job: SegmentJob) -> Volume:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -20,6 +20,10 @@ __all__ = ["TrainJob", "TrainSettings"]
 
 Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
+
+
+def _is_auto(value: Any) -> bool:
+    return bool(value in ("auto", ["auto"]))
 
 
 def _loss_terms(value: Any) -> Any:
@@ -232,6 +236,11 @@ class TrainSettings(ComputeSettings, LabelSettings):
 class TrainJob(TrainSettings):
     """Train a model on images with labels."""
 
+    left_open: ClassVar[tuple[str, ...]] = (
+        "view", "network", "option", "loss", "patch", "batch", "mirror", "augment",
+    )  # fmt: skip
+    """Fields that are chosen from the data where they are not set."""
+
     image: tuple[str, ...] = ()
     """Image files or a folder; the channel files of one image are separated by |."""
     label: tuple[str, ...] = ()
@@ -246,6 +255,13 @@ class TrainJob(TrainSettings):
     """Unit of that voxel size, such as micrometer or mm."""
     output: Path | None = None
     """Where to write the model (.safetensors)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_left_open(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if not (name in cls.left_open and _is_auto(item))}
 
     @field_validator("image", "label", "mask", mode="before")
     @classmethod
