@@ -27,9 +27,9 @@ def runs_folder(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread():
-    """Tiny networks, for which a second thread costs more than it brings."""
+    """Tiny networks, to which a second thread is a burden; for each test, because drawing labels sets threads, too."""
     torch.set_num_threads(1)
 
 
