@@ -84,11 +84,21 @@ def _parser() -> Parser:
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
     add_fields(checking, TrainJob)
     checking.add_argument("--json", action="store_true", help="Print JSON.")
-    for job in (training, segmenting, checking):
+    sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
+    add_fields(sweeping, TrainJob)
+    for option, text in (
+        ("--networks", "Networks, such as unet_padding or 'unet_padding(width=16)'; each is trained with each loss."),
+        ("--losses", "Losses or sums of them."),
+    ):
+        sweeping.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
+    for job in (training, segmenting, checking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
     scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
     _add_evaluate_options(scoring)
+    comparing = add("compare", _compare, "Rank trainings by their score on the hold-out.")
+    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of several.")
+    comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
     running = add("run", _run, "Do what a run folder says; the viewer starts its work with this.")
     running.add_argument("folder", type=Path)
     running.add_argument("--resume", action="store_true", help="Go on where an interrupted run of the folder ended.")
@@ -137,8 +147,8 @@ def _complain(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
-    """Make a job from the command line and, if one was given, a settings file."""
+def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> dict[str, Any]:
+    """Read settings from the command line and, if one was given, a settings file."""
     from napari_unetvnet.job import absolute_paths, read_settings
 
     given = {name: value for name, value in vars(parsed).items() if name in kind.model_fields}
@@ -146,7 +156,11 @@ def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
     stored = read_settings(parsed.settings) if parsed.settings else {}
     if (said := stored.pop("command", command)) != command:
         raise SettingsProblem(f"{parsed.settings} holds settings for {said}, not for {command}.")
-    job = checked(kind, merge(given, stored))
+    return merge(given, stored)
+
+
+def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
+    job = checked(kind, _values(parsed, kind, command))
     if job.output is None and parsed.command is not _check:
         raise SettingsProblem("Say with --output where to write the result.")
     return job
@@ -236,6 +250,32 @@ def _check(parsed: Namespace) -> int:
     report = check_files(_job(parsed, TrainJob, "train"))
     _say(written(report, as_json=parsed.json))
     return 2 if report.of("error") else 0
+
+
+def _compare(parsed: Namespace) -> None:
+    from napari_unetvnet.comparison import compare, written
+
+    _say(written(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
+
+
+def _sweep(parsed: Namespace) -> None:
+    from napari_unetvnet.comparison import written
+    from napari_unetvnet.io import check_writable
+    from napari_unetvnet.sweep import members, sweep
+
+    values = _values(parsed, TrainJob, "train")
+    if parsed.run is None:
+        raise SettingsProblem("Say with --run in which folder to keep the runs.")
+    if output := values.get("output"):
+        check_writable(output, "model")
+    planned = members(values, parsed.networks, parsed.losses)
+    for told in sweep(parsed.run, planned, _follow, Path(output) if output else None):
+        _say(told if isinstance(told, str) else written(told, plain=_plain()))
+
+
+def _plain() -> bool:
+    """Whether the terminal shows no other signs than those of ASCII."""
+    return not (sys.stdout.encoding or "ascii").lower().startswith("utf")
 
 
 def _evaluate(parsed: Namespace) -> None:

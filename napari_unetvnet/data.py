@@ -14,6 +14,7 @@ import numpy as np
 from napari_unetvnet.card import read_card
 from napari_unetvnet.checks import check_pair
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.folds import divide
 from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, margin_of, unpacked
 from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.patches import Region, TrainingData
@@ -79,7 +80,7 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
         raise DataProblem("All pairs are marked val; mark at least one as train.")
     classes = find_classes(learnt, settings)
     regions = [_region(pair, classes, settings) for pair in pairs]
-    parts = _divided(pairs, regions, settings, patch)
+    parts = _divided(pairs, regions, classes, settings, patch)
     return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
 
 
@@ -92,9 +93,16 @@ class _Parts(NamedTuple):
     boxes: list[Boxes | None] = []  # noqa: RUF012 (never changed)
 
 
-def _divided(pairs: Sequence[Pair], regions: list[Region], settings: TrainSettings, patch: Triple) -> _Parts:
-    """Hold out what the user marked, else whole volumes, else blocks."""
-    if any(pair.split for pair in pairs):
+def _divided(
+    pairs: Sequence[Pair], regions: list[Region], classes: Classes, settings: TrainSettings, patch: Triple
+) -> _Parts:
+    """Hold out what the user marked, else a fold, else whole volumes, else blocks."""
+    marked = any(pair.split for pair in pairs)
+    if marked and settings.folds > 1:
+        raise DataProblem("Pairs are marked train or val, so nothing is left to divide; leave out folds or the marks.")
+    if settings.folds > 1:
+        return _Parts(*divide(regions, classes, settings, patch))
+    if marked:
         return _Parts(*_marked(pairs, regions), _nobody_marked(pairs))
     if settings.hold_out == 0:
         return _Parts(regions, [], ["Nothing is held out: the score of the model is not known."])

@@ -18,6 +18,7 @@ __all__ = [
     "EpochDone",
     "Event",
     "Notice",
+    "PreviewReady",
     "RunFinished",
     "SlabDone",
     "StepDone",
@@ -76,6 +77,19 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True)
+class PreviewReady(Event):
+    """What the weights say after ``step`` steps about a part of the first image is on disk, as labels (z, y, x).
+
+    ``start`` is the first voxel z, y, x of that part; the next preview replaces the file.
+    """
+
+    path: str
+    start: tuple[int, int, int]
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SlabDone(Event):
     """Planes ``start`` to ``stop`` (exclusive) of ``depth`` are labelled and will not change any more."""
 
@@ -94,7 +108,11 @@ class RunFinished(Event):
     fault: bool = False
 
 
-_KINDS = {kind.__name__: kind for kind in (Notice, StepDone, EpochDone, CheckpointSaved, SlabDone, RunFinished)}
+_KINDS = {
+    kind.__name__: kind for kind in (Notice, StepDone, EpochDone, CheckpointSaved, PreviewReady, SlabDone, RunFinished)
+}
+_TUPLES = {RunFinished: "lines", PreviewReady: "start"}
+"""Fields that JSON gives back as lists."""
 
 
 def to_line(event: Event) -> str:
@@ -132,8 +150,8 @@ def from_line(line: str) -> Event:
     try:
         fields: dict[str, Any] = json.loads(line)
         kind = _KINDS[fields.pop("event")]
-        if "lines" in fields:
-            fields["lines"] = tuple(fields["lines"])
+        if (name := _TUPLES.get(kind)) in fields:
+            fields[name] = tuple(fields[name])
         return kind(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunProblem(f"The run's events hold a line that is no event: {line[:80]!r}.") from error

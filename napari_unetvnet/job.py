@@ -99,7 +99,8 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
         If it cannot be written.
     """
     command = "train" if isinstance(job, TrainJob) else "segment"
-    text = json.dumps({"command": command, **job.model_dump(mode="json")}, indent=2)
+    # What was not set stays open, to be chosen from the data.
+    text = json.dumps({"command": command, **job.model_dump(mode="json", exclude_unset=True)}, indent=2)
     part = folder / f"{JOB}.part"
     try:
         part.write_text(text + "\n", encoding="utf-8")

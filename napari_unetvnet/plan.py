@@ -32,8 +32,6 @@ STEP_VOXELS = {"cpu": 2**17, "cuda": 2**20}
 """What a step looks at, so that it takes about a tenth of a second."""
 PLANE_PATCH, BLOCK_VOXELS = 128, 2**16
 WIDTH = {"cpu": 16, "cuda": 32}
-STILL_MINUTES = 3.0
-"""Trainings shorter than this gain nothing from strong augmentation."""
 LIKELY_SIDED = 3
 ASYMMETRY = 2.0
 """Classes lie on different sides if their distance is so many times its own spread over the images."""
@@ -248,7 +246,5 @@ def _centres(labels: Any) -> dict[int, Any]:
 
 
 def _augment(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    del pairs, device
-    if settings.planned_minutes is not None and settings.planned_minutes < STILL_MINUTES:
-        return [Choice("augment", "light", "strong augmentation slows the first minutes")]
-    return [Choice("augment", "standard", "there is time to learn from changed images")]
+    del pairs, settings, device
+    return [Choice("augment", "standard", "it sets in after the first minute")]

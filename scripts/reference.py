@@ -27,6 +27,8 @@ COMMANDS = """
 | `segment IMAGE` | Segment an image with a model. |
 | `check` | Look for mistakes in images and labels; takes the options of `train`; `--json`. |
 | `evaluate PREDICTION TRUTH` | Compare labels with the truth: files or folders; `--json`, `--csv`. |
+| `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
+| `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
 | `run FOLDER` | Do what a run folder says; `--resume` goes on with an interrupted one. |
 | `networks`, `losses`, `models` | What there is; `--json` for machines. |
 | `demo` | The main job on a real image, in about a minute. |

@@ -15,6 +15,7 @@ from napari_unetvnet.events import (
     CheckpointSaved,
     EpochDone,
     Notice,
+    PreviewReady,
     RunFinished,
     SlabDone,
     StepDone,
@@ -30,6 +31,7 @@ EVENTS = st.one_of(
     st.builds(StepDone, count, st.none() | count, count, number, number, number),
     st.builds(EpochDone, count, count, number, maybe, number, number),
     st.builds(CheckpointSaved, st.text(), count, maybe),
+    st.builds(PreviewReady, st.text(), st.tuples(count, count, count), count, number),
     st.builds(SlabDone, count, count, count),
     st.builds(
         RunFinished,
@@ -67,7 +69,8 @@ def test_a_line_cut_off_anywhere_is_refused(event, data):
 @pytest.mark.parametrize(
     "line",
     ["", "null", "5", "[]", "{}", "words", '{"event": "Party"}', '{"event": []}', '{"event": "Notice"}',
-     '{"event": "Notice", "text": "a", "more": 1}', '{"event": "RunFinished", "state": "done", "lines": 5}'],
+     '{"event": "Notice", "text": "a", "more": 1}', '{"event": "RunFinished", "state": "done", "lines": 5}',
+     '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}'],
 )  # fmt: skip
 def test_a_line_that_is_no_event_is_refused_with_the_line(line):
     with pytest.raises(RunProblem) as caught:

@@ -118,11 +118,6 @@ def test_the_loss_fits_what_is_learnt(chosen, loss):
     assert [term.name for term in settings.loss] == [loss]
 
 
-@pytest.mark.parametrize(("budget", "augment"), [({"minutes": 1}, "light"), ({"minutes": 10}, "standard")])
-def test_short_trainings_are_left_in_peace(budget, augment):
-    assert planned([a_pair()], **budget)[0].augment == augment
-
-
 def test_a_plan_is_told_in_a_sentence_and_kept_for_the_run(tmp_path):
     settings = checked(TrainSettings, {"minutes": 1})
     made = plan([a_pair()], settings, "cpu")

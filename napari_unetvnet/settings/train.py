@@ -18,6 +18,7 @@ from napari_unetvnet.volume import Normalise
 __all__ = ["TrainJob", "TrainSettings"]
 
 
+Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
 
@@ -81,12 +82,18 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Same seed, data and settings give the same model on the same machine."""
     hold_out: float = Field(0.2, ge=0, le=0.5)
     """Share of the labels that scores the model and is never trained on; 0 for none."""
+    folds: int = Field(1, ge=1, le=100)
+    """Cross-validation: the labels are divided into so many parts, one of which is held out; 1 for none."""
+    fold: int = Field(0, ge=0)
+    """Which of these parts is held out, from 0."""
     augment: Literal["none", "light", "classic", "standard", "strong"] = "light"
     """Random change of patches: none; light flips and brightens; classic, standard (nnU-Net's) and strong do more."""
     mirror: Mirror = ("z", "y", "x")
     """Axes along which patches may be mirrored; leave out x where left is another class than right."""
     normalise: Normalise = "zscore"
     """Intensities of each image and channel: zscore, percentile (1 to 99.8) or none."""
+    preview: Voxel | None = None
+    """Voxel z y x around which previews are shown (default: where most labels are)."""
     start_from: Path | None = None
     """Model file whose weights the training starts from."""
 
@@ -128,6 +135,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
         lines = [*self._budget_misfits(), *self._patch_misfits(), *self.label_misfits(), *self._supervision_misfits()]
+        lines += self._fold_misfits()
         if self.dims not in NETWORKS.describe(self.network).facts.get("supported_dims", (2, 3)):
             lines.append(f"Network {self.network} has no {self.dims}D form; choose another view than {self.view}.")
         if self.several_labels and self.head not in ("auto", "multilabel"):
@@ -150,6 +158,14 @@ class TrainSettings(ComputeSettings, LabelSettings):
         if self.patch is not None and self.view != "3d" and self.patch[0] != 1:
             return [f"Patch {self.patch} must have z = 1 in view {self.view}; planes are the batch there."]
         return []
+
+    def _fold_misfits(self) -> list[str]:
+        lines = []
+        if self.fold >= self.folds:
+            lines.append(f"Fold {self.fold} is not one of {self.folds} folds, counted from 0; choose a lower one.")
+        if self.folds > 1 and self.hold_out != type(self).model_fields["hold_out"].default:
+            lines.append(f"With {self.folds} folds, one part in {self.folds} is held out; leave hold_out as it is.")
+        return lines
 
     def _supervision_misfits(self) -> list[str]:
         lines = []

@@ -16,6 +16,7 @@ from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, St
 from napari_unetvnet.patches import Batch
 from napari_unetvnet.training.ahead import Ahead
 from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
+from napari_unetvnet.training.preview import Preview
 from napari_unetvnet.training.run import Best, Run
 from napari_unetvnet.training.score import dice_on
 from napari_unetvnet.training.start import start
@@ -54,7 +55,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     Yields
     ------
     Event
-        Notice, StepDone after each step, EpochDone and CheckpointSaved after each epoch.
+        Notice, StepDone after each step, EpochDone and CheckpointSaved after each epoch, PreviewReady now and then.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     if resume and (folder / LAST).exists():
         load_last(run)
         yield Notice(f"Going on after step {run.schedule.step}.")
-    schedule, losses = run.schedule, []
+    schedule, preview, losses = run.schedule, Preview(pairs[0], run), []
     clock = time.monotonic() - schedule.seconds
     try:
         while not schedule.over and not _stale(run):
@@ -94,6 +95,8 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
             dice, saved = _validate(run) if ended else (None, False)
             schedule.seconds = time.monotonic() - clock
             yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
+            if preview.due(schedule.seconds):
+                yield from preview.show()
             if not ended:
                 continue
             loss, losses = sum(losses) / len(losses), []

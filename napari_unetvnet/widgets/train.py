@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import UserError
-from napari_unetvnet.events import CheckpointSaved
+from napari_unetvnet.events import CheckpointSaved, PreviewReady
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
@@ -16,6 +16,7 @@ from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout,
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
 from napari_unetvnet.widgets.losses import MATTERING, LossBox, LossOptions
 from napari_unetvnet.widgets.models import NEWS
+from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 from napari_unetvnet.widgets.preview import Preview
 from napari_unetvnet.widgets.run_panel import RunPanel
@@ -63,6 +64,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         viewer = unwrapped(napari_viewer)
+        self._viewer, self.overlay = viewer, Overlay(viewer)
         self.image, self.labels = ImagePicker(viewer), LabelsPicker(viewer)
         self.mask = MaskPicker(viewer, "everywhere")
         self.mask.setToolTip(wrapped("A labels layer that says where to learn: nothing is learnt where it is 0."))
@@ -148,11 +150,13 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         values = self.values()
         taken = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values["view"])
         files = {"image": taken.files.image, "label": taken.files.label, "mask": taken.files.mask or ()}
-        place = {"spacing": taken.spacing, "unit": taken.unit}
+        place: dict[str, Any] = {"spacing": taken.spacing, "unit": taken.unit}
+        place["preview"] = voxel_in_view(self._viewer, self.image.layer, taken.channels[0].shape)
         return taken, checked(TrainJob, values | files | place | {"start_from": start_from})
 
     def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
         taken, made = self._looked_at(start_from)
+        self.overlay.begin(self.image.layer)
 
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
             layers.write(taken, folder, cancelled)
@@ -244,6 +248,8 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def _happened(self, event: Event) -> None:
         if isinstance(event, CheckpointSaved):
             NEWS.model_saved.emit(event.path)
+        elif isinstance(event, PreviewReady):
+            self.overlay.show(event)
 
     def _finished(self, event: RunFinished) -> None:
         how = "Done" if event.state == "done" else "Stopped"

@@ -1,0 +1,186 @@
+"""What automatic choices reach on real sets in a given time: train on the training part, score the validation part.
+
+Run: python benchmarks/accuracy.py --data FOLDER [--sets NAME ...] [--minutes 10] [--write FILE] [-- OPTION ...]
+
+FOLDER holds the sets as their own folders and splits.json. Options after -- go to every training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tifffile import imwrite
+
+PROGRAM = [sys.executable, "-m", "napari_unetvnet"]
+
+
+def picture(path):
+    """Read colours or grey as (C, 1, Y, X); alpha is dropped."""
+    image = np.asarray(Image.open(path).convert("RGB" if Image.open(path).mode in ("RGB", "RGBA", "P") else "L"))
+    return (image[None, None] if image.ndim == 2 else np.moveaxis(image, -1, 0)[:, None]).copy()
+
+
+def hippocampus(data, splits, folder):
+    """Anterior and posterior hippocampus, 3D."""
+    names = splits["msd_hippocampus"]
+    root = data / "msd_hippocampus"
+    return {part: [(root / "images" / n, root / "labels" / n) for n in names[part]] for part in ("train", "val")}
+
+
+def nuclei(data, splits, folder):
+    """Nuclei, fluorescence and H&E; grey images get three channels."""
+    root, names = data / "dsb2018_nuclei", splits["dsb2018_nuclei"]
+    pairs = {"train": [], "val": []}
+    for part, found in pairs.items():
+        for name in names[part]:
+            image = picture(next(root.glob(f"**/{name}*.png")))
+            np.save(folder / f"{name}.npy", np.repeat(image, 3, axis=0) if len(image) == 1 else image)
+            found.append((folder / f"{name}.npy", next(root.glob(f"**/{name}*.tif"))))
+    return pairs
+
+
+def axons(data, splits, folder):
+    """Axon 1 and myelin 2."""
+    root, names = data / "axondeepseg_sem", splits["axondeepseg_sem"]
+    pairs = {"train": [], "val": []}
+    for part, found in pairs.items():
+        for name in names[part]:
+            image = picture(next(p for p in root.glob(f"**/{name}*.png") if "derivatives" not in p.parts))[:1]
+            mask = picture(next(root.glob(f"derivatives/**/{name}*axonmyelin*.png")))[0]
+            labels = np.where(mask > 190, 1, np.where(mask > 60, 2, 0)).astype(np.uint8)
+            np.save(folder / f"{name}.npy", image[0])
+            np.save(folder / f"{name}_labels.npy", labels)
+            found.append((folder / f"{name}.npy", folder / f"{name}_labels.npy"))
+    return pairs
+
+
+def vessels(data, splits, folder):
+    """Vessels of the retina."""
+    root, names = data / "chasedb1", splits["chasedb1"]
+    pairs = {"train": [], "val": []}
+    for part, found in pairs.items():
+        for name in names[part]:
+            labels = (np.asarray(Image.open(root / f"{name}_1stHO.png").convert("L")) > 127).astype(np.uint8)
+            imwrite(folder / f"{name}_labels.tif", labels)
+            found.append((root / f"{name}.jpg", folder / f"{name}_labels.tif"))
+    return pairs
+
+
+def membranes(data, splits, folder):
+    """Boundaries of neurons, planes of an isotropic stack."""
+    from tifffile import imread
+
+    root, names = data / "fibsem_medulla", splits["fibsem_medulla"]
+    ids = imread(next(root.glob("*neuron_labels*.tif")))
+    image = imread(next(p for p in root.glob("*.tif") if "labels" not in p.name))
+    pairs = {}
+    for part in ("train", "val"):
+        a, b = names[f"{part}_z"]
+        np.save(folder / f"{part}.npy", image[a:b])
+        np.save(folder / f"{part}_labels.npy", ids[a:b].astype(np.int32))
+        pairs[part] = [(folder / f"{part}.npy", folder / f"{part}_labels.npy")]
+    return pairs
+
+
+def embryo(data, splits, folder):
+    """Nuclei of an embryo, 3D; the last third along x is the validation."""
+    from tifffile import imread
+
+    root = data / "qcanet_embryo3d"
+    label = next(p for p in root.glob("**/*.tif") if "nsn" in str(p).lower())
+    image = next(p for p in root.glob("**/*.tif") if p != label and "ndn" not in str(p).lower())
+    volume, labels = imread(image), (imread(label) > 0).astype(np.uint8)
+    cut = volume.shape[2] * 2 // 3
+    pairs = {}
+    for part, place in (("train", slice(0, cut - 8)), ("val", slice(cut, None))):
+        np.save(folder / f"{part}.npy", volume[:, :, place])
+        np.save(folder / f"{part}_labels.npy", labels[:, :, place])
+        pairs[part] = [(folder / f"{part}.npy", folder / f"{part}_labels.npy")]
+    return pairs
+
+
+SETS = {
+    "msd_hippocampus": (hippocampus, ["--view", "3d"], "mean_dice", 0.84),
+    "dsb2018_nuclei": (nuclei, ["--view", "2d", "--label-values", "objects"], "mean_dice", 0.91),
+    "axondeepseg_sem": (axons, ["--view", "2d"], "mean_dice", 0.865),
+    "chasedb1": (vessels, ["--view", "2d"], "mean_dice", 0.77),
+    "fibsem_medulla": (
+        membranes,
+        ["--view", "2d", "--label-values", "objects", "--objects-as", "boundaries"],
+        "",
+        0.84,
+    ),
+    "qcanet_embryo3d": (embryo, ["--view", "3d", "--spacing", "2.18", "1", "1"], "mean_dice", 0.80),
+}
+
+
+def boundary_truth(pairs, folder):
+    """Write what is a boundary, to compare with."""
+    from napari_unetvnet.targets import boundaries
+
+    truths = []
+    for image, label in pairs:
+        path = folder / f"{label.stem}_boundaries.npy"
+        np.save(path, boundaries(np.load(label), planar=True).astype(np.uint8))
+        truths.append((image, path))
+    return truths
+
+
+def run(name, data, minutes, options):
+    """Train on one set, segment its validation part, and give the scores."""
+    make, chosen, _, goal = SETS[name]
+    splits = json.loads((data / "splits.json").read_text())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pairs = make(data, splits, folder)
+        with (folder / "pairs.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("image", "label"), *pairs["train"]])
+        model = folder / "model.safetensors"
+        command = ["train", "--pairs", folder / "pairs.csv", "--minutes", minutes, *chosen, *options]
+        subprocess.run(
+            [*PROGRAM, *map(str, command), "--output", str(model), "--run", str(folder / "runs")], check=True
+        )
+        (folder / "found").mkdir()
+        spacing = chosen[chosen.index("--spacing") : chosen.index("--spacing") + 4] if "--spacing" in chosen else []
+        val = boundary_truth(pairs["val"], folder) if "boundaries" in chosen else pairs["val"]
+        rows = [("image", "label")]
+        for image, truth in val:
+            out = folder / "found" / f"{Path(image).name.split('.')[0]}.{'nii.gz' if image.suffix == '.gz' else 'npy'}"
+            words = ["segment", image, "--model", model, "--output", out, "--run", folder / "runs", *spacing]
+            subprocess.run([*PROGRAM, *map(str, words)], check=True, capture_output=True)
+            rows.append((out, truth))
+        with (folder / "scored.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        command = ["evaluate", "--pairs", folder / "scored.csv", "--no-surfaces", "--json"]
+        command += ["--truth-is", "objects"] if name == "dsb2018_nuclei" else []
+        done = subprocess.run([*PROGRAM, *map(str, command)], check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)["mean"], goal
+
+
+def main():
+    """Run the chosen sets and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--write", type=Path)
+    given, options = parser.parse_known_args()
+    rows = ["| set | minutes | scores | goal |", "|---|---|---|---|"]
+    for name in given.sets:
+        found, goal = run(name, given.data, given.minutes, [o for o in options if o != "--"])
+        rows.append(f"| {name} | {given.minutes:g} | {json.dumps(found)[:300]} | {goal} |")
+        print("\n".join(rows), flush=True)
+    if given.write:
+        given.write.write_text("\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
