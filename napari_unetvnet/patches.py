@@ -182,9 +182,9 @@ def _cut(array: NDArray[Any], start: Sequence[int], patch: Triple, margin: Tripl
 
 
 def _start(rng: np.random.Generator, voxel: int, patch: int, length: int) -> int:
-    """Place a patch at random so that it holds a voxel and stays in the region, or centre it if it is too long."""
-    if patch >= length:
-        return -((patch - length) // 2)
+    """Place a patch at random so that it holds a voxel and stays in the region, or so that the region lies in it."""
+    if patch >= length:  # always in the middle, a network would learn where in a patch things are, not what they are
+        return -int(rng.integers(patch - length + 1))
     return int(np.clip(voxel - rng.integers(patch), 0, length - patch))
 
 

@@ -31,6 +31,8 @@ FEW_PLANES = 8
 STEP_VOXELS = {"cpu": 2**17, "cuda": 2**20}
 """What a step looks at, so that it takes about a tenth of a second."""
 PLANE_PATCH, BLOCK_VOXELS = 128, 2**16
+STEP = 16
+"""Most networks halve their input four times."""
 WIDTH = {"cpu": 16, "cuda": 32}
 LIKELY_SIDED = 3
 ASYMMETRY = 2.0
@@ -188,7 +190,7 @@ def _patch(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
     del device
     shape = [int(np.median([pair.image.shape[axis] for pair in pairs])) for axis in range(3)]
     if settings.view != "3d":
-        patch = (1, min(PLANE_PATCH, shape[1]), min(PLANE_PATCH, shape[2]))
+        patch = (1, min(PLANE_PATCH, _whole(shape[1])), min(PLANE_PATCH, _whole(shape[2])))
         return [Choice("patch", list(patch), "a part of a plane that fits the images")]
     return [
         Choice("patch", list(_block(shape, pairs[0].image.spacing)), "a block as wide on each side, within the images")
@@ -198,11 +200,16 @@ def _patch(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
 def _block(shape: Sequence[int], spacing: Sequence[float]) -> Triple:
     """Give a block of about BLOCK_VOXELS voxels, equally long on each axis, no longer than the images."""
     fine = [s / min(spacing) for s in spacing]
-    for edge in range(256, 7, -8):
-        patch = [min(n, max(8, 8 * round(edge / f / 8))) for n, f in zip(shape, fine, strict=True)]
+    for edge in range(256, STEP - 1, -8):
+        patch = [min(_whole(n), max(STEP, STEP * round(edge / f / STEP))) for n, f in zip(shape, fine, strict=True)]
         if prod(patch) <= BLOCK_VOXELS * 1.25:
             return patch[0], patch[1], patch[2]
-    return 8, 8, 8
+    return STEP, STEP, STEP
+
+
+def _whole(length: int) -> int:
+    """Shorten an axis to what networks take without padding."""
+    return max(length // STEP * STEP, min(length, STEP))
 
 
 def _batch(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:

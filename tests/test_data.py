@@ -92,9 +92,17 @@ def test_a_volume_smaller_than_the_patch_is_mirrored_and_its_outside_ignored():
     labels[0, 0, :3] = 2
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "hold_out": 0, "normalise": "none"})
     data = prepare([Pair(Volume(numbered((1, 6, 6))), Volume(labels))], chosen, (1, 10, 10))
-    images, target, _ = data.batch(np.random.default_rng(0), 1, (1, 10, 10), (0, 0, 0))
-    np.testing.assert_array_equal(images[0, 0, 0], np.pad(numbered((1, 6, 6))[0, 0], 2, mode="reflect"))
-    np.testing.assert_array_equal(target[0, 0] == IGNORE, np.pad(np.zeros((6, 6), bool), 2, constant_values=True))
+    images, targets, _ = data.batch(np.random.default_rng(0), 30, (1, 10, 10), (0, 0, 0))
+    places = set()
+    for image, target in zip(images[:, 0, 0], targets[:, 0], strict=True):
+        inside = np.argwhere(target != IGNORE)
+        y, x = (int(n) for n in inside.min(axis=0))
+        places.add((y, x))
+        assert (inside.max(axis=0) == (y + 5, x + 5)).all()
+        widths = ((y, 4 - y), (x, 4 - x))
+        np.testing.assert_array_equal(image, np.pad(numbered((1, 6, 6))[0, 0], widths, mode="reflect"))
+        np.testing.assert_array_equal(target == IGNORE, np.pad(np.zeros((6, 6), bool), widths, constant_values=True))
+    assert len(places) > 10
 
 
 def test_whole_volumes_are_held_out_where_there_are_several():
