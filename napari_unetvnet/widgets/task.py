@@ -150,7 +150,7 @@ class Task(QObject):  # type: ignore[misc]
         if self.state == "idle" or self.folder is None:
             return False
         self._cancelled.set()
-        if self.folder.exists():
+        if self._child is not None:  # before that the folder may be on its way out; a child that comes is asked then
             job.ask_to_stop(self.folder)
         self._become("stopping")
         return True
