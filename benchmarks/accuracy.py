@@ -162,7 +162,15 @@ def run(name, data, minutes, options):
         command = ["evaluate", "--pairs", folder / "scored.csv", "--no-surfaces", "--json"]
         command += ["--truth-is", "objects"] if name == "dsb2018_nuclei" else []
         done = subprocess.run([*PROGRAM, *map(str, command)], check=True, capture_output=True, text=True)
-        return json.loads(done.stdout)["mean"], goal
+        return _brief(json.loads(done.stdout)), goal
+
+
+def _brief(scores):
+    """Keep what the goals speak of; a set of one case has no means."""
+    mean = scores.get("mean_over_cases") or scores
+    parts = mean.get("parts") or mean.get("classes", {})
+    brief = {"mean_dice": mean["mean_dice"], "object_f1": mean.get("object_f1")}
+    return brief | {f"dice_{name}": part["dice"] for name, part in parts.items() if name != "0"}
 
 
 def main():
