@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, class_counts
+from napari_unetvnet.hold_out import Boxes, class_counts, labels_needed, margins
 from napari_unetvnet.settings import IGNORE
 from napari_unetvnet.volume import Box
 
@@ -143,12 +143,8 @@ def _longest(known: NDArray[np.bool_]) -> tuple[int, int, int]:
 def _beside(region: Region, axis: int, block: tuple[int, int], patch: Triple) -> tuple[list[Box], int]:
     """Give the labelled parts on both sides of a block, with a margin as wide as a patch if the labels bear it."""
     target, spacing = region.target, region.image.spacing
-    wide = patch[axis]
-    if axis == 0 and wide == 1:  # planes look like their neighbours, however thin the patch
-        wide = round(min(patch[1] * spacing[1], patch[2] * spacing[2]) / spacing[0])
-    labels = _counts(target, _sides(target, axis, block, 0))
-    needed = np.minimum(labels, np.maximum(LEAST_VOXELS, labels / 2))
-    for margin in (wide, wide // 2, wide // 4, wide // 8):
+    needed = labels_needed(_counts(target, _sides(target, axis, block, 0)))
+    for margin in margins(axis, patch, spacing):
         sides = _sides(target, axis, block, margin)
         if sides and (_counts(target, sides) >= needed).all():
             return sides, margin

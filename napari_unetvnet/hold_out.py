@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["LEAST_VOXELS", "Boxes", "choose_block", "class_counts", "margin_of", "packed", "unpacked"]
+__all__ = [
+    "LEAST_VOXELS",
+    "Boxes",
+    "choose_block",
+    "class_counts",
+    "labels_needed",
+    "margin_of",
+    "margins",
+    "packed",
+    "unpacked",
+]
 
 Boxes = tuple[Box, Box]
 LEAST_VOXELS = 10
@@ -122,15 +132,47 @@ def margin_of(boxes: Boxes) -> int:
     return max(0, *(max(c - b, a - d) for a, b, c, d in gaps))
 
 
-def _with_margin(target: NDArray[np.uint8], boxes: Boxes, axis: int, patch: Triple, spacing: Sequence[float]) -> Box:
-    """Shorten the part to learn from where it is next to the block, by as much of a patch as its labels bear."""
-    train, held = boxes
+def margins(axis: int, patch: Triple, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Give the margins to try between what is learnt and what scores, from a patch's width down.
+
+    Parameters
+    ----------
+    axis : int
+    patch : tuple of 3 int
+    spacing : 3 float
+        Voxel size z, y, x.
+
+    Returns
+    -------
+    tuple of int
+        Voxels.
+    """
     wide = patch[axis]
     if axis == 0 and wide == 1:  # planes look like their neighbours, however thin the patch
         wide = round(min(patch[1] * spacing[1], patch[2] * spacing[2]) / spacing[0])
-    labels = class_counts(target[(..., *train.slices)])
-    needed = np.minimum(labels, np.maximum(LEAST_VOXELS, labels / 2))
-    for margin in (wide, wide // 2, wide // 4, wide // 8):
+    return wide, wide // 2, wide // 4, wide // 8
+
+
+def labels_needed(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give how many voxels of each class a margin must leave to learn from: half of them, and not too few.
+
+    Parameters
+    ----------
+    labels : array of int, shape (classes,)
+        Without a margin.
+
+    Returns
+    -------
+    array of float, shape (classes,)
+    """
+    return np.minimum(labels, np.maximum(LEAST_VOXELS, labels / 2))
+
+
+def _with_margin(target: NDArray[np.uint8], boxes: Boxes, axis: int, patch: Triple, spacing: Sequence[float]) -> Box:
+    """Shorten the part to learn from where it is next to the block, by as much of a patch as its labels bear."""
+    train, held = boxes
+    needed = labels_needed(class_counts(target[(..., *train.slices)]))
+    for margin in margins(axis, patch, spacing):
         start, stop = train.start[axis], train.stop[axis]
         if held.start[axis] < start:
             start = max(start, held.stop[axis] + margin)

@@ -1,4 +1,4 @@
-"""The labelled images that a training job names, read one after the other."""
+"""The images that a job names, read one after the other, with their labels where it has some."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 
 if TYPE_CHECKING:
-    from napari_unetvnet.settings import TrainJob
+    from napari_unetvnet.settings import SegmentJob, TrainJob
+    from napari_unetvnet.volume import Volume
 
-__all__ = ["pair_files", "read_pair"]
+__all__ = ["pair_files", "read_image", "read_pair"]
 
 
 def pair_files(job: TrainJob) -> list[PairFiles]:
@@ -42,6 +43,30 @@ def pair_files(job: TrainJob) -> list[PairFiles]:
     return [PairFiles(image, label, "", mask) for (image, label), mask in zip(found, masks, strict=True)]
 
 
+def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
+    """Read an image; what its file does not say of space, the job may.
+
+    Parameters
+    ----------
+    source : str
+        One file, or the channel files of one image separated by ``|``.
+    job : TrainJob or SegmentJob
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing or cannot be read.
+    DataProblem
+        If a file holds no image.
+    """
+    image = read_volume(source, job.spacing)
+    return replace(image, unit=job.unit) if image.unit == "pixel" else image
+
+
 def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     """Read an image and its labels; what the files do not say of space, the job may.
 
@@ -61,8 +86,7 @@ def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     DataProblem
         If a file holds no image, or no labels.
     """
-    image = read_volume(files.image, job.spacing)
-    image = replace(image, unit=job.unit) if image.unit == "pixel" else image
+    image = read_image(files.image, job)
     labels = read_labels(files.label, job.spacing, overlapping=job.label_values == "overlapping")
     mask = read_labels(files.mask, job.spacing) if files.mask else None
     return Pair(image, labels, files.split, mask)

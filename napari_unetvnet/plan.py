@@ -37,7 +37,6 @@ WIDTH = {"cpu": 16, "cuda": 32}
 LIKELY_SIDED = 3
 ASYMMETRY = 2.0
 """Classes lie on different sides if their distance is so many times its own spread over the images."""
-MEMORY_SHARE = 0.7
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Nothing here knows of events files, stopping or child processes; `job` asks for 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.card import find_model, read_card
@@ -61,14 +60,6 @@ def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
         yield from training.steps(pairs, made.settings, folder, resume=resume)
 
 
-def _read_image(source: str, job: SegmentJob) -> Volume:
-    """Read an image; what its file does not say of space, the job may."""
-    from napari_unetvnet.io import read_volume
-
-    volume = read_volume(source, job.spacing)
-    return replace(volume, unit=job.unit) if volume.unit == "pixel" else volume
-
-
 def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
     """Segment in a run folder; ``labels.npy`` fills while it is computed.
 
@@ -84,11 +75,12 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     Event
     """
     from napari_unetvnet.compute import own_memory
+    from napari_unetvnet.inputs import read_image
     from napari_unetvnet.model import load_model
 
     _check_outputs(job)
     path = find_model(job.model)
-    volume = _read_image(job.image, job)
+    volume = read_image(job.image, job)
     model = load_model(path, job)
     arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
     if first:

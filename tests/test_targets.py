@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.settings import IGNORE, TrainSettings, checked
-from napari_unetvnet.targets import MANY_VALUES, encode, find_values, foreground, written_values
+from napari_unetvnet.targets import MANY_VALUES, Classes, encode, find_values, written_values
 from napari_unetvnet.volume import Volume
 
 
@@ -137,4 +137,4 @@ def test_class_indices_lead_back_to_the_painted_values(values, ignore, seed):
 )
 def test_results_carry_the_painted_values_and_0_for_the_background(chosen, values, written, in_front):
     assert written_values(values, settings(**chosen)) == written
-    assert foreground(written) == in_front
+    assert Classes(values, written).foreground == in_front

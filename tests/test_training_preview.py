@@ -208,7 +208,7 @@ def test_no_memory_for_a_preview_ends_previews_and_nothing_else(tmp_path, always
     assert previews(events) == []
     assert len(asked) == 1
     assert sum(isinstance(event, StepDone) for event in events) == 6
-    assert not any("too large" in event.text for event in events if isinstance(event, Notice))
+    assert sum("no more previews: too large" in event.text for event in events if isinstance(event, Notice)) == 1
 
 
 def test_a_preview_is_written_whole_or_not_at_all(tmp_path, always, monkeypatch):

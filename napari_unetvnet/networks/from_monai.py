@@ -53,8 +53,7 @@ class _Wrapper(SegmentationNetwork):
         Its decoder levels below the top one, the finest first, have `widths` channels and each gives a tensor.
         """
         self.auxiliary_heads = AuxiliaryHeads(self.dims, widths, self.classes, deep_supervision)
-        self.net = net
-        self.grid = grid
+        self.net, self.grid = net, grid
         names = {module: name for name, module in net.named_modules()}
         self.level_names = [names[level] for level in levels][:deep_supervision]
         self.attention_names: list[str] = []

@@ -19,7 +19,7 @@ from napari_unetvnet.targets.classes import (
 )
 from napari_unetvnet.targets.lines import draw_paths, gaussian_masks, with_line_channels
 from napari_unetvnet.targets.objects import borders, boundaries, components_of
-from napari_unetvnet.targets.values import MANY_VALUES, encode, find_values, foreground, written_values
+from napari_unetvnet.targets.values import MANY_VALUES, encode, find_values, written_values
 from napari_unetvnet.targets.weight_map import separation_weights
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "encode",
     "find_classes",
     "find_values",
-    "foreground",
     "gaussian_masks",
     "loss_target",
     "loss_weights",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.volume import Volume
 
-__all__ = ["encode", "find_values", "foreground", "written_values"]
+__all__ = ["encode", "find_values", "written_values"]
 
 MANY_VALUES = 64
 """More label values than this are taken for object ids, unless the classes are listed."""
@@ -145,17 +145,3 @@ def written_values(values: Sequence[int], settings: TrainSettings) -> tuple[int,
     tuple of int
     """
     return tuple(0 if value == settings.background else value for value in values)
-
-
-def foreground(written: Sequence[int]) -> list[int]:
-    """Give the indices of the classes that are not written as 0; all if none is.
-
-    Parameters
-    ----------
-    written : sequence of int
-
-    Returns
-    -------
-    list of int
-    """
-    return [i for i, value in enumerate(written) if value != 0]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.errors import UserError
-from napari_unetvnet.events import PreviewReady
+from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.inference import WHOLE_PLANE, scores, written
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.volume import Box, Intensity, Volume, intensity
@@ -105,22 +105,24 @@ class Preview:
         """
         return not self._failed and self._times.due(seconds)
 
-    def show(self) -> Iterator[PreviewReady]:
+    def show(self) -> Iterator[Notice | PreviewReady]:
         """Compute a preview and write it to the run folder.
 
         Yields
         ------
-        PreviewReady
-            One; none at all if there was no memory or no room on the disk.
+        Notice or PreviewReady
+            A notice if there was no memory or no room on the disk.
         """
         begun, path, schedule = time.monotonic(), self._run.folder / PREVIEW, self._run.schedule
         try:
             _write(path, self._labels())
-        except (UserError, MemoryError, torch.cuda.OutOfMemoryError):
+        except (UserError, MemoryError, torch.cuda.OutOfMemoryError) as error:
             self._failed = True
             torch.cuda.empty_cache()
+            yield Notice(f"There are no more previews: {error or 'memory does not suffice'}")
             return
-        except OSError:  # the disk is full, or somebody is just reading the file: perhaps the next time
+        except OSError as error:  # the disk is full, or somebody is just reading the file: perhaps the next time
+            yield Notice(f"A preview could not be written ({error}).")
             return
         finally:
             self._times.took(time.monotonic() - begun)

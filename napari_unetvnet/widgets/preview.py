@@ -23,7 +23,7 @@ from napari_unetvnet.targets import find_classes, loss_target, make_target, sepa
 from napari_unetvnet.targets.lines import SIZES
 from napari_unetvnet.volume import Volume
 from napari_unetvnet.widgets.layers import place_of
-from napari_unetvnet.widgets.pickers import OURS, is_preview
+from napari_unetvnet.widgets.pickers import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -185,7 +185,7 @@ class Preview(QObject):  # type: ignore[misc]
             self.failed.emit(found)
             return
         active = self._viewer.layers.selection.active
-        old = {layer.name: layer for layer in self._viewer.layers if is_preview(layer)}
+        old = {layer.name: layer for layer in self._viewer.layers if "targets" in layer.metadata.get(OURS, {})}
         shares = [shown for shown in found if shown.kind == "shares"]
         front = next((shown for shown in shares if not shown.name.endswith("background")), None)
         for shown in found:
@@ -232,7 +232,7 @@ def _planes(viewer: Any, image: Any, shape: Sequence[int], most: int) -> slice:
 
 def _layer(shown: Shown, data: NDArray[Any], place: dict[str, Any]) -> Any:
     """Make a layer: known classes in their colours, unknown voxels grey, shares and weights on a perceptual scale."""
-    given = {"name": shown.name, "metadata": {OURS: {"preview": True}}, **place}
+    given = {"name": shown.name, "metadata": {OURS: {"preview": True, "targets": True}}, **place}
     if shown.kind == "classes":
         colours = {value: label_colormap().map(value) for value in range(1, int(shown.top) + 1)}
         colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", IGNORE: GREY} | colours)
