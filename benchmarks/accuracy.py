@@ -134,35 +134,51 @@ def boundary_truth(pairs, folder):
     return truths
 
 
+def splits_of(data):
+    """Read which images are for training and which for validation."""
+    return json.loads((data / "splits.json").read_text())
+
+
+def trained(name, pairs, folder, minutes, options):
+    """Train on the training part and give the model file."""
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *pairs["train"]])
+    model = folder / "model.safetensors"
+    command = ["train", "--pairs", folder / "pairs.csv", "--minutes", minutes, *SETS[name][1], *options]
+    subprocess.run([*PROGRAM, *map(str, command), "--output", str(model), "--run", str(folder / "runs")], check=True)
+    return model
+
+
+def predicted(name, pairs, model, folder):
+    """Segment the validation part; give what was found beside the truth."""
+    (folder / "found").mkdir()
+    chosen, rows = SETS[name][1], []
+    spacing = chosen[chosen.index("--spacing") : chosen.index("--spacing") + 4] if "--spacing" in chosen else []
+    for image, truth in boundary_truth(pairs["val"], folder) if "boundaries" in chosen else pairs["val"]:
+        out = folder / "found" / f"{Path(image).name.split('.')[0]}.{'nii.gz' if image.suffix == '.gz' else 'npy'}"
+        words = ["segment", image, "--model", model, "--output", out, "--run", folder / "runs", *spacing]
+        subprocess.run([*PROGRAM, *map(str, words)], check=True, capture_output=True)
+        rows.append((out, truth))
+    return rows
+
+
+def scored(name, rows, folder):
+    """Score pairs of what was found and the truth."""
+    with (folder / "scored.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *rows])
+    command = ["evaluate", "--pairs", folder / "scored.csv", "--no-surfaces", "--json"]
+    command += ["--truth-is", "objects"] if name == "dsb2018_nuclei" else []
+    done = subprocess.run([*PROGRAM, *map(str, command)], check=True, capture_output=True, text=True)
+    return _brief(json.loads(done.stdout))
+
+
 def run(name, data, minutes, options):
     """Train on one set, segment its validation part, and give the scores."""
-    make, chosen, _, goal = SETS[name]
-    splits = json.loads((data / "splits.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        pairs = make(data, splits, folder)
-        with (folder / "pairs.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("image", "label"), *pairs["train"]])
-        model = folder / "model.safetensors"
-        command = ["train", "--pairs", folder / "pairs.csv", "--minutes", minutes, *chosen, *options]
-        subprocess.run(
-            [*PROGRAM, *map(str, command), "--output", str(model), "--run", str(folder / "runs")], check=True
-        )
-        (folder / "found").mkdir()
-        spacing = chosen[chosen.index("--spacing") : chosen.index("--spacing") + 4] if "--spacing" in chosen else []
-        val = boundary_truth(pairs["val"], folder) if "boundaries" in chosen else pairs["val"]
-        rows = [("image", "label")]
-        for image, truth in val:
-            out = folder / "found" / f"{Path(image).name.split('.')[0]}.{'nii.gz' if image.suffix == '.gz' else 'npy'}"
-            words = ["segment", image, "--model", model, "--output", out, "--run", folder / "runs", *spacing]
-            subprocess.run([*PROGRAM, *map(str, words)], check=True, capture_output=True)
-            rows.append((out, truth))
-        with (folder / "scored.csv").open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-        command = ["evaluate", "--pairs", folder / "scored.csv", "--no-surfaces", "--json"]
-        command += ["--truth-is", "objects"] if name == "dsb2018_nuclei" else []
-        done = subprocess.run([*PROGRAM, *map(str, command)], check=True, capture_output=True, text=True)
-        return _brief(json.loads(done.stdout)), goal
+        pairs = SETS[name][0](data, splits_of(data), folder)
+        model = trained(name, pairs, folder, minutes, options)
+        return scored(name, predicted(name, pairs, model, folder), folder), SETS[name][3]
 
 
 def _brief(scores):

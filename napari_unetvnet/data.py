@@ -18,6 +18,7 @@ from napari_unetvnet.folds import divide
 from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, margin_of, unpacked
 from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.patches import Region, TrainingData
+from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
 from napari_unetvnet.targets import Classes, find_classes, make_target, separation
 from napari_unetvnet.volume import Volume, intensity
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Pair", "prepare"]
+__all__ = ["Pair", "prepare", "seen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,30 @@ class Pair:
     labels: Volume
     split: str = ""
     mask: Volume | None = None
+
+
+def seen(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
+    """Give the pairs as the network is to see them, at the target voxel size.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    settings : TrainSettings
+
+    Returns
+    -------
+    list of Pair
+        Intensities are interpolated where they are read, labels taken from the nearest voxel. A pair whose unit cannot
+        be compared with that of the first stays as it is.
+    """
+    made, target, unit = [], settings.target_spacing, pairs[0].image.unit
+    for pair in pairs:
+        wanted = None if target is None else spacing_in(target, unit, pair.image.unit)
+        shape = grid_at(pair.image, wanted, planar=settings.dims == 2)
+        labels = at_spacing(pair.labels, shape, "nearest")
+        mask = None if pair.mask is None else at_spacing(pair.mask, shape, "nearest")
+        made.append(Pair(at_spacing(pair.image, shape), labels, pair.split, mask))
+    return made
 
 
 def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> TrainingData:

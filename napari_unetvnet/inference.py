@@ -17,6 +17,8 @@ from torch import Tensor
 
 from napari_unetvnet.checks import check_channels, check_size
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.restore import back, plane_before
 from napari_unetvnet.volume import check_finite, intensity, read_box
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.volume import Edge, Intensity, Volume
 
-__all__ = ["Slab", "Tiles", "decide", "plan_tiles", "scores", "steps", "written"]
+__all__ = ["Slab", "Tiles", "decide", "plan_tiles", "scores", "seen_by", "steps", "written"]
 
 WHOLE_PLANE = 768
 """In 2D, planes up to this edge length (voxels) are one tile."""
@@ -121,9 +123,45 @@ def steps(
     check_size(volume, model.smallest, card.network)
     model.network.eval()
     dtype = np.min_scalar_type(max(card.values))
-    for start, logits in scores(model, volume, settings, intensity(volume, card.normalise), first_plane):
+    for start, logits in _on_own_grid(model, volume, settings, first_plane):
         labels = written(logits, card).cpu().numpy().astype(dtype)
         yield Slab(start, labels, _probabilities(logits, card) if probabilities else None)
+
+
+def _on_own_grid(
+    model: Model, volume: Volume, settings: SegmentSettings, first_plane: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Give the blended logits on the volume's grid, of a network that sees it at the voxel size it was trained at."""
+    seen, scale = seen_by(model.card, volume, settings), intensity(volume, model.card.normalise)
+    if seen is volume:
+        yield from scores(model, volume, settings, scale, first_plane)
+        return
+    begin = plane_before(first_plane, seen.shape[0], volume.shape[0])
+    found = scores(model, seen, settings, scale, begin)
+    softmax = model.card.head == "multiclass"
+    likely = ((start, logits.softmax(0) if softmax else logits.sigmoid()) for start, logits in found)
+    for start, values in back(likely, seen.shape, volume.shape, first_plane):
+        yield start, values.log() if softmax else values.logit()
+
+
+def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
+    """Give a volume as the network is to see it, at the voxel size of its training.
+
+    Parameters
+    ----------
+    card : ModelCard
+    volume : Volume
+    settings : SegmentSettings
+
+    Returns
+    -------
+    Volume
+        The same one where the voxel size is the same to a tenth, or not known on both sides.
+    """
+    unknown = ("pixel", (1.0, 1.0, 1.0))
+    known = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
+    wanted = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
+    return at_spacing(volume, grid_at(volume, wanted, planar=card.dims == 2))
 
 
 def scores(

@@ -23,6 +23,9 @@ class SegmentSettings(ComputeSettings):
     """Share of a tile that the next tile covers again."""
     batch: int = Field(1, ge=1, le=1024)
     """Tiles at once."""
+    resample: bool = True
+    """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
+    image's own grid in any case."""
 
 
 class SegmentJob(SegmentSettings):

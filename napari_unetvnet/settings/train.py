@@ -90,6 +90,9 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Random change of patches: none; light flips and brightens; classic, standard (nnU-Net's) and strong do more."""
     mirror: Mirror = ("z", "y", "x")
     """Axes along which patches may be mirrored; leave out x where left is another class than right."""
+    target_spacing: Spacing | None = None
+    """Voxel size z y x, in the unit of the images, at which the network sees them (default: as they are); planes stay
+    as far apart as they are in 2d and 2.5d."""
     normalise: Normalise = "zscore"
     """Intensities of each image and channel: zscore, percentile (1 to 99.8) or none."""
     preview: Voxel | None = None

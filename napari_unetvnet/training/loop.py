@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.augment import augment, recipe
-from napari_unetvnet.data import prepare
+from napari_unetvnet.data import prepare, seen
 from napari_unetvnet.errors import OutOfMemory, RunProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
 from napari_unetvnet.patches import Batch
@@ -70,7 +70,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    patch = settings.planned_patch
+    shown, pairs, patch = pairs[0].image.shape, seen(pairs, settings), settings.planned_patch
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
@@ -83,7 +83,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     if resume and (folder / LAST).exists():
         load_last(run)
         yield Notice(f"Going on after step {run.schedule.step}.")
-    schedule, preview, losses = run.schedule, Preview(pairs[0], run), []
+    schedule, preview, losses = run.schedule, Preview(pairs[0], run, shown), []
     clock = time.monotonic() - schedule.seconds
     try:
         while not schedule.over and not _stale(run):

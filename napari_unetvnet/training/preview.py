@@ -17,6 +17,7 @@ import torch
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.inference import WHOLE_PLANE, scores, written
+from napari_unetvnet.resample import Resampled, place_back
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.volume import Box, Intensity, Volume, intensity
 
@@ -83,12 +84,14 @@ class Preview:
     Parameters
     ----------
     pair : Pair
-        Of the image to show.
+        Of the image to show, as the network sees it.
     run : Run
+    shape : tuple of 3 int
+        Voxels z, y, x of the image itself.
     """
 
-    def __init__(self, pair: Pair, run: Run) -> None:
-        self._pair, self._run = pair, run
+    def __init__(self, pair: Pair, run: Run, shape: Triple) -> None:
+        self._pair, self._run, self._shape = pair, run, shape
         self._times, self._failed = Times(), False
 
     def due(self, seconds: float) -> bool:
@@ -126,7 +129,7 @@ class Preview:
             return
         finally:
             self._times.took(time.monotonic() - begun)
-        yield PreviewReady(str(path), self._box.start, schedule.step, schedule.seconds)
+        yield PreviewReady(str(path), self._own_box.start, schedule.step, schedule.seconds)
 
     @cached_property
     def _box(self) -> Box:
@@ -134,7 +137,15 @@ class Preview:
         card, shape, at = self._run.model.card, self._pair.image.shape, self._run.settings.preview
         z, y, x = card.patch
         size = (1, WHOLE_PLANE, WHOLE_PLANE) if card.dims == 2 else (PATCHES * z, PATCHES * y, PATCHES * x)
-        return block_of_labels(self._pair.labels.data, size) if at is None else block_around(at, shape, size)
+        if at is None:
+            return block_of_labels(self._pair.labels.data, size)
+        return block_around(place_back(at, self._shape, shape), shape, size)
+
+    @cached_property
+    def _own_box(self) -> Box:
+        """The same part of the image itself."""
+        seen = self._pair.image.shape
+        return Box(place_back(self._box.start, seen, self._shape), place_back(self._box.stop, seen, self._shape))
 
     @cached_property
     def _scale(self) -> Intensity:
@@ -144,7 +155,8 @@ class Preview:
         """Label the part, shape (Z, Y, X)."""
         model = self._run.model
         with self._run.average.shown(), _evaluating(model.network):
-            return _labelled(model, self._pair.image, self._box, self._scale)
+            labels = _labelled(model, self._pair.image, self._box, self._scale)
+        return Resampled(labels[None], self._own_box.shape, "nearest")[0]
 
 
 def _labelled(model: Model, image: Volume, box: Box, scale: Intensity) -> NDArray[Any]:
