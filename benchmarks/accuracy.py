@@ -79,8 +79,8 @@ def membranes(data, splits, folder):
     from tifffile import imread
 
     root, names = data / "fibsem_medulla", splits["fibsem_medulla"]
-    ids = imread(next(root.glob("*neuron_labels*.tif")))
-    image = imread(next(p for p in root.glob("*.tif") if "labels" not in p.name))
+    ids = imread(root / "neuron_labels_zyx.tif")
+    image = np.stack([picture(path)[0, 0] for path in sorted((root / "raw").glob("*.png"))])
     pairs = {}
     for part in ("train", "val"):
         a, b = names[f"{part}_z"]

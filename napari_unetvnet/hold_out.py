@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LEAST_VOXELS",
     "Boxes",
+    "block_to_score",
     "choose_block",
     "class_counts",
     "labels_needed",
@@ -202,14 +204,48 @@ def _replaced(triple: Triple, axis: int, value: int) -> Triple:
 def _shorten(labelled: NDArray[np.bool_], box: Box, patch: Triple) -> Box:
     """Cut a box to a few patches on each axis, where most labels are."""
     for axis in range(3):
-        length = max(HOLD_OUT_PATCHES * patch[axis], 16)
-        if box.shape[axis] <= length:
-            continue
-        others = tuple(i for i in range(3) if i != axis)
-        along = labelled[box.slices].sum(axis=others)
-        sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
-        first = box.start[axis] + int(sums.argmax())
-        box = Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
+        box = _most_labels(labelled, box, axis, max(HOLD_OUT_PATCHES * patch[axis], 16))
+    return box
+
+
+def _most_labels(labelled: NDArray[np.bool_], box: Box, axis: int, length: int) -> Box:
+    """Cut a box to a length on an axis, where most labels are."""
+    if box.shape[axis] <= length:
+        return box
+    others = tuple(i for i in range(3) if i != axis)
+    along = labelled[box.slices].sum(axis=others)
+    sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
+    first = box.start[axis] + int(sums.argmax())
+    return Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
+
+
+def block_to_score(target: NDArray[np.uint8], voxels: int, patch: Triple) -> Box:
+    """Choose a block with many labels that is quick to score.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
+    voxels : int
+        About so many at most.
+    patch : tuple of 3 int
+        The block is no shorter on any axis.
+
+    Returns
+    -------
+    Box
+        The whole where it is small enough.
+    """
+    z, y, x = target.shape[-3:]
+    box, labelled = Box((0, 0, 0), (z, y, x)), None
+    for axis in range(3):
+        left = np.prod(box.shape, dtype=float) / voxels
+        if left <= 1:
+            break
+        labelled = _known(target) if labelled is None else labelled
+        # The axes that are still to come share what is too much.
+        length = max(patch[axis], math.ceil(box.shape[axis] / left ** (1 / (3 - axis))))
+        box = _most_labels(labelled, box, axis, length)
     return box
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from napari_unetvnet.training.ahead import Ahead
 from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
 from napari_unetvnet.training.preview import Preview
 from napari_unetvnet.training.run import Best, Run
-from napari_unetvnet.training.score import dice_on
+from napari_unetvnet.training.score import dice_on, quick
 from napari_unetvnet.training.start import start
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
+    run.scored = quick(data.hold_out, settings)
     for text in told:
         yield Notice(text)
     if resume and (folder / LAST).exists():
@@ -104,6 +106,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
             if saved:
                 yield CheckpointSaved(str(folder / BEST), schedule.step, dice)
             save_last(run)
+        yield from _final_score(run)
     finally:
         run.ahead.close()
         _leave(run)
@@ -225,9 +228,22 @@ def _validate(run: Run) -> tuple[float | None, bool]:
 def _snapshot(run: Run) -> Best:
     """Score the present weights, or their average, and copy them."""
     with run.average.shown():
-        dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes)
+        dice, by_class = dice_on(run.scored, run.model, run.data.classes)
         weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
+
+
+def _final_score(run: Run) -> Iterator[CheckpointSaved]:
+    """Score the best model on the whole hold-out if only a part was looked at until now."""
+    if run.scored == run.data.hold_out or not run.best.weights:
+        return
+    own = {name: tensor.detach().clone() for name, tensor in run.model.network.state_dict().items()}
+    run.model.network.load_state_dict(run.best.weights)
+    dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes)
+    run.model.network.load_state_dict(own)
+    run.final = replace(run.best, dice=dice, scores=by_class)
+    save_best(run, run.final)
+    yield CheckpointSaved(str(run.folder / BEST), run.best.step, dice)
 
 
 def _leave(run: Run) -> None:
@@ -236,6 +252,6 @@ def _leave(run: Run) -> None:
         return
     # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
     # goes on must end like one that was never stopped.
-    save_best(run, run.best if run.best.weights else _snapshot(run))
+    save_best(run, run.final or (run.best if run.best.weights else _snapshot(run)))
     if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
         save_last(run)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.losses.adapters import DeepSupervision
     from napari_unetvnet.model import Model
-    from napari_unetvnet.patches import TrainingData
+    from napari_unetvnet.patches import Region, TrainingData
     from napari_unetvnet.schedule import Schedule
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.ahead import Ahead
@@ -59,6 +59,10 @@ class Run:
     best : Best
     ahead : Ahead
         Draws batches; set by the loop.
+    scored : list of Region
+        The part of the hold-out that is scored after each epoch; set by the loop.
+    final : Best or None
+        The best model with its score on the whole hold-out, once the training is over.
     within_step : bool
         Whether a step was begun and not ended.
     """
@@ -75,4 +79,6 @@ class Run:
     ladder: Ladder
     best: Best = field(default_factory=Best)
     ahead: Ahead = field(init=False)
+    scored: list[Region] = field(default_factory=list)
+    final: Best | None = None
     within_step: bool = False
