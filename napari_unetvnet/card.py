@@ -50,6 +50,8 @@ class ModelCard(Settings):
     """Voxel size z y x of the training images."""
     unit: str = "pixel"
     """Unit of the spacing."""
+    resampled: bool = False
+    """Whether the training images were brought to that voxel size."""
     normalise: Normalise = "zscore"
     """How intensities were brought to scale."""
     loss: str = ""

@@ -95,7 +95,7 @@ def _of_thin(classes: Sequence[ClassShare], pairs: Sequence[PairFacts], settings
 
 def _of_objects(classes: Sequence[ClassShare], pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[str]:
     """Suggest how objects that touch are kept apart."""
-    if settings.label_values != "objects" or settings.objects_as != "foreground":
+    if settings.label_values != "objects" or settings.objects_as not in {"foreground", "separated"}:
         return
     touching = [pair.labels.picture.touching for pair in pairs if pair.labels.painted]
     share = next((share.share for share in classes if share.name == "objects"), 0.0)

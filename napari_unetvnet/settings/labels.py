@@ -66,8 +66,9 @@ class LabelSettings(Settings):
     """Label values that are classes; any other value is then an error (default: all values found)."""
     label_values: Literal["classes", "objects", "overlapping"] = "classes"
     """What label values mean: classes, ids of single objects of one class, or a mask of one class in each channel."""
-    objects_as: Literal["foreground", "boundaries", "borders"] = "foreground"
-    """What is learnt from object ids: that there is one, the lines between them, or their inside and their border."""
+    objects_as: Literal["foreground", "separated", "boundaries", "borders"] = "foreground"
+    """What is learnt from object ids: that there is one, the same with a gap between those that touch, the lines
+    between them, or their inside and their border."""
     regions: Regions = ()
     """Classes that may lie in each other, as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
     lines: Values = ()

@@ -256,7 +256,8 @@ class TrainJob(TrainSettings):
     """Train a model on images with labels."""
 
     left_open: ClassVar[tuple[str, ...]] = (
-        "view", "network", "option", "loss", "patch", "batch", "mirror", "augment",
+        "view", "network", "option", "target_spacing", "normalise", "objects_as", "loss", "class_weights", "patch",
+        "batch", "accumulate", "mirror", "augment", "average", "minutes",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 

@@ -102,6 +102,7 @@ def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
 
 _OF_OBJECTS = {
     "foreground": Classes((0, 1), (0, 1), ("background", "object")),
+    "separated": Classes((0, 1), (0, 1), ("background", "object")),
     "boundaries": Classes((0, 1), (0, 1), ("inside", "boundary")),
     "borders": Classes((0, 1, 2), (0, 1, 2), ("background", "inside", "border")),
 }
@@ -194,6 +195,8 @@ def _of_objects(objects: NDArray[Any], settings: TrainSettings) -> NDArray[np.ui
         target = boundaries(shown, planar=planar).astype(np.uint8)
     elif settings.objects_as == "borders":
         target = borders(shown, planar=planar)
+    elif settings.objects_as == "separated":
+        target = ((shown != 0) & ~boundaries(shown, background=False, planar=planar)).astype(np.uint8)
     else:
         target = (shown != 0).astype(np.uint8)
     target[~known] = IGNORE

@@ -115,6 +115,7 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
         patch=patch,
         spacing=image.spacing,
         unit=image.unit,
+        resampled=settings.target_spacing is not None,
         normalise=settings.normalise,
         loss=write_loss(settings.loss),
         seed=settings.seed,
