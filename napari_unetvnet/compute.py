@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -17,12 +19,12 @@ from napari_unetvnet.errors import SettingsProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from napari_unetvnet.settings import ComputeSettings
 
-__all__ = ["bf16_pays", "choose_device", "own_memory"]
+__all__ = ["bf16_pays", "choose_device", "device_name", "own_memory", "recall", "remember"]
 
+BF16 = "bf16.json"
 LEAST_GAIN = 1.3
 """bf16 is taken if convolutions are at least so many times faster in it."""
 KEPT_BYTES = 2**30
@@ -68,22 +70,73 @@ def bf16_pays() -> bool:
     -------
     bool
     """
-    key = f"{platform.node()} {platform.processor()} torch {torch.__version__}"
-    path = _memory()
-    with suppress(OSError, ValueError, TypeError, KeyError):  # not remembered
-        return bool(json.loads(path.read_text(encoding="utf-8"))[key])
-    pays = _measured_gain() >= LEAST_GAIN
-    with suppress(OSError):  # measured again next time
+    key = device_name(torch.device("cpu"))
+    known = recall(BF16, key)
+    if known is None:
+        remember(BF16, key, known := _measured_gain() >= LEAST_GAIN)
+    return bool(known)
+
+
+def device_name(device: torch.device) -> str:
+    """Name what a measurement is true for.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    str
+    """
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return f"{platform.node()} {named} torch {torch.__version__}"
+
+
+def recall(file: str, key: str) -> Any:
+    """Give what was found out about this machine before.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file in the user's cache.
+    key : str
+
+    Returns
+    -------
+    What JSON holds, or None
+        None if it is not known, or the file cannot be read.
+    """
+    try:
+        return json.loads((_memory() / file).read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def remember(file: str, key: str, value: Any) -> None:
+    """Keep what was found out; where that cannot be written it is found out again next time.
+
+    Parameters
+    ----------
+    file, key : str
+        As for `recall`.
+    value : what JSON holds
+    """
+    path = _memory() / file
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({key: pays}), encoding="utf-8")
-    return pays
+        path.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: value}), encoding="utf-8")
 
 
 def _memory() -> Path:
-    """Where to remember what was measured."""
+    """Where to remember: ``$NAPARI_UNETVNET_CACHE``, by default a folder of the user's cache."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("napari-unetvnet", appauthor=False) / "bf16.json"
+    chosen = os.environ.get("NAPARI_UNETVNET_CACHE")
+    return Path(chosen) if chosen else user_cache_path("napari-unetvnet", appauthor=False)
 
 
 def _measured_gain() -> float:

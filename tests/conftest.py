@@ -19,9 +19,17 @@ settings.load_profile("project")
 SAMPLES = Path(__file__).parents[1] / "napari_unetvnet" / "samples"
 
 
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    """Whether this machine is faster in bf16 is measured once, also for child processes."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def runs_folder(tmp_path, monkeypatch):
+def runs_folder(tmp_path, monkeypatch, cache_folder):
     folder = tmp_path / "runs"
+    monkeypatch.setenv("NAPARI_UNETVNET_CACHE", str(cache_folder))
+    (cache_folder / "ladder.json").unlink(missing_ok=True)
     monkeypatch.setenv("NAPARI_UNETVNET_RUNS", str(folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for child processes, as `one_thread` for this one
     return folder

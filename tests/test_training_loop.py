@@ -228,6 +228,32 @@ def test_what_does_not_fit_is_computed_in_parts_and_told(tmp_path, monkeypatch):
     assert losses(events) == pytest.approx(losses(train(tmp_path / "starving", steps=2, accumulate=4)))
 
 
+def test_what_worked_is_where_the_next_training_of_the_kind_begins(tmp_path, monkeypatch):
+    tried = starved(monkeypatch, lambda blocks: len(blocks) <= 1)
+    train(tmp_path / "first", steps=2)
+    tried.clear()
+    events = train(tmp_path / "second", steps=2)
+    assert {shape[0] for shape in tried} == {1}
+    assert any(e.text.endswith("before; it begins in 4 parts.") for e in events if isinstance(e, Notice))
+    tried.clear()
+    train(tmp_path / "other", steps=1, patch=(1, 8, 8))
+    assert tried[0][0] == 4
+
+
+def test_after_the_parts_blocks_are_computed_twice(tmp_path, monkeypatch):
+    from napari_unetvnet.training import ladder
+
+    done = []
+    recompute = ladder.recompute
+    monkeypatch.setattr(ladder, "recompute", lambda network: (done.append(True), recompute(network)))
+    starved(monkeypatch, lambda blocks: bool(done))
+    events = train(tmp_path / "run", steps=2)
+    told = [e.text for e in events if isinstance(e, Notice) and "did not fit" in e.text]
+    assert told[-1].endswith("what a step would have to remember is now computed twice.")
+    alike = losses(train(tmp_path / "starving", steps=2, accumulate=4))
+    assert losses(events) == pytest.approx(alike)
+
+
 def test_then_patches_become_smaller(tmp_path, monkeypatch):
     starved(monkeypatch, lambda blocks: blocks[0, 0].numel() <= 64)
     events = train(tmp_path / "run", steps=2)

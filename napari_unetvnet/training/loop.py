@@ -80,11 +80,9 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     z, y, x = (max(sides) for sides in run.model.margin)
     run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
     run.scored = quick(data.hold_out, settings)
-    for text in told:
+    begun = _go_on(run) if resume and (folder / LAST).exists() else run.ladder.begin(run)
+    for text in (*told, *([begun] if begun else [])):
         yield Notice(text)
-    if resume and (folder / LAST).exists():
-        load_last(run)
-        yield Notice(f"Going on after step {run.schedule.step}.")
     schedule, preview, losses = run.schedule, Preview(pairs[0], run, shown), []
     clock = time.monotonic() - schedule.seconds
     try:
@@ -112,6 +110,12 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
         _leave(run)
 
 
+def _go_on(run: Run) -> str:
+    """Go back to where an earlier run of the folder ended, and say so."""
+    load_last(run)
+    return f"Going on after step {run.schedule.step}."
+
+
 def _stale(run: Run) -> bool:
     """Whether the hold-out's score has not become better for as many epochs as the settings bear."""
     patience, best = run.settings.patience, run.best
@@ -122,13 +126,19 @@ def _stale(run: Run) -> bool:
 
 def _fitting_step(run: Run) -> Generator[Event, None, float]:
     """Take a step; where it does not fit into memory, make it smaller and try again."""
+    climbed = False
     while True:
         try:
-            return _step(run)
+            loss = _step(run)
         except OutOfMemory:
             told = run.ladder.climb(run)
             if told is None:
                 raise
+        else:
+            if climbed:
+                run.ladder.worked(run)
+            return loss
+        climbed = True
         torch.cuda.empty_cache()
         yield Notice(told)
 
@@ -162,9 +172,8 @@ def _step(run: Run) -> float:
 
 def _backward(run: Run, part: Batch, share: float) -> float:
     """Add the gradients of a part of the batch and give its share of the loss."""
-    with run.ladder.saving:
-        outputs, seen = run.model.supervised(part.images)
-        loss = share * run.criterion(outputs, part.target, part.weight, seen)
+    outputs, seen = run.model.supervised(part.images)
+    loss = share * run.criterion(outputs, part.target, part.weight, seen)
     run.model.in_memory(run.scaler.scale(loss).backward, part.images)
     return loss.item()
 
