@@ -15,9 +15,8 @@ from napari_unetvnet.settings.base import ComputeSettings, Head, Scalar, Spacing
 from napari_unetvnet.settings.labels import LabelSettings, numbers
 from napari_unetvnet.volume import Normalise
 
-__all__ = ["TrainJob", "TrainSettings"]
-
-
+__all__ = ["Sampling", "TrainJob", "TrainSettings"]
+Sampling = Literal["balanced", "random", "one_positive", "all_positive"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
@@ -58,6 +57,9 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Training patch z y x in voxels; by default 1 128 128 in 2d and 2.5d, 32 64 64 in 3d."""
     batch: int = Field(4, ge=1, le=1024)
     """Patches a step."""
+    sampling: Sampling = "balanced"
+    """What patches lie around: each class alike (balanced, for scribbles and rare classes), any labelled voxel (random,
+    for frequent ones), a third foreground (one_positive, as nnU-Net), all foreground (all_positive, for tiny ones)."""
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Time budget; give this, epochs or steps (default: 5 minutes)."""
     epochs: int | None = Field(None, ge=1)
