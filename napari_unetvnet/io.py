@@ -6,7 +6,7 @@ moved there when they are complete. A library's complaint about a bad file becom
 off is refused even where the library would fill the gap with zeros.
 
 Spacing comes from the zooms and unit of NIfTI ("mm" where the file names none), from ImageJ or OME metadata of TIFF,
-and is unknown in PNG, JPEG and npy files. What NIfTI and TIFF cannot say is converted (nm to mm) or left out.
+from OME-Zarr, from the attribute element_size_um of HDF5, and is unknown in PNG, JPEG and npy files. What NIfTI and TIFF cannot say is converted (nm to mm) or left out.
 """
 
 from __future__ import annotations
@@ -66,14 +66,17 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
     ----------
     source : str or Path
         One file, or the channel files of one image separated by ``|``. Colours become channels, alpha is dropped;
-        the fourth axis of NIfTI is channels; npy is (Y, X), (Z, Y, X) or (C, Z, Y, X).
+        the fourth axis of NIfTI is channels; npy, and zarr and HDF5 that do not name their axes, are (Y, X), (Z, Y, X)
+        or (C, Z, Y, X). A .zarr folder is one image, the finest level of an OME-Zarr one; ``file.h5:/path`` names a
+        dataset.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for files that carry none; their unit stays "pixel".
 
     Returns
     -------
     Volume, data of shape (C, Z, Y, X)
-        Memory-mapped, copy on write, where the file allows. Named after the first file, without its ending.
+        Memory-mapped, copy on write, where the file allows; zarr, HDF5 and large files whose values must be converted
+        are a View, which reads what is sliced. Named after the first file, without its ending.
 
     Raises
     ------
@@ -101,6 +104,7 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     Returns
     -------
     Volume, data of integers of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
+        Looked at part by part, and not loaded where `read_volume` would not.
 
     Raises
     ------
