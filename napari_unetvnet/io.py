@@ -6,7 +6,8 @@ moved there when they are complete. A library's complaint about a bad file becom
 off is refused even where the library would fill the gap with zeros.
 
 Spacing comes from the zooms and unit of NIfTI ("mm" where the file names none), from ImageJ or OME metadata of TIFF,
-from OME-Zarr, from the attribute element_size_um of HDF5, and is unknown in PNG, JPEG and npy files. What NIfTI and TIFF cannot say is converted (nm to mm) or left out.
+from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. What NIfTI and
+TIFF cannot say is converted (nm to mm) or left out.
 """
 
 from __future__ import annotations

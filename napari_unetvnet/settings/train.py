@@ -260,7 +260,7 @@ class TrainJob(TrainSettings):
     """Fields that are chosen from the data where they are not set."""
 
     image: tuple[str, ...] = ()
-    """Image files, .zarr folders, datasets (file.h5:/path), or a folder; channel files of one image are separated by |."""
+    """Image files, datasets (file.h5:/path) or a folder; the channel files of one image are separated by |."""
     label: tuple[str, ...] = ()
     """Label files or a folder, paired with the images by name or in order; overlapping masks are separated by |."""
     mask: tuple[str, ...] = ()
