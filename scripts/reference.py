@@ -94,7 +94,7 @@ def _sources(references: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return text.replace("|", "\\|")
 
 
 def main() -> int:

@@ -58,8 +58,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     batch: int = Field(4, ge=1, le=1024)
     """Patches a step."""
     sampling: Sampling = "balanced"
-    """What patches lie around: each class alike (balanced, for scribbles and rare classes), any labelled voxel (random,
-    for frequent ones), a third foreground (one_positive, as nnU-Net), all foreground (all_positive, for tiny ones)."""
+    """Patches lie around each class alike, any label, foreground for a third (as nnU-Net), or always (if tiny)."""
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Time budget; give this, epochs or steps (default: 5 minutes)."""
     epochs: int | None = Field(None, ge=1)
