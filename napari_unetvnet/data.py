@@ -2,6 +2,11 @@
 
 The hold-out is whole volumes where there are several, otherwise a block at one end of an axis; training patches are
 drawn inside the rest.
+
+Of an image no more is read than the look for NaN and for its intensities needs, which for a large one is a small part.
+Labels are read part by part. Their target takes a byte for each voxel (where classes overlap, for each class of each
+voxel), in memory or, where that would take a quarter of what is free, in a temporary file. Only a loss that keeps
+touching objects apart needs more: all labels, and about 30 bytes for each voxel while its map is made.
 """
 
 from __future__ import annotations
@@ -11,22 +16,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_unetvnet.arrays import new_array, parts
 from napari_unetvnet.card import read_card
 from napari_unetvnet.checks import check_pair
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.folds import divide
-from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, margin_of, unpacked
+from napari_unetvnet.hold_out import LEAST_VOXELS, Boxes, choose_block, class_counts, known_along, margin_of, unpacked
 from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.patches import Region, TrainingData
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
-from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
-from napari_unetvnet.targets import Classes, find_classes, make_target, separation
+from napari_unetvnet.targets import Classes, find_classes, label_margin, make_target, separation
 from napari_unetvnet.volume import Volume, intensity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from napari_unetvnet.settings import TrainSettings, Triple
 
 __all__ = ["Pair", "prepare", "seen"]
 
@@ -143,17 +150,38 @@ def _divided(
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
     """Refuse labels that hold nothing; among others, an image without anything in it may be worth learning from."""
-    empty = [pair.labels.name for pair in pairs if not np.asarray(pair.labels.data).any()]
+    empty = [pair.labels.name for pair in pairs if not _any(pair.labels.data)]
     if empty and (settings.unlabelled == "ignore" or len(empty) == len(pairs)):
         raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
 
 
+def _any(labels: Any) -> bool:
+    """Whether labels hold anything but 0; read only as far as needed."""
+    return any(np.asarray(labels[(..., *box)]).any() for box in parts(labels))
+
+
 def _region(pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
-    labels: NDArray[Any] = np.asarray(pair.labels.data)
-    mask = None if pair.mask is None else np.asarray(pair.mask.data)[0]
-    target = make_target(labels, classes, settings, pair.labels.name, mask)
-    weight = separation(labels, target, settings) if "separation" in loss_needs(settings.loss) else None
+    """Make what patches are drawn from, without loading the image."""
+    target = _target(pair, classes, settings)
+    weight = None
+    if "separation" in loss_needs(settings.loss):
+        weight = separation(np.asarray(pair.labels.data), target, settings)
     return Region(pair.image, target, intensity(pair.image, settings.normalise), weight)
+
+
+def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:
+    """Make the target part by part, each with as much around it as its border needs to be as its inside."""
+    labels, mask, shape = pair.labels.data, pair.mask, pair.labels.shape
+    target = new_array((len(classes), *shape) if classes.several else shape, np.uint8)
+    reach = label_margin(settings)
+    for box in parts(labels):
+        sides = zip(box, shape, strict=True)
+        wide = tuple(slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in sides)
+        inner: Any = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
+        known = None if mask is None else np.asarray(mask.data[(0, *wide)])
+        read = np.asarray(labels[(slice(None), *wide)])
+        target[(..., *box)] = make_target(read, classes, settings, pair.labels.name, known)[(..., *inner)]
+    return target
 
 
 def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:
@@ -196,7 +224,7 @@ def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | 
     for region, pair in zip(regions, boxes, strict=True):
         if pair is None or not _inside(pair, region):
             return []
-        if (region.target[(..., *pair[0].slices)] == IGNORE).all():
+        if not known_along(region.target[(..., *pair[0].slices)])[0].any():
             return []  # nothing is painted in the part to learn from
     return boxes
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.hold_out import Boxes, class_counts, labels_needed, margins
-from napari_unetvnet.settings import IGNORE
+from napari_unetvnet.hold_out import Boxes, class_counts, known_along, labels_needed, margins
 from napari_unetvnet.volume import Box
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _called(settings: TrainSettings) -> str:
 
 
 def _labelled(regions: Sequence[Region]) -> bool:
-    return any((region.target != IGNORE).any() for region in regions)
+    return any(_known(region.target) for region in regions)
 
 
 def _volumes(regions: Sequence[Region], settings: TrainSettings) -> Fold:
@@ -117,8 +116,7 @@ def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -
 
 def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
     """Cut the labelled part of a volume along its longest axis and take one piece."""
-    known = (region.target != IGNORE).reshape(-1, *region.target.shape[-3:]).any(axis=0)
-    axis, first, stop = _longest(known)
+    axis, first, stop = _longest(region.target)
     if stop - first < settings.folds:
         name = region.image.name
         raise DataProblem(
@@ -131,11 +129,15 @@ def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
     return _Block(train, held, axis, margin)
 
 
-def _longest(known: NDArray[np.bool_]) -> tuple[int, int, int]:
+def _known(target: NDArray[np.uint8]) -> bool:
+    return bool(known_along(target)[0].any())
+
+
+def _longest(target: NDArray[np.uint8]) -> tuple[int, int, int]:
     """Give the axis along which the known voxels reach farthest, with where they begin and end."""
     reach = []
-    for axis in range(3):
-        places = np.flatnonzero(known.any(axis=tuple(i for i in range(3) if i != axis)))
+    for axis, along in enumerate(known_along(target)):
+        places = np.flatnonzero(along)
         reach.append((axis, int(places[0]), int(places[-1]) + 1) if len(places) else (axis, 0, 0))
     return max(reach, key=lambda item: item[2] - item[1])
 
@@ -155,7 +157,7 @@ def _sides(target: NDArray[np.uint8], axis: int, block: tuple[int, int], margin:
     """Give the boxes before and behind a block that hold labels."""
     ends = ((0, block[0] - margin), (block[1] + margin, target.shape[axis - 3]))
     boxes = [_piece(target, axis, start, stop) for start, stop in ends if start < stop]
-    return [box for box in boxes if (target[(..., *box.slices)] != IGNORE).any()]
+    return [box for box in boxes if _known(target[(..., *box.slices)])]
 
 
 def _counts(target: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.int64]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import re
-import struct
-import tokenize
 import warnings
-import zlib
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
@@ -16,13 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.arrays import Scaled, View
+from napari_unetvnet.errors import DataProblem, FileProblem, damaged, told
+from napari_unetvnet.stored import divided, is_zarr, open_hdf5, open_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_unetvnet.stored import Stored
     from napari_unetvnet.volume import Volume
 
 
@@ -33,19 +33,9 @@ NIFTI_UNITS = {1: "m", 2: "mm", 3: "micrometer"}
 ALIASES = {"": "pixel", "pixels": "pixel", "in": "inch", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm"}
 ALIASES |= {"meter": "m"} | dict.fromkeys(("um", MICRO, "micron", "microns", "micrometers", "micrometre"), "micrometer")
 ARRAYS = (".nii.gz", ".nii", ".tif", ".tiff", ".npy")
-READABLE = (*ARRAYS, ".png", ".jpg", ".jpeg")
-# What the libraries raise on a file that is cut off, damaged or of another kind.
-BAD_FILE: tuple[type[Exception], ...] = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-)
-BAD_FILE += (AssertionError, SyntaxError, struct.error, zlib.error, tokenize.TokenError)
+READABLE = (*ARRAYS, ".png", ".jpg", ".jpeg", ".zarr", ".h5", ".hdf5")
+LARGE_BYTES = 1 << 28
+"""Values of a larger file are converted where they are read, not all at once."""
 # What tifffile only logs although pixels or metadata are missing.
 INCOMPLETE = re.compile(
     "TiffPages|invalid value offset|corrupt|zeroed|incompletely|missing data|reshape|OME series expected"
@@ -68,70 +58,68 @@ def paths_of(source: str | Path) -> list[Path]:
 
 
 def existing(path: Path) -> Path:
-    """Refuse what is not a file."""
-    if path.is_dir():
+    """Refuse what is not a file, or an image in one."""
+    if is_folder(path):
         raise FileProblem(f"{path} is a folder; name a file in it.")
-    if not path.is_file():
+    if not divided(path)[0].exists():
         raise FileProblem(f"There is no file {path}.")
     return path
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder of images, and not a zarr folder, which is one image, or a part of one."""
+    return path.is_dir() and not is_zarr(path)
+
+
 def stem_of(path: Path) -> str:
-    """Name of a file without its ending."""
-    return re.sub(r"(\.nii\.gz|\.ome\.tiff?|\.\w+)$", "", path.name, flags=re.IGNORECASE)
+    """Name of a file without its ending; of an image in a zarr folder or an HDF5 file, that of the whole."""
+    path = divided(path)[0]
+    path = next((part for part in (path, *path.parents) if part.name.lower().endswith(".zarr")), path)
+    return re.sub(r"(\.nii\.gz|\.ome\.(tiff?|zarr)|\.\w+)$", "", path.name, flags=re.IGNORECASE)
 
 
 def read_file(path: Path) -> ImageFile:
     """Read one file by its ending."""
-    if not path.name.lower().endswith(READABLE):
+    name = ".zarr" if is_zarr(path) else divided(path)[0].name.lower()
+    if not name.endswith(READABLE):
         raise FileProblem(f"{path.name} is of no kind that can be read; use {', '.join(READABLE)}.")
-    image = READERS[path.suffix.lower()](path)
-    data = image.data if image.data.dtype.isnative else image.data.astype(image.data.dtype.newbyteorder("="))
+    image = READERS[name[name.rindex(".") :]](path)
+    data = image.data
+    if not data.dtype.isnative:
+        data = View(data) if data.nbytes > LARGE_BYTES else data.astype(data.dtype.newbyteorder("="))
     return image._replace(data=data)
 
 
 @contextmanager
 def _readable(path: Path, *also: type[Exception]) -> Iterator[None]:
     """Turn what a library raises on a bad file into one sentence, and keep it from talking meanwhile."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except MemoryError as error:
-        raise FileProblem(
-            f"{path.name} does not fit into memory, or its header is damaged; an uncompressed .npy, .nii or .tif "
-            "is read in parts."
-        ) from error
-    except (*BAD_FILE, *also) as error:
-        if "imagecodecs" in str(error):
-            raise FileProblem(
-                f"{path.name} is compressed in a rare way; pip install imagecodecs to read it."
-            ) from error
-        raise _damaged(path, str(error) or type(error).__name__) from error
-
-
-def _damaged(path: Path, detail: str) -> FileProblem:
-    """Say that a file is bad."""
-    detail = detail.splitlines()[0][:120]
-    return FileProblem(
-        f"{path.name} cannot be read: it is cut off, damaged or not what its ending says ({detail}); "
-        "copy it again, or open it in the program that made it and save it anew."
-    )
+    with told(path, *also), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _to_czyx(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
     """Bring an array with lettered axes to (C, Z, Y, X); colours S count as channels, one unknown axis as Z."""
-    kept = [i for i, letter in enumerate(axes) if letter in "YX" or array.shape[i] > 1]
-    array, axes = array.reshape([array.shape[i] for i in kept]), "".join(axes[i] for i in kept)
-    if "T" in axes:
-        raise DataProblem(f"{name} holds {array.shape[axes.index('T')]} time points; save one time point as a file.")
-    unknown = [letter for letter in axes if letter not in "ZCSYX"]
-    if len(unknown) + ("Z" in axes) > 1 or not {"Y", "X"} <= set(axes):
-        raise DataProblem(f"{name} has the axes {axes}, not those of one image; save it with axes C, Z, Y, X at most.")
-    axes = axes.replace(unknown[0], "Z") if unknown else axes
-    ordered = array.transpose([axes.index(letter) for letter in "CSZYX" if letter in axes])
-    depth = array.shape[axes.index("Z")] if "Z" in axes else 1
-    return ordered.reshape(-1, depth, *ordered.shape[-2:])
+    places = _places(array.shape, axes, name)
+    order = [places[letter] for letter in "CSZYX" if letter in places]
+    ordered = array.transpose(order + [i for i in range(array.ndim) if i not in order])
+    y, x = (array.shape[places[letter]] for letter in "YX")
+    return ordered.reshape(-1, array.shape[places["Z"]] if "Z" in places else 1, y, x)
+
+
+def _places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
+    """Say which axis has which letter, leaving out those of one voxel; one unknown axis is Z."""
+    kept = [(letter, i) for i, letter in enumerate(axes) if letter in "YX" or shape[i] > 1]
+    letters = [letter for letter, _ in kept]
+    if "T" in letters:
+        raise DataProblem(f"{name} holds {shape[axes.index('T')]} time points; save one time point as a file.")
+    unknown = [letter for letter in letters if letter not in "ZCSYX"]
+    if len(unknown) + ("Z" in letters) > 1 or not {"Y", "X"} <= set(letters):
+        told_axes = "".join(letters)
+        raise DataProblem(
+            f"{name} has the axes {told_axes}, not those of one image; save it with axes C, Z, Y, X at most."
+        )
+    return {"Z" if letter in unknown else letter: i for letter, i in kept}
 
 
 def _read_npy(path: Path) -> ImageFile:
@@ -141,6 +129,28 @@ def _read_npy(path: Path) -> ImageFile:
     if array.ndim not in {2, 3, 4}:
         raise DataProblem(f"{path.name} has {array.ndim} axes; expected (Y, X), (Z, Y, X) or (C, Z, Y, X).")
     return ImageFile(array.reshape((1,) * (4 - array.ndim) + array.shape))
+
+
+def _read_zarr(path: Path) -> ImageFile:
+    """Open a zarr array, or the finest level of an OME-Zarr image."""
+    with _readable(path):
+        return _opened(open_zarr(path), path.name)
+
+
+def _read_hdf5(path: Path) -> ImageFile:
+    """Open a dataset of an HDF5 file."""
+    file, inside = divided(path)
+    with _readable(file):
+        return _opened(open_hdf5(file, inside), file.name)
+
+
+def _opened(found: Stored, name: str) -> ImageFile:
+    """Bring an array in a file to (C, Z, Y, X) without reading it."""
+    places = _places(found.array.shape, found.axes, name)
+    data = View(found.array, [places.get(letter) for letter in "CZYX"])
+    units = {letter: _unit(unit) for letter, (_, unit) in found.lengths.items()}
+    spacing, unit = _common({letter: size for letter, (size, _) in found.lengths.items()}, units)
+    return ImageFile(data, spacing, unit)
 
 
 def _read_pixels(path: Path) -> ImageFile:
@@ -183,7 +193,11 @@ def _read_nifti(path: Path) -> ImageFile:
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Image):
             raise FileProblem(f"{path.name} holds {type(image).__name__}, no voxels; save it as NIfTI volume.")
-        array = _unzipped(path, type(image)) if path.suffix.lower() == ".gz" else np.asanyarray(image.dataobj)
+        zipped = path.suffix.lower() == ".gz"
+        scaled = not zipped and (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+        large = scaled and np.prod(image.shape, dtype=np.int64) * np.dtype(np.float64).itemsize > LARGE_BYTES
+        array: Any = _unzipped(path, type(image)) if zipped else image.dataobj
+        array = Scaled(array) if large else np.asanyarray(array)
         x, y, z = (*image.header.get_zooms()[:3], 1.0, 1.0)[:3]
         unit = NIFTI_UNITS.get(int(image.header["xyzt_units"]) & 7, "mm")
         affine = np.array(image.affine, np.float64)
@@ -191,7 +205,10 @@ def _read_nifti(path: Path) -> ImageFile:
         array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
     if array.ndim not in {2, 3, 4}:
         raise DataProblem(f"{path.name} has {array.ndim} axes; save one volume (x, y, z) or (x, y, z, channel).")
-    data = array.reshape(array.shape + (1,) * (4 - array.ndim), order="F").T
+    if large:
+        data = View(array, [axis if axis < array.ndim else None for axis in (3, 2, 1, 0)])
+    else:
+        data = array.reshape(array.shape + (1,) * (4 - array.ndim), order="F").T
     return ImageFile(data, (_size(z), _size(y), _size(x)), unit, affine)
 
 
@@ -227,10 +244,10 @@ def _read_tiff(path: Path) -> ImageFile:
         twins = [s for s in tif.series if (s.shape, s.axes) == (series.shape, series.axes)]
         if alpha and "S" in series.axes:
             samples = series.axes.index("S")
-            array = array.take(range(array.shape[samples] - alpha), samples)
+            array = array[(slice(None),) * samples + (slice(array.shape[samples] - alpha),)]
         data = _to_czyx(array, series.axes, path.name)
     if gaps := [line for line in complaints if INCOMPLETE.search(line)]:
-        raise _damaged(path, gaps[0])
+        raise damaged(path, gaps[0])
     if len(twins) > 1:
         raise DataProblem(f"{path.name} holds {len(twins)} images; save each as a file.")
     return ImageFile(data, spacing, unit)
@@ -265,12 +282,18 @@ def _ome_space(tif: Any) -> tuple[Spacing | None, str]:
     """Spacing and unit of an OME-TIFF; every axis may have its own unit."""
     pixels = (tif.ome_metadata or "").partition("<Pixels")[2].partition(">")[0]
     found = dict(re.findall(r"PhysicalSize([XYZ](?:Unit)?)\s*=\s*[\"']([^\"']*)", pixels))
-    if not any(axis in found for axis in "XYZ"):
-        return None, "pixel"
     units = {axis: _unit(found.get(f"{axis}Unit", MICRO)) for axis in "ZYX"}
-    base = METRES.get(units["X"], 1.0)
-    z, y, x = (_size(found.get(axis, 1)) * METRES.get(units[axis], base) / base for axis in "ZYX")
-    return (z, y, x), units["X"]
+    return _common(found, units)
+
+
+def _common(lengths: Mapping[str, Any], units: Mapping[str, str]) -> tuple[Spacing | None, str]:
+    """Give the voxel size z, y, x in the unit of x; None if there is none."""
+    if not any(axis in lengths for axis in "ZYX"):
+        return None, "pixel"
+    unit = units.get("X", "pixel")
+    base = METRES.get(unit, 1.0)
+    z, y, x = (_size(lengths.get(axis, 1)) * METRES.get(units.get(axis, unit), base) / base for axis in "ZYX")
+    return (z, y, x), unit
 
 
 def _imagej_space(tif: Any) -> tuple[Spacing | None, str]:
@@ -358,6 +381,7 @@ def _ome_options(like: Volume) -> dict[str, Any]:
 
 
 READERS = {".nii": _read_nifti, ".gz": _read_nifti, ".tif": _read_tiff, ".tiff": _read_tiff, ".npy": _read_npy}
+READERS |= {".zarr": _read_zarr, ".h5": _read_hdf5, ".hdf5": _read_hdf5}
 READERS |= dict.fromkeys((".png", ".jpg", ".jpeg"), _read_pixels)
 WRITERS = {".nii": _write_nifti, ".gz": _write_nifti, ".tif": _write_tiff, ".tiff": _write_tiff, ".npy": _write_npy}
 WRITERS |= {".png": _write_png}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.arrays import parts
 from napari_unetvnet.settings import IGNORE, Triple
 from napari_unetvnet.volume import Box
 
@@ -21,6 +22,8 @@ __all__ = [
     "block_to_score",
     "choose_block",
     "class_counts",
+    "known_along",
+    "known_voxels",
     "labels_needed",
     "margin_of",
     "margins",
@@ -97,17 +100,15 @@ def choose_block(
     shape = target.shape[-3:]
     total = class_counts(target)
     present = total > 0
-    labelled = _known(target)
-    for axis in range(3):
-        others = tuple(i for i in range(3) if i != axis)
-        cumulative = labelled.sum(axis=others).cumsum()
+    for axis, along in enumerate(known_along(target)):
+        cumulative = along.cumsum()
         low = int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
         high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1]))
         for split, at_end in ((low, False), (high, True)):
             if not 0 < split < shape[axis]:
                 continue
             train, held = _boxes(shape, axis, split, at_end=at_end)
-            held = _shorten(labelled, held, patch)
+            held = _shorten(target, held, patch)
             inside = class_counts(target[(..., *held.slices)])[present]
             outside = class_counts(target[(..., *train.slices)])[present]
             if min(inside.min(), outside.min()) < LEAST_VOXELS:
@@ -201,19 +202,18 @@ def _replaced(triple: Triple, axis: int, value: int) -> Triple:
     return z, y, x
 
 
-def _shorten(labelled: NDArray[np.bool_], box: Box, patch: Triple) -> Box:
+def _shorten(target: NDArray[np.uint8], box: Box, patch: Triple) -> Box:
     """Cut a box to a few patches on each axis, where most labels are."""
     for axis in range(3):
-        box = _most_labels(labelled, box, axis, max(HOLD_OUT_PATCHES * patch[axis], 16))
+        box = _most_labels(target, box, axis, max(HOLD_OUT_PATCHES * patch[axis], 16))
     return box
 
 
-def _most_labels(labelled: NDArray[np.bool_], box: Box, axis: int, length: int) -> Box:
+def _most_labels(target: NDArray[np.uint8], box: Box, axis: int, length: int) -> Box:
     """Cut a box to a length on an axis, where most labels are."""
     if box.shape[axis] <= length:
         return box
-    others = tuple(i for i in range(3) if i != axis)
-    along = labelled[box.slices].sum(axis=others)
+    along = known_along(target[(..., *box.slices)])[axis]
     sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
     first = box.start[axis] + int(sums.argmax())
     return Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
@@ -237,15 +237,12 @@ def block_to_score(target: NDArray[np.uint8], voxels: int, patch: Triple) -> Box
         The whole where it is small enough.
     """
     z, y, x = target.shape[-3:]
-    box, labelled = Box((0, 0, 0), (z, y, x)), None
+    box = Box((0, 0, 0), (z, y, x))
     for axis in range(3):
         left = np.prod(box.shape, dtype=float) / voxels
-        if left <= 1:
-            break
-        labelled = _known(target) if labelled is None else labelled
-        # The axes that are still to come share what is too much.
-        length = max(patch[axis], math.ceil(box.shape[axis] / left ** (1 / (3 - axis))))
-        box = _most_labels(labelled, box, axis, length)
+        if left > 1:  # the axes that are still to come share what is too much
+            length = max(patch[axis], math.ceil(box.shape[axis] / left ** (1 / (3 - axis))))
+            box = _most_labels(target, box, axis, length)
     return box
 
 
@@ -262,13 +259,51 @@ def class_counts(target: NDArray[np.uint8]) -> NDArray[np.int64]:
     array of int
         For class indices one number for each that may be, for channels K numbers and that of the voxels without any.
     """
-    if target.ndim == 3:
-        return np.bincount(target.ravel(), minlength=IGNORE + 1)[:IGNORE]
-    each = (target == 1).sum(axis=(1, 2, 3))
-    return np.append(each, (target == 0).all(axis=0).sum())
+    return sum((_counts(target[(..., *box)]) for box in parts(target)), np.zeros(_kinds(target), np.int64))
 
 
-def _known(target: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where anything is known, (Z, Y, X)."""
-    known: NDArray[np.bool_] = (target != IGNORE).reshape(-1, *target.shape[-3:]).any(axis=0)
-    return known
+def _kinds(target: NDArray[np.uint8]) -> int:
+    return IGNORE if target.ndim == 3 else len(target) + 1
+
+
+def _counts(part: NDArray[np.uint8]) -> NDArray[np.int64]:
+    if part.ndim == 3:
+        return np.bincount(part.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    each = (part == 1).sum(axis=(1, 2, 3))
+    return np.append(each, (part == 0).all(axis=0).sum())
+
+
+def known_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Count the voxels of which anything is known along each axis.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
+
+    Returns
+    -------
+    list of 3 array of int
+        For each plane, each row and each column how many there are in it.
+    """
+    counts = [np.zeros(n, np.int64) for n in target.shape[-3:]]
+    for box in parts(target):
+        part = target[(..., *box)]
+        known = (part != IGNORE).reshape(-1, *part.shape[-3:]).any(axis=0)
+        for axis, count in enumerate(counts):
+            count[box[axis]] += known.sum(axis=tuple(i for i in range(3) if i != axis))
+    return counts
+
+
+def known_voxels(target: NDArray[np.uint8]) -> Any:
+    """Count the voxels of which something is known.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+
+    Returns
+    -------
+    int, or array of int of shape (K,)
+    """
+    return sum((target[(..., *box)] != IGNORE).sum(axis=(-3, -2, -1)) for box in parts(target))

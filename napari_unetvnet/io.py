@@ -6,11 +6,13 @@ moved there when they are complete. A library's complaint about a bad file becom
 off is refused even where the library would fill the gap with zeros.
 
 Spacing comes from the zooms and unit of NIfTI ("mm" where the file names none), from ImageJ or OME metadata of TIFF,
-and is unknown in PNG, JPEG and npy files. What NIfTI and TIFF cannot say is converted (nm to mm) or left out.
+from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. What NIfTI and
+TIFF cannot say is converted (nm to mm) or left out.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,19 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from napari_unetvnet.arrays import Stack, View, cut, new_array, parts
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.formats import ARRAYS, WRITERS, ImageFile, Spacing, existing, paths_of, read_file, stem_of
+from napari_unetvnet.formats import (
+    ARRAYS,
+    LARGE_BYTES,
+    WRITERS,
+    ImageFile,
+    Spacing,
+    existing,
+    paths_of,
+    read_file,
+    stem_of,
+)
 from napari_unetvnet.pairs import PairFiles, find_pairs, read_pairs_csv, resolve
 from napari_unetvnet.volume import Volume, check_finite
 
@@ -54,14 +67,17 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
     ----------
     source : str or Path
         One file, or the channel files of one image separated by ``|``. Colours become channels, alpha is dropped;
-        the fourth axis of NIfTI is channels; npy is (Y, X), (Z, Y, X) or (C, Z, Y, X).
+        the fourth axis of NIfTI is channels; npy, and zarr and HDF5 that do not name their axes, are (Y, X), (Z, Y, X)
+        or (C, Z, Y, X). A .zarr folder is one image, the finest level of an OME-Zarr one; ``file.h5:/path`` names a
+        dataset.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for files that carry none; their unit stays "pixel".
 
     Returns
     -------
     Volume, data of shape (C, Z, Y, X)
-        Memory-mapped, copy on write, where the file allows. Named after the first file, without its ending.
+        Memory-mapped, copy on write, where the file allows; zarr, HDF5 and large files whose values must be converted
+        are a View, which reads what is sliced. Named after the first file, without its ending.
 
     Raises
     ------
@@ -89,6 +105,7 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     Returns
     -------
     Volume, data of integers of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
+        Looked at part by part, and not loaded where `read_volume` would not.
 
     Raises
     ------
@@ -100,16 +117,16 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     if str(source).lower().endswith((".jpg", ".jpeg")):
         raise DataProblem(f"{source}: JPEG changes values, so labels cannot be read from it; save them as PNG or TIFF.")
     volume = _load(source, spacing, palette=True)
-    data = volume.data
     if overlapping:
-        return replace(volume, data=_whole_numbers(data, volume.name))
-    if volume.channels > 1 and not all(np.array_equal(data[0], other) for other in data[1:]):
+        return replace(volume, data=_whole_numbers(volume.data, volume.name))
+    if volume.channels > 1 and not _channels_equal(volume.data):
         raise DataProblem(
             f"{volume.name}: labels have {volume.channels} channels that differ, such as colours; "
             "save one channel with a whole number for each class or object, or say that they are masks of classes that "
             "overlap (--label-values overlapping)."
         )
-    return replace(volume, data=_whole_numbers(data[:1], volume.name))
+    first = cut(volume.data, (slice(1), slice(None), slice(None), slice(None)))
+    return replace(volume, data=_whole_numbers(first, volume.name))
 
 
 def write_labels(path: str | Path, labels: NDArray[Any], like: Volume) -> None:
@@ -204,8 +221,22 @@ def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
                 f"{path.name} has another {difference} than {paths[0].name}; the channels of one image "
                 "must share one grid, so resample one to the other first."
             )
-    data = first.data if len(images) == 1 else np.concatenate([image.data for image in images])
+    arrays = [image.data for image in images]
+    data = arrays[0] if len(arrays) == 1 else _stacked(arrays)
     return Volume(data, first.spacing or spacing or (1.0, 1.0, 1.0), first.unit, first.affine, stem_of(paths[0]))
+
+
+def _stacked(arrays: list[Any]) -> Any:
+    """Make channel files one array: in memory if they are small, else by reading each when it is asked for."""
+    stack = Stack(arrays)
+    small = math.prod(stack.shape) * stack.dtype.itemsize <= LARGE_BYTES
+    return np.asarray(stack) if small else View(stack)
+
+
+def _channels_equal(data: Any) -> bool:
+    """Whether all channels hold the same values."""
+    read = (np.asarray(data[(slice(None), *box)]) for box in parts(data))
+    return all(np.array_equal(part[0], other) for part in read for other in part[1:])
 
 
 def _difference(one: ImageFile, other: ImageFile) -> str:
@@ -221,8 +252,21 @@ def _difference(one: ImageFile, other: ImageFile) -> str:
     return "" if same else "affine"
 
 
-def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Check that labels are whole numbers of 0 or more, and make them integers."""
+def _whole_numbers(values: Any, name: str) -> Any:
+    """Check part by part that labels are whole numbers of 0 or more, and make them integers."""
+    highest = max(_highest(np.asarray(values[(..., *box)]), name) for box in parts(values))
+    kind = np.dtype(values.dtype).kind
+    if kind not in "bf":
+        return values
+    whole = new_array(values.shape, np.uint8 if kind == "b" else np.min_scalar_type(highest))
+    for box in parts(values):
+        part = np.asarray(values[(..., *box)])
+        whole[(..., *box)] = np.rint(part) if kind == "f" else part
+    return whole
+
+
+def _highest(values: NDArray[Any], name: str) -> int:
+    """Give the highest label, and refuse what are no labels."""
     check_finite(values, name)
     lowest = values.min()
     if lowest < (0 if values.dtype.kind != "f" else -0.5):
@@ -230,10 +274,8 @@ def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
             f"{name}: labels hold negative values such as {lowest:g}; number classes and objects from 1; 0 is "
             "background or unpainted."
         )
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8)
     if values.dtype.kind != "f":
-        return values
+        return int(values.max())
     if float(values.max()) >= 2**53:
         raise DataProblem(f"{name}: labels hold values such as {values.max():g}; number classes and objects from 1.")
     rounded: NDArray[Any] = np.rint(values)
@@ -242,7 +284,7 @@ def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[Any]:
             f"{name}: labels hold fractional values such as {values[fractional][0]:.6g}, but a label is a whole "
             "number; soft or anti-aliased masks must be thresholded (for example at 0.5) and saved as integers."
         )
-    return rounded.astype(np.min_scalar_type(int(rounded.max())))
+    return int(rounded.max())
 
 
 def _check_grid(array: NDArray[Any], axes: int, like: Volume) -> None:

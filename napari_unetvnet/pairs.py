@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-from napari_unetvnet.formats import READABLE, existing, paths_of, stem_of
+from napari_unetvnet.formats import READABLE, existing, is_folder, paths_of, stem_of
 
 __all__ = ["PairFiles", "find_pairs", "read_pairs_csv", "resolve"]
 
@@ -73,7 +73,7 @@ def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, 
     found = [hit[0] for hit in hits if len(hit) == 1]
     if len(set(found)) == len(right):
         return sorted(zip((left[i] for i in found), right, strict=True), key=lambda pair: left.index(pair[0]))
-    if len(left) > 1 and any(Path(entry).is_dir() for entry in (*images, *labels)):
+    if len(left) > 1 and any(is_folder(Path(entry)) for entry in (*images, *labels)):
         lost = [Path(label).name for label, hit in zip(right, hits, strict=True) if len(hit) != 1]
         lost += [paths_of(image)[0].name for i, image in enumerate(left) if found.count(i) != 1]
         raise DataProblem(
@@ -150,10 +150,10 @@ def _pair(row: dict[str, str], place: str, folder: Path) -> PairFiles:
 def _expand(entry: str) -> list[str]:
     """List the images of a folder; a file stands for itself."""
     folder = Path(entry).expanduser()
-    if not folder.is_dir():
+    if not is_folder(folder):
         return ["|".join(str(existing(path)) for path in paths_of(entry))]
     files = sorted(
-        f for f in folder.iterdir() if f.name.lower().endswith(READABLE) and f.name[0] != "." and f.is_file()
+        f for f in folder.iterdir() if f.name.lower().endswith(READABLE) and f.name[0] != "." and not is_folder(f)
     )
     if not files:
         raise FileProblem(f"Folder {folder} holds no image; expected files ending in {', '.join(READABLE)}.")

@@ -1,8 +1,12 @@
-"""Training patches: drawn where labels are, each class as often as the others.
+"""Training patches: drawn where labels are.
 
 Patches lie inside the region they are drawn from and are mirrored at its border, so that no voxel beyond it, neither
 label nor image, is ever in one. Batch ``i`` is a pure function of the seed and ``i``: a resumed run draws what the
 uninterrupted one would have.
+
+The image is read patch by patch, so it may be larger than the memory. A patch that holds one value a channel, such as
+the black around a stitched scan, is mostly drawn again: the network learns nothing more from it, but one in ten stays,
+so that it learns what black is, and the fifth is taken whatever it holds.
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_unetvnet.sampler import Sampler
 from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
 from napari_unetvnet.targets import Classes, loss_target, target_margin
-from napari_unetvnet.volume import Box, Intensity, Volume, read_box
+from napari_unetvnet.volume import Box, Intensity, Volume, check_finite, read_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Region", "TrainingData", "read_patch"]
 
-VOXELS_REMEMBERED = 200_000
-"""Per region and class, so many labelled voxels at most are kept as places to draw patches at."""
+DRAWS = 5
+"""A patch of one value is drawn again until so many were drawn."""
+BLANK_SHARE = 0.1
+"""So many of them are kept all the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +105,8 @@ class TrainingData:
     boxes: list[Boxes | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Where classes overlap, the voxels that have none are drawn as if they were one class more.
-        count = len(self.classes) + self.classes.several
-        self._places = [[_places(region.target, k) for k in range(count)] for region in self.train]
-        self._present = [k for k in range(count) if any(len(row[k]) for row in self._places)]
+        targets = [region.target for region in self.train]
+        self._sampler = Sampler(targets, self.classes, self.settings.sampling)
 
     @property
     def channels(self) -> int:
@@ -109,7 +114,7 @@ class TrainingData:
         return self.train[0].image.channels
 
     def batch(self, rng: np.random.Generator, count: int, patch: Triple, margin: Triple) -> Batch:
-        """Draw patches around labelled voxels, each class as often as the others.
+        """Draw patches around labelled voxels, as the setting ``sampling`` says.
 
         Parameters
         ----------
@@ -124,26 +129,32 @@ class TrainingData:
         Batch
             Of arrays; images (B, C, Z + 2 mz, Y + 2 my, X + 2 mx).
         """
-        drawn = [self._draw(rng, patch, margin) for _ in range(count)]
+        drawn = [self._draw(rng, self._sampler.kind(rng, i, count), patch, margin) for i in range(count)]
         weights = [weight for _, _, weight in drawn if weight is not None]
         images, target = np.stack([image for image, _, _ in drawn]), np.stack([target for _, target, _ in drawn])
         return Batch(images, target, np.stack(weights) if weights else None)
 
     def _draw(
-        self, rng: np.random.Generator, patch: Triple, margin: Triple
+        self, rng: np.random.Generator, kind: int, patch: Triple, margin: Triple
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32] | None]:
-        k = self._present[rng.integers(len(self._present))]
-        holders = [i for i, row in enumerate(self._places) if len(row[k])]
-        i = holders[rng.integers(len(holders))]
-        region, places = self.train[i], self._places[i][k]
-        shape = region.image.shape
-        voxel = np.unravel_index(places[rng.integers(len(places))], shape)
-        start = [_start(rng, int(v), p, n) for v, p, n in zip(voxel, patch, shape, strict=True)]
+        for _ in range(DRAWS):
+            i, voxel = self._sampler.voxel(rng, kind)
+            region = self.train[i]
+            shape = region.image.shape
+            start = [_start(rng, v, p, n) for v, p, n in zip(voxel, patch, shape, strict=True)]
+            image = read_patch(region, start, patch, margin)
+            if not _blank(image) or rng.random() < BLANK_SHARE:
+                break
         wider = target_margin(self.classes, self.settings)
         target = loss_target(_cut(region.target, start, patch, wider), self.classes, self.settings)
         inner: Any = (..., *(slice(w, w + p) for w, p in zip(wider, patch, strict=True)))
         weight = None if region.weight is None else _cut(region.weight, start, patch, (0, 0, 0))
-        return read_patch(region, start, patch, margin), np.ascontiguousarray(target[inner]), weight
+        return image, np.ascontiguousarray(target[inner]), weight
+
+
+def _blank(image: NDArray[np.float32]) -> bool:
+    """Whether a patch holds one value a channel."""
+    return bool((image == image[:, :1, :1, :1]).all())
 
 
 def read_patch(region: Region, start: Sequence[int], patch: Triple, margin: Triple) -> NDArray[np.float32]:
@@ -159,6 +170,11 @@ def read_patch(region: Region, start: Sequence[int], patch: Triple, margin: Trip
     Returns
     -------
     array of float32, shape (C, Z + 2 mz, Y + 2 my, X + 2 mx)
+
+    Raises
+    ------
+    DataProblem
+        If it holds NaN or infinity.
     """
     raw = read_box(
         region.image.data,
@@ -166,6 +182,7 @@ def read_patch(region: Region, start: Sequence[int], patch: Triple, margin: Trip
         [s + p + m for s, p, m in zip(start, patch, margin, strict=True)],
         ("edge" if patch[0] == 1 else "reflect", "reflect", "reflect"),
     )
+    check_finite(raw, region.image.name)  # of a large image not every voxel was looked at before
     return region.scale.apply(raw)
 
 
@@ -186,14 +203,3 @@ def _start(rng: np.random.Generator, voxel: int, patch: int, length: int) -> int
     if patch >= length:  # always in the middle, a network would learn where in a patch things are, not what they are
         return -int(rng.integers(patch - length + 1))
     return int(np.clip(voxel - rng.integers(patch), 0, length - patch))
-
-
-def _places(target: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
-    """Give flat indices of a class's voxels, evenly thinned to a number that is cheap to keep."""
-    if target.ndim == 3:
-        found = np.flatnonzero(target == k)
-    else:
-        found = np.flatnonzero(target[k] == 1 if k < len(target) else (target == 0).all(axis=0))
-    if len(found) > VOXELS_REMEMBERED:
-        found = found[np.linspace(0, len(found) - 1, VOXELS_REMEMBERED).astype(np.int64)]
-    return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_unetvnet.arrays import expanded
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.formats import METRES
 
@@ -61,7 +62,7 @@ class Resampled:
         -------
         array
         """
-        keys = _whole_key(key)
+        keys = expanded(key)
         indices = [np.arange(n)[k] for n, k in zip(self.shape, keys, strict=True)]
         found = self._computed(indices[0], [np.atleast_1d(index) for index in indices[1:]])
         return found[tuple(0 if np.ndim(index) == 0 else slice(None) for index in indices)]
@@ -83,15 +84,6 @@ class Resampled:
         for axis, ((low, _), (places, weights)) in enumerate(zip(read, taps, strict=True), start=1):
             part = _mixed(part, axis, places - low, weights)
         return np.ascontiguousarray(part, self.dtype)
-
-
-def _whole_key(key: Any) -> tuple[Any, ...]:
-    """Write a key out for four axes."""
-    keys = key if isinstance(key, tuple) else (key,)
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
-        keys = (*keys[:at], *(slice(None),) * (5 - len(keys)), *keys[at + 1 :])
-    return (*keys, *(slice(None),) * (4 - len(keys)))
 
 
 def centres(length: int, new: int, index: NDArray[np.int_]) -> NDArray[np.float64]:

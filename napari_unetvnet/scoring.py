@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
-from napari_unetvnet.formats import paths_of, stem_of
+from napari_unetvnet.formats import is_folder, paths_of, stem_of
 from napari_unetvnet.io import find_pairs, read_labels, read_pairs_csv
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, summary_rows
@@ -64,7 +64,7 @@ def score(
     if pairs is not None:
         return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
     given = str(prediction), str(truth)
-    if any(Path(entry).expanduser().is_dir() for entry in given):
+    if any(is_folder(Path(entry).expanduser()) for entry in given):
         return score_cases(find_pairs([given[0]], [given[1]]), settings)
     return score_files(*given, settings)
 

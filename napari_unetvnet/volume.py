@@ -8,10 +8,12 @@ may reach beyond it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_unetvnet.arrays import cut
 from napari_unetvnet.errors import DataProblem
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ __all__ = ["Box", "Intensity", "Volume", "intensity", "read_box"]
 Normalise = Literal["zscore", "percentile", "none"]
 Edge = Literal["reflect", "edge"]
 SAMPLE_VOXELS = 2_000_000
+READ_VOXELS, MOST_CHUNKS = 1 << 27, 128
+"""Of an array in chunks with more voxels not all chunks are read to measure it."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,9 @@ class Volume:
         Returns
         -------
         Volume
-            With the same spacing; the affine is dropped because its origin would no longer be right.
+            With the same spacing; the affine is dropped because its origin would no longer be right. Nothing is read.
         """
-        return replace(self, data=self.data[(slice(None), *box.slices)], affine=None)
+        return replace(self, data=cut(self.data, (slice(None), *box.slices)), affine=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +145,10 @@ class Intensity:
 
 
 def intensity(volume: Volume, method: Normalise) -> Intensity:
-    """Measure a volume's intensities, each channel by itself, from an even sample of its planes.
+    """Measure a volume's intensities, each channel by itself, from an even sample of its voxels.
+
+    Of an array that is stored in chunks and is too large to be read as a whole, some chunks are read, chosen at random
+    but always the same.
 
     Parameters
     ----------
@@ -163,12 +170,8 @@ def intensity(volume: Volume, method: Normalise) -> Intensity:
     if method == "none":
         zero = np.zeros(volume.channels, np.float32)
         return Intensity(zero, zero + 1)
-    pixels = volume.shape[1] * volume.shape[2]
-    planes = max(1, -(-volume.shape[0] * pixels // SAMPLE_VOXELS))
-    columns = max(1, int(np.ceil(np.sqrt(pixels / SAMPLE_VOXELS))))
-    sample = np.asarray(volume.data[:, ::planes, ::columns, ::columns]).astype(np.float64)
+    sample = _sample(volume)
     check_finite(sample, volume.name)
-    sample = sample.reshape(volume.channels, -1)
     if method == "zscore":
         shift, scale = sample.mean(axis=1), sample.std(axis=1)
     else:
@@ -183,6 +186,32 @@ def intensity(volume: Volume, method: Normalise) -> Intensity:
             f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large to compute with; scale them."
         )
     return measured
+
+
+def _sample(volume: Volume) -> NDArray[np.float64]:
+    """Read some voxels, (C, n): every so many planes, rows and columns, or chunks."""
+    _, depth, height, width = volume.data.shape
+    chunks = getattr(volume.data, "chunks", None)
+    if chunks and depth * height * width > READ_VOXELS:
+        return _sample_of_chunks(volume, [chunk[0] if isinstance(chunk, tuple) else chunk for chunk in chunks[-3:]])
+    pixels = height * width
+    planes = max(1, -(-depth * pixels // SAMPLE_VOXELS))
+    columns = max(1, int(np.ceil(np.sqrt(pixels / SAMPLE_VOXELS))))
+    sample = np.asarray(volume.data[:, ::planes, ::columns, ::columns]).astype(np.float64)
+    return sample.reshape(volume.channels, -1)
+
+
+def _sample_of_chunks(volume: Volume, edges: Sequence[int]) -> NDArray[np.float64]:
+    """Read some chunks, (C, n): of each as many voxels as of the others."""
+    grid = [-(-n // edge) for n, edge in zip(volume.shape, edges, strict=True)]
+    count = min(prod(grid), max(8, min(MOST_CHUNKS, READ_VOXELS // prod(edges))))
+    step = max(1, count * prod(edges) // SAMPLE_VOXELS)
+    read = []
+    for flat in np.sort(np.random.default_rng(0).choice(prod(grid), count, replace=False)):
+        corner = [int(i) * edge for i, edge in zip(np.unravel_index(flat, grid), edges, strict=True)]
+        box = tuple(slice(a, min(a + edge, n)) for a, edge, n in zip(corner, edges, volume.shape, strict=True))
+        read.append(np.asarray(volume.data[(slice(None), *box)]).reshape(volume.channels, -1)[:, ::step])
+    return np.concatenate(read, axis=1).astype(np.float64)
 
 
 def check_finite(values: NDArray[Any], name: str) -> None:

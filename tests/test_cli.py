@@ -345,7 +345,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere():
         assert part in screen.getvalue()
 
 
-HEAVY = ("torch", "monai", "napari", "nibabel", "skimage", "scipy")
+HEAVY = ("torch", "monai", "napari", "nibabel", "skimage", "scipy", "zarr", "h5py")
 
 
 @pytest.mark.parametrize(

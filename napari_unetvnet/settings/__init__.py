@@ -20,7 +20,7 @@ from napari_unetvnet.settings.base import (
 )
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
-from napari_unetvnet.settings.train import TrainJob, TrainSettings
+from napari_unetvnet.settings.train import Sampling, TrainJob, TrainSettings
 
 __all__ = [
     "BLURS",
@@ -30,6 +30,7 @@ __all__ = [
     "Head",
     "LabelSettings",
     "Precision",
+    "Sampling",
     "Scalar",
     "SegmentJob",
     "SegmentSettings",

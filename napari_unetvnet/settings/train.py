@@ -15,9 +15,8 @@ from napari_unetvnet.settings.base import ComputeSettings, Head, Scalar, Spacing
 from napari_unetvnet.settings.labels import LabelSettings, numbers
 from napari_unetvnet.volume import Normalise
 
-__all__ = ["TrainJob", "TrainSettings"]
-
-
+__all__ = ["Sampling", "TrainJob", "TrainSettings"]
+Sampling = Literal["balanced", "random", "one_positive", "all_positive"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
@@ -58,6 +57,8 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Training patch z y x in voxels; by default 1 128 128 in 2d and 2.5d, 32 64 64 in 3d."""
     batch: int = Field(4, ge=1, le=1024)
     """Patches a step."""
+    sampling: Sampling = "balanced"
+    """Patches lie around each class alike, any label, foreground for a third (as nnU-Net), or always (if tiny)."""
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Time budget; give this, epochs or steps (default: 5 minutes)."""
     epochs: int | None = Field(None, ge=1)
@@ -262,7 +263,7 @@ class TrainJob(TrainSettings):
     """Fields that are chosen from the data where they are not set."""
 
     image: tuple[str, ...] = ()
-    """Image files or a folder; the channel files of one image are separated by |."""
+    """Image files, datasets (file.h5:/path) or a folder; the channel files of one image are separated by |."""
     label: tuple[str, ...] = ()
     """Label files or a folder, paired with the images by name or in order; overlapping masks are separated by |."""
     mask: tuple[str, ...] = ()

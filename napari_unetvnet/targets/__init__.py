@@ -11,6 +11,7 @@ from napari_unetvnet.targets.channels import one_hot, region_channels, soft
 from napari_unetvnet.targets.classes import (
     Classes,
     find_classes,
+    label_margin,
     loss_target,
     loss_weights,
     make_target,
@@ -35,6 +36,7 @@ __all__ = [
     "find_classes",
     "find_values",
     "gaussian_masks",
+    "label_margin",
     "loss_target",
     "loss_weights",
     "make_target",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from napari_unetvnet.arrays import parts
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 
 if TYPE_CHECKING:
@@ -46,26 +46,10 @@ def count_values(labels: Any) -> Counter[int]:
         raise DataProblem(f"Labels have the shape {tuple(labels.shape)}; give (Z, Y, X) or (1, Z, Y, X).")
     if np.dtype(labels.dtype).kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be counted; give integers.")
-    size = labels.shape[-3:]
-    edges = _box(size, getattr(labels, "chunks", None))
-    starts = itertools.product(*(range(0, n, edge) for n, edge in zip(size, edges, strict=True)))
     counts: Counter[int] = Counter()
-    for corner in starts:
-        cut = tuple(slice(start, start + edge) for start, edge in zip(corner, edges, strict=True))
+    for cut in parts(labels, SLAB_VOXELS):
         counts.update(_counted(np.asarray(labels[(..., *cut)])))
     return counts
-
-
-def _box(size: Sequence[int], chunks: Sequence[Any] | None) -> list[int]:
-    """Choose the edges of the boxes to read: whole chunks if they are not too large, as many as go in, x first."""
-    firsts = (chunk[0] if isinstance(chunk, tuple) else chunk for chunk in (chunks or (1, 1, 1))[-3:])
-    edges = [max(1, min(int(chunk), n)) for chunk, n in zip(firsts, size, strict=True)]
-    if math.prod(edges) > SLAB_VOXELS:
-        edges = [1, 1, 1]
-    for axis in (2, 1, 0):
-        times = SLAB_VOXELS // math.prod(edges)
-        edges[axis] = min(size[axis], times * edges[axis])
-    return edges
 
 
 def _counted(part: NDArray[Any]) -> dict[int, int]:

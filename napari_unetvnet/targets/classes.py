@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet import regions
+from napari_unetvnet.arrays import cut
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.settings import IGNORE, TrainSettings
 from napari_unetvnet.targets.balance import class_weights, count_values
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.volume import Volume
 
-__all__ = ["Classes", "find_classes", "loss_target", "loss_weights", "make_target", "separation", "target_margin"]
+__all__ = [
+    "Classes",
+    "find_classes",
+    "label_margin",
+    "loss_target",
+    "loss_weights",
+    "make_target",
+    "separation",
+    "target_margin",
+]
 
 LINE_MARGIN = 7
 """The widest blur of a line reaches so many voxels."""
@@ -115,19 +125,20 @@ def _overlapping(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
         raise DataProblem(f"Overlapping labels need the same masks in the same order everywhere, not {told}.")
     count = counts.pop()
     nothing = {0, settings.background or 0, settings.ignore_value}
-    empty = [k + 1 for k in range(count) if all(not set(count_values(v.data[k])) - nothing for v in labels)]
+    empty = [k + 1 for k in range(count) if all(not set(count_values(_channel(v, k))) - nothing for v in labels)]
     if empty:
         raise DataProblem(f"Mask(s) {', '.join(map(str, empty))} hold no voxel of their class; paint them first.")
     numbers = tuple(range(1, count + 1))
     return Classes(numbers, numbers, several=True)
 
 
+def _channel(volume: Volume, k: int) -> Any:
+    return cut(volume.data, (slice(k, k + 1), slice(None), slice(None), slice(None)))
+
+
 def _regions(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
-    empty = [
-        region
-        for region in settings.regions
-        if not any(np.isin(np.asarray(plane), region.values).any() for volume in labels for plane in volume.data[0])
-    ]
+    found = set().union(*(count_values(_channel(volume, 0)) for volume in labels))
+    empty = [region for region in settings.regions if found.isdisjoint(region.values)]
     if empty:
         raise DataProblem(f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions.")
     names = tuple(region.name for region in settings.regions)
@@ -167,6 +178,21 @@ def make_target(
     if mask is not None:
         target[..., mask == 0] = IGNORE
     return target
+
+
+def label_margin(settings: TrainSettings) -> int:
+    """Say how far around a voxel `make_target` looks at the labels.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+
+    Returns
+    -------
+    int
+        Voxels along each axis.
+    """
+    return 0 if settings.label_values != "objects" or settings.objects_as == "foreground" else 2
 
 
 def _known(labels: NDArray[Any], settings: TrainSettings) -> NDArray[np.bool_]:

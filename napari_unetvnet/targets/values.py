@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["encode", "find_values", "written_values"]
 
+TABLE = 1 << 20
+"""Values below this are looked up, which is faster than searching."""
 MANY_VALUES = 64
 """More label values than this are taken for object ids, unless the classes are listed."""
 
@@ -50,7 +52,7 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
         return (0, 1)
     found = sorted(set().union(*(count_values(volume.data) for volume in labels)) - {settings.ignore_value})
     zero_is_class = settings.unlabelled == "background"
-    values = [int(v) for v in found if v or zero_is_class]
+    values = [v for v in found if v or zero_is_class]
     if zero_is_class and 0 not in values:
         values = [0, *values]
     if settings.classes:
@@ -121,14 +123,18 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
     if settings.label_values == "objects":
         objects: NDArray[np.uint8] = (labels != 0).astype(np.uint8)
         return objects
-    table, where = np.unique(labels, return_inverse=True)
+    found = sorted(count_values(labels))
     index = {value: i for i, value in enumerate(values)}
     index |= {0: IGNORE} if settings.unlabelled == "ignore" else {}
     index |= {settings.ignore_value: IGNORE} if settings.ignore_value is not None else {}
-    if strays := [int(v) for v in table if int(v) not in index]:
+    if strays := [v for v in found if v not in index]:
         raise DataProblem(f"Labels {name} hold value(s) {_some(strays)} beyond the classes {_some(list(values))}.")
-    codes = np.array([index[int(v)] for v in table], np.uint8)
-    encoded: NDArray[np.uint8] = np.take(codes, where.reshape(labels.shape))
+    codes = np.array([index[v] for v in found], np.uint8)
+    if found[0] < 0 or found[-1] >= TABLE:
+        return codes[np.searchsorted(found, labels)]
+    table = np.zeros(found[-1] + 1, np.uint8)
+    table[found] = codes
+    encoded: NDArray[np.uint8] = table[labels.astype(np.uint8) if labels.dtype.kind == "b" else labels]
     return encoded
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from napari_unetvnet.arrays import parts
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.inference import WHOLE_PLANE, scores, written
@@ -244,14 +245,19 @@ def block_of_labels(labels: Any, size: Triple) -> Box:
     -------
     Box
     """
-    there = (np.asarray(labels) != 0).any(axis=0)
-    lengths = [min(a, n) for a, n in zip(size, there.shape, strict=True)]
-    start: list[int] = []
-    for axis, length in enumerate(lengths):
-        counts = there.sum(axis=tuple(i for i in range(3) if i != axis))
-        sums = np.convolve(counts, np.ones(length, np.int64), "valid")
-        best = np.flatnonzero(sums == sums.max())
-        start.append(int(best[len(best) // 2]))  # labels that all of them hold are in the middle of this one
-        there = there.take(range(start[-1], start[-1] + length), axis)
-    z, y, x = start
+    lengths = [min(a, n) for a, n in zip(size, labels.shape[-3:], strict=True)]
+    along = np.zeros(labels.shape[-3], np.int64)
+    for box in parts(labels):  # which may be larger than the memory; its best planes are not
+        along[box[0]] += (np.asarray(labels[(..., *box)]) != 0).any(axis=0).sum(axis=(1, 2))
+    z = _fullest(along, lengths[0])
+    there = (np.asarray(labels[:, z : z + lengths[0]]) != 0).any(axis=0)
+    y = _fullest(there.sum(axis=(0, 2)), lengths[1])
+    x = _fullest(there[:, y : y + lengths[1]].sum(axis=(0, 1)), lengths[2])
     return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
+
+
+def _fullest(counts: NDArray[np.int64], length: int) -> int:
+    """Give the start of the part of a row with the highest sum; of equal ones, the middle one."""
+    sums = np.convolve(counts, np.ones(length, np.int64), "valid")
+    best = np.flatnonzero(sums == sums.max())
+    return int(best[len(best) // 2])  # labels that all of them hold are in the middle of this one

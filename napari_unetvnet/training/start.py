@@ -10,13 +10,12 @@ import torch
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.checks import check_size
 from napari_unetvnet.errors import ModelProblem
-from napari_unetvnet.hold_out import class_counts, packed
+from napari_unetvnet.hold_out import class_counts, known_voxels, packed
 from napari_unetvnet.losses import build_loss, write_loss
 from napari_unetvnet.losses.adapters import DeepSupervision
 from napari_unetvnet.model import Model, build_model, load_model
 from napari_unetvnet.regions import paint_order
 from napari_unetvnet.schedule import Schedule
-from napari_unetvnet.settings import IGNORE, TrainSettings, Triple
 from napari_unetvnet.targets import loss_weights
 from napari_unetvnet.training.average import Average
 from napari_unetvnet.training.ladder import Ladder
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.data import Pair
     from napari_unetvnet.losses.adapters import Loss
     from napari_unetvnet.patches import TrainingData
+    from napari_unetvnet.settings import TrainSettings, Triple
 
 __all__ = ["start"]
 
@@ -89,8 +89,7 @@ def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
     """Build the loss, with the weights of the classes in the part that is trained on."""
     classes = data.classes
     counts = np.sum([class_counts(region.target)[: len(classes)] for region in data.train], axis=0)
-    axes = (-3, -2, -1)
-    known = np.sum([(region.target != IGNORE).sum(axis=axes) for region in data.train], axis=0)
+    known = np.sum([known_voxels(region.target) for region in data.train], axis=0)
     weights = loss_weights(counts, known, classes, settings)
     return build_loss(settings.loss, head=card.head, class_weights=weights)
 

@@ -40,6 +40,7 @@ LABELS_ADVANCED = ("regions", "lines", "soften", "ignore_value", "head")
 TRAINING = (
     "patch",
     "batch",
+    "sampling",
     "learning_rate",
     "epoch_steps",
     "seed",

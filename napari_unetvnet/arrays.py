@@ -1,0 +1,232 @@
+"""Arrays that may be larger than the memory: cut, turned and stacked unread, read part by part, made on the disk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["PART_VOXELS", "Scaled", "Stack", "View", "cut", "expanded", "new_array", "parts"]
+
+PART_VOXELS = 1 << 21
+"""Parts have at most so many voxels of each channel; what is computed from one takes a few times 16 MB."""
+MEMORY_SHARE = 0.25
+"""Of the free memory, a new array takes no more."""
+
+
+class View:
+    """A box of an array as (C, Z, Y, X), perhaps with its axes in another order; what is asked for is read, no more.
+
+    Parameters
+    ----------
+    source : array
+        Read by slicing only: numpy, memory-mapped, dask, zarr, HDF5, or anything like it.
+    order : 4 of int or None
+        The axis of the source that is C, Z, Y and X, None where it has none. Axes that are not named have length 1.
+    box : 4 range, optional
+        The part, with the axes of the view; by default all.
+    """
+
+    ndim = 4
+
+    def __init__(
+        self, source: Any, order: Sequence[int | None] = (0, 1, 2, 3), box: Sequence[range] | None = None
+    ) -> None:
+        self._source, self._order = source, tuple(order)
+        self._box = tuple(box or (range(1 if axis is None else int(source.shape[axis])) for axis in order))
+        self.dtype = np.dtype(source.dtype).newbyteorder("=")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size (C, Z, Y, X)."""
+        return tuple(map(len, self._box))
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Edges (C, Z, Y, X) of the blocks that are stored, None where nothing is said of any."""
+        edges = getattr(self._source, "chunks", None)
+        return edges and tuple(1 if axis is None else edges[axis] for axis in self._order)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        wanted = [places[k] for places, k in zip(self._box, expanded(key), strict=True)]
+        ranges = [range(w, w + 1) if isinstance(w, int) else w for w in wanted]
+        shown = tuple(0 if isinstance(w, int) else slice(None, None, -1 if w.step < 0 else 1) for w in wanted)
+        return self._read([r[::-1] if r.step < 0 else r for r in ranges])[shown]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[...].astype(dtype or self.dtype, copy=False)
+
+    def cut(self, key: Any) -> View:
+        """Give a part without reading it.
+
+        Parameters
+        ----------
+        key : 4 slice
+            With steps of 1.
+
+        Returns
+        -------
+        View
+        """
+        return View(self._source, self._order, [places[k] for places, k in zip(self._box, key, strict=True)])
+
+    def _read(self, ranges: list[range]) -> NDArray[Any]:
+        """Read voxels in the order (C, Z, Y, X)."""
+        size = [len(r) for r in ranges]
+        if 0 in size:
+            return np.empty(size, self.dtype)
+        key = [slice(0, 1)] * len(self._source.shape)
+        for axis, places in zip(self._order, ranges, strict=True):
+            if axis is not None:
+                key[axis] = slice(places.start, places[-1] + 1, places.step)
+        found = np.asarray(self._source[tuple(key)]).astype(self.dtype, copy=False)
+        named = [axis for axis in self._order if axis is not None]
+        rest = [axis for axis in range(found.ndim) if axis not in named]
+        return found.transpose(named + rest).reshape(size)
+
+
+class Scaled:
+    """An array whose values are computed when they are read, such as nibabel's, which does not say of which type.
+
+    Parameters
+    ----------
+    source : array
+        Read by slicing only.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source, self.shape, self.ndim = source, source.shape, len(source.shape)
+        self.dtype = self[(slice(0, 1),) * self.ndim].dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.asarray(self._source[key])
+
+
+class Stack:
+    """The channels of several arrays (C, Z, Y, X) of one size, as one array.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+        Read by slicing only.
+    """
+
+    ndim = 4
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self._channels = [(array, c) for array in arrays for c in range(array.shape[0])]
+        self.shape = (len(self._channels), *arrays[0].shape[1:])
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        chosen, *rest = expanded(key)
+        found = self._channels[chosen]
+        each = found if isinstance(found, list) else [found]
+        read = [np.asarray(array[(c, *rest)]).astype(self.dtype, copy=False) for array, c in each]
+        return np.stack(read) if isinstance(found, list) else read[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[...].astype(dtype or self.dtype, copy=False)
+
+
+def expanded(key: Any) -> tuple[Any, ...]:
+    """Give an index for each of four axes.
+
+    Parameters
+    ----------
+    key : slices, integers and at most one Ellipsis
+
+    Returns
+    -------
+    tuple of 4 slice or int
+    """
+    given = key if isinstance(key, tuple) else (key,)
+    before = next((i for i, k in enumerate(given) if k is Ellipsis), len(given))
+    after = given[before + 1 :]
+    full: tuple[Any, ...] = (*given[:before], *[slice(None)] * (4 - before - len(after)), *after)
+    return tuple(k if isinstance(k, slice) else int(k) for k in full)
+
+
+def cut(data: Any, key: tuple[slice, slice, slice, slice]) -> Any:
+    """Cut a part out of an array without reading it.
+
+    Parameters
+    ----------
+    data : array of shape (C, Z, Y, X)
+    key : 4 slice
+        With steps of 1.
+
+    Returns
+    -------
+    array of shape (C, Z, Y, X)
+        Of the kind that was given where slicing it reads nothing, else a View.
+    """
+    if isinstance(data, np.ndarray) or hasattr(data, "dask"):
+        return data[key]
+    return (data if isinstance(data, View) else View(data)).cut(key)
+
+
+def parts(array: Any, voxels: int | None = None) -> Iterator[tuple[slice, slice, slice]]:
+    """Divide an array into boxes to read one after the other: whole chunks if they are not too large.
+
+    Parameters
+    ----------
+    array : array of shape (..., Z, Y, X)
+        Nothing of it is read.
+    voxels : int, optional
+        The size of a box at most; PART_VOXELS by default.
+
+    Yields
+    ------
+    3 slice
+        Of the last three axes. Boxes of an array without chunks follow each other as its voxels do.
+    """
+    size = [int(n) for n in array.shape[-3:]]
+    if 0 in size:
+        return
+    edges = _edges(size, getattr(array, "chunks", None), voxels or PART_VOXELS)
+    for corner in itertools.product(*(range(0, n, edge) for n, edge in zip(size, edges, strict=True))):
+        z, y, x = (slice(a, min(a + edge, n)) for a, edge, n in zip(corner, edges, size, strict=True))
+        yield z, y, x
+
+
+def _edges(size: Sequence[int], chunks: Sequence[Any] | None, voxels: int) -> list[int]:
+    """Choose the edges of the boxes to read: whole chunks if they are not too large, as many as go in, x first."""
+    firsts = (chunk[0] if isinstance(chunk, tuple) else chunk for chunk in (chunks or (1, 1, 1))[-3:])
+    edges = [max(1, min(int(chunk), n)) for chunk, n in zip(firsts, size, strict=True)]
+    if math.prod(edges) > voxels:
+        edges = [1, 1, 1]
+    for axis in (2, 1, 0):
+        times = voxels // math.prod(edges)
+        edges[axis] = min(size[axis], times * edges[axis])
+    return edges
+
+
+def new_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Make an array to be filled: in memory, or, where it would take too much of it, in a temporary file.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    array of the shape
+        The file lies in the folder for temporary files (TMPDIR) and is gone when nobody uses the array any more.
+    """
+    import psutil
+
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= MEMORY_SHARE * psutil.virtual_memory().available:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:  # the map keeps it open
+        return np.memmap(file, dtype, "w+", shape=shape)
