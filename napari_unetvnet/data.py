@@ -79,7 +79,7 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
     if not learnt:
         raise DataProblem("All pairs are marked val; mark at least one as train.")
     classes = find_classes(learnt, settings)
-    regions = [_region(pair, classes, settings) for pair in pairs]
+    regions = [_region(i, pair, classes, settings) for i, pair in enumerate(pairs)]
     parts = _divided(pairs, regions, classes, settings, patch)
     return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
 
@@ -123,12 +123,12 @@ def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
         raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
 
 
-def _region(pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
+def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
     labels: NDArray[Any] = np.asarray(pair.labels.data)
     mask = None if pair.mask is None else np.asarray(pair.mask.data)[0]
     target = make_target(labels, classes, settings, pair.labels.name, mask)
     weight = separation(labels, target, settings) if "separation" in loss_needs(settings.loss) else None
-    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight)
+    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight, number)
 
 
 def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:

@@ -12,7 +12,7 @@ import torch
 from napari_unetvnet.augment import augment, recipe
 from napari_unetvnet.data import prepare
 from napari_unetvnet.errors import OutOfMemory, RunProblem
-from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
+from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
 from napari_unetvnet.patches import Batch
 from napari_unetvnet.training.ahead import Ahead
 from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
@@ -55,7 +55,8 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     Yields
     ------
     Event
-        Notice, StepDone after each step, EpochDone and CheckpointSaved after each epoch, PreviewReady now and then.
+        Notice, SplitMade, StepDone after each step, EpochDone and CheckpointSaved after each epoch, PreviewReady now
+        and then.
 
     Raises
     ------
@@ -74,6 +75,8 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
+    learnt, held_out = ([(*box.start, *box.stop) for box in boxes] for boxes in data.parts(0))
+    yield SplitMade(pairs[0].image.name, tuple(learnt), tuple(held_out))
     run, told = start(pairs, data, settings, folder, patch)
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
