@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import CyclicLabelColormap
+from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_unetvnet.widgets.layers import place_of, shape_of
 from napari_unetvnet.widgets.pickers import OURS
@@ -23,7 +24,8 @@ __all__ = ["HELD_OUT", "LEARNT", "SplitLayer", "drawn_parts"]
 
 LEARNT, HELD_OUT = 1, 2
 NAMES = {0: "neither", LEARNT: "learnt from", HELD_OUT: "held out to score the model"}
-COLOURS = {None: "transparent", 0: "transparent", LEARNT: "transparent", HELD_OUT: "#e8a33d"}
+COLOURS = ("transparent", "transparent", "#e8a33d")
+"""Of 0, LEARNT and HELD_OUT."""
 OPACITY = 0.2
 MOST_VOXELS = 2**24
 """Of a larger image, one voxel of the layer is several of the image."""
@@ -111,7 +113,8 @@ class SplitLayer:
         layer = Labels(
             labels,
             name=f"{self._image.name} split",
-            colormap=DirectLabelColormap(color_dict=COLOURS),
+            # A direct colormap would do, but napari compiles it for a second at first use, while the viewer waits.
+            colormap=CyclicLabelColormap(colors=transform_color(list(COLOURS))),
             opacity=OPACITY,
             visible=self._visible,
             features={"index": list(NAMES), "part": list(NAMES.values())},
