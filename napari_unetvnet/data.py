@@ -111,7 +111,7 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
     if not learnt:
         raise DataProblem("All pairs are marked val; mark at least one as train.")
     classes = find_classes(learnt, settings)
-    regions = [_region(pair, classes, settings) for pair in pairs]
+    regions = [_region(i, pair, classes, settings) for i, pair in enumerate(pairs)]
     parts = _divided(pairs, regions, classes, settings, patch)
     return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
 
@@ -160,13 +160,13 @@ def _any(labels: Any) -> bool:
     return any(np.asarray(labels[(..., *box)]).any() for box in parts(labels))
 
 
-def _region(pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
+def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
     """Make what patches are drawn from, without loading the image."""
     target = _target(pair, classes, settings)
     weight = None
     if "separation" in loss_needs(settings.loss):
         weight = separation(np.asarray(pair.labels.data), target, settings)
-    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight)
+    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight, number)
 
 
 def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ __all__ = [
     "PreviewReady",
     "RunFinished",
     "SlabDone",
+    "SplitMade",
     "StepDone",
     "from_line",
     "to_line",
@@ -90,6 +91,18 @@ class PreviewReady(Event):
 
 
 @dataclass(frozen=True)
+class SplitMade(Event):
+    """Which parts of the first image are learnt from and which score the model; what is in neither does not count.
+
+    ``name`` is the image's; each part is the first voxel z, y, x and the first one behind it.
+    """
+
+    name: str
+    learnt: tuple[tuple[int, ...], ...]
+    held_out: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class SlabDone(Event):
     """Planes ``start`` to ``stop`` (exclusive) of ``depth`` are labelled and will not change any more."""
 
@@ -109,9 +122,10 @@ class RunFinished(Event):
 
 
 _KINDS = {
-    kind.__name__: kind for kind in (Notice, StepDone, EpochDone, CheckpointSaved, PreviewReady, SlabDone, RunFinished)
+    kind.__name__: kind
+    for kind in (Notice, SplitMade, StepDone, EpochDone, CheckpointSaved, PreviewReady, SlabDone, RunFinished)
 }
-_TUPLES = {RunFinished: "lines", PreviewReady: "start"}
+_TUPLES = {RunFinished: ("lines",), PreviewReady: ("start",), SplitMade: ("learnt", "held_out")}
 """Fields that JSON gives back as lists."""
 
 
@@ -150,8 +164,13 @@ def from_line(line: str) -> Event:
     try:
         fields: dict[str, Any] = json.loads(line)
         kind = _KINDS[fields.pop("event")]
-        if (name := _TUPLES.get(kind)) in fields:
-            fields[name] = tuple(fields[name])
+        for name in _TUPLES.get(kind, ()):
+            if name in fields:
+                fields[name] = _as_tuple(fields[name])
         return kind(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunProblem(f"The run's events hold a line that is no event: {line[:80]!r}.") from error
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    return tuple(_as_tuple(value) if isinstance(value, list) else value for value in values)

@@ -49,12 +49,24 @@ class Region:
         Measured on the whole volume.
     weight : array of float32, shape (Z, Y, X), or None
         Importance of each voxel.
+    number : int
+        Which of the images it is a part of.
+    start : tuple of 3 int
+        Its first voxel z, y, x in that image.
     """
 
     image: Volume
     target: NDArray[np.uint8]
     scale: Intensity
     weight: NDArray[np.float32] | None = None
+    number: int = 0
+    start: Triple = (0, 0, 0)
+
+    @property
+    def box(self) -> Box:
+        """Where it lies in its image."""
+        z, y, x = (a + n for a, n in zip(self.start, self.image.shape, strict=True))
+        return Box(self.start, (z, y, x))
 
     def cut(self, box: Box) -> Region:
         """Give a part of the region.
@@ -68,7 +80,9 @@ class Region:
         Region
         """
         weight = None if self.weight is None else self.weight[box.slices]
-        return Region(self.image.crop(box), self.target[(..., *box.slices)], self.scale, weight)
+        z, y, x = (a + b for a, b in zip(self.start, box.start, strict=True))
+        target = self.target[(..., *box.slices)]
+        return Region(self.image.crop(box), target, self.scale, weight, self.number, (z, y, x))
 
 
 class Batch(NamedTuple):
@@ -112,6 +126,21 @@ class TrainingData:
     def channels(self) -> int:
         """Channels C of the images."""
         return self.train[0].image.channels
+
+    def parts(self, number: int) -> tuple[list[Box], list[Box]]:
+        """Give the parts of an image that are learnt from, and those that score the model.
+
+        Parameters
+        ----------
+        number : int
+            Which of the images.
+
+        Returns
+        -------
+        learnt, held_out : list of Box
+        """
+        learnt, held_out = ([r.box for r in regions if r.number == number] for regions in (self.train, self.hold_out))
+        return learnt, held_out
 
     def batch(self, rng: np.random.Generator, count: int, patch: Triple, margin: Triple) -> Batch:
         """Draw patches around labelled voxels, as the setting ``sampling`` says.

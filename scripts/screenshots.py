@@ -59,7 +59,8 @@ def take_pictures(output: Path, minutes: float) -> None:
     settle(0.5)
     segment.panel.button.click()
     settle(600, until=lambda: segment.panel.task.state == "idle" and segment.result.layer is not None)
-    viewer.layers["scribbles"].visible = False
+    for layer in viewer.layers:
+        layer.visible = layer in {viewer.layers["nuclei"], segment.result.layer}
     segment.result.layer.opacity = 0.5
     settle(0.5)
     viewer.screenshot(str(output / "segment.png"), canvas_only=False, flash=False)

@@ -110,6 +110,8 @@ def test_whole_volumes_are_held_out_where_there_are_several():
     pairs = [Pair(Volume(numbered((1, 30, 30)), name=str(i)), Volume(painted((1, 30, 30), rng))) for i in range(10)]
     data = prepare(pairs, DENSE, (1, 16, 16))
     assert (len(data.train), len(data.hold_out)) == (8, 2)
+    parts = [data.parts(number) for number in range(10)]
+    assert sorted((len(learnt), len(held)) for learnt, held in parts) == [(0, 1)] * 2 + [(1, 0)] * 8
     names = {region.image.name for region in data.hold_out}
     assert all(name in data.notices[0] for name in names)
     again = prepare(pairs, DENSE, (1, 16, 16))

@@ -18,6 +18,7 @@ from napari_unetvnet.events import (
     PreviewReady,
     RunFinished,
     SlabDone,
+    SplitMade,
     StepDone,
     from_line,
     to_line,
@@ -26,6 +27,7 @@ from napari_unetvnet.events import (
 count = st.integers(0, 10**9)
 number = st.floats(allow_nan=False)
 maybe = st.none() | number
+boxes = st.lists(st.tuples(*[count] * 6)).map(tuple)
 EVENTS = st.one_of(
     st.builds(Notice, st.text()),
     st.builds(StepDone, count, st.none() | count, count, number, number, number),
@@ -33,6 +35,7 @@ EVENTS = st.one_of(
     st.builds(CheckpointSaved, st.text(), count, maybe),
     st.builds(PreviewReady, st.text(), st.tuples(count, count, count), count, number),
     st.builds(SlabDone, count, count, count),
+    st.builds(SplitMade, st.text(), boxes, boxes),
     st.builds(
         RunFinished,
         st.sampled_from(["done", "stopped", "failed"]),
@@ -70,7 +73,8 @@ def test_a_line_cut_off_anywhere_is_refused(event, data):
     "line",
     ["", "null", "5", "[]", "{}", "words", '{"event": "Party"}', '{"event": []}', '{"event": "Notice"}',
      '{"event": "Notice", "text": "a", "more": 1}', '{"event": "RunFinished", "state": "done", "lines": 5}',
-     '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}'],
+     '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}',
+     '{"event": "SplitMade", "name": "a", "learnt": 1, "held_out": []}'],
 )  # fmt: skip
 def test_a_line_that_is_no_event_is_refused_with_the_line(line):
     with pytest.raises(RunProblem) as caught:

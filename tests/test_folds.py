@@ -44,6 +44,8 @@ def test_blocks_are_disjoint_cover_all_labels_and_are_never_learnt_from(shape, f
     for fold in range(folds):
         data = prepare([pair], chosen(folds, fold), patch)
         held, learnt = values_of(data.hold_out), values_of(data.train)
+        for region in (*data.train, *data.hold_out):  # a region knows where it is from
+            np.testing.assert_array_equal(region.image.data, pair.image.crop(region.box).data)
         assert not np.isin(learnt, held).any()
         assert len(learnt)
         images, _, _ = data.batch(np.random.default_rng(fold), 2, patch, (0, 0, 0))
@@ -59,6 +61,9 @@ def test_a_middle_fold_learns_from_both_sides_with_a_margin():
     assert data.hold_out[0].image.shape == (1, 20, 30)
     assert "x 30 to 60; 8 voxels beside them" in data.notices[0]
     assert data.boxes[0][1].start == (0, 0, 30)
+    learnt, held = data.parts(0)
+    assert [(box.start[2], box.stop[2]) for box in learnt] == [(0, 22), (68, 90)]
+    assert [(box.start[2], box.stop[2]) for box in held] == [(30, 60)]
 
 
 def test_the_block_does_not_depend_on_the_patch():

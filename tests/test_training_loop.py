@@ -14,7 +14,7 @@ from napari_unetvnet import training
 from napari_unetvnet.card import read_card
 from napari_unetvnet.data import Pair
 from napari_unetvnet.errors import ModelProblem, OutOfMemory, SettingsProblem
-from napari_unetvnet.events import EpochDone, Notice, StepDone
+from napari_unetvnet.events import EpochDone, Notice, SplitMade, StepDone
 from napari_unetvnet.model import Model, load_model
 from napari_unetvnet.schedule import Schedule
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
@@ -61,6 +61,22 @@ def losses(events):
 
 def weights(folder):
     return load_model(folder / training.BEST, CPU).network.state_dict()
+
+
+@pytest.mark.parametrize("changes", [{}, {"folds": 3, "fold": 1}, {"hold_out": 0}])
+def test_the_split_of_the_first_image_is_told_before_the_first_step(tmp_path, changes):
+    events = train(tmp_path / "run", steps=1, **changes)
+    kinds = [type(event) for event in events]
+    assert kinds.count(SplitMade) == 1
+    assert kinds.index(SplitMade) < kinds.index(StepDone)
+    split = events[kinds.index(SplitMade)]
+    assert split.name == "squares"
+    marks = np.zeros((1, 64, 64), int)
+    for box in (*split.learnt, *split.held_out):
+        marks[tuple(slice(a, b) for a, b in zip(box[:3], box[3:], strict=True))] += 1
+    assert marks.max() == 1  # nothing scores that is learnt from
+    assert len(split.held_out) == (0 if "hold_out" in changes else 1)
+    assert len(split.learnt) == (2 if "folds" in changes else 1)
 
 
 @pytest.mark.parametrize(

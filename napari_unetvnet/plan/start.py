@@ -19,7 +19,7 @@ REASON = "as the model to start from"
 
 
 def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Take view, network, patch and normalisation from the card of the model to start from."""
+    """Take view, network, patch, loss and normalisation from the card of the model to start from."""
     del pairs, device
     if settings.start_from is None:
         return []
@@ -30,6 +30,8 @@ def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) ->
         kept |= {"patch": list(card.patch)}
     if "network" not in settings.model_fields_set or settings.network == card.network:
         kept |= {"network": card.network, "option": card.option}
+    if card.loss:
+        kept |= {"loss": card.loss}
     if card.resampled:
         kept |= {"target_spacing": list(card.spacing)}
     return [Choice(name, value, REASON) for name, value in kept.items()]

@@ -13,8 +13,9 @@ import torch
 from napari_unetvnet.augment import augment, recipe
 from napari_unetvnet.data import prepare, seen
 from napari_unetvnet.errors import OutOfMemory, RunProblem
-from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
+from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
 from napari_unetvnet.patches import Batch
+from napari_unetvnet.resample import place_back
 from napari_unetvnet.training.ahead import Ahead
 from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
 from napari_unetvnet.training.preview import Preview
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.data import Pair
     from napari_unetvnet.patches import TrainingData
     from napari_unetvnet.settings import TrainSettings, Triple
+    from napari_unetvnet.volume import Box, Volume
 
 __all__ = ["steps"]
 
@@ -56,7 +58,8 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     Yields
     ------
     Event
-        Notice, StepDone after each step, EpochDone and CheckpointSaved after each epoch, PreviewReady now and then.
+        Notice, SplitMade, StepDone after each step, EpochDone and CheckpointSaved after each epoch, PreviewReady now
+        and then.
 
     Raises
     ------
@@ -75,6 +78,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
+    yield _split(data, pairs[0].image, shown)
     run, told = start(pairs, data, settings, folder, patch)
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
@@ -108,6 +112,16 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     finally:
         run.ahead.close()
         _leave(run)
+
+
+def _split(data: TrainingData, image: Volume, shape: Triple) -> SplitMade:
+    """Tell how the first image is divided, in voxels of its own grid."""
+
+    def own(boxes: Sequence[Box]) -> tuple[tuple[int, ...], ...]:
+        return tuple((*place_back(b.start, image.shape, shape), *place_back(b.stop, image.shape, shape)) for b in boxes)
+
+    learnt, held_out = data.parts(0)
+    return SplitMade(image.name, own(learnt), own(held_out))
 
 
 def _go_on(run: Run) -> str:

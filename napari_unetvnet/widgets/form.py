@@ -2,22 +2,24 @@
 
 A field that may be left out, a number whose size spans decades and a row of numbers are written as text, which the
 settings model itself checks: the form never rounds a value and never refuses one without a sentence. A row that is
-hidden says nothing, so that its field has its default.
+hidden says nothing, so that its field has its default. A field that the model leaves open begins as auto, and says
+nothing either until something else is chosen.
 """
 
 from __future__ import annotations
 
 import re
-import textwrap
 import types
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
-from qtpy.QtWidgets import QComboBox, QFormLayout
+from qtpy.QtWidgets import QFormLayout
 
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.widgets.scroll import narrow
+from napari_unetvnet.widgets.auto import AUTO, CHOSEN, Choice, is_auto
+from napari_unetvnet.widgets.scroll import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.registry import Option, Registry
     from napari_unetvnet.settings import Settings
 
-__all__ = ["Field", "OptionsForm", "SettingsForm", "add_row", "form_layout", "show_row", "wrapped"]
+__all__ = ["Field", "OptionsForm", "SettingsForm", "add_row", "form_layout", "show_row"]
 
 LARGEST = 2**31 - 1
 LABEL_LETTERS = 18
@@ -47,6 +49,8 @@ EXAMPLES = {
     "level_weights": "1 0.5 0.25 ...",
 }
 """What stands in an empty line of text."""
+NOTHING = "none"
+"""No member of a row of words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +75,15 @@ class SettingsForm:
     """
 
     def __init__(self, kind: type[Settings], names: Sequence[str], start: Mapping[str, Any] | None = None) -> None:
-        start = start or {}
-        self.fields = {name: _field(name, kind.model_fields[name], start.get(name)) for name in names}
+        start, left_open = start or {}, getattr(kind, "left_open", ())
+        self.open = tuple(name for name in names if name in left_open and name not in start)
+        """Fields that begin as auto."""
+        self.fields = {
+            name: _open_field(name, kind.model_fields[name])
+            if name in self.open
+            else _field(name, kind.model_fields[name], start.get(name))
+            for name in names
+        }
         self._layouts: dict[str, Any] = {}
         self._hidden: set[str] = set()
 
@@ -222,20 +233,6 @@ def show_row(layout: Any, widget: Any, *, visible: bool) -> None:
     layout.labelForField(widget).setVisible(visible)
 
 
-def wrapped(text: str) -> str:
-    """Break a tooltip into lines, which Qt does not.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-    """
-    return textwrap.fill(text.replace("``", ""), 60)
-
-
 def option_field(option: Option, start: Any = None) -> Field:
     """Make the row of an option of a network or a loss.
 
@@ -264,6 +261,39 @@ def _field(name: str, info: FieldInfo, start: Any) -> Field:
     return field
 
 
+def _open_field(name: str, info: FieldInfo) -> Field:
+    """Make the row of a field that is chosen from the data unless the user chooses."""
+    label, tooltip = _label(name), f"{wrapped(info.description or '')}\n{CHOSEN}"
+    if not (words := _words(info.annotation)):
+        line = _text(label, info.annotation, None, tooltip)
+        example = EXAMPLES.get(name) or ("z y x" if _count(info.annotation) else "")
+        empty = f"{AUTO}, or {example.removeprefix('such as ')}" if example else AUTO
+        line.widget.native.setProperty("empty", empty)
+        line.widget.native.setPlaceholderText(empty)
+        return Field(label, line.widget, lambda: None if is_auto(str(line.widget.value)) else line.read())
+    box = Choice((AUTO, *words), AUTO, tooltip, typed=bool(_open_choices(info.annotation)))
+    several = get_origin(_without_none(info.annotation)[0]) is tuple
+    return Field(
+        label, box, lambda: None if is_auto(box.value) else _split(box.value) if several else box.value or None
+    )
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """Give what can be chosen for a type; nothing if it has to be typed."""
+    kind, _ = _without_none(annotation)
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+        each = get_args(get_args(kind)[0])
+        rows = [" ".join(row) for count in range(len(each), 0, -1) for row in combinations(each, count)]
+        return (*rows, NOTHING)
+    if get_origin(kind) is Literal:
+        return tuple(word for word in get_args(kind) if word != AUTO)
+    return ("yes", "no") if kind is bool else tuple(word for word in _open_choices(annotation) if word != AUTO)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return () if text == NOTHING else tuple(text.split())
+
+
 def _label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
@@ -271,7 +301,7 @@ def _label(name: str) -> str:
 def _row(label: str, annotation: Any, default: Any, tooltip: str, bounds: dict[str, Any]) -> Field:
     """Choose the widget for a type."""
     if choices := _open_choices(annotation):
-        box = OpenChoice(choices, _written(default), tooltip)
+        box = Choice(choices, _written(default), tooltip)
         return Field(label, box, lambda: box.value or None)
     kind, optional = _without_none(annotation)
     if get_origin(kind) is Literal:
@@ -292,7 +322,7 @@ def _row(label: str, annotation: Any, default: Any, tooltip: str, bounds: dict[s
 def _text(label: str, kind: Any, default: Any, tooltip: str) -> Field:
     """Make a line of text; empty means the default."""
     line = LineEdit(value=_written(default), tooltip=tooltip)
-    count = 0 if Ellipsis in get_args(kind) or get_origin(kind) is not tuple else len(get_args(kind))
+    count = _count(kind)
     line.native.setPlaceholderText("z y x" if count == 3 else "default")
 
     def read() -> Any:
@@ -307,36 +337,10 @@ def _text(label: str, kind: Any, default: Any, tooltip: str) -> Field:
     return Field(label, line, read)
 
 
-class OpenChoice(QComboBox):  # type: ignore[misc]
-    """Choices among which anything else can be typed; used like a magicgui widget.
-
-    Parameters
-    ----------
-    choices : sequence of str
-    value : str
-        What to begin with.
-    tooltip : str
-    """
-
-    def __init__(self, choices: Sequence[str], value: str, tooltip: str) -> None:
-        super().__init__()
-        self.native, self.tooltip = self, tooltip
-        self.setEditable(True)
-        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.addItems(list(choices))
-        self.setToolTip(tooltip)
-        self.value = value
-        self.changed = self.currentTextChanged
-        narrow(self)
-
-    @property
-    def value(self) -> str:
-        """The text."""
-        return str(self.currentText()).strip()
-
-    @value.setter
-    def value(self, text: str) -> None:
-        self.setCurrentText(text)
+def _count(annotation: Any) -> int:
+    """Give how many numbers a row of them has; 0 for other types."""
+    kind, _ = _without_none(annotation)
+    return 0 if Ellipsis in get_args(kind) or get_origin(kind) is not tuple else len(get_args(kind))
 
 
 def _open_choices(annotation: Any) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QComboBox, QSpinBox
 
-from napari_unetvnet.widgets.form import show_row, wrapped
-from napari_unetvnet.widgets.scroll import narrow
+from napari_unetvnet.widgets.form import show_row
+from napari_unetvnet.widgets.scroll import narrow, wrapped
 
 if TYPE_CHECKING:
     from napari_unetvnet.widgets.form import SettingsForm

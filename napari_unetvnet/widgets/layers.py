@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import Spacing
 
-__all__ = ["Files", "Snapshot", "add_labels_layer", "place_of", "snapshot", "write"]
+__all__ = ["Files", "Snapshot", "add_labels_layer", "over_time", "place_of", "shape_of", "snapshot", "write"]
 
 IMAGES, LABELS, MASKS = "inputs/image", "inputs/labels", "inputs/mask"
 BLOCK_BYTES = 64 * 2**20
@@ -125,7 +125,12 @@ def _file_names(names: Sequence[str]) -> list[str]:
 
 
 def snapshot(
-    images: Sequence[Any], labels: Sequence[Any] = (), *, mask: Any = None, view: str = "2d", painted: bool = True
+    images: Sequence[Any],
+    labels: Sequence[Any] = (),
+    *,
+    mask: Any = None,
+    view: str | None = None,
+    painted: bool = True,
 ) -> Snapshot:
     """Look at the chosen layers and refuse what cannot be used.
 
@@ -137,8 +142,8 @@ def snapshot(
         Several are masks of classes that may overlap.
     mask : napari Labels layer, optional
         Nothing is learnt where it is 0.
-    view : {"2d", "2.5d", "3d"}
-        What the network will see.
+    view : {"2d", "2.5d", "3d"}, optional
+        What the network will see, if that is not left to the data.
     painted : bool
         Whether labels are needed.
 
@@ -166,7 +171,35 @@ def snapshot(
     return Snapshot(channels, taken, _spacing(first), str(first.units[-1]), within)
 
 
-def _check_image(layer: Any, view: str) -> None:
+def over_time(layer: Any) -> bool:
+    """Tell whether the planes of an image are points in time, among which nothing is a neighbour in space.
+
+    Parameters
+    ----------
+    layer : napari layer
+
+    Returns
+    -------
+    bool
+    """
+    return layer.ndim == 3 and str(layer.axis_labels[0]).lower() in TIME_AXES
+
+
+def shape_of(layer: Any) -> tuple[int, ...]:
+    """Give the voxels of a layer: (Y, X) or (Z, Y, X), at the finest level, without colours.
+
+    Parameters
+    ----------
+    layer : napari Image or Labels layer
+
+    Returns
+    -------
+    tuple of int
+    """
+    return _channels(layer)[0].shape
+
+
+def _check_image(layer: Any, view: str | None) -> None:
     if not isinstance(layer, Image):
         raise DataProblem(f"{layer.name} is a {type(layer).__name__} layer; choose an Image layer.")
     axes = [str(label) for label in layer.axis_labels]
@@ -176,7 +209,7 @@ def _check_image(layer: Any, view: str) -> None:
             "channel, for example with Split Stack in the layer's menu."
         )
     if layer.ndim < 3:
-        if view != "2d":
+        if view not in {None, "2d"}:
             raise DataProblem(
                 f"{layer.name} is a 2D image; choose view 2d, or a model of that view, instead of {view}."
             )
@@ -186,7 +219,7 @@ def _check_image(layer: Any, view: str) -> None:
             f"The first axis of {layer.name} is {axes[0]}; split it with Split Stack in the layer's menu and choose "
             "the channels one by one."
         )
-    if axes[0].lower() in TIME_AXES and view != "2d":
+    if over_time(layer) and view not in {None, "2d"}:
         raise DataProblem(
             f"The first axis of {layer.name} is {axes[0]}, which view {view} would take for z; choose view 2d, or "
             "slice one time point."
@@ -196,7 +229,7 @@ def _check_image(layer: Any, view: str) -> None:
 def _labels(labels: Any, image: Any) -> Channel:
     """Take labels, or lines that were drawn, as they are now."""
     if isinstance(labels, Shapes):
-        return Channel(drawn_on(image, _channels(image)[0].shape, labels), name=labels.name)
+        return Channel(drawn_on(image, shape_of(image), labels), name=labels.name)
     if not isinstance(labels, Labels):
         raise DataProblem(f"{labels.name} is a {type(labels).__name__} layer; choose a Labels layer.")
     _check_same_grid(image, labels, "paint on a labels layer that was added to this image")
@@ -205,7 +238,7 @@ def _labels(labels: Any, image: Any) -> Channel:
 
 def _check_same_grid(image: Any, other: Any, advice: str) -> None:
     """Refuse a layer with another shape or another place in the world."""
-    shapes = [_channels(layer)[0].shape for layer in (image, other)]
+    shapes = [shape_of(layer) for layer in (image, other)]
     if shapes[0] != shapes[1]:
         sizes = [" x ".join(map(str, shape)) for shape in shapes]
         raise DataProblem(f"{other.name} has {sizes[1]} voxels, {image.name} has {sizes[0]}; {advice}.")
@@ -336,23 +369,25 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
     return layer
 
 
-def place_of(layer: Any, plane: int = 0) -> dict[str, Any]:
+def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int] = (1, 1, 1)) -> dict[str, Any]:
     """Give what puts another layer on the grid of a layer.
 
     Parameters
     ----------
     layer : napari layer
-    plane : int
-        Plane of the layer where the other one begins.
+    start : 3 float
+        Where the centre of the other one's first voxel lies, in voxels z, y, x of the layer; z is left out in 2D.
+    step : 3 int
+        So many voxels of the layer are one of the other, z, y, x.
 
     Returns
     -------
     dict
         Arguments of a new layer.
     """
-    own = ("scale", "rotate", "shear", "affine", "units", "axis_labels")
-    start = np.zeros(layer.ndim)
-    start[0] = plane
+    own = ("rotate", "shear", "affine", "units", "axis_labels")
+    first, edges = (np.asarray(row[-layer.ndim :], float) for row in (start, step))
     turned = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
     # Without a shift as it is: what is computed anew is rounded.
-    return {name: getattr(layer, name) for name in own} | {"translate": turned(start) if plane else layer.translate}
+    translate = turned(first) if first.any() else layer.translate
+    return {name: getattr(layer, name) for name in own} | {"scale": layer.scale * edges, "translate": translate}

@@ -1,4 +1,7 @@
-"""The choice of a loss: what does not fit the other choices is greyed out, with the reason, and options become rows."""
+"""The choice of a loss: what does not fit the other choices is greyed out, with the reason, and options become rows.
+
+Where the loss is left to the data there is nothing to judge and there are no options.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from qtpy.QtWidgets import QComboBox, QLabel, QSizePolicy
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES, LossTerm, parse_loss, write_loss
-from napari_unetvnet.settings import TrainSettings, checked
-from napari_unetvnet.widgets.form import OptionsForm, wrapped
-from napari_unetvnet.widgets.scroll import narrow
+from napari_unetvnet.settings import TrainJob, TrainSettings, checked
+from napari_unetvnet.widgets.auto import AUTO, CHOSEN, describe, is_auto
+from napari_unetvnet.widgets.form import OptionsForm
+from napari_unetvnet.widgets.scroll import narrow, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +57,7 @@ def _refusal(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 class LossBox(QComboBox):  # type: ignore[misc]
-    """Chooses a loss, or takes a weighted sum that is typed."""
+    """Chooses a loss, takes a weighted sum that is typed, or leaves it to the data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +70,22 @@ class LossBox(QComboBox):  # type: ignore[misc]
         self.hint.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.hint.hide()
         self._values: dict[str, Any] = {}
-        self.addItems(list(LOSSES))
-        self.setCurrentText("dice_ce")
+        self._open = [AUTO] if "loss" in TrainJob.left_open else []
+        self.addItems([*self._open, *LOSSES])
+        self.setCurrentText(self.itemText(0) if self._open else "dice_ce")
         self.currentTextChanged.connect(self._text_changed)
         self.lineEdit().editingFinished.connect(self._judge)
         self.refresh({})
+
+    def values(self) -> dict[str, Any]:
+        """Read the loss.
+
+        Returns
+        -------
+        dict
+            Plain value, without one if it is left to the data.
+        """
+        return {} if is_auto(self.currentText()) else {"loss": self.currentText()}
 
     def refresh(self, values: Mapping[str, Any]) -> None:
         """Grey out what does not fit.
@@ -81,7 +96,7 @@ class LossBox(QComboBox):  # type: ignore[misc]
             The other settings, as plain values.
         """
         self._values = dict(values)
-        for index, (name, reasons) in enumerate(misfits(values, list(LOSSES)).items()):
+        for index, (name, reasons) in enumerate(misfits(values, list(LOSSES)).items(), start=len(self._open)):
             item = self.model().item(index)
             item.setEnabled(not reasons)
             item.setToolTip("\n\n".join([*map(wrapped, reasons), _about(name)]))
@@ -96,14 +111,13 @@ class LossBox(QComboBox):  # type: ignore[misc]
     def _judge(self) -> None:
         """Say what speaks against the present text."""
         text = self.currentText()
-        reasons = misfits(self._values, [text])[text]
+        reasons = () if is_auto(text) else misfits(self._values, [text])[text]
         self.hint.setText("\n".join(map(_short, reasons)))
         self.hint.setVisible(bool(reasons))
         how = "A weighted sum can be typed, such as dice + 10*bce, and options: tversky(alpha=0.2, beta=0.8)."
-        about = _about(text) if text in LOSSES else ""
-        self.setToolTip(
-            "\n\n".join(filter(None, [*map(wrapped, reasons), wrapped(f"What is minimised. {how}"), about]))
-        )
+        about = _about(text) if text in LOSSES else CHOSEN if is_auto(text) else ""
+        parts = [*map(wrapped, reasons), wrapped(f"What is minimised. {how}"), about]
+        describe(self, "\n\n".join(filter(None, parts)))
 
 
 def _short(sentence: str) -> str:
@@ -141,7 +155,7 @@ class LossOptions:
         if self._writing:
             return
         try:
-            terms = parse_loss(text)
+            terms = () if is_auto(text) else parse_loss(text)
         except SettingsProblem:
             return
         if terms == (self._shown,):

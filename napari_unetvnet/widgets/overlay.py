@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils.transforms import Affine
 
 from napari_unetvnet.widgets.layers import place_of
 from napari_unetvnet.widgets.pickers import OURS
@@ -61,29 +60,20 @@ class Overlay:
             labels = np.load(event.path)
         except (OSError, ValueError, EOFError):
             return
-        first = 3 - self._image.ndim
-        data = labels[0] if first else labels
+        data = labels[0] if self._image.ndim == 2 else labels
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = data
         else:
-            self._add(data, event.start[first:])
+            self._add(data, event.start)
 
     def _add(self, data: Any, start: Sequence[int]) -> None:
         """Add the layer and leave the active one active, so that painting can go on."""
-        place = place_of(self._image) | {"translate": _moved(self._image, start)}
-        name, metadata = f"{self._image.name} preview", {OURS: {"preview": True}}
+        place, metadata = place_of(self._image, start), {OURS: {"preview": True}}
         active = self._viewer.layers.selection.active
-        self.layer = Labels(data, name=name, opacity=OPACITY, metadata=metadata, **place)
+        self.layer = Labels(data, name=f"{self._image.name} preview", opacity=OPACITY, metadata=metadata, **place)
         self.layer.editable = False
         self._viewer.add_layer(self.layer)
         self._viewer.layers.selection.active = active
-
-
-def _moved(layer: Any, start: Sequence[int]) -> Any:
-    """Give the translation of a layer that begins at a voxel of another one."""
-    turned = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
-    # Without a shift as it is: what is computed anew is rounded.
-    return turned(np.asarray(start, float)) if any(start) else layer.translate
 
 
 def voxel_in_view(viewer: Any, image: Any, shape: Sequence[int]) -> tuple[int, int, int]:

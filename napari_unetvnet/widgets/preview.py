@@ -198,7 +198,7 @@ class Preview(QObject):  # type: ignore[misc]
     def _show(self, shown: Shown, old: dict[str, Any], *, visible: bool) -> None:
         """Give a layer that is there the new values, or replace it; images would cover each other."""
         data = shown.data[0] if self._image.ndim == 2 else shown.data
-        made = _layer(shown, data, place_of(self._image, self._planes.start))
+        made = _layer(shown, data, place_of(self._image, (self._planes.start, 0, 0)))
         there = old.pop(shown.name, None)
         if there is not None and _alike(there, made):
             there.data = data

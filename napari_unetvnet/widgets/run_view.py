@@ -8,11 +8,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_unetvnet.events import EpochDone, Notice, SlabDone, StepDone
+from napari_unetvnet.widgets.auto import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unetvnet.events import Event
+    from napari_unetvnet.widgets.auto import Planned
 
 __all__ = ["Curves", "RunView"]
 
@@ -35,6 +37,7 @@ class RunView(QWidget):  # type: ignore[misc]
     def __init__(self, *, curves: bool) -> None:
         super().__init__()
         self.status, self.numbers, self.notices, self.error = _text(), _text(), _text(), _text()
+        self.plan = _text()
         self.error.setStyleSheet(ERROR_STYLE)
         self.bar = QProgressBar()
         self.bar.setRange(0, BAR)
@@ -44,20 +47,20 @@ class RunView(QWidget):  # type: ignore[misc]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        for part in (self.error, self.status, self.bar, self.numbers, self.curves, self.notices):
+        for part in (self.error, self.status, self.bar, self.numbers, self.curves, self.plan, self.notices):
             if part is not None:
                 layout.addWidget(part)
         self._told: list[str] = []
         self._dice: float | None = None
         self._best: float | None = None
-        for part in (self.error, self.numbers, self.notices, self.bar, self.curves):
+        for part in (self.error, self.numbers, self.plan, self.notices, self.bar, self.curves):
             if part is not None:
                 part.hide()
 
     def clear(self) -> None:
         """Make ready for a new run."""
         self._told, self._dice, self._best = [], None, None
-        for label in (self.numbers, self.notices, self.error):
+        for label in (self.numbers, self.plan, self.notices, self.error):
             label.clear()
             label.hide()
         self.bar.setRange(0, BAR)
@@ -116,6 +119,24 @@ class RunView(QWidget):  # type: ignore[misc]
             self._fill(event.stop / event.depth)
             if event.depth > 1:
                 self._put(self.numbers, f"{event.stop} of {event.depth} planes")
+
+    def show_plan(self, said: str, planned: Sequence[Planned]) -> None:
+        """Show what was chosen in place of the notice that said so.
+
+        Parameters
+        ----------
+        said : str
+            The notice; it stays if nothing is known of the choices.
+        planned : sequence of Planned
+        """
+        if not planned:
+            return
+        self._told = [text for text in self._told if text != said]
+        self.notices.setText("\n".join(self._told))
+        self.notices.setVisible(bool(self._told))
+        short, long = sentence(planned)
+        self._put(self.plan, short)
+        self.plan.setToolTip(long)
 
     def show_end(self) -> None:
         """Say what the kept model scored, instead of how far the run is."""

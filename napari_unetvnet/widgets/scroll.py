@@ -1,14 +1,15 @@
-"""Room for many settings in a narrow dock: narrow choices, a section that folds away, and an area that scrolls."""
+"""Room for many settings in a narrow dock: narrow choices and tooltips, a section that folds away, a scrolling area."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QComboBox, QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-__all__ = ["Scrolling", "folded", "narrow"]
+__all__ = ["Scrolling", "folded", "narrow", "wrapped"]
 
 LEAST_WIDTH, LEAST_HEIGHT = 300, 90
 BORDER = 4
@@ -112,3 +113,17 @@ def narrow(combo: Any) -> Any:
     combo.setMinimumContentsLength(6)
     combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     return combo
+
+
+def wrapped(text: str) -> str:
+    """Break a tooltip into lines, which Qt does not.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+    """
+    return textwrap.fill(text.replace("``", ""), 60)

@@ -5,35 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import UserError
-from napari_unetvnet.events import CheckpointSaved, PreviewReady
-from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
-from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout, wrapped
+from napari_unetvnet.widgets.auto import planned_in, show_planned
+from napari_unetvnet.widgets.form import SettingsForm, form_layout
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
 from napari_unetvnet.widgets.losses import MATTERING, LossBox, LossOptions
 from napari_unetvnet.widgets.models import NEWS
+from napari_unetvnet.widgets.network import NetworkBox
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 from napari_unetvnet.widgets.preview import Preview
 from napari_unetvnet.widgets.run_panel import RunPanel
-from napari_unetvnet.widgets.scroll import Scrolling, folded, narrow
+from napari_unetvnet.widgets.scroll import Scrolling, folded, wrapped
+from napari_unetvnet.widgets.split import SplitLayer
 from napari_unetvnet.widgets.task import unwrapped
+from napari_unetvnet.work import PLAN
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Sequence
 
     from napari_unetvnet.events import Event, RunFinished
+    from napari_unetvnet.widgets.auto import Planned
     from napari_unetvnet.widgets.task import Prepare
 
 __all__ = ["TrainWidget"]
 
-WIDTH = 16
-"""Channels of the first stage that the form proposes: what a laptop trains in minutes. The papers have 64."""
-SHOW_TARGETS = "Show targets"
+SHOW_TARGETS, PLANNED = "Show targets", "Planned: "
 OF_LABELS = ("label_values", "objects_as", "class_weights")
 MAIN = (*OF_LABELS, "view", "context", "device")
 LABELS_ADVANCED = ("regions", "lines", "soften", "ignore_value", "head")
@@ -46,6 +49,7 @@ TRAINING = (
     "seed",
     "hold_out",
     "augment",
+    "mirror",
     "normalise",
     "precision",
     "level_weights",
@@ -65,12 +69,12 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         viewer = unwrapped(napari_viewer)
-        self._viewer, self.overlay = viewer, Overlay(viewer)
+        self._viewer, self.overlay, self.split = viewer, Overlay(viewer), SplitLayer(viewer)
         self.image, self.labels = ImagePicker(viewer), LabelsPicker(viewer)
         self.mask = MaskPicker(viewer, "everywhere")
         self.mask.setToolTip(wrapped("A labels layer that says where to learn: nothing is learnt where it is 0."))
-        self.network, self.width = narrow(QComboBox()), QSpinBox()
-        self.loss = LossBox()
+        self._parts = {title: form_layout() for title in ("Labels", "Training", "Network", "Loss")}
+        self.network, self.loss = NetworkBox(self._parts["Network"]), LossBox()
         self.settings = SettingsForm(TrainJob, (*MAIN, *ADVANCED))
         self.budget, self.unpainted = Budget(), Unpainted()
         self.model: Path | None = None
@@ -81,20 +85,23 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.targets, self.preview = QPushButton(SHOW_TARGETS), Preview(viewer)
         self.targets.setToolTip(wrapped("See as layers what the loss will see: classes, softened channels, weights."))
         self._lay_out()
-        self.network.addItems(list(NETWORKS))
-        self.network.setCurrentText(TrainJob.model_fields["network"].default)
         self._connect()
-        self._network_chosen(self.network.currentText())
-        self._view_chosen(self.settings.fields["view"].read())
+        self._losses_may_fit()
+        self._show_titles()
+        self._view_chosen()
         self._state_changed(self.panel.task.state)
 
     def _connect(self) -> None:
-        self.network.currentTextChanged.connect(self._network_chosen)
+        self.network.changed.connect(self._losses_may_fit)
+        self.network.changed.connect(self._show_titles)
+        self.loss.currentTextChanged.connect(self._show_titles)
         self.settings.fields["view"].widget.changed.connect(self._view_chosen)
         for name in MATTERING:
             if name in self.settings.fields:
                 self.settings.fields[name].widget.changed.connect(self._labels_changed)
         self.labels.box.currentIndexChanged.connect(self._labels_changed)
+        for picker in (self.image, self.labels):
+            picker.box.currentIndexChanged.connect(lambda _: self._show_planned())
         self.panel.wanted.connect(self.train)
         self.resume.clicked.connect(self.train_on)
         self.targets.clicked.connect(self.show_targets)
@@ -137,19 +144,15 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         SettingsProblem
             If a row cannot be read.
         """
-        values = self.settings.values() | self._chosen() | {"loss": self.loss.currentText()}
+        values = self.settings.values() | self.network.values() | self.loss.values()
         return values | self.budget.values() | self.label_rows.values()
-
-    def _chosen(self) -> dict[str, Any]:
-        option = self.options.values()
-        if self.width.isEnabled():
-            option["width"] = self.width.value()
-        return {"network": self.network.currentText(), "option": option}
 
     def _looked_at(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
         """Look at layers and settings; everything that can be refused at once is refused here."""
         values = self.values()
-        taken = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values["view"])
+        if self.image.layer is not None and layers.over_time(self.image.layer):
+            values = {"view": "2d"} | values
+        taken = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values.get("view"))
         files = {"image": taken.files.image, "label": taken.files.label, "mask": taken.files.mask or ()}
         place: dict[str, Any] = {"spacing": taken.spacing, "unit": taken.unit}
         place["preview"] = voxel_in_view(self._viewer, self.image.layer, taken.channels[0].shape)
@@ -157,7 +160,10 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
     def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
         taken, made = self._looked_at(start_from)
+        if start_from is None:
+            self._show_planned()
         self.overlay.begin(self.image.layer)
+        self.split.begin(self.image.layer)
 
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
             layers.write(taken, folder, cancelled)
@@ -175,7 +181,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.settings.add_to(form, OF_LABELS[2:])
         form.addRow("", self.targets)
         form.addRow("network", self.network)
-        form.addRow("width", self.width)
+        form.addRow("width", self.network.width_box)
         form.addRow("loss", self.loss)
         form.addRow(self.loss.hint)
         self.settings.add_to(form, ("view", "context"))
@@ -192,35 +198,23 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def _lay_out_advanced(self, inside: QWidget) -> None:
         column = QVBoxLayout(inside)
         column.setContentsMargins(0, 0, 0, 0)
-        parts = [form_layout() for _ in range(4)]
-        for title, rows in zip(("Labels", "Training", "Network", "Loss"), parts, strict=True):
-            column.addWidget(QLabel(f"<b>{title}</b>"))
+        parts = self._parts
+        self._titles = {title: QLabel(f"<b>{title}</b>") for title in parts}
+        for title, rows in parts.items():
+            column.addWidget(self._titles[title])
             column.addLayout(rows)
-        self.settings.add_to(parts[0], LABELS_ADVANCED)
-        parts[0].addRow("only inside", self.mask)
-        self.settings.add_to(parts[1], TRAINING)
-        self.options = OptionsForm(NETWORKS, parts[2], without=("width",), changed=self._losses_may_fit)
-        self.loss_options = LossOptions(self.loss, parts[3])
+        self.settings.add_to(parts["Labels"], LABELS_ADVANCED)
+        parts["Labels"].addRow("only inside", self.mask)
+        self.settings.add_to(parts["Training"], TRAINING)
+        self.loss_options = LossOptions(self.loss, parts["Loss"])
 
-    def _network_chosen(self, name: str) -> None:
-        described = NETWORKS.describe(name)
-        self.network.setToolTip(wrapped(described.summary))
-        self.options.choose(name)
-        has_width = "width" in described.defaults
-        self.width.setEnabled(has_width)
-        self.width.setRange(1, 1024)
-        self.width.setValue(WIDTH)
-        help_text = next((option.help for option in described.options if option.name == "width"), "")
-        self.width.setToolTip(
-            wrapped(
-                f"{help_text} {WIDTH} trains in minutes on a laptop; the published network has "
-                f"{described.defaults.get('width')}."
-            )
-        )
-        self._losses_may_fit()
+    def _view_chosen(self, _text: str = "") -> None:
+        self.settings.show("context", visible=self.settings.fields["view"].read() == "2.5d")
 
-    def _view_chosen(self, view: str) -> None:
-        self.settings.show("context", visible=view == "2.5d")
+    def _show_titles(self, _text: str = "") -> None:
+        """Leave out the titles below which there are no options."""
+        for title, options in (("Network", self.network.options), ("Loss", self.loss_options.form)):
+            self._titles[title].setVisible(bool(options.fields))
 
     def _labels_changed(self, _value: Any = None) -> None:
         self.label_rows.refresh()
@@ -228,7 +222,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
     def _losses_may_fit(self) -> None:
         """Grey out the losses that do not fit."""
-        self.loss.refresh(self.settings.values(MATTERING) | self._chosen() | self.label_rows.values())
+        self.loss.refresh(self.settings.values(MATTERING) | self.network.values() | self.label_rows.values())
 
     def _targets_shown(self, sentence: str) -> None:
         self._targets_over()
@@ -251,6 +245,20 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             NEWS.model_saved.emit(event.path)
         elif isinstance(event, PreviewReady):
             self.overlay.show(event)
+        elif isinstance(event, SplitMade):
+            self.split.show(event)
+        elif isinstance(event, Notice) and event.text.startswith(PLANNED) and self.panel.task.folder is not None:
+            planned = planned_in(self.panel.task.folder / PLAN)
+            self._show_planned(planned)
+            self.panel.view.show_plan(event.text, planned)
+
+    def _show_planned(self, planned: Sequence[Planned] = ()) -> None:
+        """Show in each row that says auto what it turned out to be; nothing while that is not known."""
+        rows = {name: self.settings.fields[name].widget.native for name in self.settings.open}
+        rows |= {"network": self.network, "width": self.network.width_box, "loss": self.loss}
+        found = {item.name: item for item in planned}
+        for name, row in rows.items():
+            show_planned(row, *found[name][1:]) if name in found else show_planned(row)
 
     def _finished(self, event: RunFinished) -> None:
         how = "Done" if event.state == "done" else "Stopped"

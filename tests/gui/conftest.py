@@ -51,10 +51,11 @@ def trainer(qtbot, painted_viewer):
 
 
 def small(widget):
-    widget.width.setValue(4)
-    widget.options.fields["depth"].widget.value = 3
+    widget.network.setCurrentText("unet_padding")
+    widget.network.width_box.setValue(4)
+    widget.network.options.fields["depth"].widget.value = 3
     widget.settings.fields["patch"].widget.value = "1 48 48"
-    widget.settings.fields["batch"].widget.value = 2
+    widget.settings.fields["batch"].widget.value = "2"
     widget.settings.fields["epoch_steps"].widget.value = 5
     widget.settings.fields["device"].widget.value = "cpu"
     widget.budget.choose(10, "steps")

@@ -106,9 +106,9 @@ def test_what_does_not_fit_is_a_sentence(name, text, sentence):
 
 
 def test_ranges_come_from_the_settings():
-    form = SettingsForm(TrainJob, ["context", "batch", "hold_out"])
+    form = SettingsForm(TrainJob, ["context", "seed", "hold_out"])
     assert (form.fields["context"].widget.min, form.fields["context"].widget.max) == (1, 16)
-    assert (form.fields["batch"].widget.min, form.fields["batch"].widget.max) == (1, 1024)
+    assert (form.fields["seed"].widget.min, form.fields["seed"].widget.max) == (0, 2**31 - 1)
     assert (form.fields["hold_out"].widget.min, form.fields["hold_out"].widget.max) == (0, 0.5)
 
 

@@ -299,7 +299,7 @@ def test_results_lie_on_their_image(viewer, place):
     assert np.allclose(result.affine.affine_matrix, picture.affine.affine_matrix)
     assert result.metadata == {"model": "a"}
     assert result in viewer.layers
-    part = Image(np.zeros((2, 20, 24)), **layers.place_of(picture, 3))
+    part = Image(np.zeros((2, 20, 24)), **layers.place_of(picture, (3, 0, 0)))
     assert np.allclose(part.data_to_world((1, 4, 5)), picture.data_to_world((4, 4, 5)))
 
 

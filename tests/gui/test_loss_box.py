@@ -75,6 +75,8 @@ def test_every_loss_tells_what_it_is(qtbot):
     box = LossBox()
     qtbot.addWidget(box)
     for name, item in items(box).items():
+        if name == "auto":
+            continue
         assert solid(LOSSES.describe(name).summary.replace("``", "")) in solid(item.toolTip())
 
 
@@ -100,12 +102,33 @@ def test_losses_are_greyed_out_as_the_network_changes(trainer):
         pytest.skip("no loss learns from a reconstruction")
     before = greyed(trainer.loss)
     trainer.network.setCurrentText("segresnet_vae")
-    trainer.options.fields["vae"].widget.value = "paper"
+    trainer.network.options.fields["vae"].widget.value = "paper"
     able = before - greyed(trainer.loss)
     assert able
-    trainer.options.fields["vae"].widget.value = "none"
+    trainer.network.options.fields["vae"].widget.value = "none"
     assert able <= greyed(trainer.loss)
     assert "option vae" in told(items(trainer.loss)[able.pop()])
+
+
+def test_auto_always_fits_and_has_no_options(trainer):
+    assert trainer.loss.currentText() == "auto"
+    assert not trainer.loss_options.form.fields
+    trainer.settings.fields["label_values"].widget.value = "overlapping"
+    assert "auto" not in greyed(trainer.loss)
+    assert trainer.loss.hint.isHidden()
+    trainer.loss.setCurrentText("tversky")
+    assert trainer.loss_options.form.fields
+    trainer.loss.setCurrentText("auto")
+    assert not trainer.loss_options.form.fields
+    assert trainer.loss.values() == {}
+
+
+def test_losses_are_greyed_out_for_the_default_network_while_it_is_open(trainer):
+    trainer.network.setCurrentText("unet_padding")
+    chosen = greyed(trainer.loss)
+    trainer.network.setCurrentText("auto")
+    assert greyed(trainer.loss) == chosen
+    assert chosen
 
 
 def test_a_chosen_loss_that_no_longer_fits_is_told_and_refused(trainer):

@@ -1,0 +1,162 @@
+"""Choices that are left to the data: the word for it in a row, and beside the word what it turned out to be."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import QComboBox, QLineEdit, QSpinBox
+
+from napari_unetvnet.widgets.scroll import narrow, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["AUTO", "CHOSEN", "Choice", "Planned", "describe", "is_auto", "planned_in", "sentence", "show_planned"]
+
+AUTO = "auto"
+CHOSEN = "Auto: chosen from the data when the training begins."
+
+
+class Planned(NamedTuple):
+    """What a run chose for a row, as text, and why."""
+
+    name: str
+    value: str
+    reason: str
+
+
+def planned_in(path: Path) -> tuple[Planned, ...]:
+    """Read what a run has chosen; an option of the network is a choice of its own.
+
+    Parameters
+    ----------
+    path : Path
+        The plan in the run folder.
+
+    Returns
+    -------
+    tuple of Planned
+        Empty if there is no plan that can be read.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(
+            Planned(name, _written(value), row["reason"])
+            for row in rows
+            for name, value in (row["value"] if isinstance(row["value"], dict) else {row["name"]: row["value"]}).items()
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
+
+
+def _written(value: Any) -> str:
+    """Write a value as its row would take it."""
+    return (" ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+
+
+def is_auto(text: str) -> bool:
+    """Tell whether a row leaves its choice to the data.
+
+    Parameters
+    ----------
+    text : str
+        Of the row, perhaps with what it turned out to be behind the word.
+
+    Returns
+    -------
+    bool
+    """
+    return text.partition(":")[0].strip().lower() == AUTO
+
+
+def sentence(planned: Sequence[Planned]) -> tuple[str, str]:
+    """Say what was chosen.
+
+    Parameters
+    ----------
+    planned : sequence of Planned
+
+    Returns
+    -------
+    short, long : str
+        The choices, and a line for each with its reason.
+    """
+    told = [f"{item.name.replace('_', ' ')} {item.value}" for item in planned]
+    short = ", ".join(choice.replace(" ", "\N{NO-BREAK SPACE}") for choice in told)
+    long = "\n".join(f"{choice}: {item.reason}" for choice, item in zip(told, planned, strict=True))
+    return f"Chosen from the data: {short}.", long
+
+
+class Choice(QComboBox):  # type: ignore[misc]
+    """A choice of words, or of words among which anything else can be typed; used like a magicgui widget.
+
+    Parameters
+    ----------
+    choices : sequence of str
+    value : str
+        What to begin with.
+    tooltip : str
+    typed : bool
+        Whether anything else can be typed.
+    """
+
+    def __init__(self, choices: Sequence[str], value: str, tooltip: str, *, typed: bool = True) -> None:
+        super().__init__()
+        self.native, self.tooltip = self, tooltip
+        self.setEditable(typed)
+        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.addItems(list(choices))
+        self.setToolTip(tooltip)
+        self.value = value
+        self.changed = self.currentTextChanged
+        narrow(self)
+
+    @property
+    def value(self) -> str:
+        """The text, without what auto turned out to be."""
+        text = str(self.currentText()).strip()
+        return AUTO if is_auto(text) else text
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.setCurrentText(str(self.itemText(0)) if is_auto(text) and is_auto(self.itemText(0)) else text)
+
+
+def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
+    """Show in a row what auto turned out to be; without a value, that nobody knows yet.
+
+    Parameters
+    ----------
+    widget : QComboBox, QSpinBox or QLineEdit
+        A combo box has auto as its first item, a spin box as its special value, an empty line as its placeholder.
+    value, reason : str
+    """
+    text = f"{AUTO}: {value}" if value else AUTO
+    with QSignalBlocker(widget):
+        if isinstance(widget, QComboBox) and is_auto(widget.itemText(0)):
+            typed = widget.currentText()
+            widget.setItemText(0, text)
+            if widget.isEditable():  # the line is no item: what somebody typed stays
+                widget.setEditText(text if is_auto(typed) else typed)
+        elif isinstance(widget, QLineEdit):
+            widget.setPlaceholderText(text if value else str(widget.property("empty") or AUTO))
+        elif isinstance(widget, QSpinBox) and is_auto(widget.specialValueText()):
+            widget.setSpecialValueText(text)
+    about = widget.property("about")
+    widget.setProperty("planned", wrapped(f"Auto chose {value}: {reason}.") if value else "")
+    describe(widget, widget.toolTip() if about is None else about)
+
+
+def describe(widget: Any, about: str) -> None:
+    """Give a row a tooltip, below which stands what auto turned out to be.
+
+    Parameters
+    ----------
+    widget : QWidget
+    about : str
+    """
+    widget.setProperty("about", about)
+    widget.setToolTip("\n\n".join(filter(None, (about, widget.property("planned")))))

@@ -1,0 +1,81 @@
+"""The choice of a network, and of its width: both may be left to the data; the other options are rows of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QSpinBox
+
+from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.settings import TrainJob
+from napari_unetvnet.widgets.auto import AUTO, CHOSEN, describe, is_auto
+from napari_unetvnet.widgets.form import OptionsForm
+from napari_unetvnet.widgets.scroll import narrow, wrapped
+
+__all__ = ["NetworkBox"]
+
+WIDTH = 16
+"""Channels of the first stage that are proposed for a network: what a laptop trains in minutes. The papers have 64."""
+ABOUT_AUTO = f"{TrainJob.model_fields['network'].description} {CHOSEN}"
+
+
+class NetworkBox(QComboBox):  # type: ignore[misc]
+    """Chooses a network and its options.
+
+    Parameters
+    ----------
+    layout : QFormLayout
+        Gets the rows of the options, but for the width.
+    """
+
+    changed = Signal()
+    """The network or an option of it."""
+
+    def __init__(self, layout: Any) -> None:
+        super().__init__()
+        narrow(self)
+        self.width_box = QSpinBox()
+        self.options = OptionsForm(NETWORKS, layout, without=("width",), changed=self.changed.emit)
+        self.addItems([*([AUTO] if "network" in TrainJob.left_open else []), *NETWORKS])
+        self._chosen(self.currentText())
+        self.currentTextChanged.connect(self._chosen)
+        self.width_box.valueChanged.connect(lambda _: self.changed.emit())
+
+    def values(self) -> dict[str, Any]:
+        """Read network and options.
+
+        Returns
+        -------
+        dict
+            Plain values, without what is left to the data.
+        """
+        option = self.options.values()
+        if self.width_box.isEnabled() and self.width_box.value():
+            option["width"] = self.width_box.value()
+        if is_auto(self.currentText()):
+            return {"option": option} if option else {}
+        return {"network": self.currentText(), "option": option}
+
+    def _chosen(self, name: str) -> None:
+        if is_auto(name):
+            self.options.clear()
+            self._offer_width(AUTO, 0, f"Channels of the first stage. {CHOSEN}")
+            describe(self, wrapped(ABOUT_AUTO))
+        else:
+            self.options.choose(name)
+            described = NETWORKS.describe(name)
+            text = next((option.help for option in described.options if option.name == "width"), "")
+            text += f" {WIDTH} trains in minutes on a laptop; the published network has "
+            self._offer_width("", WIDTH, f"{text}{described.defaults.get('width')}.")
+            self.width_box.setEnabled("width" in described.defaults)
+            describe(self, wrapped(described.summary))
+        self.changed.emit()
+
+    def _offer_width(self, special: str, proposed: int, about: str) -> None:
+        """Begin with a width; 0 is auto, and is there only where the network is left open, too."""
+        self.width_box.setSpecialValueText(special)
+        self.width_box.setEnabled(True)
+        self.width_box.setRange(min(proposed, 1), 1024)
+        self.width_box.setValue(proposed)
+        describe(self.width_box, wrapped(about))
