@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from napari_unetvnet.augment import augment, recipe
+from napari_unetvnet.compute import choose_device
 from napari_unetvnet.data import prepare
-from napari_unetvnet.errors import OutOfMemory, RunProblem
+from napari_unetvnet.errors import OutOfMemory, RunProblem, SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, StepDone
 from napari_unetvnet.patches import Batch
+from napari_unetvnet.processes import ALONE, Team
 from napari_unetvnet.training.ahead import Ahead
 from napari_unetvnet.training.keep import BEST, LAST, load_last, save_best, save_last
+from napari_unetvnet.training.learn import learner, own_gradients
 from napari_unetvnet.training.preview import Preview
 from napari_unetvnet.training.run import Best, Run
 from napari_unetvnet.training.score import dice_on
@@ -32,11 +35,14 @@ if TYPE_CHECKING:
 __all__ = ["steps"]
 
 GRADIENT_NORM = 5.0
+STEPS_APART = 500_000
 GENTLE_STEPS = 100
 """Strong augmentation only slows the first minute: it sets in after so many steps and grows for three times as many."""
 
 
-def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False) -> Iterator[Event]:
+def steps(
+    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False, team: Team = ALONE
+) -> Iterator[Event]:
     """Train a model, one step each time an event is asked for.
 
     The best model so far is ``folder/model.safetensors``; ``folder/last.safetensors`` holds what is needed to go on.
@@ -51,6 +57,8 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
         Must exist.
     resume : bool
         Whether to go on from ``last.safetensors``, if it is there.
+    team : Team
+        Processes that take the same steps together, each with its share of the patches; they have joined.
 
     Yields
     ------
@@ -62,7 +70,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     DataProblem
         If images or labels cannot be used.
     SettingsProblem
-        If the settings do not fit the classes that were found.
+        If the settings do not fit the classes that were found, or a step has fewer patches than there are processes.
     ModelProblem
         If the model to start from is of another kind.
     OutOfMemory
@@ -70,11 +78,12 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    patch = settings.planned_patch
+    settings, patch = _shared(settings, team), settings.planned_patch
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
     run, told = start(pairs, data, settings, folder, patch)
+    run.team = team
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
@@ -83,6 +92,7 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     if resume and (folder / LAST).exists():
         load_last(run)
         yield Notice(f"Going on after step {run.schedule.step}.")
+    run.learn = learner(run.model, run.criterion, team)
     schedule, preview, losses = run.schedule, Preview(pairs[0], run), []
     clock = time.monotonic() - schedule.seconds
     try:
@@ -93,9 +103,9 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
             ended = schedule.step % settings.epoch_steps == 0 or schedule.over
             # Before anything is told: whoever stops at this step has its score, as a run that was never stopped.
             dice, saved = _validate(run) if ended else (None, False)
-            schedule.seconds = time.monotonic() - clock
+            schedule.seconds = team.agreed(time.monotonic() - clock)
             yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
-            if preview.due(schedule.seconds):
+            if team.first and preview.due(schedule.seconds):
                 yield from preview.show()
             if not ended:
                 continue
@@ -107,6 +117,22 @@ def steps(pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resum
     finally:
         run.ahead.close()
         _leave(run)
+
+
+def _shared(settings: TrainSettings, team: Team) -> TrainSettings:
+    """See that there is work for each process, and have all compute in the number format of the first."""
+    if not team.several:
+        return settings
+    if settings.batch < team.size:
+        raise SettingsProblem(
+            f"Batch {settings.batch} is too small for {team.size} processes, which share the patches of a step; choose "
+            f"a batch of at least {team.size}, or start fewer processes."
+        )
+    if settings.precision != "auto":
+        return settings
+    # The speed that decides it is measured.
+    bf16 = team.agreed(choose_device(settings)[1] == "bf16")
+    return settings.model_copy(update={"precision": "bf16" if bf16 else "fp32"})
 
 
 def _stale(run: Run) -> bool:
@@ -123,7 +149,8 @@ def _fitting_step(run: Run) -> Generator[Event, None, float]:
         try:
             return _step(run)
         except OutOfMemory:
-            told = run.ladder.climb(run)
+            # Of several processes, the others wait within the step for what this one cannot say.
+            told = None if run.team.several else run.ladder.climb(run)
             if told is None:
                 raise
         torch.cuda.empty_cache()
@@ -137,10 +164,11 @@ def _step(run: Run) -> float:
         group["lr"] = run.schedule.rate()
     batch = _batch(run)
     run.model.network.train()
-    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step)  # dropout, a function of the step
+    # Dropout, a function of the step; what a process drops has nothing to do with what the others drop.
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.team.rank * STEPS_APART)
     run.model.network.freeze_for(run.schedule.step // run.settings.epoch_steps)
     run.optimizer.zero_grad(set_to_none=True)
-    loss = sum(_backward(run, part, len(part.images) / run.settings.batch) for part in _parts(batch, run.ladder.parts))
+    loss = _backward(run, batch)
     if not np.isfinite(loss):
         kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
         raise RunProblem(
@@ -157,19 +185,24 @@ def _step(run: Run) -> float:
     return loss
 
 
-def _backward(run: Run, part: Batch, share: float) -> float:
-    """Add the gradients of a part of the batch and give its share of the loss."""
-    with run.ladder.saving:
-        outputs, seen = run.model.supervised(part.images)
-        loss = share * run.criterion(outputs, part.target, part.weight, seen)
-    run.model.in_memory(run.scaler.scale(loss).backward, part.images)
-    return loss.item()
+def _backward(run: Run, batch: Batch) -> float:
+    """Compute the gradients of a batch, a part after the other, and give its loss."""
+    # Each process has a patch of each part at least.
+    parts = _parts(batch, min(run.ladder.parts, run.settings.batch // run.team.size))
+    total = 0.0
+    for number, part in enumerate(parts, start=1):
+        with own_gradients(run.learn, last=number == len(parts)):
+            with run.ladder.saving:
+                loss = len(part.images) / run.settings.batch * run.learn(part)
+            run.model.in_memory((run.scaler.scale(loss) * run.team.size).backward, part.images)
+        total += loss.item()
+    return total
 
 
-def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+def _parts(batch: Batch, count: int) -> list[Batch]:
     """Divide a batch."""
     pieces = [[None] * count if tensor is None else tensor.tensor_split(count) for tensor in batch]
-    return (Batch(*part) for part in zip(*pieces, strict=True) if len(part[0]))
+    return [Batch(*part) for part in zip(*pieces, strict=True) if len(part[0])]
 
 
 def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int, patch: Triple) -> Batch:
@@ -212,7 +245,7 @@ def _batch(run: Run) -> Batch:
 
 def _validate(run: Run) -> tuple[float | None, bool]:
     """Score the model on the hold-out and save it if it is the best so far (without a hold-out, the newest is)."""
-    newest = _snapshot(run)
+    newest = _snapshot(run, run.team)
     if newest.dice is not None and run.best.dice is not None and newest.dice < run.best.dice:
         return newest.dice, False
     if newest.dice is not None and newest.dice == run.best.dice:
@@ -222,20 +255,20 @@ def _validate(run: Run) -> tuple[float | None, bool]:
     return newest.dice, True
 
 
-def _snapshot(run: Run) -> Best:
+def _snapshot(run: Run, team: Team) -> Best:
     """Score the present weights, or their average, and copy them."""
     with run.average.shown():
-        dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes)
+        dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, team)
         weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
 
 
 def _leave(run: Run) -> None:
-    """Bring both files up to date, whatever ended the run."""
-    if run.schedule.step == 0:
+    """Bring both files up to date, whatever ended the run; the others may be gone by then."""
+    if run.schedule.step == 0 or not run.team.first:
         return
     # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
     # goes on must end like one that was never stopped.
-    save_best(run, run.best if run.best.weights else _snapshot(run))
+    save_best(run, run.best if run.best.weights else _snapshot(run, ALONE))
     if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
         save_last(run)

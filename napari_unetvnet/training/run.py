@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from napari_unetvnet.processes import ALONE, Team
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_unetvnet.losses.adapters import DeepSupervision
     from napari_unetvnet.model import Model
@@ -59,6 +61,10 @@ class Run:
     best : Best
     ahead : Ahead
         Draws batches; set by the loop.
+    learn : Module
+        Maps a part of a batch to its loss; set by the loop.
+    team : Team
+        The processes that train together.
     within_step : bool
         Whether a step was begun and not ended.
     """
@@ -75,4 +81,6 @@ class Run:
     ladder: Ladder
     best: Best = field(default_factory=Best)
     ahead: Ahead = field(init=False)
+    learn: nn.Module = field(init=False)
+    team: Team = ALONE
     within_step: bool = False
