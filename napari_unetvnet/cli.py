@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         return command(parsed) or 0
     except UserError as problem:
         for line in problem.lines:
-            _complain(line)
+            _complain(from_environment().label + line)
         return 2
     except BrokenPipeError:
         return 0  # whoever read the listing has enough
@@ -155,7 +155,7 @@ def _say(text: str = "") -> None:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(from_environment().label + text + "\n")
+    sys.stderr.write(text + "\n")
 
 
 def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> dict[str, Any]:
