@@ -323,7 +323,9 @@ def _drive(
     except KeyboardInterrupt:
         return "stopped"
     except RuntimeError as error:
-        raise team.loss_of(error) or error from error
+        if (lost := team.loss_of(error)) is None:
+            raise
+        raise lost from error
     finally:
         events.close()
     return "done"
