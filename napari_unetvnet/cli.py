@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.errors import SettingsProblem, UserError
+from napari_unetvnet.processes import from_environment
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         command: Callable[[Namespace], int | None] = parsed.command
+        _check_processes(command)
         return command(parsed) or 0
     except UserError as problem:
         for line in problem.lines:
-            _complain(line)
+            _complain(from_environment().label + line)
         return 2
     except BrokenPipeError:
         return 0  # whoever read the listing has enough
@@ -61,6 +63,15 @@ def main(arguments: Sequence[str]) -> int:
         _complain(traceback.format_exc().rstrip())
         _complain("This is a fault of the program; please report it with the lines above.")
         return 1
+
+
+def _check_processes(command: Callable[[Namespace], int | None]) -> None:
+    """See that processes which torchrun started work on one thing and not each on its own."""
+    if command is not _run and from_environment().several:
+        raise SettingsProblem(
+            "Several processes work on a run folder together, with: torchrun --nproc_per_node N -m napari_unetvnet run "
+            "FOLDER. Start all other commands without torchrun."
+        )
 
 
 def _parser() -> Parser:
@@ -232,14 +243,15 @@ def _follow(folder: Path, *, resume: bool) -> RunFinished:
     try:
         with Progress(sys.stderr) as progress:
             for finished in run(folder, resume=resume):
-                progress.show(finished)
+                if from_environment().first:
+                    progress.show(finished)
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
     if not isinstance(finished, RunFinished):
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)
-    if finished.state == "stopped":
+    if finished.state == "stopped" and from_environment().first:
         _complain(f"Stopped. What was reached is kept; go on with: napari-unetvnet run {folder} --resume")
     return finished
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from napari_unetvnet.card import runs_folder
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, RunFinished, SlabDone, StepDone, from_line, to_line
 from napari_unetvnet.pairs import resolve
+from napari_unetvnet.processes import ALONE, Team, from_environment
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
@@ -203,6 +205,8 @@ def read(folder: Path) -> TrainJob | SegmentJob:
 def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
     """Do what a run folder says, here; each event is also written to the folder.
 
+    Of several processes that torchrun started, all train, and the first one alone writes, or segments.
+
     Parameters
     ----------
     folder : Path
@@ -223,9 +227,31 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
     GeneratorExit
         When the consumer asks for no more: the run is stopped and what it has is kept.
     """
+    job, team = read(folder), from_environment()
+    if not isinstance(job, TrainJob):
+        yield from _led(folder, job, ALONE, resume=resume) if team.first else (RunFinished("done"),)
+        return
+    with team.joined(job):
+        yield from (_led if team.first else _followed)(folder, job, team, resume=resume)
+
+
+def _led(folder: Path, job: TrainJob | SegmentJob, team: Team, *, resume: bool) -> Generator[Event]:
+    """Do the job as the process that the run folder belongs to."""
+    with _held(folder, resume=resume) as recorder:
+        yield from _recorded(folder, job, recorder, team, resume=resume)
+
+
+def _followed(folder: Path, job: TrainJob, team: Team, *, resume: bool) -> Generator[Event]:
+    """Do the job with the first process, which says and keeps what comes of it."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        yield RunFinished((yield from _drive(folder, job, _Recorder(nowhere), team, resume=resume)))
+
+
+@contextmanager
+def _held(folder: Path, *, resume: bool) -> Iterator[_Recorder]:
+    """Keep a run folder from other processes and its events file open."""
     from filelock import FileLock, Timeout
 
-    job = read(folder)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -238,14 +264,16 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
             raise RunProblem(f"{folder} was run before; go on with --resume, or copy its {JOB} to a new folder.")
         _drop_half_line(folder / EVENTS)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            yield from _recorded(folder, job, _Recorder(file), resume=resume)
+            yield _Recorder(file)
 
 
-def _recorded(folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, *, resume: bool) -> Generator[Event]:
+def _recorded(
+    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, team: Team, *, resume: bool
+) -> Generator[Event]:
     """Do the job and write each event and how it ended to the folder."""
     try:
         try:
-            state = yield from _drive(folder, job, recorder, resume=resume)
+            state = yield from _drive(folder, job, recorder, team, resume=resume)
             finished = RunFinished(state, results=work.deliver(folder, job) | {"run": str(folder)})
         except OSError as error:
             raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
@@ -279,24 +307,35 @@ def _drop_half_line(path: Path) -> None:
 
 
 def _drive(
-    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, *, resume: bool
+    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, team: Team, *, resume: bool
 ) -> Generator[Event, None, Literal["done", "stopped"]]:
     """Ask for one event after the other until the work is done or somebody wants it to stop."""
     if isinstance(job, TrainJob):
-        events = work.train(folder, job, resume=resume)
+        events = work.train(folder, job, resume=resume, team=team)
     else:
         events = work.segment(folder, job, finished=_finished_planes(folder) if resume else 0)
     try:
         for event in events:
             recorder.write(event)
             yield event
-            if (folder / STOP).exists():
+            if _ends_here(folder, event, team):
                 return "stopped"
     except KeyboardInterrupt:
         return "stopped"
+    except RuntimeError as error:
+        if (lost := team.loss_of(error)) is None:
+            raise
+        raise lost from error
     finally:
         events.close()
     return "done"
+
+
+def _ends_here(folder: Path, event: Event, team: Team) -> bool:
+    """Whether somebody wants the run to stop; several processes ask after a step, which all of them take."""
+    if not team.several:
+        return (folder / STOP).exists()
+    return isinstance(event, StepDone) and bool(team.agreed((folder / STOP).exists()))
 
 
 class _Recorder:

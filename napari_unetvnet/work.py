@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unetvnet.card import find_model, read_card
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
+from napari_unetvnet.processes import ALONE, Team
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,7 +27,7 @@ __all__ = ["LABELS", "MODEL", "PLAN", "PROBABILITIES", "deliver", "segment", "tr
 MODEL, LABELS, PROBABILITIES, PLAN = "model.safetensors", "labels.npy", "probabilities.npy", "plan.json"
 
 
-def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
+def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> Generator[Event]:
     """Train in a run folder.
 
     Parameters
@@ -34,6 +35,8 @@ def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
     folder : Path
     job : TrainJob
     resume : bool
+    team : Team
+        The processes that do it together; the first one plans.
 
     Yields
     ------
@@ -49,15 +52,19 @@ def train(folder: Path, job: TrainJob, *, resume: bool) -> Generator[Event]:
     if job.output is not None:
         check_writable(job.output, "model")
     pairs = [read_pair(files, job) for files in pair_files(job)]
-    made = load_plan(job, folder / PLAN) if resume else None
+    if not team.first:
+        team.wait()  # for the plan
+    made = load_plan(job, folder / PLAN) if resume or not team.first else None
     if made is None:
         made = plan(pairs, job, choose_device(job)[0].type)
         save_plan(made, folder / PLAN)
         for text in (*notices(examine(pairs, made.settings)), made.text):
             if text:
                 yield Notice(text)
+    if team.first:
+        team.wait()
     with own_memory():
-        yield from training.steps(pairs, made.settings, folder, resume=resume)
+        yield from training.steps(pairs, made.settings, folder, resume=resume, team=team)
 
 
 def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:

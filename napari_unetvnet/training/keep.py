@@ -23,13 +23,15 @@ LAST = "last.safetensors"
 
 
 def save_best(run: Run, best: Best) -> None:
-    """Write a model file.
+    """Write a model file, by the first process.
 
     Parameters
     ----------
     run : Run
     best : Best
     """
+    if not run.team.first:
+        return
     found = {"hold_out_dice": best.dice} if best.dice is not None else {}
     found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
     # What served to start the training, such as a file of pretrained weights, is in the weights by now.
@@ -40,12 +42,14 @@ def save_best(run: Run, best: Best) -> None:
 
 
 def save_last(run: Run) -> None:
-    """Write weights, optimizer and progress; tensors in the file, the rest in its header.
+    """Write weights, optimizer and progress, by the first process; tensors in the file, the rest in its header.
 
     Parameters
     ----------
     run : Run
     """
+    if not run.team.first:
+        return
     tensors = {f"network.{name}": tensor for name, tensor in run.model.network.state_dict().items()}
     for index, moments in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items() if tensor is not None}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from napari_unetvnet.processes import ALONE, Team
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_unetvnet.losses.adapters import DeepSupervision
     from napari_unetvnet.model import Model
@@ -63,6 +65,10 @@ class Run:
         The part of the hold-out that is scored after each epoch; set by the loop.
     final : Best or None
         The best model with its score on the whole hold-out, once the training is over.
+    learn : Module
+        Maps a part of a batch to its loss; set by the loop.
+    team : Team
+        The processes that train together.
     within_step : bool
         Whether a step was begun and not ended.
     """
@@ -81,4 +87,6 @@ class Run:
     ahead: Ahead = field(init=False)
     scored: list[Region] = field(default_factory=list)
     final: Best | None = None
+    learn: nn.Module = field(init=False)
+    team: Team = ALONE
     within_step: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_unetvnet.hold_out import block_to_score
 from napari_unetvnet.inference import decide, scores
+from napari_unetvnet.processes import ALONE, Team
 from napari_unetvnet.settings import IGNORE, SegmentSettings
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def quick(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
     ]
 
 
-def dice_on(regions: Sequence[Region], model: Model, classes: Classes) -> tuple[float | None, dict[str, float]]:
+def dice_on(
+    regions: Sequence[Region], model: Model, classes: Classes, team: Team = ALONE
+) -> tuple[float | None, dict[str, float]]:
     """Give the mean Dice of the foreground classes over whole regions, and that of each class.
 
     Parameters
@@ -58,6 +61,8 @@ def dice_on(regions: Sequence[Region], model: Model, classes: Classes) -> tuple[
     regions : sequence of Region
     model : Model
     classes : Classes
+    team : Team
+        Processes that have the same model; each looks at some of the regions.
 
     Returns
     -------
@@ -69,13 +74,14 @@ def dice_on(regions: Sequence[Region], model: Model, classes: Classes) -> tuple[
     card = model.card
     overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
     model.network.eval()
-    for region in regions:
+    for region in regions[team.rank :: team.size]:
         for start, logits in scores(model, region.image, SegmentSettings(), region.scale):
             shown = logits[list(card.class_outputs)] if classes.several else logits
             predicted = decide(shown, card.head).cpu().numpy()
             common, both = _overlaps(predicted, region.target[..., start : start + predicted.shape[-3], :, :], classes)
             overlap += common
             total += both
+    overlap, total = team.summed(np.stack([overlap, total]))
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
     names = classes.names if classes.several and classes.names else tuple(map(str, classes.written))

@@ -1,0 +1,156 @@
+"""One optimiser step, smaller where it does not fit into memory.
+
+Patches, their augmentation and dropout are functions of the seed and the step's number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_unetvnet.augment import augment, recipe
+from napari_unetvnet.errors import OutOfMemory, RunProblem
+from napari_unetvnet.events import Event, Notice
+from napari_unetvnet.patches import Batch
+from napari_unetvnet.training.learn import own_gradients
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_unetvnet.patches import TrainingData
+    from napari_unetvnet.settings import TrainSettings, Triple
+    from napari_unetvnet.training.run import Run
+
+__all__ = ["draw", "fitting_step"]
+
+GRADIENT_NORM = 5.0
+STEPS_APART = 500_000
+GENTLE_STEPS = 100
+"""Strong augmentation only slows the first minute: it sets in after so many steps and grows for three times as many."""
+
+
+def fitting_step(run: Run) -> Generator[Event, None, float]:
+    """Take a step; where it does not fit into memory, make it smaller and try again.
+
+    Parameters
+    ----------
+    run : Run
+
+    Yields
+    ------
+    Notice
+        What was made smaller.
+
+    Returns
+    -------
+    float
+        The loss.
+
+    Raises
+    ------
+    OutOfMemory
+        If one patch of the least size does not fit on the device.
+    """
+    climbed = False
+    while True:
+        try:
+            loss = _step(run)
+        except OutOfMemory:
+            # Of several processes, the others wait within the step for what this one cannot say.
+            told = None if run.team.several else run.ladder.climb(run)
+            if told is None:
+                raise
+        else:
+            if climbed:
+                run.ladder.worked(run)
+            return loss
+        climbed = True
+        torch.cuda.empty_cache()
+        yield Notice(told)
+
+
+def _step(run: Run) -> float:
+    """Take one optimiser step and give its loss."""
+    run.within_step = True
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.schedule.rate()
+    batch = _batch(run)
+    run.model.network.train()
+    # Dropout, a function of the step; what a process drops has nothing to do with what the others drop.
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.team.rank * STEPS_APART)
+    run.model.network.freeze_for(run.schedule.step // run.settings.epoch_steps)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss = _backward(run, batch)
+    if not np.isfinite(loss):
+        kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
+        raise RunProblem(
+            f"The loss is no longer a number at step {run.schedule.step + 1}: the training diverged. Choose a learning "
+            f"rate below {run.settings.peak_rate:g}; {kept}."
+        )
+    run.scaler.unscale_(run.optimizer)
+    torch.nn.utils.clip_grad_norm_(run.model.network.parameters(), GRADIENT_NORM)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.schedule.step += 1
+    run.average.update(run.schedule.step)
+    run.within_step = False
+    return loss
+
+
+def _backward(run: Run, batch: Batch) -> float:
+    """Compute the gradients of a batch, a part after the other, and give its loss."""
+    # Each process has a patch of each part at least.
+    parts = _parts(batch, min(run.ladder.parts, run.settings.batch // run.team.size))
+    total = 0.0
+    for number, part in enumerate(parts, start=1):
+        with own_gradients(run.learn, last=number == len(parts)):
+            loss = len(part.images) / run.settings.batch * run.learn(part)
+            run.model.in_memory((run.scaler.scale(loss) * run.team.size).backward, part.images)
+        total += loss.item()
+    return total
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """Divide a batch."""
+    pieces = [[None] * count if tensor is None else tensor.tensor_split(count) for tensor in batch]
+    return [Batch(*part) for part in zip(*pieces, strict=True) if len(part[0])]
+
+
+def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int, patch: Triple) -> Batch:
+    """Draw the patches of a step; a pure function of the seed and the step's number.
+
+    Parameters
+    ----------
+    data : TrainingData
+    settings : TrainSettings
+    margin : tuple of 3 int
+        What images have more than targets on both sides, voxels z, y, x.
+    step : int
+    patch : tuple of 3 int
+
+    Returns
+    -------
+    Batch
+        Of arrays.
+    """
+    return data.batch(np.random.default_rng([settings.seed, step]), settings.batch, patch, margin)
+
+
+def _batch(run: Run) -> Batch:
+    """Take the next patches, change them at random, and cut them to the margin that the network wants around them."""
+    settings, step, card = run.settings, run.schedule.step, run.model.card
+    drawn = run.ahead.take(step, card.patch)
+    images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn[:2])
+    weight = None if drawn.weight is None else torch.from_numpy(drawn.weight).to(run.model.device)
+    fitted = recipe(
+        settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror, patch=card.patch
+    )
+    strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, (step - GENTLE_STEPS) / GENTLE_STEPS / 3))
+    rng = np.random.default_rng([settings.seed, step, 1])
+    images, target, weight = augment(images, target, weight, rng, fitted, strength)
+    for axis, (before, after) in enumerate(run.model.margin, start=2):
+        widest = max(before, after)
+        images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)
+    return Batch(images, target, weight)
