@@ -172,10 +172,11 @@ def scored(name, rows, folder):
     return _brief(json.loads(done.stdout))
 
 
-def run(name, data, minutes, options):
+def run(name, data, minutes, options, keep):
     """Train on one set, segment its validation part, and give the scores."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder = keep / name if keep else Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         pairs = SETS[name][0](data, splits_of(data), folder)
         model = trained(name, pairs, folder, minutes, options)
         return scored(name, predicted(name, pairs, model, folder), folder), SETS[name][3]
@@ -196,10 +197,11 @@ def main():
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--keep", type=Path, help="Folder for models, runs and labels; by default they are removed.")
     given, options = parser.parse_known_args()
     rows = ["| set | minutes | scores | goal |", "|---|---|---|---|"]
     for name in given.sets:
-        found, goal = run(name, given.data, given.minutes, [o for o in options if o != "--"])
+        found, goal = run(name, given.data, given.minutes, [o for o in options if o != "--"], given.keep)
         rows.append(f"| {name} | {given.minutes:g} | {json.dumps(found)[:300]} | {goal} |")
         print("\n".join(rows), flush=True)
     if given.write:

@@ -165,7 +165,7 @@ def test_several_processes_do_not_make_a_step_smaller(monkeypatch):
     def does_not_fit(_):
         raise OutOfMemory("2 block(s) do not fit; choose a smaller batch.")
 
-    monkeypatch.setattr(loop, "_step", does_not_fit)
+    monkeypatch.setattr(step, "_step", does_not_fit)
     climbed = []
     ladder = SimpleNamespace(climb=lambda run: climbed.append(run))
     with pytest.raises(OutOfMemory, match="choose a smaller batch"):
