@@ -69,6 +69,10 @@ class ModelCard(Settings):
     """Where the training data come from."""
     licence: str = ""
     """Licence of the weights."""
+    inputs: str = ""
+    """How many images it was trained on, and a hash over the contents of all files."""
+    device: str = ""
+    """What it was trained on: the GPU or the processor."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the software that trained it."""
 

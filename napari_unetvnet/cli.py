@@ -21,7 +21,7 @@ from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.registry import Registry
@@ -112,7 +112,10 @@ def _parser() -> Parser:
     comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
     running = add("run", _run, "Do what a run folder says; the viewer starts its work with this.")
     running.add_argument("folder", type=Path)
-    running.add_argument("--resume", action="store_true", help="Go on where an interrupted run of the folder ended.")
+    running.add_argument("--resume", action="store_true", help="Go on where an earlier run of the folder ended.")
+    for name, kind in (("minutes", float), ("epochs", int), ("steps", int)):
+        text = f"With --resume: train on to so many {name} in all, whatever the run was to do."
+        running.add_argument(f"--{name}", type=kind, help=text)
     for name, function, text in (
         ("networks", _networks, "List the networks with their options."),
         ("losses", _losses, "List the losses with their options."),
@@ -215,14 +218,17 @@ def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFini
 
 
 def _run(parsed: Namespace) -> None:
-    finished = _follow(parsed.folder, resume=parsed.resume)
+    budget = {name: value for name in ("minutes", "epochs", "steps") if (value := getattr(parsed, name)) is not None}
+    if budget and not parsed.resume:
+        raise SettingsProblem(f"{', '.join(budget)} of a run are in its job.json; to train on for longer add --resume.")
+    finished = _follow(parsed.folder, resume=parsed.resume, budget=budget)
     for name, value in finished.results.items():
         _say(f"{name}: {value}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
 
 
-def _follow(folder: Path, *, resume: bool) -> RunFinished:
+def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = None) -> RunFinished:
     """Do a run and show its events; Ctrl-C or a termination signal asks it to stop, a second one ends it at once."""
     # Asked, the run ends after its present step and can be resumed to the result of one that was never stopped.
     from napari_unetvnet.events import RunFinished
@@ -242,7 +248,7 @@ def _follow(folder: Path, *, resume: bool) -> RunFinished:
     finished: Event | None = None
     try:
         with Progress(sys.stderr) as progress:
-            for finished in run(folder, resume=resume):
+            for finished in run(folder, resume=resume, budget=budget):
                 if from_environment().first:
                     progress.show(finished)
     finally:

@@ -92,11 +92,12 @@ class PreviewReady(Event):
 
 @dataclass(frozen=True)
 class SplitMade(Event):
-    """Which parts of the first image are learnt from and which score the model; what is in neither does not count.
+    """Which parts of an image are learnt from and which score the model; what is in neither does not count.
 
-    ``name`` is the image's; each part is the first voxel z, y, x and the first one behind it.
+    ``number`` counts the images from 0; each part is the first voxel z, y, x and the first one behind it.
     """
 
+    number: int
     name: str
     learnt: tuple[tuple[int, ...], ...]
     held_out: tuple[tuple[int, ...], ...]

@@ -28,7 +28,7 @@ from napari_unetvnet.processes import ALONE, Team, from_environment
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
 
 __all__ = [
@@ -202,7 +202,7 @@ def read(folder: Path) -> TrainJob | SegmentJob:
     return checked(COMMANDS[command], values)
 
 
-def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
+def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None = None) -> Iterator[Event]:
     """Do what a run folder says, here; each event is also written to the folder.
 
     Of several processes that torchrun started, all train, and the first one alone writes, or segments.
@@ -211,7 +211,9 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
     ----------
     folder : Path
     resume : bool
-        Whether to go on where an earlier, interrupted run of the folder ended.
+        Whether to go on where an earlier run of the folder ended.
+    budget : mapping, optional
+        Minutes, epochs or steps in all, with which to go on for longer than the job says.
 
     Yields
     ------
@@ -227,7 +229,7 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
     GeneratorExit
         When the consumer asks for no more: the run is stopped and what it has is kept.
     """
-    job, team = read(folder), from_environment()
+    job, team = _with_budget(read(folder), budget or {}), from_environment()
     if not isinstance(job, TrainJob):
         yield from _led(folder, job, ALONE, resume=resume) if team.first else (RunFinished("done"),)
         return
@@ -235,9 +237,21 @@ def run(folder: Path, *, resume: bool = False) -> Iterator[Event]:
         yield from (_led if team.first else _followed)(folder, job, team, resume=resume)
 
 
+def _with_budget(job: TrainJob | SegmentJob, budget: Mapping[str, Any]) -> TrainJob | SegmentJob:
+    """Give a job with another budget."""
+    if not budget:
+        return job
+    if not isinstance(job, TrainJob):
+        raise SettingsProblem(f"A segmentation has no budget; leave out {' and '.join(budget)}.")
+    kept = {name: getattr(job, name) for name in job.model_fields_set - {"minutes", "epochs", "steps"}}
+    return checked(TrainJob, kept | dict(budget))
+
+
 def _led(folder: Path, job: TrainJob | SegmentJob, team: Team, *, resume: bool) -> Generator[Event]:
     """Do the job as the process that the run folder belongs to."""
     with _held(folder, resume=resume) as recorder:
+        if job != read(folder):
+            create(folder, job)
         yield from _recorded(folder, job, recorder, team, resume=resume)
 
 

@@ -48,10 +48,12 @@ def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> G
     from napari_unetvnet.inputs import pair_files, read_pair
     from napari_unetvnet.io import check_writable
     from napari_unetvnet.plan import load_plan, plan, save_plan
+    from napari_unetvnet.record import save_record
 
     if job.output is not None:
         check_writable(job.output, "model")
-    pairs = [read_pair(files, job) for files in pair_files(job)]
+    files = pair_files(job)
+    pairs = [read_pair(each, job) for each in files]
     if not team.first:
         team.wait()  # for the plan
     made = load_plan(job, folder / PLAN) if resume or not team.first else None
@@ -62,6 +64,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> G
             if text:
                 yield Notice(text)
     if team.first:
+        save_record(folder, files, *choose_device(job))
         team.wait()
     with own_memory():
         yield from training.steps(pairs, made.settings, folder, resume=resume, team=team)

@@ -35,7 +35,7 @@ EVENTS = st.one_of(
     st.builds(CheckpointSaved, st.text(), count, maybe),
     st.builds(PreviewReady, st.text(), st.tuples(count, count, count), count, number),
     st.builds(SlabDone, count, count, count),
-    st.builds(SplitMade, st.text(), boxes, boxes),
+    st.builds(SplitMade, count, st.text(), boxes, boxes),
     st.builds(
         RunFinished,
         st.sampled_from(["done", "stopped", "failed"]),
@@ -74,7 +74,7 @@ def test_a_line_cut_off_anywhere_is_refused(event, data):
     ["", "null", "5", "[]", "{}", "words", '{"event": "Party"}', '{"event": []}', '{"event": "Notice"}',
      '{"event": "Notice", "text": "a", "more": 1}', '{"event": "RunFinished", "state": "done", "lines": 5}',
      '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}',
-     '{"event": "SplitMade", "name": "a", "learnt": 1, "held_out": []}'],
+     '{"event": "SplitMade", "number": 0, "name": "a", "learnt": 1, "held_out": []}'],
 )  # fmt: skip
 def test_a_line_that_is_no_event_is_refused_with_the_line(line):
     with pytest.raises(RunProblem) as caught:

@@ -10,11 +10,13 @@ import time
 import numpy as np
 import pytest
 
-from napari_unetvnet import job, work
+from napari_unetvnet import job, record, work
+from napari_unetvnet.card import read_card
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
-from napari_unetvnet.events import Notice, RunFinished, SlabDone, StepDone
+from napari_unetvnet.events import Notice, RunFinished, SlabDone, SplitMade, StepDone
 from napari_unetvnet.io import read_labels
 from napari_unetvnet.model import load_model
+from napari_unetvnet.record import RECORD
 from napari_unetvnet.settings import SegmentJob, SegmentSettings, TrainJob, checked
 
 TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "epoch_steps": 4, "device": "cpu"}
@@ -288,3 +290,66 @@ def test_settings_files_must_be_json_objects(tmp_path):
     (tmp_path / "x.npy").touch()
     values = job.read_settings(tmp_path / "good.json")
     assert values == {"image": [f"{tmp_path / 'x.npy'}|{tmp_path / 'y.npy'}"], "minutes": 1}
+
+
+def test_a_finished_run_goes_on_for_longer(files):
+    folder = train_folder(files, steps=6, average=0.9)
+    list(job.run(folder))
+    events = list(job.run(folder, resume=True, budget={"steps": 10}))
+    assert [e.step for e in events if isinstance(e, StepDone)] == [7, 8, 9, 10]
+    assert job.read(folder).steps == 10
+    assert read_card(folder / work.MODEL).steps <= 10
+    again = [e for e in job.run(folder, resume=True) if isinstance(e, StepDone)]
+    assert not again  # it is over
+
+
+def test_a_time_budget_is_decided_anew_for_longer(files):
+    folder = train_folder(files, steps=None, minutes=0.02)
+    first = max(e.step for e in job.run(folder) if isinstance(e, StepDone))
+    events = list(job.run(folder, resume=True, budget={"minutes": 0.06}))
+    steps = [e for e in events if isinstance(e, StepDone)]
+    assert steps[0].step == first + 1
+    assert 2 < steps[-1].seconds < 8
+
+
+def test_a_segmentation_has_no_budget(files, model):
+    with pytest.raises(SettingsProblem, match="no budget"):
+        list(job.run(segment_folder(files, model), budget={"steps": 3}))
+
+
+def test_what_a_training_was_made_of_is_recorded(files):
+    cards = []
+    for name in ("one", "two"):
+        folder = train_folder(files, name, steps=1)
+        list(job.run(folder))
+        made = json.loads((folder / RECORD).read_text())
+        assert made["versions"]["torch"]
+        assert made["hardware"]["threads"] >= 1
+        assert made["hardware"]["precision"] in {"fp32", "bf16"}
+        cards.append(read_card(folder / work.MODEL))
+    assert cards[0] == cards[1]
+    assert cards[0].inputs.startswith("1 image(s), sha256 ")
+    assert cards[0].device == made["hardware"]["device"] != ""
+    events, _ = job.follow(folder)
+    assert [event.number for event in events if isinstance(event, SplitMade)] == [0]
+    labels = np.load(files / "labels.npy")
+    labels[0, 0, 0] ^= 1
+    np.save(files / "labels.npy", labels)
+    other = train_folder(files, "three", steps=1)
+    list(job.run(other))
+    assert read_card(other / work.MODEL).inputs != cards[0].inputs
+
+
+def test_the_hash_of_an_input_is_that_of_its_contents_wherever_it_lies(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name / "x.zarr" / "c").mkdir(parents=True)
+        (tmp_path / name / "x.zarr" / "c" / "0").write_bytes(b"chunk")
+    first, second = (record._hash(str(tmp_path / name / "x.zarr")) for name in "ab")
+    assert first == second
+    assert first.startswith("sha256:")
+    (tmp_path / "b" / "x.zarr" / "c" / "0").write_bytes(b"chank")
+    assert record._hash(str(tmp_path / "b" / "x.zarr")) != first
+    monkeypatch.setattr(record, "MOST_BYTES", 3)
+    sizes = {record._hash(str(tmp_path / name / "x.zarr")) for name in "ab"}
+    assert len(sizes) == 1
+    assert sizes.pop().startswith("sizes:")

@@ -70,7 +70,7 @@ def test_the_split_of_the_first_image_is_told_before_the_first_step(tmp_path, ch
     assert kinds.count(SplitMade) == 1
     assert kinds.index(SplitMade) < kinds.index(StepDone)
     split = events[kinds.index(SplitMade)]
-    assert split.name == "squares"
+    assert (split.number, split.name) == (0, "squares")
     marks = np.zeros((1, 64, 64), int)
     for box in (*split.learnt, *split.held_out):
         marks[tuple(slice(a, b) for a, b in zip(box[:3], box[3:], strict=True))] += 1

@@ -98,6 +98,7 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     Parameters
     ----------
     settings : TrainSettings
+        What is set here stays, although the plan says otherwise.
     path : Path
 
     Returns
@@ -108,6 +109,8 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     if not path.exists():
         return None
     choices = tuple(Choice(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+    said = settings.model_fields_set | ({"minutes"} if {"epochs", "steps"} & settings.model_fields_set else set())
+    choices = tuple(choice for choice in choices if choice.name not in said)
     for choice in choices:
         settings = _with(settings, choice)
     return Plan(settings, choices)

@@ -89,7 +89,9 @@ def load_last(run: Run) -> None:
     run.optimizer.load_state_dict(optimizer)
     if state["scaler"]:
         run.scaler.load_state_dict(state["scaler"])
-    budget = {"minutes": run.schedule.minutes, "steps": state["schedule"]["steps"] or run.schedule.steps}
+    budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps}
+    if run.schedule.steps is None and run.schedule.minutes == state["schedule"]["minutes"]:
+        budget["steps"] = state["schedule"]["steps"]  # as the time budget decided
     run.schedule.__dict__.update(state["schedule"] | budget)
     run.ladder.climb_to(run, state["ladder"])
     run.best = Best(_under("best.", tensors), **state["best"])

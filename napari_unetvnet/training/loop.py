@@ -73,12 +73,13 @@ def steps(
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    shown, pairs = pairs[0].image.shape, seen(pairs, settings)
+    shapes, pairs = [pair.image.shape for pair in pairs], seen(pairs, settings)
     settings, patch = _shared(settings, team), settings.planned_patch
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
-    yield _split(data, pairs[0].image, shown)
+    for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
+        yield _split(data, i, pair.image, shape)
     run, told = start(pairs, data, settings, folder, patch)
     run.team = team
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
@@ -89,7 +90,7 @@ def steps(
     for text in (*told, *([begun] if begun else [])):
         yield Notice(text)
     run.learn = learner(run.model, run.criterion, team)
-    schedule, preview, losses = run.schedule, Preview(pairs[0], run, shown), []
+    schedule, preview, losses = run.schedule, Preview(pairs[0], run, shapes[0]), []
     clock = time.monotonic() - schedule.seconds
     try:
         while not schedule.over and not _stale(run):
@@ -116,14 +117,14 @@ def steps(
         leave(run)
 
 
-def _split(data: TrainingData, image: Volume, shape: Triple) -> SplitMade:
-    """Tell how the first image is divided, in voxels of its own grid."""
+def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> SplitMade:
+    """Tell how an image is divided, in voxels of its own grid."""
 
     def own(boxes: Sequence[Box]) -> tuple[tuple[int, ...], ...]:
         return tuple((*place_back(b.start, image.shape, shape), *place_back(b.stop, image.shape, shape)) for b in boxes)
 
-    learnt, held_out = data.parts(0)
-    return SplitMade(image.name, own(learnt), own(held_out))
+    learnt, held_out = data.parts(number)
+    return SplitMade(number, image.name, own(learnt), own(held_out))
 
 
 def _go_on(run: Run) -> str:

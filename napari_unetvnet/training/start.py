@@ -14,6 +14,7 @@ from napari_unetvnet.hold_out import class_counts, known_voxels, packed
 from napari_unetvnet.losses import build_loss, write_loss
 from napari_unetvnet.losses.adapters import DeepSupervision
 from napari_unetvnet.model import Model, build_model, load_model
+from napari_unetvnet.record import brief
 from napari_unetvnet.regions import paint_order
 from napari_unetvnet.schedule import Schedule
 from napari_unetvnet.targets import loss_weights
@@ -57,7 +58,7 @@ def start(
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
-    model = build_model(_card(data, settings, patch), settings)
+    model = build_model(_card(data, settings, patch).model_copy(update=brief(folder)), settings)
     model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
     for pair in pairs:
         check_size(pair.image, model.smallest, settings.network)

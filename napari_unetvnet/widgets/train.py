@@ -245,7 +245,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             NEWS.model_saved.emit(event.path)
         elif isinstance(event, PreviewReady):
             self.overlay.show(event)
-        elif isinstance(event, SplitMade):
+        elif isinstance(event, SplitMade) and event.number == 0:
             self.split.show(event)
         elif isinstance(event, Notice) and event.text.startswith(PLANNED) and self.panel.task.folder is not None:
             planned = planned_in(self.panel.task.folder / PLAN)

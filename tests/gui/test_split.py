@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Non-orthogonal slicing:UserWarning"),
 ]
 PLACE = {"scale": (2, 0.5, 0.25), "translate": (1, 2, 3), "rotate": (0, 20, 0), "units": ("um", "um", "um")}
-SPLIT = SplitMade("cells", ((0, 0, 0, 6, 20, 8), (0, 0, 20, 6, 20, 24)), ((0, 0, 12, 6, 20, 16),))
+SPLIT = SplitMade(0, "cells", ((0, 0, 0, 6, 20, 8), (0, 0, 20, 6, 20, 24)), ((0, 0, 12, 6, 20, 16),))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_large_image_is_drawn_coarsely(most):
 
 
 def test_huge_images_take_little_memory():
-    labels, _ = drawn_parts(SplitMade("", (), ((0, 0, 0, 100, 8192, 8192),)), (2000, 8192, 8192))
+    labels, _ = drawn_parts(SplitMade(0, "", (), ((0, 0, 0, 100, 8192, 8192),)), (2000, 8192, 8192))
     assert labels.size <= 2**24
 
 
@@ -83,7 +83,7 @@ def test_a_coarse_layer_covers_the_same_place(viewer, picture):
 def test_a_2d_image_has_a_2d_split(viewer, split):
     flat = viewer.add_image(np.zeros((20, 24, 3), np.uint8), name="flat", rgb=True, scale=(2, 3), translate=(5, 6))
     split.begin(flat)
-    split.show(SplitMade("flat", ((0, 0, 0, 1, 20, 10),), ((0, 0, 14, 1, 20, 24),)))
+    split.show(SplitMade(0, "flat", ((0, 0, 0, 1, 20, 10),), ((0, 0, 14, 1, 20, 24),)))
     assert split.layer.data.shape == (20, 24)
     assert (split.layer.data[:, 14:] == HELD_OUT).all()
     assert np.allclose(split.layer.translate, (5, 6))
@@ -104,7 +104,7 @@ def test_it_goes_when_the_next_training_begins_and_stays_hidden(viewer, picture,
 
 
 def test_without_a_hold_out_there_is_nothing_to_see(viewer, picture, split):
-    split.show(SplitMade("cells", ((0, 0, 0, 6, 20, 24),), ()))
+    split.show(SplitMade(0, "cells", ((0, 0, 0, 6, 20, 24),), ()))
     assert list(viewer.layers) == [picture]
 
 
