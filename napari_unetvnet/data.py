@@ -71,11 +71,20 @@ def seen(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
     list of Pair
         Intensities are interpolated where they are read, labels taken from the nearest voxel. A pair whose unit cannot
         be compared with that of the first stays as it is.
+
+    Raises
+    ------
+    DataProblem
+        If image and labels of a pair do not have the same grid.
     """
     made, target, unit = [], settings.target_spacing, pairs[0].image.unit
     for pair in pairs:
         wanted = None if target is None else spacing_in(target, unit, pair.image.unit)
         shape = grid_at(pair.image, wanted, planar=settings.dims == 2)
+        if shape == pair.image.shape:
+            made.append(pair)
+            continue
+        check_pair(pair.image, pair.labels, pair.mask, overlapping=settings.label_values == "overlapping")
         labels = at_spacing(pair.labels, shape, "nearest")
         mask = None if pair.mask is None else at_spacing(pair.mask, shape, "nearest")
         made.append(Pair(at_spacing(pair.image, shape), labels, pair.split, mask))

@@ -25,6 +25,7 @@ from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, Use
 from napari_unetvnet.events import Event, RunFinished, SlabDone, StepDone, from_line, to_line
 from napari_unetvnet.pairs import resolve
 from napari_unetvnet.processes import ALONE, Team, from_environment
+from napari_unetvnet.record import RECORD
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
@@ -381,7 +382,7 @@ def discard_if_empty(folder: Path) -> None:
     ----------
     folder : Path
     """
-    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, work.PLAN}:
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, work.PLAN, RECORD}:
         shutil.rmtree(folder)
 
 

@@ -112,6 +112,16 @@ def test_a_volume_keeps_its_extent_and_an_absurd_grid_is_refused():
         at_spacing(volume, (200, 400, 600))
 
 
+def test_labels_of_another_size_are_refused_and_not_stretched():
+    from napari_unetvnet.data import Pair, seen
+    from napari_unetvnet.settings import TrainSettings, checked
+
+    pair = Pair(Volume(noise((1, 1, 20, 20))), Volume(np.ones((1, 1, 10, 10), np.uint8)))
+    assert seen([pair], checked(TrainSettings, {}))[0] is pair
+    with pytest.raises(DataProblem, match="20 x 20"):
+        seen([pair], checked(TrainSettings, {"target_spacing": (1, 2, 2)}))
+
+
 @given(shapes, shapes, st.integers(1, 5), st.data())
 def test_scores_come_back_the_same_in_whatever_slabs_they_come(own, seen, slab, drawn):
     values = torch.from_numpy(noise((2, *seen)))
