@@ -243,3 +243,20 @@ def test_weights_by_frequency_leave_the_scale_of_the_loss(counts):
 def test_choices_that_do_not_go_together_are_refused_with_a_sentence(chosen, said):
     with pytest.raises(SettingsProblem, match=said):
         checked(TrainSettings, chosen)
+
+
+def test_touching_objects_are_separated_by_a_gap_and_others_stay_whole():
+    labels = np.zeros((1, 1, 8, 12), np.uint8)
+    labels[0, 0, 2:6, 1:5], labels[0, 0, 2:6, 5:9], labels[0, 0, 7, 11] = 1, 2, 3
+    classes, target = of(labels, label_values="objects", objects_as="separated")
+    assert classes.written == (0, 1)
+    assert (target[0, 3, :10] == [0, 1, 1, 1, 0, 0, 1, 1, 1, 0]).all()  # a voxel of each is given up
+    assert target[0, 7, 11] == 1
+    assert target.sum() == 2 * 4 * 3 + 1
+
+
+def test_the_width_of_boundaries_is_chosen():
+    labels = np.repeat([1, 2], 6).reshape(1, 1, 1, 12)
+    for width in (1, 2, 3):
+        _, target = of(labels, label_values="objects", objects_as="boundaries", boundary_width=width)
+        assert np.flatnonzero(target[0, 0]).tolist() == list(range(6 - width, 6 + width))

@@ -69,6 +69,8 @@ class LabelSettings(Settings):
     objects_as: Literal["foreground", "separated", "boundaries", "borders"] = "foreground"
     """What is learnt from object ids: that there is one, the same with a gap between those that touch, the lines
     between them, or their inside and their border."""
+    boundary_width: int = Field(1, ge=1, le=50)
+    """With objects_as=boundaries: voxels count that are so near to another object; 1 makes lines of two voxels."""
     regions: Regions = ()
     """Classes that may lie in each other, as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
     lines: Values = ()
@@ -101,6 +103,9 @@ class LabelSettings(Settings):
             ),
             f"objects_as={self.objects_as} is for label_values=objects only.": (
                 self.objects_as != "foreground" and not objects
+            ),
+            "A boundary width is for objects_as=boundaries only.": (
+                self.boundary_width != 1 and self.objects_as != "boundaries"
             ),
             f"{' and '.join(several)} were given; choose one.": len(several) > 1,
             f"{' and '.join(several)} cannot be learnt from object ids; choose label_values=classes.": (

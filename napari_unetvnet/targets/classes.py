@@ -192,7 +192,8 @@ def label_margin(settings: TrainSettings) -> int:
     int
         Voxels along each axis.
     """
-    return 0 if settings.label_values != "objects" or settings.objects_as == "foreground" else 2
+    plain = settings.label_values != "objects" or settings.objects_as == "foreground"
+    return 0 if plain else 1 + settings.boundary_width
 
 
 def _known(labels: NDArray[Any], settings: TrainSettings) -> NDArray[np.bool_]:
@@ -218,7 +219,7 @@ def _of_objects(objects: NDArray[Any], settings: TrainSettings) -> NDArray[np.ui
     shown = np.where(known, objects, 0)
     planar = settings.view != "3d"
     if settings.objects_as == "boundaries":
-        target = boundaries(shown, planar=planar).astype(np.uint8)
+        target = boundaries(shown, width=settings.boundary_width, planar=planar).astype(np.uint8)
     elif settings.objects_as == "borders":
         target = borders(shown, planar=planar)
     elif settings.objects_as == "separated":

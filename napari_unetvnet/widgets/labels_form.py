@@ -113,6 +113,7 @@ class LabelRows:
 APPLIES = {
     "label_values": ("classes", "objects", "overlapping"),
     "objects_as": ("objects",),
+    "boundary_width": ("objects",),
     "regions": ("classes",),
     "lines": ("classes",),
     "ignore_value": ("classes", "objects", "overlapping"),

@@ -39,7 +39,7 @@ __all__ = ["TrainWidget"]
 SHOW_TARGETS, PLANNED = "Show targets", "Planned: "
 OF_LABELS = ("label_values", "objects_as", "class_weights")
 MAIN = (*OF_LABELS, "view", "context", "device")
-LABELS_ADVANCED = ("regions", "lines", "soften", "ignore_value", "head")
+LABELS_ADVANCED = ("regions", "lines", "boundary_width", "soften", "ignore_value", "head")
 TRAINING = (
     "patch",
     "batch",
