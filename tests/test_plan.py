@@ -248,3 +248,10 @@ def test_what_is_estimated_is_what_autograd_keeps_and_some_more(name, view, patc
         outputs = network.training_outputs(torch.zeros(4, channels, *patch[-settings.dims :]))
     assert outputs is not None
     assert sum(kept.values()) < memory.step_bytes(settings, 1, 4) < 2.5 * sum(kept.values())
+
+
+def test_of_many_images_a_smaller_share_is_held_out():
+    assert planned([a_pair(seed=i) for i in range(9)])[0].hold_out == 0.2
+    many = [a_pair(seed=i) for i in range(10)]
+    assert planned(many)[0].hold_out == 0.1
+    assert planned(many, folds=5)[0].hold_out == 0.2

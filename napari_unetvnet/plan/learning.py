@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from napari_unetvnet.data import Pair
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["augmentation", "average", "budget", "class_weights", "loss", "mirroring", "normalisation", "objects"]
+__all__ = [
+    "augmentation",
+    "average",
+    "budget",
+    "class_weights",
+    "hold_out",
+    "loss",
+    "mirroring",
+    "normalisation",
+    "objects",
+]
 
 LIKELY_SIDED = 3
 ASYMMETRY = 2.0
@@ -26,6 +36,8 @@ OUTLYING = 4.0
 """The brightest voxels are so many times as far from the median as nearly all others."""
 RARE = 0.05
 DICE_LIKE = ("dice", "tversky", "log_dice", "hausdorff", "line", "block", "ten_channel", "clDice")
+MANY = 10
+"""Of so many images a tenth is held out instead of a fifth."""
 MINUTES = {"cpu": 5.0, "cuda": 5.0}
 
 
@@ -125,6 +137,14 @@ def augmentation(pairs: Sequence[Pair], settings: TrainSettings, device: str) ->
     """Change patches as nnU-Net does."""
     del pairs, settings, device
     return [Choice("augment", "standard", "it sets in after the first minute")]
+
+
+def hold_out(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
+    """Hold a smaller share out of many images."""
+    del device
+    if settings.folds > 1 or len(pairs) < MANY or any(pair.split for pair in pairs):
+        return []
+    return [Choice("hold_out", 0.1, f"of {len(pairs)} images a tenth tells enough")]
 
 
 def average(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:

@@ -12,6 +12,7 @@ from napari_unetvnet.plan.learning import (
     average,
     budget,
     class_weights,
+    hold_out,
     loss,
     mirroring,
     normalisation,
@@ -32,7 +33,7 @@ __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
     as_the_model, objects, view, network, target_spacing, normalisation, loss, class_weights, patch, batch, memory,
-    mirroring, augmentation, average, budget,
+    mirroring, augmentation, hold_out, average, budget,
 )  # fmt: skip
 """Each sees what those before it have chosen."""
 

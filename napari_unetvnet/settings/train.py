@@ -258,7 +258,7 @@ class TrainJob(TrainSettings):
 
     left_open: ClassVar[tuple[str, ...]] = (
         "view", "network", "option", "target_spacing", "normalise", "objects_as", "loss", "class_weights", "patch",
-        "batch", "accumulate", "mirror", "augment", "average", "minutes",
+        "batch", "accumulate", "mirror", "augment", "hold_out", "average", "minutes",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 
