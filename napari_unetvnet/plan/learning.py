@@ -32,7 +32,7 @@ __all__ = [
 LIKELY_SIDED = 3
 ASYMMETRY = 2.0
 """Classes lie on different sides if their distance is so many times its own spread over the images."""
-OUTLYING = 4.0
+OUTLYING = 20.0
 """The brightest voxels are so many times as far from the median as nearly all others."""
 RARE = 0.05
 DICE_LIKE = ("dice", "tversky", "log_dice", "hausdorff", "line", "block", "ten_channel", "clDice")
