@@ -95,6 +95,11 @@ def _parser() -> Parser:
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
     add_fields(checking, TrainJob)
     checking.add_argument("--json", action="store_true", help="Print JSON.")
+    looking = add("augment", _augment, "Write patches as training sees them, to look at; takes the options of train.")
+    add_fields(looking, TrainJob)
+    looking.add_argument("--count", type=int, default=16, metavar="N", help="So many patches. Default: 16.")
+    text = "File for the patches (.npy or .tif); their labels go beside it."
+    looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
     add_fields(sweeping, TrainJob)
     for option, text in (
@@ -102,7 +107,7 @@ def _parser() -> Parser:
         ("--losses", "Losses or sums of them."),
     ):
         sweeping.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
-    for job in (training, segmenting, checking, sweeping):
+    for job in (training, segmenting, checking, looking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
     scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
@@ -175,7 +180,7 @@ def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) 
 
 def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
     job = checked(kind, _values(parsed, kind, command))
-    if job.output is None and parsed.command is not _check:
+    if job.output is None and parsed.command not in {_check, _augment}:
         raise SettingsProblem("Say with --output where to write the result.")
     return job
 
@@ -268,6 +273,16 @@ def _check(parsed: Namespace) -> int:
     report = check_files(_job(parsed, TrainJob, "train"))
     _say(written(report, as_json=parsed.json))
     return 2 if report.of("error") else 0
+
+
+def _augment(parsed: Namespace) -> None:
+    from napari_unetvnet.look import labels_beside, training_patches, write_patches
+
+    if parsed.count < 1:
+        raise SettingsProblem(f"{parsed.count} patches cannot be drawn; give --count 1 or more.")
+    write_patches(parsed.patches, *training_patches(_job(parsed, TrainJob, "train"), parsed.count))
+    _say(f"Patches: {parsed.patches}")
+    _say(f"Labels: {labels_beside(parsed.patches)}")
 
 
 def _compare(parsed: Namespace) -> None:

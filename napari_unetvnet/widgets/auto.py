@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QLineEdit, QSpinBox
+from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit
 
 from napari_unetvnet.widgets.scroll import narrow, wrapped
 
@@ -130,7 +130,7 @@ def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
 
     Parameters
     ----------
-    widget : QComboBox, QSpinBox or QLineEdit
+    widget : QComboBox, QSpinBox, QDoubleSpinBox or QLineEdit
         A combo box has auto as its first item, a spin box as its special value, an empty line as its placeholder.
     value, reason : str
     """
@@ -143,7 +143,7 @@ def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
                 widget.setEditText(text if is_auto(typed) else typed)
         elif isinstance(widget, QLineEdit):
             widget.setPlaceholderText(text if value else str(widget.property("empty") or AUTO))
-        elif isinstance(widget, QSpinBox) and is_auto(widget.specialValueText()):
+        elif isinstance(widget, QAbstractSpinBox) and is_auto(widget.specialValueText()):
             widget.setSpecialValueText(text)
     about = widget.property("about")
     widget.setProperty("planned", wrapped(f"Auto chose {value}: {reason}.") if value else "")

@@ -11,9 +11,11 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
-from napari_unetvnet.widgets.auto import planned_in, show_planned
+from napari_unetvnet.widgets.augmented import Augmented
+from napari_unetvnet.widgets.auto import AUTO, planned_in, show_planned
 from napari_unetvnet.widgets.form import SettingsForm, form_layout
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
+from napari_unetvnet.widgets.look_button import LookButton
 from napari_unetvnet.widgets.losses import MATTERING, LossBox, LossOptions
 from napari_unetvnet.widgets.models import NEWS
 from napari_unetvnet.widgets.network import NetworkBox
@@ -28,7 +30,7 @@ from napari_unetvnet.work import PLAN
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.widgets.auto import Planned
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainWidget"]
 
-SHOW_TARGETS, PLANNED = "Show targets", "Planned: "
+PLANNED = "Planned: "
 OF_LABELS = ("label_values", "objects_as", "class_weights")
 MAIN = (*OF_LABELS, "view", "context", "device")
 LABELS_ADVANCED = ("regions", "lines", "boundary_width", "soften", "ignore_value", "head")
@@ -87,8 +89,11 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.resume = QPushButton("Continue")
         self.resume.setToolTip(wrapped("Train the last model on, with the labels and settings as they are now."))
         self.panel.buttons.addWidget(self.resume, 1)
-        self.targets, self.preview = QPushButton(SHOW_TARGETS), Preview(viewer)
-        self.targets.setToolTip(wrapped("See as layers what the loss will see: classes, softened channels, weights."))
+        self.preview, self.augmented = Preview(viewer), Augmented(viewer)
+        about = "See as layers what the loss will see: classes, softened channels, weights."
+        self.targets = LookButton("Show targets", "Computing targets ...", about, self.preview)
+        about = "See as layers some patches as training would turn, scale, blur or brighten them."
+        self.look = LookButton("Show augmented", "Drawing patches ...", about, self.augmented)
         self._lay_out()
         self._connect()
         self._losses_may_fit()
@@ -110,8 +115,10 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.wanted.connect(self.train)
         self.resume.clicked.connect(self.train_on)
         self.targets.clicked.connect(self.show_targets)
-        self.preview.finished.connect(self._targets_shown)
-        self.preview.failed.connect(self._targets_failed)
+        self.look.clicked.connect(self.show_augmented)
+        for worker in (self.preview, self.augmented):
+            worker.finished.connect(self._shown)
+            worker.failed.connect(self.panel.view.complain)
         self.panel.state_changed.connect(self._state_changed)
         self.panel.task.happened.connect(self._happened)
         self.panel.finished.connect(self._finished)
@@ -126,15 +133,22 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
     def show_targets(self) -> None:
         """Show what the loss will see, as layers."""
+        self._look(self.targets, self.preview.begin)
+
+    def show_augmented(self) -> None:
+        """Show patches as training would change them, as layers."""
+        self._look(self.look, self.augmented.begin)
+
+    def _look(self, button: LookButton, begin: Callable[[Any, layers.Snapshot, TrainJob], None]) -> None:
+        """Have something computed that is shown as layers."""
         self.panel.view.complain(())
         try:
             taken, made = self._looked_at()
         except UserError as problem:
             self.panel.view.complain(problem.lines)
             return
-        self.targets.setEnabled(False)
-        self.targets.setText("Computing targets ...")
-        self.preview.begin(self.image.layer, taken, made)
+        button.wait()
+        begin(self.image.layer, taken, made)
 
     def values(self) -> dict[str, Any]:
         """Read the form.
@@ -184,7 +198,10 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         form.addRow("unpainted is", self.unpainted.meaning)
         form.addRow("background is", self.unpainted.background)
         self.settings.add_to(form, OF_LABELS[2:])
-        form.addRow("", self.targets)
+        looks = QHBoxLayout()
+        for button in (self.targets, self.look):
+            looks.addWidget(button)
+        form.addRow("", looks)
         form.addRow("network", self.network)
         form.addRow("width", self.network.width_box)
         form.addRow("loss", self.loss)
@@ -229,18 +246,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         """Grey out the losses that do not fit."""
         self.loss.refresh(self.settings.values(MATTERING) | self.network.values() | self.label_rows.values())
 
-    def _targets_shown(self, sentence: str) -> None:
-        self._targets_over()
+    def _shown(self, sentence: str) -> None:
         if self.panel.task.state == "idle":
             self.panel.view.say(sentence)
-
-    def _targets_failed(self, lines: tuple[str, ...]) -> None:
-        self._targets_over()
-        self.panel.view.complain(lines)
-
-    def _targets_over(self) -> None:
-        self.targets.setEnabled(True)
-        self.targets.setText(SHOW_TARGETS)
 
     def _state_changed(self, state: str) -> None:
         self.resume.setEnabled(state == "idle" and self.model is not None and self.model.is_file())
@@ -261,6 +269,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         """Show in each row that says auto what it turned out to be; nothing while that is not known."""
         rows = {name: self.settings.fields[name].widget.native for name in self.settings.open}
         rows |= {"network": self.network, "width": self.network.width_box, "loss": self.loss}
+        rows["minutes"] = self.budget.amount
         found = {item.name: item for item in planned}
         for name, row in rows.items():
             show_planned(row, *found[name][1:]) if name in found else show_planned(row)
@@ -277,9 +286,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
 
 class Budget(QWidget):  # type: ignore[misc]
-    """How long to train: minutes, epochs or steps."""
+    """How long to train: minutes, epochs or steps, or, at the least amount, as long as is chosen for the data."""
 
-    STARTS = {"minutes": 2.0, "epochs": 20.0, "steps": 500.0}  # noqa: RUF012 (never changed)
+    STARTS = {"minutes": 0.0, "epochs": 20.0, "steps": 500.0}  # noqa: RUF012 (never changed)
 
     def __init__(self) -> None:
         super().__init__()
@@ -289,6 +298,7 @@ class Budget(QWidget):  # type: ignore[misc]
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.amount, 1)
         layout.addWidget(self.unit)
+        self.amount.setSpecialValueText(AUTO)
         self.setToolTip(wrapped("Time budget, or a number of epochs or steps. Stop ends earlier and keeps the best."))
         self.unit.currentTextChanged.connect(self._unit_chosen)
         self._unit_chosen(self.unit.currentText())
@@ -310,13 +320,13 @@ class Budget(QWidget):  # type: ignore[misc]
         Returns
         -------
         dict
-            One of minutes, epochs, steps.
+            One of minutes, epochs, steps; empty for auto.
         """
         unit, amount = self.unit.currentText(), self.amount.value()
-        return {unit: amount if unit == "minutes" else int(amount)}
+        return {} if amount == self.amount.minimum() else {unit: amount if unit == "minutes" else int(amount)}
 
     def _unit_chosen(self, unit: str) -> None:
         whole = unit != "minutes"
         self.amount.setDecimals(0 if whole else 1)
-        self.amount.setRange(1 if whole else 0.1, 1e6)
+        self.amount.setRange(0, 1e6)
         self.amount.setValue(self.STARTS[unit])
