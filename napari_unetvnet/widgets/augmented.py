@@ -118,17 +118,11 @@ def _layers(image: Any, images: NDArray[np.float32], target: NDArray[Any]) -> li
     for c in range(images.shape[1]):
         channel = images[:, c, 0] if planar else images[:, c]
         name = f"augmented {c}" if images.shape[1] > 1 else "augmented"
-        limits = {"contrast_limits": (float(low), float(high)) for low, high in [_limits(channel)] if low < high}
-        made.append(Image(channel, name=name, colormap="gray", blending="additive", **limits, **given))
+        made.append(Image(channel, name=name, colormap="gray", blending="additive", **given))
     if target.dtype == np.uint8 and target.ndim == 4:
         shown = np.where(target == IGNORE, 0, target)
         made.append(Labels(shown[:, 0] if planar else shown, name="augmented labels", opacity=0.4, **given))
     return made
-
-
-def _limits(channel: NDArray[np.float32]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.percentile(channel, [1, 99.5])
-    return found
 
 
 def _place(image: Any, axes: int) -> dict[str, Any]:

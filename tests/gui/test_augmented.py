@@ -1,4 +1,4 @@
-"""Augmented patches as layers: beside the image, from a child process, and a sentence where there is nothing to show."""
+"""Augmented patches as layers: beside the image, from a child process, or a sentence instead."""
 
 from __future__ import annotations
 
