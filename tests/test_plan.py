@@ -187,6 +187,14 @@ def test_a_budget_is_chosen_only_where_there_is_none(budget):
     assert "minutes" not in planned([a_pair()], **budget)[1]
 
 
+def test_strokes_are_learnt_for_less_time():
+    labels = np.zeros((1, 100, 100), np.uint8)
+    labels[0, 10], labels[0, 50] = 1, 2
+    strokes = a_pair(labels.shape, labels=labels)
+    assert planned([strokes], unlabelled="ignore")[0].minutes == 2
+    assert planned([strokes])[0].minutes == 5
+
+
 def test_what_goes_on_from_a_model_is_what_the_model_is(tmp_path):
     from napari_unetvnet.card import ModelCard
     from napari_unetvnet.model import build_model, save_model

@@ -38,7 +38,9 @@ RARE = 0.05
 DICE_LIKE = ("dice", "tversky", "log_dice", "hausdorff", "line", "block", "ten_channel", "clDice")
 MANY = 10
 """Of so many images a tenth is held out instead of a fifth."""
-MINUTES = {"cpu": 5.0, "cuda": 5.0}
+MINUTES, SOON = 5.0, 2.0
+STROKES = 0.05
+"""Labels that are ignored where nothing is painted are strokes if they cover no more than this share."""
 
 
 def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
@@ -155,7 +157,9 @@ def average(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list
 
 def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
     """Train for some minutes."""
-    del pairs
+    del device
     if {"minutes", "epochs", "steps"} & settings.model_fields_set:
         return []
-    return [Choice("minutes", MINUTES[device], "a first good model; more time makes a better one")]
+    if settings.unlabelled == "ignore" and np.mean([(some_planes(p.labels)[0] != 0).mean() for p in pairs]) < STROKES:
+        return [Choice("minutes", SOON, "strokes are learnt soon; correct the result and go on")]
+    return [Choice("minutes", MINUTES, "a first good model; more time makes a better one")]
