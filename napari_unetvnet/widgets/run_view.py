@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_unetvnet.events import EpochDone, Notice, SlabDone, StepDone
+from napari_unetvnet.events import CheckpointSaved, EpochDone, Notice, SlabDone, StepDone
 from napari_unetvnet.widgets.auto import sentence
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ class RunView(QWidget):  # type: ignore[misc]
             self._show_step(event)
         elif isinstance(event, EpochDone):
             self._dice = event.dice
-            if event.dice is not None:
-                self._best = max(event.dice, self._best or 0.0)
             if self.curves is not None:
                 self.curves.add_epoch(event.step, event.dice)
+        elif isinstance(event, CheckpointSaved):
+            self._best = event.dice  # at the end that of the whole hold-out
         elif isinstance(event, SlabDone):
             self._fill(event.stop / event.depth)
             if event.depth > 1:
