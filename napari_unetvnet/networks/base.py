@@ -164,6 +164,8 @@ class SegmentationNetwork(nn.Module):
 
     def initialise(self) -> None:
         """Draw all convolution weights by He's rule for ReLU and set biases to 0."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return  # built to be counted; torch would load its compiler for random numbers that are none
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

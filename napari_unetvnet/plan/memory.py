@@ -1,4 +1,4 @@
-"""What a step will need in memory, told before anything is spent; a batch that would not fit is computed in parts."""
+"""What a step will need in memory, told before it is spent; a batch that would not fit is computed in parts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unetvnet.data import Pair
+    from napari_unetvnet.networks.base import SegmentationNetwork
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["free_bytes", "memory", "step_bytes"]
@@ -28,6 +29,8 @@ WORKING = 3
 SHARE = 0.7
 """Of the free memory, so much is used."""
 FEW_CLASSES = 4
+SMALL = {2: 64, 3: 32}
+"""Edge of the patches by which the estimate is made."""
 
 
 def memory(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
@@ -35,10 +38,10 @@ def memory(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
     channels = pairs[0].image.channels
     free = free_bytes(device)
     needed = step_bytes(settings, channels, settings.batch)
-    if needed is None or needed <= SHARE * free:
+    if needed <= SHARE * free:
         return []
     parts = 1
-    while parts < settings.batch and (step_bytes(settings, channels, -(-settings.batch // parts)) or 0) > SHARE * free:
+    while parts < settings.batch and step_bytes(settings, channels, -(-settings.batch // parts)) > SHARE * free:
         parts *= 2
     told = f"a step would need {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     return [Choice("accumulate", min(parts, settings.batch), told)]
@@ -60,8 +63,8 @@ def free_bytes(device: str) -> int:
     return int(torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available)
 
 
-def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int | None:
-    """Estimate the memory of a step in single precision, without computing anything.
+def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
+    """Estimate the memory of a step in single precision, from what a pass over two small patches keeps.
 
     Parameters
     ----------
@@ -73,33 +76,39 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int | No
 
     Returns
     -------
-    int or None
-        None for a network that cannot be followed without numbers.
+    int
     """
     passing = NETWORKS.describe(settings.network).facts.get("training_options", ())
     option = {name: value for name, value in settings.option.items() if name not in passing}
     seen = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
-    with torch.device("meta"):
-        network = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
-    patch = settings.planned_patch
-    size = network.fit([n + a + b for n, (a, b) in zip(patch[-settings.dims :], network.margin, strict=True)])
-    planes = patch[0] if settings.dims == 2 else 1
-    x = torch.empty((patches * planes, seen, *size), device="meta")
+    network = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
+    full = _input_size(network, settings.planned_patch)
+    small = _input_size(network, [min(n, SMALL[settings.dims]) for n in settings.planned_patch])
+    planes = settings.planned_patch[0] if settings.dims == 2 else 1
+    times = patches * planes * prod(full) / (2 * prod(small))
+    kept = _kept(network, torch.zeros(2, seen, *small))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return round(FLOAT * weights * OPTIMISER[settings.optimizer] + times * (sum(kept) + WORKING * max(kept)))
+
+
+def _input_size(network: SegmentationNetwork, patch: Sequence[int]) -> tuple[int, ...]:
+    """Give what the network takes for a patch."""
+    margins = zip(patch[-network.dims :], network.margin, strict=True)
+    return network.fit([max(least, n + a + b) for least, (n, (a, b)) in zip(network.smallest, margins, strict=True)])
+
+
+def _kept(network: SegmentationNetwork, x: Tensor) -> list[int]:
+    """Give the bytes of each tensor that a backward pass needs, besides the weights."""
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            outputs = network.training_outputs(x)
-    except (NotImplementedError, RuntimeError):
-        return None
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    del outputs
-    largest = max(kept.values(), default=0)
-    return (
-        FLOAT * weights * (OPTIMISER[settings.optimizer] - 1) + sum(kept.values()) + WORKING * largest + prod(x.shape)
-    )
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = network.training_outputs(x)
+    del outputs  # until here it holds what was kept, so that no two have one place
+    return list(kept.values())
