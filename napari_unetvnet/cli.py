@@ -6,8 +6,6 @@ Ctrl-C or a termination signal (what was reached is kept).
 
 from __future__ import annotations
 
-import json
-import re
 import signal
 import sys
 import traceback
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.errors import SettingsProblem, UserError
+from napari_unetvnet.listings import add_listings
 from napari_unetvnet.processes import from_environment
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from napari_unetvnet.events import Event, RunFinished
-    from napari_unetvnet.registry import Registry
+    from napari_unetvnet.listings import Add
 
 __all__ = ["main"]
 
@@ -88,6 +87,28 @@ def _parser() -> Parser:
         added.set_defaults(command=function)
         return added
 
+    _add_jobs(add)
+    scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
+    _add_evaluate_options(scoring)
+    comparing = add("compare", _compare, "Rank trainings by their score on the hold-out.")
+    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of several.")
+    comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
+    running = add("run", _run, "Do what a run folder says; the viewer starts its work with this.")
+    running.add_argument("folder", type=Path)
+    running.add_argument("--resume", action="store_true", help="Go on where an earlier run of the folder ended.")
+    for name, kind in (("minutes", float), ("epochs", int), ("steps", int)):
+        text = f"With --resume: train on to so many {name} in all, whatever the run was to do."
+        running.add_argument(f"--{name}", type=kind, help=text)
+    add_listings(add)
+    showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
+    showing.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
+    showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
+    showing.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
+    return parser
+
+
+def _add_jobs(add: Add) -> None:
+    """Add the commands that take the options of a training or of a segmentation."""
     training = add("train", _train, "Train a model on images with labels.")
     add_fields(training, TrainJob)
     segmenting = add("segment", _segment, "Segment an image with a model.")
@@ -110,37 +131,6 @@ def _parser() -> Parser:
     for job in (training, segmenting, checking, looking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
-    scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
-    _add_evaluate_options(scoring)
-    comparing = add("compare", _compare, "Rank trainings by their score on the hold-out.")
-    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of several.")
-    comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
-    running = add("run", _run, "Do what a run folder says; the viewer starts its work with this.")
-    running.add_argument("folder", type=Path)
-    running.add_argument("--resume", action="store_true", help="Go on where an earlier run of the folder ended.")
-    for name, kind in (("minutes", float), ("epochs", int), ("steps", int)):
-        text = f"With --resume: train on to so many {name} in all, whatever the run was to do."
-        running.add_argument(f"--{name}", type=kind, help=text)
-    for name, function, text in (
-        ("networks", _networks, "List the networks with their options."),
-        ("losses", _losses, "List the losses with their options."),
-        ("models", _models, "List the models that were shipped or trained here."),
-    ):
-        listing = add(name, function, text)
-        listing.add_argument("--json", action="store_true", help="Print JSON.")
-        if name == "networks":
-            _add_network_options(listing)
-    showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
-    showing.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
-    showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
-    showing.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
-    return parser
-
-
-def _add_network_options(parser: Parser) -> None:
-    parser.add_argument("--in-channels", type=int, default=1, help="For the count of parameters. Default: 1.")
-    parser.add_argument("--outputs", type=int, default=1, help="For the count of parameters. Default: 1.")
-    parser.add_argument("--dims", type=int, choices=[2, 3], help="Default: those of each network's source.")
 
 
 def _add_evaluate_options(parser: Parser) -> None:
@@ -318,84 +308,6 @@ def _evaluate(parsed: Namespace) -> None:
     given = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
     result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, given))
     _say(written(result, parsed.form or "table"))
-
-
-def _networks(parsed: Namespace) -> None:
-    from napari_unetvnet.networks import NETWORKS
-
-    def facts(name: str) -> dict[str, Any]:
-        from napari_unetvnet.networks.facts import network_facts
-
-        return network_facts(name, parsed.dims, parsed.in_channels, parsed.outputs)
-
-    _list_members(NETWORKS, facts, as_json=parsed.json)
-
-
-def _losses(parsed: Namespace) -> None:
-    from napari_unetvnet.losses import LOSSES
-
-    def facts(name: str) -> dict[str, Any]:
-        entry = LOSSES.describe(name)
-        return {
-            "heads": list(entry.facts["head_modes"]),
-            "needs": list(entry.facts.get("needs", ())),
-            "formula": " ".join(entry.section("Notes").split()),
-            "source": [" ".join(text.split()) for text in re.split(r"\.\. \[\d+\]", entry.section("References"))[1:]],
-        }
-
-    _list_members(LOSSES, facts, as_json=parsed.json)
-
-
-def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *, as_json: bool) -> None:
-    """Print a table of names with what their sources say of them."""
-    if as_json:
-        described = [registry.describe(name) for name in registry]
-        rows = [
-            {
-                "name": entry.name,
-                "summary": entry.summary,
-                **facts(entry.name),
-                "options": {
-                    option.name: {"default": option.default, "choices": list(option.choices), "help": option.help}
-                    for option in entry.options
-                },
-                "defined_in": entry.target,
-            }
-            for entry in described
-        ]
-        _say(json.dumps(rows, indent=2))
-        return
-    for name in registry:
-        entry = registry.describe(name)
-        _say(f"{name}: {entry.summary}")
-        for option in entry.options:
-            choices = f" of {', '.join(map(str, option.choices))}" if option.choices else ""
-            _say(f"    {option.name}={option.default}{choices}  {option.help}")
-
-
-def _models(parsed: Namespace) -> None:
-    from napari_unetvnet.card import list_models, read_card
-
-    cards, broken = {}, []
-    for name, path in list_models().items():
-        try:
-            cards[name] = (path, read_card(path))
-        except UserError as problem:
-            broken.append(str(problem))
-    for line in broken:
-        _complain(line)
-    if parsed.json:
-        rows = [
-            {"name": name, "path": str(path), **card.model_dump(mode="json")} for name, (path, card) in cards.items()
-        ]
-        _say(json.dumps(rows, indent=2))
-        return
-    if not cards:
-        _say("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
-    for name, (_, card) in cards.items():
-        score = card.scores.get("hold_out_dice")
-        told = f", Dice {score:.3f} on its hold-out" if score is not None else ""
-        _say(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{told}")
 
 
 def _demo(parsed: Namespace) -> None:

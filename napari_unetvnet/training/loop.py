@@ -22,7 +22,7 @@ from napari_unetvnet.training.step import draw, fitting_step
 from napari_unetvnet.training.verdict import final_score, leave, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from napari_unetvnet.data import Pair
@@ -73,24 +73,8 @@ def steps(
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    shapes, pairs = [pair.image.shape for pair in pairs], seen(pairs, settings)
-    settings, patch = _shared(settings, team), settings.planned_patch
-    data = prepare(pairs, settings, patch)
-    for text in data.notices:
-        yield Notice(text)
-    for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
-        yield _split(data, i, pair.image, shape)
-    run, told = start(pairs, data, settings, folder, patch)
-    run.team = team
-    # Flips would swap unequal margins, so patches come with the larger one on both sides.
-    z, y, x = (max(sides) for sides in run.model.margin)
-    run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
-    run.scored = quick(data.hold_out, settings)
-    begun = _go_on(run) if resume and (folder / LAST).exists() else run.ladder.begin(run)
-    for text in (*told, *([begun] if begun else [])):
-        yield Notice(text)
-    run.learn = learner(run.model, run.criterion, team)
-    schedule, preview, losses = run.schedule, Preview(pairs[0], run, shapes[0]), []
+    run, preview = yield from _begin(pairs, settings, folder, resume=resume, team=team)
+    settings, schedule, losses = run.settings, run.schedule, list[float]()
     clock = time.monotonic() - schedule.seconds
     try:
         while not schedule.over and not _stale(run):
@@ -115,6 +99,30 @@ def steps(
     finally:
         run.ahead.close()
         leave(run)
+
+
+def _begin(
+    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool, team: Team
+) -> Generator[Event, None, tuple[Run, Preview]]:
+    """Prepare the data, build what is trained, or go back to where it was, and tell what the user should know."""
+    shapes, pairs = [pair.image.shape for pair in pairs], seen(pairs, settings)
+    settings, patch = _shared(settings, team), settings.planned_patch
+    data = prepare(pairs, settings, patch)
+    for text in data.notices:
+        yield Notice(text)
+    for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
+        yield _split(data, i, pair.image, shape)
+    run, told = start(pairs, data, settings, folder, patch)
+    run.team = team
+    # Flips would swap unequal margins, so patches come with the larger one on both sides.
+    z, y, x = (max(sides) for sides in run.model.margin)
+    run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
+    run.scored = quick(data.hold_out, settings)
+    begun = _go_on(run) if resume and (folder / LAST).exists() else run.ladder.begin(run)
+    for text in (*told, *([begun] if begun else [])):
+        yield Notice(text)
+    run.learn = learner(run.model, run.criterion, team)
+    return run, Preview(pairs[0], run, shapes[0])
 
 
 def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> SplitMade:
