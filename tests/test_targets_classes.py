@@ -255,6 +255,16 @@ def test_touching_objects_are_separated_by_a_gap_and_others_stay_whole():
     assert target.sum() == 2 * 4 * 3 + 1
 
 
+def test_objects_that_meet_at_a_corner_are_separated_too():
+    from skimage.measure import label
+
+    labels = np.zeros((1, 8, 8), np.uint8)
+    labels[0, :4, :4], labels[0, 4:, 4:] = 1, 2
+    _, target = of(labels, label_values="objects", objects_as="separated")
+    assert label(target[0], connectivity=2).max() == 2
+    assert target.sum() >= 2 * 12
+
+
 def test_the_width_of_boundaries_is_chosen():
     labels = np.repeat([1, 2], 6).reshape(1, 1, 1, 12)
     for width in (1, 2, 3):

@@ -223,7 +223,7 @@ def _of_objects(objects: NDArray[Any], settings: TrainSettings) -> NDArray[np.ui
     elif settings.objects_as == "borders":
         target = borders(shown, planar=planar)
     elif settings.objects_as == "separated":
-        target = ((shown != 0) & ~boundaries(shown, background=False, planar=planar)).astype(np.uint8)
+        target = (borders(shown, touching=True, planar=planar) == 1).astype(np.uint8)
     else:
         target = (shown != 0).astype(np.uint8)
     target[~known] = IGNORE
