@@ -94,7 +94,7 @@ class Augmented(QObject):  # type: ignore[misc]
         for layer in _layers(self._image, *found):
             self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = active  # so that painting can go on
-        self.finished.emit(f"{COUNT} augmented patches shown; the first slider goes through them.")
+        self.finished.emit(f"{COUNT} augmented patches; the slider shows each.")
 
 
 def _drawn(folder: Path, taken: layers.Snapshot, made: TrainJob) -> list[NDArray[Any]]:
