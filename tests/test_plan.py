@@ -56,7 +56,7 @@ def test_what_the_user_chose_stays():
         name: chosen[name] for name in ("view", "network", "patch", "batch", "augment")
     }
     assert settings.loss[0].name == "focal"
-    left = {"mirror", "normalise", "class_weights", "average", "minutes"}
+    left = {"mirror", "normalise", "class_weights", "accumulate", "average", "minutes"}
     assert set(reasons) == left
 
 
@@ -219,7 +219,9 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(monkeypatch):
     assert settings.accumulate == 2
     assert "GiB are free" in reasons["accumulate"]
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * needed)
-    assert planned([a_pair()])[0].accumulate == 1
+    settings, reasons = planned([a_pair()])
+    assert settings.accumulate == 1
+    assert f"a step needs about {needed / 2**30:.1f} GiB" in reasons["accumulate"]
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -35,16 +35,17 @@ SMALL = {2: 64, 3: 32}
 
 def memory(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
     """Compute the batch in as few parts as fit into memory."""
-    channels = pairs[0].image.channels
-    free = free_bytes(device)
+    channels, free = pairs[0].image.channels, free_bytes(device)
     needed = step_bytes(settings, channels, settings.batch)
-    if needed <= SHARE * free:
-        return []
+    told = f"a step needs about {_gib(needed)}, and {_gib(free)} are free"
     parts = 1
     while parts < settings.batch and step_bytes(settings, channels, -(-settings.batch // parts)) > SHARE * free:
         parts *= 2
-    told = f"a step would need {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
     return [Choice("accumulate", min(parts, settings.batch), told)]
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def free_bytes(device: str) -> int:
