@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.processes import from_environment
-from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -102,14 +102,12 @@ def _parser() -> Parser:
     looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
     add_fields(sweeping, TrainJob)
-    for option, text in (
-        ("--networks", "Networks, such as unet_padding or 'unet_padding(width=16)'; each is trained with each loss."),
-        ("--losses", "Losses or sums of them."),
-    ):
-        sweeping.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
+    _add_sweep_options(sweeping)
     for job in (training, segmenting, checking, looking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
+    cleaning = add("clean", _clean, "Clean a label file, and divide it into objects.")
+    add_fields(cleaning, CleanJob, positional=["labels"])
     scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
     _add_evaluate_options(scoring)
     comparing = add("compare", _compare, "Rank trainings by their score on the hold-out.")
@@ -131,10 +129,22 @@ def _parser() -> Parser:
         if name == "networks":
             _add_network_options(listing)
     showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
-    showing.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
-    showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
-    showing.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
+    _add_demo_options(showing)
     return parser
+
+
+def _add_sweep_options(parser: Parser) -> None:
+    for option, text in (
+        ("--networks", "Networks, such as unet_padding or 'unet_padding(width=16)'; each is trained with each loss."),
+        ("--losses", "Losses or sums of them."),
+    ):
+        parser.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
+
+
+def _add_demo_options(parser: Parser) -> None:
+    parser.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
+    parser.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
 
 
 def _add_network_options(parser: Parser) -> None:
@@ -204,6 +214,8 @@ def _segment(parsed: Namespace) -> None:
     if finished.state == "stopped":
         raise KeyboardInterrupt
     _say(f"Labels: {finished.results['labels']}")
+    if "objects" in finished.results:
+        _say(f"Objects: {finished.results['objects']}")
 
 
 def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
@@ -273,6 +285,16 @@ def _check(parsed: Namespace) -> int:
     report = check_files(_job(parsed, TrainJob, "train"))
     _say(written(report, as_json=parsed.json))
     return 2 if report.of("error") else 0
+
+
+def _clean(parsed: Namespace) -> None:
+    from napari_unetvnet.cleaning import clean_file
+
+    job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
+    table = clean_file(job)
+    _say(f"Labels: {job.output}")
+    if table is not None:
+        _say(f"Objects: {table}")
 
 
 def _augment(parsed: Namespace) -> None:
