@@ -70,7 +70,8 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
         The run's.
     job : SegmentJob
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
-        All of them finished; memory-mapped. See `postprocess` for the memory that is needed beside them.
+        All of them finished; memory-mapped. The whole image is needed, about 10 bytes a voxel beside it: see
+        `postprocess`.
     volume : Volume
         The image that they belong to.
 
