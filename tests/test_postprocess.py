@@ -148,6 +148,15 @@ def test_masks_that_overlap_are_cleaned_each_and_their_ids_differ():
         cleaned(masks, nested="brats")
 
 
+def test_labels_that_do_not_fit_into_memory_are_told_of(monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("napari_unetvnet.postprocess.pipeline.objects", full)
+    with pytest.raises(DataProblem, match="10 bytes a voxel"):
+        cleaned(ROW, smallest=2)
+
+
 def test_a_table_by_hand():
     ids = np.zeros((2, 3, 4), np.int32)
     ids[0, 1, 1:4] = 2

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
+from napari_unetvnet.metrics import object_scores
 from napari_unetvnet.postprocess import components, objects
 from napari_unetvnet.postprocess.components import AXES_CROSSED
 from napari_unetvnet.targets import borders
@@ -211,3 +212,11 @@ def test_a_border_voxel_goes_to_the_inside_that_is_nearer_in_physical_units(edge
 def test_other_classes_than_inside_and_border_are_refused():
     with pytest.raises(DataProblem, match="not 3"):
         objects(np.full((1, 2, 2), 3, np.uint8), "border")
+
+
+@pytest.mark.parametrize(("rule", "least"), [("components", 0.85), ("watershed", 0.97), ("border", 0.999)])
+def test_real_nuclei_are_told_apart(nuclei_objects, rule, least):
+    """Of the truth's own foreground, or inside and border: the more is known, the more objects are right."""
+    truth = nuclei_objects[None]
+    classes = borders(truth, touching=True) if rule == "border" else (truth > 0).astype(np.uint8)
+    assert object_scores(objects(classes, rule), truth).f1 > least

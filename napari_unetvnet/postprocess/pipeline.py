@@ -70,13 +70,19 @@ def postprocess(
     Raises
     ------
     DataProblem
-        If the labels are of a wrong type or shape, or do not fit the chosen rule or clean-up.
+        If the labels are of a wrong type or shape, do not fit the chosen rule or clean-up, or not into memory.
     """
-    if labels.ndim != 4:
-        return _one(labels, settings, spacing, unit)
-    if settings.nested != "none":
+    if labels.ndim == 4 and settings.nested != "none":
         raise DataProblem("Nested regions are cleaned in one label image, not in a mask for each; leave out nested.")
-    return _joined([_one(mask, settings, spacing, unit) for mask in labels])
+    try:
+        if labels.ndim != 4:
+            return _one(labels, settings, spacing, unit)
+        return _joined([_one(mask, settings, spacing, unit) for mask in labels])
+    except MemoryError as error:
+        raise DataProblem(
+            f"Labels of shape {labels.shape} do not fit into memory to be cleaned, which takes about 10 bytes a voxel; "
+            "clean parts of them, or use a machine with more memory."
+        ) from error
 
 
 def _one(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, unit: str) -> Cleaned:
