@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.card import find_model, read_card
-from napari_unetvnet.cleaning import CLEANED, OBJECTS, finish
+from napari_unetvnet.cleaning import CLEANED, OBJECTS, finish, table_beside
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.processes import ALONE, Team
@@ -195,8 +195,10 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     from napari_unetvnet.settings import TrainJob
 
     if not isinstance(job, TrainJob):
-        table = {"objects": str(folder / OBJECTS)} if (folder / OBJECTS).exists() else {}
-        return {"labels": str(job.output or labels_in(folder))} | table if (folder / LABELS).exists() else {}
+        found = {"labels": str(job.output or labels_in(folder))} if (folder / LABELS).exists() else {}
+        if (folder / OBJECTS).exists():
+            found["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+        return found
     if not (folder / MODEL).exists():
         return {}
     steps = str(read_card(folder / MODEL).steps)

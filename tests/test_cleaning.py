@@ -148,7 +148,7 @@ def test_a_run_writes_ids_and_their_table_and_keeps_the_labels(bright, tmp_path)
     np.testing.assert_array_equal(np.load(folder / work.LABELS), bright)
     assert (folder / cleaning.OBJECTS).read_bytes() == (tmp_path / "out_objects.csv").read_bytes()
     assert [row["voxels"] for row in rows(folder / cleaning.OBJECTS)] == ["32", "144"]
-    assert events[-1].results["objects"] == str(folder / cleaning.OBJECTS)
+    assert events[-1].results["objects"] == str(tmp_path / "out_objects.csv")
     assert work.labels_in(folder) == folder / cleaning.CLEANED
 
 
