@@ -16,7 +16,7 @@ from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.listings import add_listings
 from napari_unetvnet.processes import from_environment
-from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -123,14 +123,20 @@ def _add_jobs(add: Add) -> None:
     looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
     add_fields(sweeping, TrainJob)
+    _add_sweep_options(sweeping)
+    for job in (training, segmenting, checking, looking, sweeping):
+        job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
+        job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
+    cleaning = add("clean", _clean, "Clean a label file, and divide it into objects.")
+    add_fields(cleaning, CleanJob, positional=["labels"])
+
+
+def _add_sweep_options(parser: Parser) -> None:
     for option, text in (
         ("--networks", "Networks, such as unet_padding or 'unet_padding(width=16)'; each is trained with each loss."),
         ("--losses", "Losses or sums of them."),
     ):
-        sweeping.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
-    for job in (training, segmenting, checking, looking, sweeping):
-        job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
-        job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
+        parser.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
 
 
 def _add_evaluate_options(parser: Parser) -> None:
@@ -194,6 +200,8 @@ def _segment(parsed: Namespace) -> None:
     if finished.state == "stopped":
         raise KeyboardInterrupt
     _say(f"Labels: {finished.results['labels']}")
+    if "objects" in finished.results:
+        _say(f"Objects: {finished.results['objects']}")
 
 
 def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
@@ -263,6 +271,16 @@ def _check(parsed: Namespace) -> int:
     report = check_files(_job(parsed, TrainJob, "train"))
     _say(written(report, as_json=parsed.json))
     return 2 if report.of("error") else 0
+
+
+def _clean(parsed: Namespace) -> None:
+    from napari_unetvnet.cleaning import clean_file
+
+    job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
+    table = clean_file(job)
+    _say(f"Labels: {job.output}")
+    if table is not None:
+        _say(f"Objects: {table}")
 
 
 def _augment(parsed: Namespace) -> None:

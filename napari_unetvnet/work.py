@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.card import find_model, read_card
+from napari_unetvnet.cleaning import CLEANED, OBJECTS, finish, table_beside
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.processes import ALONE, Team
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import SegmentJob, TrainJob
     from napari_unetvnet.volume import Volume
 
-__all__ = ["LABELS", "MODEL", "PLAN", "PROBABILITIES", "deliver", "segment", "train"]
+__all__ = ["LABELS", "MODEL", "PLAN", "PROBABILITIES", "deliver", "labels_in", "segment", "train"]
 
 MODEL, LABELS, PROBABILITIES, PLAN = "model.safetensors", "labels.npy", "probabilities.npy", "plan.json"
 
@@ -97,6 +98,9 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         yield Notice(f"Going on from plane {first}.")
     with own_memory():
         yield from _fill(arrays, model, volume, job, first)
+    if job.postprocessed:
+        yield Notice("All planes are labelled; now the labels are cleaned.")
+    arrays[LABELS] = finish(folder, job, arrays[LABELS], volume)
     _write_outputs(job, arrays, volume)
 
 
@@ -156,6 +160,20 @@ def _open(folder: Path, wanted: dict[str, Any], finished: int) -> tuple[dict[str
     return {name: open_memmap(folder / name, "w+", *kind) for name, kind in wanted.items()}, 0
 
 
+def labels_in(folder: Path) -> Path:
+    """Give the file with the labels of a run: the cleaned ones, if they are there.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Path
+    """
+    return folder / CLEANED if (folder / CLEANED).exists() else folder / LABELS
+
+
 def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     """Put a model where it was wanted and say where the results are.
 
@@ -167,7 +185,7 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     Returns
     -------
     dict
-        "model" and "steps", or "labels"; empty if there is no result.
+        "model" and "steps", or "labels" and, if they were divided, "objects"; empty if there is no result.
 
     Raises
     ------
@@ -177,7 +195,10 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     from napari_unetvnet.settings import TrainJob
 
     if not isinstance(job, TrainJob):
-        return {"labels": str(job.output or folder / LABELS)} if (folder / LABELS).exists() else {}
+        found = {"labels": str(job.output or labels_in(folder))} if (folder / LABELS).exists() else {}
+        if (folder / OBJECTS).exists():
+            found["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+        return found
     if not (folder / MODEL).exists():
         return {}
     steps = str(read_card(folder / MODEL).steps)

@@ -15,7 +15,7 @@ from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.networks.facts import network_facts
-from napari_unetvnet.settings import SegmentJob, TrainJob
+from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by scripts/reference.py; change the docstrings and descriptions it reads, not this page. -->\n"
@@ -26,6 +26,7 @@ COMMANDS = """
 | `train` | Train a model on images with labels. |
 | `segment IMAGE` | Segment an image with a model. |
 | `check` | Look for mistakes in images and labels; takes the options of `train`; `--json`. |
+| `clean LABELS` | Clean a label file, and divide it into objects. |
 | `evaluate PREDICTION TRUTH` | Compare labels with the truth: files or folders; `--json`, `--csv`. |
 | `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
 | `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
@@ -40,10 +41,18 @@ Exit status: 0 done, 2 a mistake in what was given, 1 a fault, 130 stopped by Ct
 """
 
 
+COMMAND_SETTINGS = (
+    ("train", TrainJob),
+    ("segment", SegmentJob),
+    ("clean", CleanJob),
+    ("evaluate", EvaluateSettings),
+)
+
+
 def command_line() -> str:
     """Write the page of commands and options."""
     parts = ["# Command line and settings\n", MADE, COMMANDS]
-    for title, kind in (("train", TrainJob), ("segment", SegmentJob), ("evaluate", EvaluateSettings)):
+    for title, kind in COMMAND_SETTINGS:
         parts.append(f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n")
         parts += [f"| `{flag}` | {default} | {_cell(text)} |\n" for flag, default, text in option_rows(kind)]
     return "".join(parts)
@@ -94,7 +103,7 @@ def _sources(references: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def main() -> int:

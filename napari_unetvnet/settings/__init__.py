@@ -19,16 +19,19 @@ from napari_unetvnet.settings.base import (
     checked,
 )
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
+from napari_unetvnet.settings.postprocess import CleanJob, PostprocessSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
 from napari_unetvnet.settings.train import Sampling, TrainJob, TrainSettings
 
 __all__ = [
     "BLURS",
     "IGNORE",
+    "CleanJob",
     "ComputeSettings",
     "Device",
     "Head",
     "LabelSettings",
+    "PostprocessSettings",
     "Precision",
     "Sampling",
     "Scalar",

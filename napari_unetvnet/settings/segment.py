@@ -8,11 +8,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple, View
+from napari_unetvnet.settings.postprocess import PostprocessSettings
 
 __all__ = ["SegmentJob", "SegmentSettings"]
 
 
-class SegmentSettings(ComputeSettings):
+class SegmentSettings(ComputeSettings, PostprocessSettings):
     """How to segment."""
 
     view: View | None = None

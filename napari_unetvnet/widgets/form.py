@@ -47,6 +47,10 @@ EXAMPLES = {
     "lines": "such as 2",
     "ignore_value": "such as 255",
     "level_weights": "1 0.5 0.25 ...",
+    "smallest": "such as 50, or 1=50 2=10",
+    "keep_largest": "such as 1, or 1=1 2=3",
+    "fill_holes": "planes or volume",
+    "split_depth": "longest voxel edge",
 }
 """What stands in an empty line of text."""
 NOTHING = "none"

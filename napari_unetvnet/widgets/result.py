@@ -10,9 +10,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetvnet import work
+from napari_unetvnet.cleaning import OBJECTS
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.widgets.layers import add_labels_layer
 from napari_unetvnet.widgets.pickers import OURS
@@ -110,7 +112,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
         if self._folder is None:
             return
         large = self._bytes > IN_MEMORY_BYTES
-        self._loaded.emit(np.load(self._folder / work.LABELS, mmap_mode="c" if large else None))
+        self._loaded.emit(np.load(work.labels_in(self._folder), mmap_mode="c" if large else None))
 
     def _take(self, data: Any) -> None:
         _LOADING.discard(self)
@@ -118,6 +120,8 @@ class ResultLayer(QObject):  # type: ignore[misc]
             if layer in self._task.viewer.layers:  # the user may have removed it
                 layer.data = mask[0] if layer.ndim == 2 else mask
                 layer.editable = True
+                if self._folder is not None and (self._folder / OBJECTS).exists():
+                    layer.features = pandas.read_csv(self._folder / OBJECTS)
         self.ready.emit(self.layer)
 
 

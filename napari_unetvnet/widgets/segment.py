@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentWidget"]
 
+OBJECTS = ("objects", "smallest", "smallest_in", "keep_largest", "fill_holes", "connectivity", "split_depth")
 ADVANCED = ("tile", "overlap", "batch", "precision")
 
 
@@ -42,17 +43,19 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         super().__init__()
         viewer = unwrapped(napari_viewer)
         self.image, self.model = ImagePicker(viewer), ModelPicker()
-        self.settings = SettingsForm(SegmentJob, ("device", *ADVANCED))
+        self.settings = SettingsForm(SegmentJob, ("device", *OBJECTS, *ADVANCED))
         self.panel = RunPanel("segment", viewer, "Segment", "Segmenting", curves=False)
         self.result: ResultLayer | None = None
         form = form_layout()
         form.addRow("image", self.image)
         form.addRow("model", self.model)
         self.settings.add_to(form, ("device",))
+        self.objects, within = folded("Objects")
+        self.settings.add_to(form_layout(within), OBJECTS)
         self.advanced, inside = folded("Advanced")
         self.settings.add_to(form_layout(inside), ADVANCED)
         whole = QVBoxLayout(self)
-        whole.addWidget(Scrolling(form, self.advanced))
+        whole.addWidget(Scrolling(form, self.objects, self.advanced))
         whole.addWidget(self.panel)
         whole.addStretch(1)
         self.panel.wanted.connect(self.segment)

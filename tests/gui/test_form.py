@@ -9,6 +9,7 @@ from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout
 from napari_unetvnet.widgets.segment import ADVANCED as SEGMENT_ADVANCED
+from napari_unetvnet.widgets.segment import OBJECTS
 from napari_unetvnet.widgets.train import ADVANCED, MAIN
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("qapp")]
@@ -21,7 +22,7 @@ def test_an_untouched_form_gives_the_defaults():
 
 
 def test_an_untouched_segment_form_gives_the_defaults():
-    form = SettingsForm(SegmentJob, SEGMENT_ADVANCED)
+    form = SettingsForm(SegmentJob, (*OBJECTS, *SEGMENT_ADVANCED))
     files = {"image": "a.tif", "model": "m"}
     assert checked(SegmentJob, form.values() | files) == checked(SegmentJob, files)
 

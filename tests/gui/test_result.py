@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_unetvnet.cleaning import write_table
 from napari_unetvnet.events import SlabDone
+from napari_unetvnet.postprocess import table_of
 from napari_unetvnet.widgets import result, task
 
 pytestmark = pytest.mark.timeout(60)
@@ -97,3 +99,25 @@ def test_masks_that_overlap_are_layers_of_their_own(viewer, tmp_path):
     assert inner.editable
     assert (inner.data[1:] == 9).all()
     assert not inner.data[0].any()
+
+
+@pytest.mark.parametrize("planes", [1, 4])
+def test_objects_replace_the_classes_at_the_end_and_bring_their_table(viewer, tmp_path, planes):
+    np.save(tmp_path / "labels.npy", np.ones((planes, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    picture = viewer.add_image(np.zeros((6, 7) if planes == 1 else (planes, 6, 7)))
+    result.ResultLayer(following, picture, "labels", {})
+    following.happened.emit(SlabDone(0, planes, planes))
+    ids = np.zeros((planes, 6, 7), np.uint16)
+    ids[0, :2], ids[0, 4:] = 1, 300
+    np.save(tmp_path / "cleaned.npy", ids)
+    write_table(tmp_path / "objects.csv", table_of(ids, (1, 0.5, 0.5), "um"))
+    following.finished.emit(None)
+    layer = viewer.layers["labels"]
+    np.testing.assert_array_equal(layer.data, ids[0] if planes == 1 else ids)
+    assert layer.editable
+    assert layer.features["volume_um3"].tolist() == [3.5, 3.5]
+    viewer.dims.set_current_step(0, 0)
+    shown = layer.get_status((4.0, 0.0) if planes == 1 else (0.0, 4.0, 0.0))["coordinates"]
+    assert ": 300; voxels: 14, volume_um3: 3.5" in shown

@@ -371,6 +371,19 @@ def test_a_closed_widget_is_followed_by_the_next_one(qtbot, painted_viewer, trai
     assert again.panel.button.text() == "Stop"
 
 
+def test_the_job_says_which_objects_are_wanted(segmenter, no_child, finish):
+    fields = segmenter.settings.fields
+    fields["objects"].widget.value = "watershed"
+    fields["smallest"].widget.value = "1=50 2=2.5"
+    fields["fill_holes"].widget.value = "planes"
+    fields["split_depth"].widget.value = "1.5"
+    segmenter.panel.button.click()
+    finish(segmenter.panel)
+    made = job.read(no_child[0])
+    assert (made.objects, made.split_depth, made.keep_largest) == ("watershed", 1.5, ())
+    assert (made.smallest, made.fill_holes) == (((1, 50.0), (2, 2.5)), ((0, "planes"),))
+
+
 def test_the_wrong_number_of_channels_is_refused_at_once(segmenter, painted_viewer, no_child):
     second = painted_viewer.add_image(painted_viewer.layers["cells"].data, name="second")
     segmenter.image.tick(second)

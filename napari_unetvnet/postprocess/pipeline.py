@@ -1,0 +1,150 @@
+"""All that can be done with a label image, in its order: nested regions, holes, objects, sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.postprocess.components import check_classes
+from napari_unetvnet.postprocess.holes import fill_holes
+from napari_unetvnet.postprocess.nested import clean_brats
+from napari_unetvnet.postprocess.objects import objects
+from napari_unetvnet.postprocess.table import Table, classes_of, table_of, values_in, voxels_of
+from napari_unetvnet.settings.postprocess import for_class
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.settings import PostprocessSettings, Spacing
+
+__all__ = ["Cleaned", "postprocess"]
+
+ROUNDING = 1e-9
+"""A size is reached even if the product of three edges is rounded down."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cleaned:
+    """What became of a label image.
+
+    Parameters
+    ----------
+    labels : integer array of the shape that was given
+        Classes, or ids of objects.
+    table : dict of str to array, or None
+        The objects' measures if there are ids.
+    """
+
+    labels: NDArray[Any]
+    table: Table | None = None
+
+
+def postprocess(
+    labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing = (1.0, 1.0, 1.0), unit: str = "pixel"
+) -> Cleaned:
+    """Clean a label image and divide it into objects.
+
+    Holes are filled first; then pieces (or objects) that are too small are removed, and all but the largest. No other
+    voxel changes its class.
+
+    Parameters
+    ----------
+    labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
+        It may be memory-mapped, but pieces can only be told from the whole image: beside it about 10 bytes a voxel are
+        needed (objects=border: 15), and for each voxel of the box around the largest connected piece 130 bytes with
+        objects=watershed, 55 with border. Masks are treated one after the other, but their results kept.
+    settings : PostprocessSettings
+    spacing : tuple of 3 float
+        Voxel edge lengths z, y, x.
+    unit : str
+        Their unit.
+
+    Returns
+    -------
+    Cleaned
+        The ids of several masks are different.
+
+    Raises
+    ------
+    DataProblem
+        If the labels are of a wrong type or shape, do not fit the chosen rule or clean-up, or not into memory.
+    """
+    if labels.ndim == 4 and settings.nested != "none":
+        raise DataProblem("Nested regions are cleaned in one label image, not in a mask for each; leave out nested.")
+    try:
+        if labels.ndim != 4:
+            return _one(labels, settings, spacing, unit)
+        return _joined([_one(mask, settings, spacing, unit) for mask in labels])
+    except MemoryError as error:
+        raise DataProblem(
+            f"Labels of shape {labels.shape} do not fit into memory to be cleaned, which takes about 10 bytes a voxel; "
+            "clean parts of them, or use a machine with more memory."
+        ) from error
+
+
+def _one(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, unit: str) -> Cleaned:
+    """Clean one label image (Z, Y, X)."""
+    check_classes(labels)
+    classes = clean_brats(labels) if settings.nested == "brats" else labels
+    if settings.fill_holes:
+        classes = _filled(classes, settings)
+    rule = settings.objects
+    if rule == "none" and not (settings.smallest or settings.keep_largest):
+        return Cleaned(classes)
+    ids = objects(
+        classes,
+        "components" if rule == "none" else rule,
+        connectivity=settings.connectivity,
+        spacing=spacing,
+        split_depth=settings.split_depth,
+    )
+    of_class = classes_of(ids, classes)
+    if rule == "border":  # there is one class of objects, the inside
+        of_class = np.minimum(of_class, 1)
+    kept = _kept(voxels_of(ids), of_class, settings, spacing)
+    if rule == "none":
+        return Cleaned(np.where(kept[ids], classes, classes.dtype.type(0)))
+    table = (np.cumsum(kept) * kept).astype(np.int32)
+    for part in ids:
+        part[...] = table[part]
+    return Cleaned(ids, table_of(ids, spacing, unit, np.concatenate([of_class[:1], of_class[kept]])))
+
+
+def _filled(labels: NDArray[Any], settings: PostprocessSettings) -> NDArray[Any]:
+    """Fill holes of the classes that ask for it, in planes first."""
+    classes = np.array(labels)
+    for way in ("planes", "volume"):
+        only = [value for value in values_in(classes) if for_class(settings.fill_holes, value, "none") == way]
+        if only:
+            fill_holes(classes, planes=way == "planes", only=only)
+    return classes
+
+
+def _kept(
+    voxels: NDArray[np.int64], of_class: NDArray[Any], settings: PostprocessSettings, spacing: Spacing
+) -> NDArray[np.bool_]:
+    """Tell which ids are large enough and among the largest of their class."""
+    voxel = float(np.prod(spacing)) if settings.smallest_in == "physical" else 1.0
+    kept = np.zeros(len(voxels), np.bool_)
+    for value in np.unique(of_class[1:]):
+        own = np.flatnonzero(of_class == value)
+        least = for_class(settings.smallest, int(value), 0.0) * (1 - ROUNDING)
+        own = own[(own > 0) & (voxels[own] * voxel >= least)]
+        most = for_class(settings.keep_largest, int(value), len(own))
+        kept[own[np.argsort(-voxels[own], kind="stable")[:most]]] = True
+    return kept
+
+
+def _joined(results: list[Cleaned]) -> Cleaned:
+    """Put masks together (K, Z, Y, X), with different ids."""
+    labels, tables, count = np.stack([result.labels for result in results]), [], 0
+    for mask, result in zip(labels, results, strict=True):
+        if result.table is None:
+            return Cleaned(labels)
+        mask[mask > 0] += count
+        tables.append(result.table | {"index": result.table["index"] + count})
+        count += len(result.table["index"])
+    return Cleaned(labels, {name: np.concatenate([table[name] for table in tables]) for name in tables[0]})

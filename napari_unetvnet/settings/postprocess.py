@@ -1,0 +1,121 @@
+"""How a label image is cleaned and divided into objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from napari_unetvnet.settings.base import Settings, Spacing
+from napari_unetvnet.settings.labels import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["CleanJob", "Connectivity", "Holes", "ObjectRule", "PostprocessSettings", "for_class"]
+
+ObjectRule = Literal["components", "watershed", "border"]
+Connectivity = Literal["faces", "edges", "corners"]
+Holes = Literal["none", "planes", "volume"]
+ALL = 0
+"""Stands for all classes that are not named; the background is no class."""
+
+
+def _by_class(value: Any) -> Any:
+    """Accept one value for all classes, and ``class=value``, as text, as a list of texts, or as pairs."""
+    words = [value] if isinstance(value, str | int | float) else value
+    if not isinstance(words, list | tuple):
+        return value
+    pairs: list[Any] = []
+    for word in (each for part in words for each in (numbers(part) if isinstance(part, str) else [part])):
+        name, sign, text = str(word).partition("=")
+        pairs.append(word if isinstance(word, list | tuple) else (name, text) if sign else (ALL, word))
+    return tuple(pairs)
+
+
+Label = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Counts = Annotated[tuple[tuple[Label, Count], ...], BeforeValidator(_by_class)]
+Sizes = Annotated[tuple[tuple[Label, Amount], ...], BeforeValidator(_by_class)]
+Fillings = Annotated[tuple[tuple[Label, Holes], ...], BeforeValidator(_by_class)]
+
+
+Choice = TypeVar("Choice")
+
+
+def for_class(choices: Iterable[tuple[int, Choice]], value: int, default: Choice) -> Choice:
+    """Look up what was chosen for a class.
+
+    Parameters
+    ----------
+    choices : iterable of (class, choice)
+        A choice for class 0 holds for all classes that are not named.
+    value : int
+        The class.
+    default : choice
+        Where nothing was chosen.
+
+    Returns
+    -------
+    choice
+    """
+    chosen = dict(choices)
+    return chosen.get(value, chosen.get(ALL, default))
+
+
+class PostprocessSettings(Settings):
+    """How a label image is cleaned and divided into objects."""
+
+    objects: Literal["none", "components", "watershed", "border"] = "none"
+    """What is written: classes (none), or ids of single objects, which are the connected components of each class, the
+    same cut at their necks (watershed), or the inside (class 1) grown into the border (class 2)."""
+    connectivity: Connectivity = "corners"
+    """Voxels of one class belong together if they share a face, an edge or only a corner."""
+    split_depth: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """With objects=watershed: a neck is cut if its radius is by more than this smaller than that of the parts on both
+    sides, in the unit of the voxel size (default: the longest voxel edge)."""
+    keep_largest: Counts = ()
+    """So many of the largest pieces or objects of each class are kept, such as 1, or 1=1 2=3 for classes 1 and 2."""
+    smallest: Sizes = ()
+    """Smaller pieces or objects are removed, such as 50, or 1=50 2=10 for classes 1 and 2."""
+    smallest_in: Literal["voxels", "physical"] = "voxels"
+    """What the smallest size is counted in: voxels, or the unit of the voxel size, cubed."""
+    fill_holes: Fillings = ()
+    """Background that one class encloses becomes that class: in planes, in the volume, or 1=planes 2=volume."""
+    nested: Literal["none", "brats"] = "none"
+    """With brats, tumour regions (labels 1, 2, 4) are first closed, freed of small pieces and put into each other."""
+
+    @model_validator(mode="after")
+    def _depth_has_a_use(self) -> Self:
+        if self.split_depth is not None and self.objects != "watershed":
+            raise ValueError("A split depth is for objects=watershed only.")
+        return self
+
+    @property
+    def postprocessed(self) -> bool:
+        """Whether anything is to be done."""
+        asked = (self.objects, self.nested) != ("none", "none")
+        return asked or bool(self.keep_largest or self.smallest or self.fill_holes)
+
+
+class CleanJob(PostprocessSettings):
+    """Clean a label image, and divide it into objects."""
+
+    labels: str = Field(min_length=1)
+    """Label file, with a value for each class."""
+    output: Path
+    """Where to write the result; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
+    spacing: Spacing | None = None
+    """Voxel size z y x for a file that carries none."""
+    unit: str = "pixel"
+    """Unit of that voxel size, such as micrometer or mm."""
+
+    @model_validator(mode="after")
+    def _has_work_and_a_place(self) -> Self:
+        if not self.postprocessed:
+            raise ValueError("Say what to do: give objects, keep_largest, smallest, fill_holes or nested.")
+        if str(self.output) == self.labels:
+            raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
+        return self
