@@ -91,9 +91,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.buttons.addWidget(self.resume, 1)
         self.preview, self.augmented = Preview(viewer), Augmented(viewer)
         about = "See as layers what the loss will see: classes, softened channels, weights."
-        self.targets = LookButton("Show targets", "Computing targets ...", about, self.preview)
+        self.targets = LookButton("Targets", "Computing ...", about, self.preview)
         about = "See as layers some patches as training would turn, scale, blur or brighten them."
-        self.look = LookButton("Show augmented", "Drawing patches ...", about, self.augmented)
+        self.look = LookButton("Augmented", "Drawing ...", about, self.augmented)
         self._lay_out()
         self._connect()
         self._losses_may_fit()
@@ -201,7 +201,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         looks = QHBoxLayout()
         for button in (self.targets, self.look):
             looks.addWidget(button)
-        form.addRow("", looks)
+        form.addRow("show", looks)
         form.addRow("network", self.network)
         form.addRow("width", self.network.width_box)
         form.addRow("loss", self.loss)

@@ -45,7 +45,7 @@ def test_what_the_child_refuses_is_told(trainer, painted_viewer, show):
     painted_viewer.layers["strokes"].data[:] = 0
     assert not show(trainer)
     assert "paint some labels" in trainer.panel.view.error.text()
-    assert trainer.look.text() == "Show augmented"
+    assert trainer.look.text() == "Augmented"
 
 
 def test_what_can_be_refused_at_once_starts_no_child(qtbot, viewer):

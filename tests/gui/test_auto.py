@@ -10,8 +10,11 @@ from qtpy.QtWidgets import QComboBox, QLineEdit, QSpinBox
 
 from napari_unetvnet import job
 from napari_unetvnet.card import read_card
+from napari_unetvnet.data import Pair
 from napari_unetvnet.events import Notice
+from napari_unetvnet.plan import plan
 from napari_unetvnet.settings import TrainJob, checked
+from napari_unetvnet.volume import Volume
 from napari_unetvnet.widgets.auto import Choice, planned_in, show_planned
 from napari_unetvnet.widgets.form import SettingsForm
 from napari_unetvnet.widgets.train import ADVANCED, MAIN, TrainWidget
@@ -190,9 +193,10 @@ def test_a_stack_leaves_the_view_to_the_data(qtbot, viewer):
 def test_a_model_that_goes_on_keeps_its_network_and_view(opened, tiny_model):
     card = read_card(tiny_model)
     made = opened._looked_at(tiny_model)[1]
-    assert (made.network, made.option, made.view) == (card.network, card.option, card.view)
-    assert made.option["width"] == 4
-    assert "patch" not in made.model_fields_set
+    pair = Pair(Volume(np.zeros((1, 1, 64, 64)), name="i"), Volume(np.ones((1, 1, 64, 64), np.uint8)))
+    planned = plan([pair], made, "cpu").settings
+    assert (planned.network, planned.option, planned.view) == (card.network, card.option, card.view)
+    assert planned.option["width"] == 4
     opened.network.setCurrentText("vnet")
     assert opened._looked_at(tiny_model)[1].network == "vnet"
 

@@ -153,7 +153,7 @@ def test_a_refusal_is_shown(trainer, painted_viewer, show):
     show(trainer)
     assert "give 3 numbers" in trainer.panel.view.error.text()
     assert trainer.targets.isEnabled()
-    assert trainer.targets.text() == "Show targets"
+    assert trainer.targets.text() == "Targets"
 
 
 def test_a_fault_brings_the_button_back(trainer, show, monkeypatch):
