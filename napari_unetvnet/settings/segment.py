@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple, View
+from napari_unetvnet.settings.labels import numbers
 
-__all__ = ["SegmentJob", "SegmentSettings"]
+__all__ = ["SegmentJob", "SegmentSettings", "Weights"]
+
+Flips = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
+Weights = Literal["gaussian", "constant", "centre"]
 
 
 class SegmentSettings(ComputeSettings):
@@ -21,8 +25,15 @@ class SegmentSettings(ComputeSettings):
     """Tile z y x in voxels (default: the training patch in 3d, whole planes up to 768 in 2d and 2.5d)."""
     overlap: float = Field(0.25, ge=0, le=0.9)
     """Share of a tile that the next tile covers again."""
+    weights: Weights = "gaussian"
+    """How tiles that overlap are joined: weighed by a Gaussian, or all alike, or each voxel from the nearest tile."""
     batch: int = Field(1, ge=1, le=1024)
     """Tiles at once."""
+    flips: Flips = ()
+    """Axes along which tiles are mirrored, too; the result is the mean over all combinations, and takes as many times
+    as long: 2 for one axis, 4 for two, 8 for three."""
+    cube: bool = False
+    """Whether tiles are seen in all 48 ways to turn and mirror a cube; in 3d only, and takes 48 times as long."""
     resample: bool = True
     """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
     image's own grid in any case."""

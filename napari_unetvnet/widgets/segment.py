@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentWidget"]
 
-ADVANCED = ("tile", "overlap", "batch", "precision")
+ADVANCED = ("tile", "overlap", "batch", "flips", "precision")
 
 
 class SegmentWidget(QWidget):  # type: ignore[misc]

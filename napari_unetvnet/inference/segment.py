@@ -1,0 +1,138 @@
+"""Label a volume slab by slab, on its own grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.checks import check_channels, check_size
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.inference.labels import class_probabilities, written
+from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.restore import back, plane_before
+from napari_unetvnet.volume import intensity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.model import Model
+    from napari_unetvnet.settings import SegmentSettings
+    from napari_unetvnet.volume import Volume
+
+__all__ = ["Slab", "seen_by", "steps"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Finished planes from ``start`` on.
+
+    Parameters
+    ----------
+    start : int
+        First plane.
+    labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
+        Label values.
+    probabilities : array of shape (K, dz, Y, X), float16, or None
+    """
+
+    start: int
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float16] | None = None
+
+
+def steps(
+    model: Model, volume: Volume, settings: SegmentSettings, *, first_plane: int = 0, probabilities: bool = False
+) -> Iterator[Slab]:
+    """Label a volume slab by slab.
+
+    Scores are kept for one tile depth only, so memory does not grow with Z.
+
+    Parameters
+    ----------
+    model : Model
+        Its card fixes the view, the patch size and the normalisation.
+    volume : Volume, data of shape (C, Z, Y, X)
+        C must equal the card's channel count. Read by slicing, once per slab.
+    settings : SegmentSettings
+    first_plane : int
+        Planes before it are left out; the others come out the same as without it.
+    probabilities : bool
+        Whether to give a probability for each class, too.
+
+    Yields
+    ------
+    Slab
+        Labels of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap, that will not change any more.
+
+    Raises
+    ------
+    DataProblem
+        If the volume has another number of channels than the model, is smaller than the network's smallest input, or
+        holds NaN or infinity.
+    SettingsProblem
+        If another view than the model's is asked for, or tiles cannot be turned as wanted.
+    OutOfMemory
+        If one batch of tiles does not fit on the device.
+
+    Notes
+    -----
+    The Gaussian by which tiles are blended has sigma = tile / 8 [1]_. A tile that is seen in several ways counts with
+    the mean of their probabilities.
+
+    References
+    ----------
+    .. [1] Isensee et al. 2021, nnU-Net, https://doi.org/10.1038/s41592-020-01008-z
+    """
+    card = model.card
+    if settings.view not in {None, card.view}:
+        raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
+    check_channels(card, volume)
+    check_size(volume, model.smallest, card.network)
+    model.network.eval()
+    dtype = np.min_scalar_type(max(card.values))
+    for start, logits in _on_own_grid(model, volume, settings, first_plane):
+        labels = written(logits, card).cpu().numpy().astype(dtype)
+        yield Slab(start, labels, class_probabilities(logits, card) if probabilities else None)
+
+
+def _on_own_grid(
+    model: Model, volume: Volume, settings: SegmentSettings, first_plane: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Give the blended logits on the volume's grid, of a network that sees it at the voxel size it was trained at."""
+    seen, scale = seen_by(model.card, volume, settings), intensity(volume, model.card.normalise)
+    if seen is volume:
+        yield from scores(model, volume, settings, scale, first_plane)
+        return
+    begin = plane_before(first_plane, seen.shape[0], volume.shape[0])
+    found = scores(model, seen, settings, scale, begin)
+    softmax = model.card.head == "multiclass"
+    likely = ((start, logits.softmax(0) if softmax else logits.sigmoid()) for start, logits in found)
+    for start, values in back(likely, seen.shape, volume.shape, first_plane):
+        yield start, values.log() if softmax else values.clamp(max=1).logit()  # rounding may add to 1
+
+
+def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
+    """Give a volume as the network is to see it, at the voxel size of its training.
+
+    Parameters
+    ----------
+    card : ModelCard
+    volume : Volume
+    settings : SegmentSettings
+
+    Returns
+    -------
+    Volume
+        The same one where the voxel size is the same to a tenth, or not known on both sides.
+    """
+    unknown = ("pixel", (1.0, 1.0, 1.0))
+    known = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
+    wanted = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
+    return at_spacing(volume, grid_at(volume, wanted, planar=card.dims == 2))
