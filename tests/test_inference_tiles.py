@@ -55,6 +55,6 @@ def test_the_order_of_tiles_changes_nothing(weights, monkeypatch):
     chosen = {"overlap": 0.5, "batch": 3, "weights": weights}
     straight = whole(model, volume, **chosen)
     places = Tiles.places.fget
-    shuffled = property(lambda laid: np.random.default_rng(0).permutation(places(laid)).tolist())
+    shuffled = property(lambda laid: [tuple(p) for p in np.random.default_rng(0).permutation(places(laid))])
     monkeypatch.setattr(Tiles, "places", shuffled)
     np.testing.assert_allclose(whole(model, volume, **chosen), straight, atol=1e-5)

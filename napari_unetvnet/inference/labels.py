@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from napari_unetvnet.errors import SettingsProblem
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_unetvnet.card import ModelCard
 
-__all__ = ["class_probabilities", "decide", "mean_logits", "written"]
+__all__ = ["background_logits", "class_probabilities", "decide", "leave_out", "mean_logits", "written"]
+
+SURE = 8.0
+"""Logit of the background where there can be nothing else."""
 
 
 def decide(logits: Tensor, head: str) -> Tensor:
@@ -121,3 +126,55 @@ def _logarithms(logits: Tensor, head: str) -> tuple[Tensor, ...]:
 def _added(sums: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Add numbers that are given by their logarithms."""
     return tuple(torch.logaddexp(a, b) for a, b in zip(sums, others, strict=True))
+
+
+def background_logits(card: ModelCard) -> Tensor:
+    """Give the logits of a voxel that is background for certain.
+
+    Parameters
+    ----------
+    card : ModelCard
+
+    Returns
+    -------
+    Tensor of shape (K, 1, 1, 1)
+
+    Raises
+    ------
+    SettingsProblem
+        If the model has no class that is written as 0.
+    """
+    logits = torch.full((card.outputs, 1, 1, 1), -SURE)
+    background = card.values.index(0) if 0 in card.values else None
+    if card.head == "multilabel":
+        if background is not None:
+            logits[card.class_outputs[background]] = SURE
+        return logits
+    if background is None:
+        raise SettingsProblem(
+            f"The model has no background (it writes {', '.join(map(str, card.values))}), so no tile can be taken for "
+            "it; leave out skip_constant."
+        )
+    if card.head == "multiclass" or background == 1:
+        logits[background if card.head == "multiclass" else 0] = SURE
+    return logits
+
+
+def leave_out(
+    there: NDArray[np.bool_], labels: NDArray[Any], likely: NDArray[np.float16] | None, card: ModelCard
+) -> None:
+    """Make voxels that are not wanted background, in place.
+
+    Parameters
+    ----------
+    there : array of bool, shape (Z, Y, X)
+        Which voxels are wanted.
+    labels : array of shape (..., Z, Y, X)
+    likely : array of shape (classes, Z, Y, X), or None
+        The probability of each class.
+    card : ModelCard
+    """
+    labels[..., ~there] = 0
+    if likely is not None:
+        certain = np.array([value == 0 for value in card.values], np.float16)
+        likely[:, ~there] = certain[:, None]

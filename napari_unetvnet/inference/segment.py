@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_unetvnet.checks import check_channels, check_size
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.inference.labels import class_probabilities, written
+from napari_unetvnet.inference.labels import background_logits, class_probabilities, leave_out, written
 from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.wanted import choose_part
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.restore import back, plane_before
 from napari_unetvnet.volume import intensity
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.inference.wanted import Wanted
     from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.volume import Volume
@@ -48,7 +50,13 @@ class Slab:
 
 
 def steps(
-    model: Model, volume: Volume, settings: SegmentSettings, *, first_plane: int = 0, probabilities: bool = False
+    model: Model,
+    volume: Volume,
+    settings: SegmentSettings,
+    *,
+    first_plane: int = 0,
+    probabilities: bool = False,
+    mask: Any = None,
 ) -> Iterator[Slab]:
     """Label a volume slab by slab.
 
@@ -65,6 +73,8 @@ def steps(
         Planes before it are left out; the others come out the same as without it.
     probabilities : bool
         Whether to give a probability for each class, too.
+    mask : array of shape (1, Z, Y, X), optional
+        Voxels where it is 0 are background, and tiles that hold no others are not computed. Read by slicing.
 
     Yields
     ------
@@ -75,9 +85,10 @@ def steps(
     ------
     DataProblem
         If the volume has another number of channels than the model, is smaller than the network's smallest input, or
-        holds NaN or infinity.
+        holds NaN or infinity, or the mask has another size.
     SettingsProblem
-        If another view than the model's is asked for, or tiles cannot be turned as wanted.
+        If another view than the model's is asked for, tiles cannot be turned or left out as wanted, or the box lies
+        outside of the volume.
     OutOfMemory
         If one batch of tiles does not fit on the device.
 
@@ -96,22 +107,28 @@ def steps(
     check_channels(card, volume)
     check_size(volume, model.smallest, card.network)
     model.network.eval()
-    dtype = np.min_scalar_type(max(card.values))
-    for start, logits in _on_own_grid(model, volume, settings, first_plane):
+    dtype, seen = np.min_scalar_type(max(card.values)), seen_by(card, volume, settings)
+    wanted = choose_part(volume, seen.shape, settings, mask)
+    if settings.skip_constant:
+        background_logits(card)  # refused at once where there is none
+    for start, logits in _on_own_grid(model, volume, seen, settings, first_plane, wanted):
         labels = written(logits, card).cpu().numpy().astype(dtype)
-        yield Slab(start, labels, class_probabilities(logits, card) if probabilities else None)
+        likely = class_probabilities(logits, card) if probabilities else None
+        if wanted is not None:
+            leave_out(wanted.planes(start, start + labels.shape[-3]), labels, likely, card)
+        yield Slab(start, labels, likely)
 
 
 def _on_own_grid(
-    model: Model, volume: Volume, settings: SegmentSettings, first_plane: int
+    model: Model, volume: Volume, seen: Volume, settings: SegmentSettings, first_plane: int, wanted: Wanted | None
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the blended logits on the volume's grid, of a network that sees it at the voxel size it was trained at."""
-    seen, scale = seen_by(model.card, volume, settings), intensity(volume, model.card.normalise)
+    scale = intensity(volume, model.card.normalise)
     if seen is volume:
-        yield from scores(model, volume, settings, scale, first_plane)
+        yield from scores(model, volume, settings, scale, first_plane, wanted)
         return
     begin = plane_before(first_plane, seen.shape[0], volume.shape[0])
-    found = scores(model, seen, settings, scale, begin)
+    found = scores(model, seen, settings, scale, begin, wanted)
     softmax = model.card.head == "multiclass"
     likely = ((start, logits.softmax(0) if softmax else logits.sigmoid()) for start, logits in found)
     for start, values in back(likely, seen.shape, volume.shape, first_plane):
