@@ -89,6 +89,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     from napari_unetvnet.inputs import read_image
     from napari_unetvnet.io import read_labels
     from napari_unetvnet.model import load_model
+    from napari_unetvnet.volume import intensity
 
     _check_outputs(job)
     path = find_model(job.model)
@@ -99,7 +100,11 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     if first:
         yield Notice(f"Going on from plane {first}.")
     with own_memory():
-        slabs = inference.steps(model, volume, job, first_plane=first, probabilities=PROBABILITIES in arrays, mask=mask)
+        scale = intensity(volume, model.card.normalise)
+        if job.precision == "auto" and (text := inference.settle_precision(model, volume, job, scale)):
+            yield Notice(text)
+        likely = PROBABILITIES in arrays
+        slabs = inference.steps(model, volume, job, first_plane=first, probabilities=likely, mask=mask, scale=scale)
         yield from _fill(arrays, slabs, volume.shape[0])
     _write_outputs(job, arrays, volume)
 

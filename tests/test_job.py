@@ -96,6 +96,18 @@ def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
     np.testing.assert_array_equal(np.load(files / "part" / work.LABELS) > 0, mask > 0)
 
 
+@pytest.mark.parametrize(("precision", "told"), [("auto", True), ("bf16", False)])
+def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypatch, precision, told):
+    from napari_unetvnet.inference import agreement
+
+    monkeypatch.setattr(agreement, "faster_formats", lambda _: ("bf16",))
+    monkeypatch.setattr(agreement, "LEAST_TIMES", 1)
+    monkeypatch.setattr(agreement, "AGREEMENT", 1.1)
+    events = list(job.run(segment_folder(files, model, precision=precision)))
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert any("those of fp32" in text for text in notices) is told
+
+
 def test_a_half_written_event_waits_for_its_end(files):
     folder = files / "run"
     folder.mkdir()

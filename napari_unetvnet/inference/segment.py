@@ -17,18 +17,17 @@ from napari_unetvnet.restore import back, plane_before
 from napari_unetvnet.volume import intensity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_unetvnet.card import ModelCard
-    from napari_unetvnet.inference.wanted import Wanted
     from napari_unetvnet.model import Model
-    from napari_unetvnet.settings import SegmentSettings
-    from napari_unetvnet.volume import Volume
+    from napari_unetvnet.settings import SegmentSettings, Triple
+    from napari_unetvnet.volume import Intensity, Volume
 
-__all__ = ["Slab", "seen_by", "steps"]
+__all__ = ["Slab", "check_fits", "seen_by", "steps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +56,7 @@ def steps(
     first_plane: int = 0,
     probabilities: bool = False,
     mask: Any = None,
+    scale: Intensity | None = None,
 ) -> Iterator[Slab]:
     """Label a volume slab by slab.
 
@@ -75,6 +75,8 @@ def steps(
         Whether to give a probability for each class, too.
     mask : array of shape (1, Z, Y, X), optional
         Voxels where it is 0 are background, and tiles that hold no others are not computed. Read by slicing.
+    scale : Intensity, optional
+        How to normalise the volume (default: as the card says, measured here).
 
     Yields
     ------
@@ -102,16 +104,16 @@ def steps(
     .. [1] Isensee et al. 2021, nnU-Net, https://doi.org/10.1038/s41592-020-01008-z
     """
     card = model.card
-    if settings.view not in {None, card.view}:
-        raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
-    check_channels(card, volume)
-    check_size(volume, model.smallest, card.network)
+    check_fits(model, volume, settings)
     model.network.eval()
     dtype, seen = np.min_scalar_type(max(card.values)), seen_by(card, volume, settings)
     wanted = choose_part(volume, seen.shape, settings, mask)
     if settings.skip_constant:
         background_logits(card)  # refused at once where there is none
-    for start, logits in _on_own_grid(model, volume, seen, settings, first_plane, wanted):
+    scale = scale or intensity(volume, card.normalise)
+    first_seen = first_plane if seen is volume else plane_before(first_plane, seen.shape[0], volume.shape[0])
+    found = scores(model, seen, settings, scale, first_seen, wanted)
+    for start, logits in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
         labels = written(logits, card).cpu().numpy().astype(dtype)
         likely = class_probabilities(logits, card) if probabilities else None
         if wanted is not None:
@@ -119,19 +121,34 @@ def steps(
         yield Slab(start, labels, likely)
 
 
+def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
+    """Refuse what the model was not trained for.
+
+    Parameters
+    ----------
+    model : Model
+    volume : Volume
+    settings : SegmentSettings
+
+    Raises
+    ------
+    SettingsProblem
+        If another view than the model's is asked for.
+    """
+    card = model.card
+    if settings.view not in {None, card.view}:
+        raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
+    check_channels(card, volume)
+    check_size(volume, model.smallest, card.network)
+
+
 def _on_own_grid(
-    model: Model, volume: Volume, seen: Volume, settings: SegmentSettings, first_plane: int, wanted: Wanted | None
+    found: Iterable[tuple[int, Tensor]], card: ModelCard, seen: Triple, own: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Give the blended logits on the volume's grid, of a network that sees it at the voxel size it was trained at."""
-    scale = intensity(volume, model.card.normalise)
-    if seen is volume:
-        yield from scores(model, volume, settings, scale, first_plane, wanted)
-        return
-    begin = plane_before(first_plane, seen.shape[0], volume.shape[0])
-    found = scores(model, seen, settings, scale, begin, wanted)
-    softmax = model.card.head == "multiclass"
+    """Bring logits back to the volume's grid, of a network that sees it at the voxel size it was trained at."""
+    softmax = card.head == "multiclass"
     likely = ((start, logits.softmax(0) if softmax else logits.sigmoid()) for start, logits in found)
-    for start, values in back(likely, seen.shape, volume.shape, first_plane):
+    for start, values in back(likely, seen, own, first_plane):
         yield start, values.log() if softmax else values.clamp(max=1).logit()  # rounding may add to 1
 
 

@@ -21,7 +21,7 @@ from napari_unetvnet.inference.turns import choose_turns, turned_logits, widest_
 from napari_unetvnet.volume import check_finite, read_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.volume import Edge, Intensity, Volume
 
-__all__ = ["scores"]
+__all__ = ["read_block", "scores"]
 
 Array = TypeVar("Array", Tensor, "NDArray[Any]")
 
@@ -85,6 +85,31 @@ def scores(
             sums[:, tile_depth - finished :] = 0
 
 
+def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin) -> NDArray[Any]:
+    """Read a block with a margin; beyond the image it is continued as the model's view wants it.
+
+    Parameters
+    ----------
+    model : Model
+    volume : Volume, data of shape (C, Z, Y, X)
+    start, stop : 3 int
+        Voxels z, y, x without the margin.
+    margin : three pairs of int
+        Voxels (before, after) on z, y, x.
+
+    Returns
+    -------
+    array of shape (C, Z', Y', X')
+        Raw intensities.
+    """
+    first = [a - before for a, (before, _) in zip(start, margin, strict=True)]
+    behind = [b + after for b, (_, after) in zip(stop, margin, strict=True)]
+    along_z: Edge = "reflect" if model.card.dims == 3 else "edge"
+    raw = read_box(volume.data, first, behind, (along_z, "reflect", "reflect"))
+    check_finite(raw, volume.name)
+    return raw
+
+
 @dataclass(frozen=True, eq=False)
 class _Slab:
     """What the tiles of one slab hold: the image (C, Z', Y', X'), and which tiles to run, and which to call empty."""
@@ -129,11 +154,8 @@ class _Work:
         tiles, z = self.tiles, self.tiles.origins[0][row]
         origins = (z, tiles.origins[1][0], tiles.origins[2][0])
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
-        start = [o - before for o, (before, _) in zip(origins, self.margin, strict=True)]
-        stop = [o + n + after for o, n, (_, after) in zip(lasts, tiles.size, self.margin, strict=True)]
-        along_z: Edge = "reflect" if self.model.card.dims == 3 else "edge"
-        raw = read_box(self.volume.data, start, stop, (along_z, "reflect", "reflect"))
-        check_finite(raw, self.volume.name)
+        ends = [last + n for last, n in zip(lasts, tiles.size, strict=True)]
+        raw = read_block(self.model, self.volume, origins, ends, self.margin)
         empty = {place for place in places if _constant(self.cut(raw, place))} if self.skip_constant else set()
         image = torch.from_numpy(self.scale.apply(raw))
         run = [place for place in places if place not in empty]
