@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.card import ModelCard
 
-__all__ = ["background_logits", "class_probabilities", "decide", "leave_out", "mean_logits", "written"]
+__all__ = [
+    "activated",
+    "as_logits",
+    "background_logits",
+    "class_probabilities",
+    "decide",
+    "leave_out",
+    "mean_logits",
+    "written",
+]
 
 SURE = 8.0
 """Logit of the background where there can be nothing else."""
@@ -97,6 +106,39 @@ def class_probabilities(logits: Tensor, card: ModelCard) -> NDArray[np.float16]:
         both = logits.softmax(0)
     array: NDArray[np.float16] = both.half().cpu().numpy()
     return array
+
+
+def activated(logits: Tensor, head: str) -> Tensor:
+    """Give the probability that belongs to each logit.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (K, ...)
+    head : {"binary", "multiclass", "multilabel"}
+
+    Returns
+    -------
+    Tensor of shape (K, ...)
+        By a softmax for a multiclass head, else by a sigmoid each.
+    """
+    return logits.softmax(0) if head == "multiclass" else logits.sigmoid()
+
+
+def as_logits(likely: Tensor, head: str) -> Tensor:
+    """Give logits to which probabilities belong.
+
+    Parameters
+    ----------
+    likely : Tensor of shape (K, ...)
+        May be above 1 by rounding.
+    head : {"binary", "multiclass", "multilabel"}
+
+    Returns
+    -------
+    Tensor of shape (K, ...)
+        Infinite where a probability is 0, or 1 of a sigmoid.
+    """
+    return likely.log() if head == "multiclass" else likely.clamp(max=1).logit()
 
 
 def mean_logits(parts: Iterable[Tensor], head: str) -> Tensor:

@@ -9,8 +9,16 @@ import numpy as np
 
 from napari_unetvnet.checks import check_channels, check_size
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.inference.labels import background_logits, class_probabilities, leave_out, written
+from napari_unetvnet.inference.labels import (
+    activated,
+    as_logits,
+    background_logits,
+    class_probabilities,
+    leave_out,
+    written,
+)
 from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.inference.wanted import choose_part
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.restore import back, plane_before
@@ -112,7 +120,8 @@ def steps(
         background_logits(card)  # refused at once where there is none
     scale = scale or intensity(volume, card.normalise)
     first_seen = first_plane if seen is volume else plane_before(first_plane, seen.shape[0], volume.shape[0])
-    found = scores(model, seen, settings, scale, first_seen, wanted)
+    blended = multi_view_scores if settings.view == "multi-view" else scores
+    found = blended(model, seen, settings, scale, first_seen, wanted)
     for start, logits in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
         labels = written(logits, card).cpu().numpy().astype(dtype)
         likely = class_probabilities(logits, card) if probabilities else None
@@ -133,10 +142,12 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
     Raises
     ------
     SettingsProblem
-        If another view than the model's is asked for.
+        If another view than the model's is asked for, or several of a model that does not see planes.
     """
     card = model.card
-    if settings.view not in {None, card.view}:
+    if settings.view == "multi-view" and card.dims == 3:
+        raise SettingsProblem("Multi-view is for models of view 2d or 2.5d; the model sees blocks, view 3d.")
+    if settings.view not in {None, "multi-view", card.view}:
         raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
     check_channels(card, volume)
     check_size(volume, model.smallest, card.network)
@@ -146,10 +157,9 @@ def _on_own_grid(
     found: Iterable[tuple[int, Tensor]], card: ModelCard, seen: Triple, own: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Bring logits back to the volume's grid, of a network that sees it at the voxel size it was trained at."""
-    softmax = card.head == "multiclass"
-    likely = ((start, logits.softmax(0) if softmax else logits.sigmoid()) for start, logits in found)
+    likely = ((start, activated(logits, card.head)) for start, logits in found)
     for start, values in back(likely, seen, own, first_plane):
-        yield start, values.log() if softmax else values.clamp(max=1).logit()  # rounding may add to 1
+        yield start, as_logits(values, card.head)
 
 
 def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
@@ -164,9 +174,13 @@ def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volum
     Returns
     -------
     Volume
-        The same one where the voxel size is the same to a tenth, or not known on both sides.
+        The same one where the voxel size is the same to a tenth, or not known on both sides. Of several views planes
+        are as far apart as voxels in them.
     """
     unknown = ("pixel", (1.0, 1.0, 1.0))
     known = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
     wanted = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
-    return at_spacing(volume, grid_at(volume, wanted, planar=card.dims == 2))
+    if settings.view != "multi-view":
+        return at_spacing(volume, grid_at(volume, wanted, planar=card.dims == 2))
+    _, y, x = wanted or volume.spacing
+    return at_spacing(volume, grid_at(volume, (y, y, x) if settings.resample else None, planar=False))

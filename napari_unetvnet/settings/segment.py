@@ -7,12 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple, View
+from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple
 from napari_unetvnet.settings.labels import numbers
 
 __all__ = ["SegmentJob", "SegmentSettings", "Weights"]
 
 Flips = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
+Looks = Literal["2d", "2.5d", "3d", "multi-view"]
 Weights = Literal["gaussian", "constant", "centre"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
@@ -20,8 +21,8 @@ Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotate
 class SegmentSettings(ComputeSettings):
     """How to segment."""
 
-    view: View | None = None
-    """The view of the model (default); another one is refused."""
+    view: Looks | None = None
+    """The view of the model (default), or multi-view: the mean over the planes along z, y and x; another is refused."""
     tile: Triple | None = None
     """Tile z y x in voxels (default: the training patch in 3d, whole planes up to 768 in 2d and 2.5d)."""
     overlap: float = Field(0.25, ge=0, le=0.9)
