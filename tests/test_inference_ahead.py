@@ -105,9 +105,10 @@ def test_a_network_that_fails_leaves_no_thread():
         raise RuntimeError("broken")
 
     model.network.register_forward_hook(fail)
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(RuntimeError, match="broken") as caught:
         list(scores(model, Volume(np.zeros((1, 5, 8, 8), np.float32)), SegmentSettings(), RAW))
     assert not threads()
+    assert caught.value.__traceback__ is not None  # which holds everything that was there when it broke
 
 
 def test_the_next_slab_is_read_while_the_network_works():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_inference import Pointwise, pointwise_model, quick
 from test_inference_turns import lopsided, model_of
@@ -34,7 +34,7 @@ def counted(model):
 boxes = st.tuples(*(st.tuples(st.integers(0, n - 1), st.integers(1, n)) for n in (10, 20, 23)))
 
 
-@quick
+@settings(quick, max_examples=15)
 @given(boxes, st.booleans(), st.sampled_from(["3d", "2d"]))
 def test_inside_of_a_part_all_is_as_without_it_and_outside_is_background(ends, masked, view):
     start, stop = (tuple(edges) for edges in zip(*(sorted((a, a + b)) for a, b in ends), strict=True))
@@ -64,6 +64,21 @@ def test_on_another_grid_all_is_as_without_a_mask_where_it_is_not_0():
             whole_labels, whole_likely = segmented(model, volume, flips=flips)
             np.testing.assert_array_equal(labels, np.where(mask[0], whole_labels, 0))
             np.testing.assert_array_equal(likely[:, mask[0] != 0], whole_likely[:, mask[0] != 0])
+
+
+@pytest.mark.parametrize(("own", "spacing"), [((3, 5, 13), (3.0, 1.7, 0.6)), ((7, 4, 9), (0.4, 2.0, 3.1))])
+def test_a_single_voxel_has_all_that_it_depends_on_on_another_grid(own, spacing):
+    model = model_of(Pointwise)
+    model.card = model.card.model_copy(update={"spacing": (1.0, 1.0, 1.0), "unit": "micrometer"})
+    volume = Volume(np.random.default_rng(0).normal(size=(1, *own)) * 3, spacing=spacing, unit="micrometer")
+    chosen = {"tile": (2, 4, 4), "overlap": 0.0}
+    _, whole_likely = segmented(model, volume, **chosen)
+    for voxel in np.ndindex(*own):
+        if sum(voxel) % 3 == 0:
+            mask = np.zeros((1, *own), np.uint8)
+            mask[(0, *voxel)] = 1
+            likely = segmented(model, volume, mask=mask, **chosen)[1][(slice(None), *voxel)]
+            np.testing.assert_array_equal(likely, whole_likely[(slice(None), *voxel)])
 
 
 def test_tiles_in_which_nothing_is_wanted_are_neither_read_nor_computed():

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple
+from napari_unetvnet.settings.base import ComputeSettings, Precision, Spacing, Triple
 from napari_unetvnet.settings.labels import numbers
 
 __all__ = ["SegmentJob", "SegmentSettings", "Weights"]
@@ -21,6 +21,9 @@ Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotate
 class SegmentSettings(ComputeSettings):
     """How to segment."""
 
+    precision: Precision = "auto"
+    """Number format of the network; auto is the fastest that gives 999 of 1000 labels of a part of the image as fp32
+    does. fp16 is for GPUs only."""
     view: Looks | None = None
     """The view of the model (default), or multi-view: the mean over the planes along z, y and x; another is refused."""
     tile: Triple | None = None
