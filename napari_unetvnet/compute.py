@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import ComputeSettings
 
-__all__ = ["bf16_pays", "choose_device", "device_name", "own_memory", "recall", "remember"]
+__all__ = ["bf16_pays", "choose_device", "device_name", "faster_formats", "own_memory", "recall", "remember"]
 
 BF16 = "bf16.json"
 LEAST_GAIN = 1.3
@@ -58,6 +58,26 @@ def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
         return device, settings.precision
     faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else bf16_pays()
     return device, "bf16" if faster else "fp32"
+
+
+def faster_formats(device: torch.device) -> tuple[str, ...]:
+    """Give the number formats in which a device computes faster than in fp32, the fastest first.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    tuple of {"bf16", "fp16"}
+        Of two that are as fast, the one that cannot overflow comes first.
+    """
+    if device.type != "cuda":
+        return ("bf16",) if bf16_pays() else ()
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= (8, 0):
+        return "bf16", "fp16"
+    return ("fp16",) if capability >= (7, 0) else ()  # bf16 is only imitated there
 
 
 @cache

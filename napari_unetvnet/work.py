@@ -15,11 +15,11 @@ from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.processes import ALONE, Team
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
     from napari_unetvnet.card import ModelCard
-    from napari_unetvnet.model import Model
+    from napari_unetvnet.inference import Slab
     from napari_unetvnet.settings import SegmentJob, TrainJob
     from napari_unetvnet.volume import Volume
 
@@ -85,37 +85,44 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     ------
     Event
     """
+    from napari_unetvnet import inference
     from napari_unetvnet.compute import own_memory
     from napari_unetvnet.inputs import read_image
+    from napari_unetvnet.io import read_labels
     from napari_unetvnet.model import load_model
+    from napari_unetvnet.volume import intensity
 
     _check_outputs(job)
     path = find_model(job.model)
     volume = read_image(job.image, job)
+    mask = None if job.mask is None else read_labels(job.mask, job.spacing).data
     model = load_model(path, job)
     arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
     if first:
         yield Notice(f"Going on from plane {first}.")
     with own_memory():
-        yield from _fill(arrays, model, volume, job, first)
+        scale = intensity(volume, model.card.normalise)
+        if job.precision == "auto" and (text := inference.settle_precision(model, volume, job, scale)):
+            yield Notice(text)
+        likely = PROBABILITIES in arrays
+        slabs = inference.steps(model, volume, job, first_plane=first, probabilities=likely, mask=mask, scale=scale)
+        yield from _fill(arrays, slabs, volume.shape[0])
     if job.postprocessed:
         yield Notice("All planes are labelled; now the labels are cleaned.")
     arrays[LABELS] = finish(folder, job, arrays[LABELS], volume)
     _write_outputs(job, arrays, volume)
 
 
-def _fill(arrays: dict[str, Any], model: Model, volume: Volume, job: SegmentJob, first: int) -> Generator[SlabDone]:
-    """Segment into the result files, slab by slab."""
-    from napari_unetvnet import inference
-
-    for slab in inference.steps(model, volume, job, first_plane=first, probabilities=PROBABILITIES in arrays):
+def _fill(arrays: dict[str, Any], slabs: Iterable[Slab], depth: int) -> Generator[SlabDone]:
+    """Put slabs into the result files."""
+    for slab in slabs:
         stop = slab.start + slab.labels.shape[-3]
         arrays[LABELS][..., slab.start : stop, :, :] = slab.labels
         if slab.probabilities is not None:
             arrays[PROBABILITIES][:, slab.start : stop] = slab.probabilities
         for array in arrays.values():
             array.flush()
-        yield SlabDone(slab.start, stop, volume.shape[0])
+        yield SlabDone(slab.start, stop, depth)
 
 
 def _check_outputs(job: SegmentJob) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from napari_unetvnet import compute
-from napari_unetvnet.compute import bf16_pays, choose_device, own_memory
+from napari_unetvnet.compute import bf16_pays, choose_device, faster_formats, own_memory
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.settings import ComputeSettings
 
@@ -48,6 +48,21 @@ def test_a_gpu_is_taken_by_default_in_the_number_format_that_it_has(monkeypatch,
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
     monkeypatch.setattr(compute, "bf16_pays", lambda: not bf16)
     assert choose_device(ComputeSettings()) == (torch.device("cuda"), precision)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_cpu_may_be_faster_in_bf16_and_never_in_fp16(monkeypatch, pays):
+    monkeypatch.setattr(compute, "bf16_pays", lambda: pays)
+    assert faster_formats(torch.device("cpu")) == (("bf16",) if pays else ())
+
+
+@pytest.mark.parametrize(
+    ("capability", "formats"),
+    [((9, 0), ("bf16", "fp16")), ((8, 0), ("bf16", "fp16")), ((7, 5), ("fp16",)), ((6, 1), ())],
+)
+def test_a_gpu_is_faster_in_what_it_has_units_for(monkeypatch, capability, formats):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert faster_formats(torch.device("cuda")) == formats
 
 
 @pytest.mark.parametrize(("gain", "pays"), [(0.01, False), (1.29, False), (1.31, True)])

@@ -80,6 +80,34 @@ def test_following_gives_each_event_once(files):
     assert job.follow(folder, offset) == ([], offset)
 
 
+def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
+    np.save(files / "painted.npy", np.load(files / "labels.npy") + 1)
+    trained = train_folder(files, label=str(files / "painted.npy"), unlabelled="ignore", steps=1)
+    mask = np.zeros((6, 48, 48), np.uint8)
+    mask[1:4, 8:40] = 1
+    np.save(files / "mask.npy", mask)
+    chosen = {"plain": {}, "part": {"mask": str(files / "mask.npy"), "box_stop": (3, 48, 20), "flips": "y x"}}
+    list(job.run(trained))
+    for name, changes in chosen.items():
+        folder = segment_folder(files, trained / work.MODEL, name, **changes)
+        assert list(job.run(folder))[-1].state == "done"
+    assert np.load(files / "plain" / work.LABELS).all()
+    mask[3:], mask[..., 20:] = 0, 0
+    np.testing.assert_array_equal(np.load(files / "part" / work.LABELS) > 0, mask > 0)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("auto", True), ("bf16", False)])
+def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypatch, precision, told):
+    from napari_unetvnet.inference import agreement
+
+    monkeypatch.setattr(agreement, "faster_formats", lambda _: ("bf16",))
+    monkeypatch.setattr(agreement, "LEAST_TIMES", 1)
+    monkeypatch.setattr(agreement, "AGREEMENT", 1.1)
+    events = list(job.run(segment_folder(files, model, precision=precision)))
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert any("those of fp32" in text for text in notices) is told
+
+
 def test_a_half_written_event_waits_for_its_end(files):
     folder = files / "run"
     folder.mkdir()

@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.settings.base import ComputeSettings, Spacing, Triple, View
+from napari_unetvnet.settings.base import ComputeSettings, Precision, Spacing, Triple
+from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
 
-__all__ = ["SegmentJob", "SegmentSettings"]
+__all__ = ["SegmentJob", "SegmentSettings", "Weights"]
+
+Flips = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
+Looks = Literal["2d", "2.5d", "3d", "multi-view"]
+Weights = Literal["gaussian", "constant", "centre"]
+Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
 class SegmentSettings(ComputeSettings, PostprocessSettings):
     """How to segment."""
 
-    view: View | None = None
-    """The view of the model (default); another one is refused."""
+    precision: Precision = "auto"
+    """Number format of the network; auto is the fastest that gives 999 of 1000 labels of a part of the image as fp32
+    does. fp16 is for GPUs only."""
+    view: Looks | None = None
+    """The view of the model (default), or multi-view: the mean over the planes along z, y and x; another is refused."""
     tile: Triple | None = None
     """Tile z y x in voxels (default: the training patch in 3d, whole planes up to 768 in 2d and 2.5d)."""
     overlap: float = Field(0.25, ge=0, le=0.9)
     """Share of a tile that the next tile covers again."""
+    weights: Weights = "gaussian"
+    """How tiles that overlap are joined: weighed by a Gaussian, or all alike, or each voxel from the nearest tile."""
     batch: int = Field(1, ge=1, le=1024)
     """Tiles at once."""
+    flips: Flips = ()
+    """Axes along which tiles are mirrored, too; the result is the mean over all combinations, and takes as many times
+    as long: 2 for one axis, 4 for two, 8 for three."""
+    skip_constant: bool = False
+    """Whether tiles in which each channel has one value everywhere are background without being computed."""
+    box_start: Voxel | None = None
+    """First voxel z y x of the part to segment (default: 0 0 0); what lies outside is background."""
+    box_stop: Triple | None = None
+    """The voxel z y x behind the last one of the part to segment (default: the end of the image)."""
+    cube: bool = False
+    """Whether tiles are seen in all 48 ways to turn and mirror a cube; in 3d only, and takes 48 times as long."""
     resample: bool = True
     """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
     image's own grid in any case."""
+
+    @model_validator(mode="after")
+    def _box_holds_something(self) -> Self:
+        if self.box_stop and any(a >= b for a, b in zip(self.box_start or (0, 0, 0), self.box_stop, strict=True)):
+            raise ValueError(f"The box ends at {self.box_stop}, not behind its start {self.box_start}; make it larger.")
+        return self
 
 
 class SegmentJob(SegmentSettings):
@@ -40,6 +68,8 @@ class SegmentJob(SegmentSettings):
     """Voxel size z y x for an image whose file carries none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
+    mask: str | None = None
+    """File of the same size as the image; what is 0 in it is background and, as far as tiles allow, not computed."""
     output: Path | None = None
     """Where to write the labels; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
     probabilities: Path | None = None
@@ -50,6 +80,6 @@ class SegmentJob(SegmentSettings):
         if self.output is not None and self.output == self.probabilities:
             raise ValueError(f"Labels and probabilities would both be written to {self.output}; give two files.")
         for path in (self.output, self.probabilities):
-            if path is not None and str(path) in (*self.image.split("|"), self.model):
+            if path is not None and str(path) in (*self.image.split("|"), self.model, self.mask):
                 raise ValueError(f"The result would replace {path}, which is read; give another output.")
         return self

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SegmentWidget"]
 
 OBJECTS = ("objects", "smallest", "smallest_in", "keep_largest", "fill_holes", "connectivity", "split_depth")
-ADVANCED = ("tile", "overlap", "batch", "precision")
+ADVANCED = ("tile", "overlap", "batch", "flips", "precision")
 
 
 class SegmentWidget(QWidget):  # type: ignore[misc]

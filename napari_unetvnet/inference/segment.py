@@ -1,0 +1,186 @@
+"""Label a volume slab by slab, on its own grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.checks import check_channels, check_size
+from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.inference.labels import (
+    activated,
+    as_logits,
+    background_logits,
+    class_probabilities,
+    leave_out,
+    written,
+)
+from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.views import multi_view_scores
+from napari_unetvnet.inference.wanted import choose_part
+from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.restore import back, plane_before
+from napari_unetvnet.volume import intensity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.model import Model
+    from napari_unetvnet.settings import SegmentSettings, Triple
+    from napari_unetvnet.volume import Intensity, Volume
+
+__all__ = ["Slab", "check_fits", "seen_by", "steps"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Finished planes from ``start`` on.
+
+    Parameters
+    ----------
+    start : int
+        First plane.
+    labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
+        Label values.
+    probabilities : array of shape (K, dz, Y, X), float16, or None
+    """
+
+    start: int
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float16] | None = None
+
+
+def steps(
+    model: Model,
+    volume: Volume,
+    settings: SegmentSettings,
+    *,
+    first_plane: int = 0,
+    probabilities: bool = False,
+    mask: Any = None,
+    scale: Intensity | None = None,
+) -> Iterator[Slab]:
+    """Label a volume slab by slab.
+
+    Scores are kept for one tile depth only, so memory does not grow with Z.
+
+    Parameters
+    ----------
+    model : Model
+        Its card fixes the view, the patch size and the normalisation.
+    volume : Volume, data of shape (C, Z, Y, X)
+        C must equal the card's channel count. Read by slicing, once per slab.
+    settings : SegmentSettings
+    first_plane : int
+        Planes before it are left out; the others come out the same as without it.
+    probabilities : bool
+        Whether to give a probability for each class, too.
+    mask : array of shape (1, Z, Y, X), optional
+        Voxels where it is 0 are background, and tiles that hold no others are not computed. Read by slicing.
+    scale : Intensity, optional
+        How to normalise the volume (default: as the card says, measured here).
+
+    Yields
+    ------
+    Slab
+        Labels of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap, that will not change any more.
+
+    Raises
+    ------
+    DataProblem
+        If the volume has another number of channels than the model, is smaller than the network's smallest input, or
+        holds NaN or infinity, or the mask has another size.
+    SettingsProblem
+        If another view than the model's is asked for, tiles cannot be turned or left out as wanted, or the box lies
+        outside of the volume.
+    OutOfMemory
+        If one batch of tiles does not fit on the device.
+
+    Notes
+    -----
+    The Gaussian by which tiles are blended has sigma = tile / 8 [1]_. A tile that is seen in several ways counts with
+    the mean of their probabilities.
+
+    References
+    ----------
+    .. [1] Isensee et al. 2021, nnU-Net, https://doi.org/10.1038/s41592-020-01008-z
+    """
+    card = model.card
+    check_fits(model, volume, settings)
+    model.network.eval()
+    dtype, seen = np.min_scalar_type(max(card.values)), seen_by(card, volume, settings)
+    wanted = choose_part(volume, seen.shape, settings, mask)
+    if settings.skip_constant:
+        background_logits(card)  # refused at once where there is none
+    scale = scale or intensity(volume, card.normalise)
+    first_seen = first_plane if seen is volume else plane_before(first_plane, seen.shape[0], volume.shape[0])
+    blended = multi_view_scores if settings.view == "multi-view" else scores
+    found = blended(model, seen, settings, scale, first_seen, wanted)
+    for start, logits in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
+        labels = written(logits, card).cpu().numpy().astype(dtype)
+        likely = class_probabilities(logits, card) if probabilities else None
+        if wanted is not None:
+            leave_out(wanted.planes(start, start + labels.shape[-3]), labels, likely, card)
+        yield Slab(start, labels, likely)
+
+
+def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
+    """Refuse what the model was not trained for.
+
+    Parameters
+    ----------
+    model : Model
+    volume : Volume
+    settings : SegmentSettings
+
+    Raises
+    ------
+    SettingsProblem
+        If another view than the model's is asked for, or several of a model that does not see planes.
+    """
+    card = model.card
+    if settings.view == "multi-view" and card.dims == 3:
+        raise SettingsProblem("Multi-view is for models of view 2d or 2.5d; the model sees blocks, view 3d.")
+    if settings.view not in {None, "multi-view", card.view}:
+        raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
+    check_channels(card, volume)
+    check_size(volume, model.smallest, card.network)
+
+
+def _on_own_grid(
+    found: Iterable[tuple[int, Tensor]], card: ModelCard, seen: Triple, own: Triple, first_plane: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Bring logits back to the volume's grid, of a network that sees it at the voxel size it was trained at."""
+    likely = ((start, activated(logits, card.head)) for start, logits in found)
+    for start, values in back(likely, seen, own, first_plane):
+        yield start, as_logits(values, card.head)
+
+
+def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
+    """Give a volume as the network is to see it, at the voxel size of its training.
+
+    Parameters
+    ----------
+    card : ModelCard
+    volume : Volume
+    settings : SegmentSettings
+
+    Returns
+    -------
+    Volume
+        The same one where the voxel size is the same to a tenth, or not known on both sides. Of several views planes
+        are as far apart as voxels in them.
+    """
+    unknown = ("pixel", (1.0, 1.0, 1.0))
+    known = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
+    wanted = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
+    if settings.view != "multi-view":
+        return at_spacing(volume, grid_at(volume, wanted, planar=card.dims == 2))
+    _, y, x = wanted or volume.spacing
+    return at_spacing(volume, grid_at(volume, (y, y, x) if settings.resample else None, planar=False))

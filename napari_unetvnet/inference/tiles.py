@@ -1,0 +1,115 @@
+"""Where tiles lie and how they weigh.
+
+The weights are an outer product of one window an axis; each window is divided by the sum of all windows on its axis, so
+that the tiles add up to one without a count map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.model import Model
+    from napari_unetvnet.settings import SegmentSettings
+    from napari_unetvnet.settings.segment import Weights
+
+    Place = tuple[int, int]
+
+__all__ = ["WHOLE_PLANE", "Tiles", "plan_tiles"]
+
+WHOLE_PLANE = 768
+"""In 2D, planes up to this edge length (voxels) are one tile."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Where tiles lie and how they weigh.
+
+    Parameters
+    ----------
+    size : tuple of 3 int
+        Tile z, y, x in voxels.
+    origins : tuple of 3 tuples of int
+        First voxel of each tile on z, y and x.
+    windows : tuple of 3 arrays of shape (tiles, size)
+        Weights of each tile on its axis; at each voxel they sum to 1.
+    """
+
+    size: tuple[int, int, int]
+    origins: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    windows: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+    @property
+    def places(self) -> list[Place]:
+        """The tiles of a slab, by their numbers on y and x."""
+        return [(i, j) for i in range(len(self.origins[1])) for j in range(len(self.origins[2]))]
+
+
+def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSettings) -> Tiles:
+    """Lay tiles over a volume.
+
+    Parameters
+    ----------
+    model : Model
+    shape : tuple of 3 int
+        Voxels z, y, x.
+    settings : SegmentSettings
+
+    Returns
+    -------
+    Tiles
+        Evenly spread; in 2D and 2.5D planes do not overlap along z.
+    """
+    planar = model.card.dims == 2
+    wanted = settings.tile or ((settings.batch, WHOLE_PLANE, WHOLE_PLANE) if planar else model.card.patch)
+    inside = [min(a, b) for a, b in zip(wanted, shape, strict=True)]
+    if settings.cube and len(set(wanted)) == 1:
+        inside = [max(inside)] * 3  # still a cube where the image is flat; what lies beyond is mirrored
+    size = model.fit(inside)
+    overlaps = (0.0 if planar else settings.overlap, settings.overlap, settings.overlap)
+    axes = [
+        _origins(n, tile, overlap, grid)
+        for n, tile, overlap, grid in zip(shape, size, overlaps, model.alignment, strict=True)
+    ]
+    windows = [_windows(n, tile, origins, settings.weights) for n, tile, origins in zip(shape, size, axes, strict=True)]
+    return Tiles(size, (axes[0], axes[1], axes[2]), (windows[0], windows[1], windows[2]))
+
+
+def _origins(length: int, tile: int, overlap: float, grid: int) -> tuple[int, ...]:
+    """Spread tiles evenly over an axis, at multiples of ``grid``; with a grid the last may reach beyond the end."""
+    if tile >= length:
+        return (0,)
+    step = max(1, int(tile * (1 - overlap)))
+    if grid > 1 or overlap == 0:
+        step = max(grid, step // grid * grid)
+        return tuple(range(0, length - tile + step, step))
+    count = -(-(length - tile) // step) + 1
+    return tuple(round(i * (length - tile) / (count - 1)) for i in range(count))
+
+
+def _windows(length: int, tile: int, origins: tuple[int, ...], kind: Weights) -> NDArray[np.float32]:
+    """Give each tile's window on an axis, normalised so that all windows sum to 1 at each voxel."""
+    if kind == "centre":
+        return _nearest(tile, origins)
+    centred = np.arange(tile) - (tile - 1) / 2
+    window = np.exp(-0.5 * (centred / (tile / 8)) ** 2).clip(1e-4) if kind == "gaussian" else np.ones(tile)
+    total = np.zeros(max(length, origins[-1] + tile))
+    for origin in origins:
+        total[origin : origin + tile] += window
+    return np.stack([window / total[origin : origin + tile] for origin in origins]).astype(np.float32)
+
+
+def _nearest(tile: int, origins: tuple[int, ...]) -> NDArray[np.float32]:
+    """Give 1 where a tile's centre is the nearest on an axis, of two the first one's, and 0 elsewhere."""
+    twice = 2 * np.arange(tile) - (tile - 1)  # from the centre, in half voxels
+    windows = np.zeros((len(origins), tile), np.float32)
+    for i, origin in enumerate(origins):
+        before = twice + 2 * (origin - origins[i - 1]) if i else np.full(tile, np.inf)
+        after = twice - 2 * (origins[i + 1] - origin) if i + 1 < len(origins) else np.full(tile, np.inf)
+        windows[i] = (np.abs(twice) < np.abs(before)) & (np.abs(twice) <= np.abs(after))
+    return windows

@@ -1,0 +1,115 @@
+"""One network of planes that looks along all three axes: the mean of what it says of the planes of each.
+
+The planes along y and x come first, and the sum of their probabilities is kept; then the planes along z are looked at
+slab by slab as ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from napari_unetvnet.arrays import View, new_array
+from napari_unetvnet.checks import check_size
+from napari_unetvnet.inference.labels import activated, as_logits
+from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.wanted import Wanted
+from napari_unetvnet.volume import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_unetvnet.model import Model
+    from napari_unetvnet.settings import SegmentSettings, Triple
+    from napari_unetvnet.volume import Intensity, Volume
+
+__all__ = ["multi_view_scores"]
+
+Number = TypeVar("Number", int, float)
+
+AXES = ("z", "y", "x")
+ALONG_Y, ALONG_X = (1, 0, 2), (2, 0, 1)
+"""The order of the axes in which planes across y, and across x, lie like those across z."""
+
+
+def multi_view_scores(
+    model: Model,
+    volume: Volume,
+    settings: SegmentSettings,
+    scale: Intensity,
+    first_plane: int = 0,
+    wanted: Wanted | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Give the logits of the mean probability over the planes along z, y and x, slab by slab.
+
+    Beside what one view takes, 2 K bytes a voxel are kept: in memory, or, where that would be more than a quarter of
+    what is free, in a temporary file. Nothing comes out before two of three views are done.
+
+    Parameters
+    ----------
+    model : Model
+        Of view 2d or 2.5d, its network in evaluation mode.
+    volume : Volume, data of shape (C, Z, Y, X)
+        With voxels that are about as long on all axes.
+    settings : SegmentSettings
+    scale : Intensity
+        How to normalise the volume.
+    first_plane : int
+        Planes before it are left out.
+    wanted : Wanted, optional
+        The part to be segmented (default: all); of the rest the logits mean nothing.
+
+    Yields
+    ------
+    start : int
+        First plane of the slab.
+    logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
+    """
+    turned = [_turned(volume, order) for order in (ALONG_Y, ALONG_X)]
+    for each in turned:
+        check_size(each, model.smallest, model.card.network)
+    head = model.card.head
+    kept = new_array((model.card.outputs, *volume.shape), np.float16)
+    kept[:] = 0
+    for order, each in zip((ALONG_Y, ALONG_X), turned, strict=True):
+        across = kept.transpose(0, *(1 + axis for axis in order))
+        part = None if wanted is None else _turned_part(wanted, order)
+        for start, logits in scores(model, each, _turned_settings(settings, order), scale, wanted=part):
+            across[:, start : start + logits.shape[1]] += activated(logits, head).half().cpu().numpy()
+    for start, logits in scores(model, volume, settings, scale, first_plane, wanted):
+        others = _single(kept[:, start : start + logits.shape[1]]).to(logits.device)
+        yield start, as_logits((activated(logits, head) + others) / 3, head)
+
+
+def _single(values: NDArray[np.float16]) -> Tensor:
+    return torch.from_numpy(np.asarray(values).astype(np.float32))
+
+
+def _turned(volume: Volume, order: Triple) -> Volume:
+    """See a volume with its axes in another order, unread."""
+    data = View(volume.data, (0, *(1 + axis for axis in order)))
+    name = f"{volume.name}, seen along {AXES[order[0]]},"
+    return replace(volume, data=data, spacing=_ordered(volume.spacing, order), affine=None, name=name)
+
+
+def _turned_settings(settings: SegmentSettings, order: Triple) -> SegmentSettings:
+    """Name the axes along which to mirror as they are called after turning."""
+    flips = tuple(AXES[place] for place, axis in enumerate(order) if AXES[axis] in settings.flips)
+    return settings.model_copy(update={"flips": flips})
+
+
+def _turned_part(wanted: Wanted, order: Triple) -> Wanted:
+    """See a part of an image with its axes in another order."""
+    mask = None if wanted.mask is None else View(wanted.mask, (0, *(1 + axis for axis in order)))
+    box = Box(_ordered(wanted.box.start, order), _ordered(wanted.box.stop, order))
+    return Wanted(box, mask, _ordered(wanted.own, order), _ordered(wanted.seen, order))
+
+
+def _ordered(values: Sequence[Number], order: Triple) -> tuple[Number, Number, Number]:
+    return values[order[0]], values[order[1]], values[order[2]]
