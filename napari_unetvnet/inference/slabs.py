@@ -75,9 +75,10 @@ def scores(
     ends = [*tiles.origins[0][1:], depth]
     rows = [row for row, start in enumerate(tiles.origins[0]) if start + tile_depth > first_plane]
     with closing(ahead(work.read, rows)) as slabs:
-        for row, slab in zip(rows, slabs, strict=True):
-            start, finished = tiles.origins[0][row], ends[row] - tiles.origins[0][row]
-            _add_row(work, row, slab, settings.batch, sums)
+        for slab in slabs:
+            start, finished = tiles.origins[0][slab.row], ends[slab.row] - tiles.origins[0][slab.row]
+            _add_row(work, slab, settings.batch, sums)
+            del slab  # it may be large, and the next one is there already
             skip = min(max(first_plane - start, 0), finished)
             if skip < finished:
                 yield start + skip, sums[:, skip:finished].clone()
@@ -112,11 +113,12 @@ def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequenc
 
 @dataclass(frozen=True, eq=False)
 class _Slab:
-    """What the tiles of one slab hold: the image (C, Z', Y', X'), and which tiles to run, and which to call empty."""
+    """Its number, its image (C, Z', Y', X'), which of its tiles to run, and which to call empty."""
 
-    image: Tensor
-    run: list[Place]
-    empty: set[Place]
+    row: int
+    image: Tensor | None = None
+    run: tuple[Place, ...] = ()
+    empty: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +148,11 @@ class _Work:
         """What tiles that are not computed say, (K, 1, 1, 1)."""
         return background_logits(self.model.card).to(self.model.device)
 
-    def read(self, row: int) -> _Slab | None:
-        """Read and normalise one slab with the margins of its tiles; None if nothing in it is wanted."""
+    def read(self, row: int) -> _Slab:
+        """Read and normalise one slab with the margins of its tiles, if anything in it is wanted."""
         places = self._places(row)
         if not places:
-            return None
+            return _Slab(row)
         tiles, z = self.tiles, self.tiles.origins[0][row]
         origins = (z, tiles.origins[1][0], tiles.origins[2][0])
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
@@ -158,8 +160,8 @@ class _Work:
         raw = read_block(self.model, self.volume, origins, ends, self.margin)
         empty = {place for place in places if _constant(self.cut(raw, place))} if self.skip_constant else set()
         image = torch.from_numpy(self.scale.apply(raw))
-        run = [place for place in places if place not in empty]
-        return _Slab(image.pin_memory() if self.model.device.type == "cuda" else image, run, empty)
+        run = tuple(place for place in places if place not in empty)
+        return _Slab(row, image.pin_memory() if self.model.device.type == "cuda" else image, run, tuple(sorted(empty)))
 
     def _places(self, row: int) -> list[Place]:
         """Give the tiles of a slab in which anything is wanted."""
@@ -191,18 +193,18 @@ def _constant(block: NDArray[Any]) -> bool:
 
 
 @torch.inference_mode()
-def _add_row(work: _Work, row: int, slab: _Slab | None, batch: int, sums: Tensor) -> None:
+def _add_row(work: _Work, slab: _Slab, batch: int, sums: Tensor) -> None:
     """Run the tiles of one slab and add their weighted logits to ``sums`` (K, tile depth, Y, X)."""
-    if slab is None:
+    if slab.image is None:
         return
     image = slab.image.to(sums.device, non_blocking=True)
     for first in range(0, len(slab.run), batch):
         chosen = slab.run[first : first + batch]
         blocks = torch.stack([work.cut(image, place) for place in chosen])
         for place, logits in zip(chosen, work.logits(blocks), strict=True):
-            _add_tile(sums, logits, work, row, place)
+            _add_tile(sums, logits, work, slab.row, place)
     for place in slab.empty:
-        _add_tile(sums, work.background.expand(-1, *work.tiles.size), work, row, place)
+        _add_tile(sums, work.background.expand(-1, *work.tiles.size), work, slab.row, place)
 
 
 def _add_tile(sums: Tensor, logits: Tensor, work: _Work, row: int, place: Place) -> None:
