@@ -8,7 +8,7 @@ contain.
 from __future__ import annotations
 
 import types
-from argparse import SUPPRESS, ArgumentParser, HelpFormatter
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from napari_unetvnet.errors import SettingsProblem
@@ -80,7 +80,13 @@ def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
     -------
     list of (option, default, meaning)
     """
-    return [(_flag(name), _default(kind, name, field) or "", field.description or "") for name, field in _ordered(kind)]
+    fields = ((name, field, _default(kind, name, field)) for name, field in _ordered(kind))
+    return [(_names(name, field), default or "", field.description or "") for name, field, default in fields]
+
+
+def _names(name: str, field: FieldInfo) -> str:
+    """Name an option, and how it is turned off."""
+    return f"{_flag(name)} {_flag('no_' + name)}" if _without_none(field.annotation) is bool else _flag(name)
 
 
 def _ordered(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
@@ -121,7 +127,7 @@ def _shape(annotation: Any) -> dict[str, Any]:
     if origin is tuple and inside[0] is not LossTerm:  # a sum of losses is one text
         return {"nargs": "+", "action": "extend", "metavar": {str: "FILE"}.get(_without_none(inside[0]), "VALUE")}
     if inner is bool:
-        return {"action": "store_true"}
+        return {"action": BooleanOptionalAction}
     names = {int: "N", float: "NUMBER", str: "NAME"}
     return {"metavar": names.get(inner, "FILE" if inner.__class__ is type else "TEXT")}
 

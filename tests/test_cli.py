@@ -368,3 +368,16 @@ def test_import_and_help_are_quick(command, bound):
         subprocess.run([sys.executable, *command], capture_output=True, check=True)
         seconds.append(time.perf_counter() - begin)
     assert min(seconds) < bound  # the best of five: other work on the machine only adds
+
+
+def test_a_switch_that_is_on_can_be_turned_off():
+    from argparse import SUPPRESS
+
+    from napari_unetvnet.arguments import Parser, add_fields
+    from napari_unetvnet.settings import SegmentJob
+
+    parser = Parser(argument_default=SUPPRESS)
+    add_fields(parser, SegmentJob)
+    assert not hasattr(parser.parse_args([]), "resample")
+    assert parser.parse_args(["--no-resample"]).resample is False
+    assert parser.parse_args(["--skip-constant"]).skip_constant is True
