@@ -262,3 +262,11 @@ def test_of_many_images_a_smaller_share_is_held_out():
     many = [a_pair(seed=i) for i in range(10)]
     assert planned(many)[0].hold_out == 0.1
     assert planned(many, folds=5)[0].hold_out == 0.2
+
+
+def test_a_network_whose_weights_alone_are_too_large_is_counted_and_not_made(monkeypatch):
+    settings = checked(TrainSettings, {"option": {"width": 64}, "patch": (1, 64, 64)})
+    whole = memory.step_bytes(settings, 1, 2)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**20)
+    monkeypatch.setattr(memory, "_kept", None)  # whoever runs it fails
+    assert 2**28 < memory.step_bytes(settings, 1, 2) < whole

@@ -82,14 +82,18 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
     passing = NETWORKS.describe(settings.network).facts.get("training_options", ())
     option = {name: value for name, value in settings.option.items() if name not in passing}
     seen = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
+    with torch.device("meta"):  # without a number: the weights alone may be too large
+        counted = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
+    weights = FLOAT * sum(parameter.numel() for parameter in counted.parameters())
+    if weights > SHARE * free_bytes("cpu"):
+        return weights * OPTIMISER[settings.optimizer]
     network = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
     full = _input_size(network, settings.planned_patch)
     small = _input_size(network, [min(n, SMALL[settings.dims]) for n in settings.planned_patch])
     planes = settings.planned_patch[0] if settings.dims == 2 else 1
     times = patches * planes * prod(full) / (2 * prod(small))
     kept = _kept(network, torch.zeros(2, seen, *small))
-    weights = sum(parameter.numel() for parameter in network.parameters())
-    return round(FLOAT * weights * OPTIMISER[settings.optimizer] + times * (sum(kept) + WORKING * max(kept)))
+    return round(weights * OPTIMISER[settings.optimizer] + times * (sum(kept) + WORKING * max(kept)))
 
 
 def _input_size(network: SegmentationNetwork, patch: Sequence[int]) -> tuple[int, ...]:
