@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.listings import Add
+    from napari_unetvnet.settings import Settings
 
 __all__ = ["main"]
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit status.
     """
     try:
-        parsed = _parser().parse_args(arguments)
+        parsed = _parser(next(iter(arguments), "")).parse_args(arguments)
         command: Callable[[Namespace], int | None] = parsed.command
         _check_processes(command)
         return command(parsed) or 0
@@ -73,7 +74,8 @@ def _check_processes(command: Callable[[Namespace], int | None]) -> None:
         )
 
 
-def _parser() -> Parser:
+def _parser(wanted: str) -> Parser:
+    """Make the parser; only the command that is wanted gets the options that settings declare."""
     parser = Parser(
         prog="napari-unetvnet",
         description="Train U-Nets and V-Nets on a few labels and segment with them.",
@@ -87,9 +89,10 @@ def _parser() -> Parser:
         added.set_defaults(command=function)
         return added
 
-    _add_jobs(add)
+    _add_jobs(add, wanted)
     scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
-    _add_evaluate_options(scoring)
+    if wanted == "evaluate":
+        _add_evaluate_options(scoring)
     comparing = add("compare", _compare, "Rank trainings by their score on the hold-out.")
     comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of several.")
     comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
@@ -107,28 +110,33 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_jobs(add: Add) -> None:
+def _add_jobs(add: Add, wanted: str) -> None:
     """Add the commands that take the options of a training or of a segmentation."""
+
+    def fields(parser: Parser, kind: type[Settings], positional: Sequence[str] = ()) -> None:
+        if parser.prog.split()[-1] == wanted:
+            add_fields(parser, kind, positional)
+
     training = add("train", _train, "Train a model on images with labels.")
-    add_fields(training, TrainJob)
+    fields(training, TrainJob)
     segmenting = add("segment", _segment, "Segment an image with a model.")
-    add_fields(segmenting, SegmentJob, positional=["image"])
+    fields(segmenting, SegmentJob, ["image"])
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
-    add_fields(checking, TrainJob)
+    fields(checking, TrainJob)
     checking.add_argument("--json", action="store_true", help="Print JSON.")
     looking = add("augment", _augment, "Write patches as training sees them, to look at; takes the options of train.")
-    add_fields(looking, TrainJob)
+    fields(looking, TrainJob)
     looking.add_argument("--count", type=int, default=16, metavar="N", help="So many patches. Default: 16.")
     text = "File for the patches (.npy or .tif); their labels go beside it."
     looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
-    add_fields(sweeping, TrainJob)
+    fields(sweeping, TrainJob)
     _add_sweep_options(sweeping)
     for job in (training, segmenting, checking, looking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
     cleaning = add("clean", _clean, "Clean a label file, and divide it into objects.")
-    add_fields(cleaning, CleanJob, positional=["labels"])
+    fields(cleaning, CleanJob, ["labels"])
 
 
 def _add_sweep_options(parser: Parser) -> None:
