@@ -254,7 +254,9 @@ def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
     assert dict(losses(two))[first[0]] == pytest.approx(first[1], rel=1e-5)
     # One process alone writes and speaks.
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
-    assert [e for e in events(one) if isinstance(e, Notice)] == [e for e in events(two) if isinstance(e, Notice)]
+    # The plan tells how much memory is free at the moment.
+    said = [[e for e in events(each) if isinstance(e, Notice) and "GiB are free" not in e.text] for each in (one, two)]
+    assert said[0] == said[1] != []
     assert told.stdout.count("model: ") == told.stdout.count("steps: 6") == 1
     assert told.stderr.count("epoch 2: ") == 1
 
