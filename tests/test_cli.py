@@ -361,16 +361,12 @@ def test_importing_help_and_tables_load_nothing_heavy(code):
     ("command", "bound"), [(["-c", "import napari_unetvnet"], 0.2), (["-m", "napari_unetvnet", "--help"], 0.5)]
 )
 def test_import_and_help_are_quick(command, bound):
-    """In seconds, or on a slower machine beside what settings cannot do without, started in turn."""
-    unit = [sys.executable, "-c", "import numpy, pydantic; pydantic.BaseModel"]
-    seconds = {"ours": [], "unit": []}
+    seconds = []
     for _ in range(5):
-        for name, words in (("ours", [sys.executable, *command]), ("unit", unit)):
-            begin = time.perf_counter()
-            subprocess.run(words, capture_output=True, check=True)
-            seconds[name].append(time.perf_counter() - begin)
-    ours, least = (min(times) for times in seconds.values())  # the best of five: other work only adds
-    assert ours < max(bound, 5 * bound * least)
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < bound  # the best of five: other work on the machine only adds
 
 
 def test_a_switch_that_is_on_can_be_turned_off():
