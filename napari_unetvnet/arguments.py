@@ -12,7 +12,6 @@ from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormat
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.losses import LossTerm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +115,8 @@ def _help(kind: type[Settings], name: str, field: FieldInfo) -> str:
 
 def _shape(annotation: Any) -> dict[str, Any]:
     """Say how many words an option takes and what they are called in the help."""
+    from napari_unetvnet.losses import LossTerm  # here, so that help of all commands does not wait for settings
+
     inner = _without_none(annotation)
     origin, inside = get_origin(inner), get_args(inner)
     if origin is Literal:

@@ -16,7 +16,6 @@ from napari_unetvnet.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.listings import add_listings
 from napari_unetvnet.processes import from_environment
-from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.listings import Add
-    from napari_unetvnet.settings import Settings
+    from napari_unetvnet.settings import SegmentJob, TrainJob
+
+    Job = TypeVar("Job", TrainJob, SegmentJob)
 
 __all__ = ["main"]
 
-Job = TypeVar("Job", TrainJob, SegmentJob)
 STOPPED = 130
 """Exit status of a command that was stopped, as shells have it."""
 
@@ -113,30 +113,32 @@ def _parser(wanted: str) -> Parser:
 def _add_jobs(add: Add, wanted: str) -> None:
     """Add the commands that take the options of a training or of a segmentation."""
 
-    def fields(parser: Parser, kind: type[Settings], positional: Sequence[str] = ()) -> None:
+    def fields(parser: Parser, kind: str, positional: Sequence[str] = ()) -> None:
         if parser.prog.split()[-1] == wanted:
-            add_fields(parser, kind, positional)
+            from napari_unetvnet import settings  # takes longer than all the rest of the help
+
+            add_fields(parser, getattr(settings, kind), positional)
 
     training = add("train", _train, "Train a model on images with labels.")
-    fields(training, TrainJob)
+    fields(training, "TrainJob")
     segmenting = add("segment", _segment, "Segment an image with a model.")
-    fields(segmenting, SegmentJob, ["image"])
+    fields(segmenting, "SegmentJob", ["image"])
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
-    fields(checking, TrainJob)
+    fields(checking, "TrainJob")
     checking.add_argument("--json", action="store_true", help="Print JSON.")
     looking = add("augment", _augment, "Write patches as training sees them, to look at; takes the options of train.")
-    fields(looking, TrainJob)
+    fields(looking, "TrainJob")
     looking.add_argument("--count", type=int, default=16, metavar="N", help="So many patches. Default: 16.")
     text = "File for the patches (.npy or .tif); their labels go beside it."
     looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
-    fields(sweeping, TrainJob)
+    fields(sweeping, "TrainJob")
     _add_sweep_options(sweeping)
     for job in (training, segmenting, checking, looking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
         job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
     cleaning = add("clean", _clean, "Clean a label file, and divide it into objects.")
-    fields(cleaning, CleanJob, ["labels"])
+    fields(cleaning, "CleanJob", ["labels"])
 
 
 def _add_sweep_options(parser: Parser) -> None:
@@ -183,6 +185,8 @@ def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) 
 
 
 def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
+    from napari_unetvnet.settings import checked
+
     job = checked(kind, _values(parsed, kind, command))
     if job.output is None and parsed.command not in {_check, _augment}:
         raise SettingsProblem("Say with --output where to write the result.")
@@ -190,6 +194,8 @@ def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
 
 
 def _train(parsed: Namespace) -> None:
+    from napari_unetvnet.settings import TrainJob
+
     job = _job(parsed, TrainJob, "train")
     finished = _work(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}")
     results = finished.results
@@ -203,6 +209,8 @@ def _train(parsed: Namespace) -> None:
 
 
 def _segment(parsed: Namespace) -> None:
+    from napari_unetvnet.settings import SegmentJob
+
     job = _job(parsed, SegmentJob, "segment")
     finished = _work(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
     if finished.state == "stopped":
@@ -216,6 +224,7 @@ def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFini
     """Make a run folder for a job and do it here."""
     from napari_unetvnet.io import check_writable
     from napari_unetvnet.job import create, discard_if_empty, new_folder
+    from napari_unetvnet.settings import TrainJob
 
     if job.output is not None:
         check_writable(job.output, "model" if isinstance(job, TrainJob) else "labels")
@@ -275,6 +284,7 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
 
 def _check(parsed: Namespace) -> int:
     from napari_unetvnet.checkup import check_files, written
+    from napari_unetvnet.settings import TrainJob
 
     report = check_files(_job(parsed, TrainJob, "train"))
     _say(written(report, as_json=parsed.json))
@@ -283,6 +293,7 @@ def _check(parsed: Namespace) -> int:
 
 def _clean(parsed: Namespace) -> None:
     from napari_unetvnet.cleaning import clean_file
+    from napari_unetvnet.settings import CleanJob, checked
 
     job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
     table = clean_file(job)
@@ -293,6 +304,7 @@ def _clean(parsed: Namespace) -> None:
 
 def _augment(parsed: Namespace) -> None:
     from napari_unetvnet.look import labels_beside, training_patches, write_patches
+    from napari_unetvnet.settings import TrainJob
 
     if parsed.count < 1:
         raise SettingsProblem(f"{parsed.count} patches cannot be drawn; give --count 1 or more.")
@@ -310,6 +322,7 @@ def _compare(parsed: Namespace) -> None:
 def _sweep(parsed: Namespace) -> None:
     from napari_unetvnet.comparison import written
     from napari_unetvnet.io import check_writable
+    from napari_unetvnet.settings import TrainJob
     from napari_unetvnet.sweep import members, sweep
 
     values = _values(parsed, TrainJob, "train")
@@ -330,6 +343,7 @@ def _plain() -> bool:
 def _evaluate(parsed: Namespace) -> None:
     from napari_unetvnet.metrics import EvaluateSettings
     from napari_unetvnet.scoring import score, written
+    from napari_unetvnet.settings import checked
 
     given = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
     result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, given))
