@@ -348,11 +348,35 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere():
 HEAVY = ("torch", "monai", "napari", "nibabel", "skimage", "scipy", "zarr", "h5py")
 
 
-@pytest.mark.parametrize(
-    "code", ["import napari_unetvnet", "import napari_unetvnet.cli as c; c.main(['losses']); c._parser().format_help()"]
+COMMANDS = (
+    "",
+    "train",
+    "segment",
+    "check",
+    "augment",
+    "sweep",
+    "clean",
+    "evaluate",
+    "compare",
+    "run",
+    "models",
+    "demo",
 )
+EVERYTHING = f"""
+import napari_unetvnet.cli as c
+c.main(["losses"])
+for name in {COMMANDS}:
+    parser = c._parser(name)
+    for action in parser._subparsers._group_actions:
+        for each in (parser, *action.choices.values()):
+            each.format_help()
+assert len(c._parser("train").format_help()) > 100
+"""
+
+
+@pytest.mark.parametrize("code", ["import napari_unetvnet", EVERYTHING])
 def test_importing_help_and_tables_load_nothing_heavy(code):
-    code += f"; import sys; print([m for m in {HEAVY} if m in sys.modules])"
+    code += f"\nimport sys; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -380,3 +404,12 @@ def test_a_switch_that_is_on_can_be_turned_off():
     assert not hasattr(parser.parse_args([]), "resample")
     assert parser.parse_args(["--no-resample"]).resample is False
     assert parser.parse_args(["--skip-constant"]).skip_constant is True
+
+
+def test_each_command_has_the_options_that_settings_declare(capsys):
+    for name, option in (("train", "--patience"), ("segment", "--flips"), ("check", "--label-values"),
+                         ("augment", "--count"), ("sweep", "--losses"), ("clean", "--smallest"),
+                         ("evaluate", "--truth-is"), ("run", "--resume")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        assert option in capsys.readouterr().out
