@@ -65,7 +65,7 @@ def add_fields(parser: ArgumentParser, kind: type[Settings], positional: Sequenc
         if name in positional:
             parser.add_argument(name, nargs="?", metavar=name.upper(), **described)
         else:
-            parser.add_argument(_flag(name), **described, **_shape(field.annotation))
+            parser.add_argument(_flag(name), **described, **_shape(field))
 
 
 def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
@@ -85,7 +85,7 @@ def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
 
 def _names(name: str, field: FieldInfo) -> str:
     """Name an option, and how it is turned off."""
-    return f"{_flag(name)} {_flag('no_' + name)}" if _without_none(field.annotation) is bool else _flag(name)
+    return f"{_flag(name)} {_flag('no_' + name)}" if field.default is True else _flag(name)
 
 
 def _ordered(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
@@ -113,11 +113,11 @@ def _help(kind: type[Settings], name: str, field: FieldInfo) -> str:
     return text if default is None else f"{text} Default: {default}."
 
 
-def _shape(annotation: Any) -> dict[str, Any]:
+def _shape(field: FieldInfo) -> dict[str, Any]:
     """Say how many words an option takes and what they are called in the help."""
     from napari_unetvnet.losses import LossTerm  # here, so that help of all commands does not wait for settings
 
-    inner = _without_none(annotation)
+    inner = _without_none(field.annotation)
     origin, inside = get_origin(inner), get_args(inner)
     if origin is Literal:
         return {"metavar": "{" + ",".join(map(str, inside)) + "}"}
@@ -128,7 +128,7 @@ def _shape(annotation: Any) -> dict[str, Any]:
     if origin is tuple and inside[0] is not LossTerm:  # a sum of losses is one text
         return {"nargs": "+", "action": "extend", "metavar": {str: "FILE"}.get(_without_none(inside[0]), "VALUE")}
     if inner is bool:
-        return {"action": BooleanOptionalAction}
+        return {"action": BooleanOptionalAction if field.default is True else "store_true"}
     names = {int: "N", float: "NUMBER", str: "NAME"}
     return {"metavar": names.get(inner, "FILE" if inner.__class__ is type else "TEXT")}
 
