@@ -19,8 +19,9 @@ from torch import Tensor
 from napari_unetvnet.card import ModelCard, read_card
 from napari_unetvnet.compute import choose_device
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
-from napari_unetvnet.networks import NETWORKS, build_network
+from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
+from napari_unetvnet.networks.facts import outline
 from napari_unetvnet.networks.layout import fast_layout
 
 if TYPE_CHECKING:
@@ -273,10 +274,7 @@ def _check_memory(card: ModelCard) -> None:
     """Refuse a network whose weights alone do not fit into memory, before the system ends the process over it."""
     import psutil
 
-    passing = NETWORKS.describe(card.network).facts.get("training_options", ())  # files, which have no place there
-    option = {name: value for name, value in card.option.items() if name not in passing}
-    with torch.device("meta"):
-        network = build_network(card.network, card.dims, card.in_channels, card.outputs, option)
+    network = outline(card.network, card.dims, card.in_channels, card.outputs, card.option)
     needed = 4 * sum(p.numel() for p in network.parameters())
     if needed > (free := psutil.virtual_memory().available):
         raise OutOfMemory(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["NETWORKS", "build_network"]
+__all__ = ["NETWORKS", "build_network", "lasting_options"]
 
 NETWORKS = Registry(
     "network",
@@ -71,3 +71,20 @@ def build_network(
     checked = NETWORKS.check_options(name, options or {})
     network: SegmentationNetwork = NETWORKS.resolve(name)(dims, in_channels, classes, **checked)
     return network
+
+
+def lasting_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what only serves to start a training, such as a file of pretrained weights.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NETWORKS`.
+    options : mapping
+
+    Returns
+    -------
+    dict
+    """
+    passing = NETWORKS.describe(name).facts.get("training_options", ())
+    return {option: value for option, value in options.items() if option not in passing}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unetvnet.networks import NETWORKS, build_network
+from napari_unetvnet.networks import NETWORKS, build_network, lasting_options
 
-__all__ = ["network_facts"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_unetvnet.networks.base import SegmentationNetwork
+
+__all__ = ["network_facts", "outline"]
 
 
 def network_facts(name: str, dims: int | None = None, in_channels: int = 1, classes: int = 1) -> dict[str, Any]:
@@ -36,8 +41,29 @@ def network_facts(name: str, dims: int | None = None, in_channels: int = 1, clas
     facts["requires"] = list(described.facts.get("requires", ()))
     installed = all(find_spec(package) for package in facts["requires"])
     if installed and (chosen := dims or supported[0]) in supported:
-        with torch.device("meta"):  # shapes without memory
-            network = build_network(name, chosen, in_channels, classes)
+        network = outline(name, chosen, in_channels, classes)
         facts |= {"divisor": list(network.divisor), "smallest": list(network.smallest)}
         facts["parameters"] = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return facts
+
+
+def outline(
+    name: str, dims: int, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
+) -> SegmentationNetwork:
+    """Build a network that has shapes and no memory for its weights.
+
+    Parameters
+    ----------
+    name : str
+    dims : {2, 3}
+    in_channels, classes : int
+    options : mapping, optional
+        Those that only serve to start a training are left out.
+
+    Returns
+    -------
+    SegmentationNetwork
+        On the device "meta".
+    """
+    with torch.device("meta"):
+        return build_network(name, dims, in_channels, classes, lasting_options(name, options or {}))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.networks import NETWORKS, build_network
+from napari_unetvnet.networks import build_network, lasting_options
+from napari_unetvnet.networks.facts import outline
 from napari_unetvnet.plan.choice import Choice
 
 if TYPE_CHECKING:
@@ -79,13 +80,11 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
     -------
     int
     """
-    passing = NETWORKS.describe(settings.network).facts.get("training_options", ())
-    option = {name: value for name, value in settings.option.items() if name not in passing}
+    option = lasting_options(settings.network, settings.option)
     seen = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
-    with torch.device("meta"):  # without a number: the weights alone may be too large
-        counted = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
+    counted = outline(settings.network, settings.dims, seen, FEW_CLASSES, option)
     weights = FLOAT * sum(parameter.numel() for parameter in counted.parameters())
-    if weights > SHARE * free_bytes("cpu"):
+    if weights > SHARE * free_bytes("cpu"):  # to build it would end the process
         return weights * OPTIMISER[settings.optimizer]
     network = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
     full = _input_size(network, settings.planned_patch)

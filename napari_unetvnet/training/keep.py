@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.model import read_state, save_model, save_tensors
-from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.networks import lasting_options
 from napari_unetvnet.training.run import Best
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def save_best(run: Run, best: Best) -> None:
     found = {"hold_out_dice": best.dice} if best.dice is not None else {}
     found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
     # What served to start the training, such as a file of pretrained weights, is in the weights by now.
-    passing = NETWORKS.describe(run.settings.network).facts.get("training_options", ())
-    option = {name: value for name, value in run.settings.option.items() if name not in passing}
+    option = lasting_options(run.settings.network, run.settings.option)
     card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found, "option": option})
     save_model(run.folder / BEST, best.weights, card)
 
