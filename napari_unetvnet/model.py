@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ from napari_unetvnet.compute import choose_device
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
-from napari_unetvnet.networks.facts import outline
+from napari_unetvnet.networks.facts import outline, voxel_bytes
 from napari_unetvnet.networks.layout import fast_layout
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class Model:
     def smallest(self) -> tuple[int, int, int]:
         """Smallest image z, y, x that the network can take."""
         return self._zyx(self.network.smallest)
+
+    @cached_property
+    def voxel_bytes(self) -> float:
+        """Memory that the network takes for each voxel of a tile."""
+        return voxel_bytes(self.network, self.device)
 
     def _zyx(self, size: Sequence[int]) -> tuple[int, int, int]:
         return (size[0], size[1], size[2]) if self.card.dims == 3 else (1, size[0], size[1])

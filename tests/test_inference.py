@@ -11,7 +11,7 @@ from torch import nn
 
 from napari_unetvnet.card import ModelCard
 from napari_unetvnet.errors import DataProblem, SettingsProblem
-from napari_unetvnet.inference import plan_tiles, scores, steps, written
+from napari_unetvnet.inference import plan_tiles, scores, steps, sums, written
 from napari_unetvnet.model import Model, build_model
 from napari_unetvnet.networks.base import SegmentationNetwork
 from napari_unetvnet.settings import SegmentSettings
@@ -44,7 +44,9 @@ def pointwise_model(view="3d", patch=(8, 16, 16), divisor=1, context=0):
     card = ModelCard(
         network="unet3d", head="multiclass", view=view, context=context, values=(0, 1), patch=patch, normalise="none"
     )
-    return Model(Pointwise(dims, divisor), card, CPU)
+    model = Model(Pointwise(dims, divisor), card, CPU)
+    assert model.voxel_bytes > 0  # runs the network, which tests count
+    return model
 
 
 def whole(model, volume, **chosen):
@@ -65,9 +67,11 @@ tiles = st.tuples(st.integers(1, 9), st.integers(1, 19), st.integers(1, 19))
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.parametrize("little", [0, 2**27], ids=["row by row", "slab by slab"])
 @quick
 @given(shapes, tiles, st.floats(0, 0.9), st.integers(1, 3), st.sampled_from(["2d", "2.5d", "3d"]), st.integers(1, 4))
-def test_stitching_gives_the_pointwise_network_back(shape, tile, overlap, batch, view, divisor):
+def test_stitching_gives_the_pointwise_network_back(monkeypatch, little, shape, tile, overlap, batch, view, divisor):
+    monkeypatch.setattr(sums, "LITTLE", little)
     model = pointwise_model(view, divisor=divisor, context=1 if view == "2.5d" else 0)
     data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     out = whole(model, Volume(data), tile=tile, overlap=overlap, batch=batch)
@@ -173,7 +177,7 @@ def test_memory_holds_one_slab_whatever_the_depth():
             return np.zeros((1, planes, 16, 16), np.float32)
 
     data = Counting((1, 400, 16, 16))
-    for _ in scores(pointwise_model(patch=(8, 16, 16)), Volume(data), SegmentSettings(), RAW):
+    for _ in scores(pointwise_model(patch=(8, 16, 16)), Volume(data), SegmentSettings(tile=(8, 16, 16)), RAW):
         pass
     assert data.most <= 8
 

@@ -95,6 +95,7 @@ def test_inside_of_a_mask_all_is_as_without_it_and_less_is_computed(volume):
     model = model_for("2d")
     mask = np.zeros((1, *SHAPE), np.uint8)
     mask[0, 2:5, 3:9, 11:13] = 1
+    assert model.voxel_bytes  # to measure it the network runs once more
     seen = []
     model.network.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
     labels, _ = segmented(model, volume, mask=mask, view="multi-view")

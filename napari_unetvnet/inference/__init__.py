@@ -1,8 +1,8 @@
 """Tiled prediction as a generator of finished slabs, one loop for 2D, 2.5D and 3D.
 
 The volume is cut along z in overlapping slabs of one tile depth. Each is read once, tiled in y and x, and the weighted
-logits are summed in float32. When no later tile can touch a plane it is reduced to labels and yielded, so memory holds
-one slab whatever the depth.
+logits are summed in float32. What no later tile can touch is reduced to labels, and finished planes are yielded, so
+memory holds one slab whatever the depth.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from napari_unetvnet.inference.agreement import settle_precision
 from napari_unetvnet.inference.labels import decide, written
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
-from napari_unetvnet.inference.tiles import WHOLE_PLANE, Tiles, plan_tiles
+from napari_unetvnet.inference.tiles import Tiles, plan_tiles
 
 __all__ = [
-    "WHOLE_PLANE",
     "Slab",
     "Tiles",
     "decide",

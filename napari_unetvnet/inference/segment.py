@@ -17,7 +17,8 @@ from napari_unetvnet.inference.labels import (
     leave_out,
     written,
 )
-from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.slabs import parts, scores
+from napari_unetvnet.inference.sums import Part
 from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.inference.wanted import choose_part
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
@@ -114,20 +115,43 @@ def steps(
     card = model.card
     check_fits(model, volume, settings)
     model.network.eval()
-    dtype, seen = np.min_scalar_type(max(card.values)), seen_by(card, volume, settings)
+    seen = seen_by(card, volume, settings)
     wanted = choose_part(volume, seen.shape, settings, mask)
     if settings.skip_constant:
         background_logits(card)  # refused at once where there is none
     scale = scale or intensity(volume, card.normalise)
     first_seen = first_plane if seen is volume else plane_before(first_plane, seen.shape[0], volume.shape[0])
-    blended = multi_view_scores if settings.view == "multi-view" else scores
-    found = blended(model, seen, settings, scale, first_seen, wanted)
-    for start, logits in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
-        labels = written(logits, card).cpu().numpy().astype(dtype)
-        likely = class_probabilities(logits, card) if probabilities else None
+    if seen is volume and settings.view != "multi-view":
+        found = parts(model, seen, settings, scale, first_seen, wanted)
+    else:
+        blended = multi_view_scores if settings.view == "multi-view" else scores
+        whole = blended(model, seen, settings, scale, first_seen, wanted)
+        own = whole if seen is volume else _on_own_grid(whole, card, seen.shape, volume.shape, first_plane)
+        found = (Part(start, 0, logits) for start, logits in own)
+    for slab in _slabs(found, card, volume.shape[1], probabilities=probabilities):
         if wanted is not None:
-            leave_out(wanted.planes(start, start + labels.shape[-3]), labels, likely, card)
-        yield Slab(start, labels, likely)
+            there = wanted.planes(slab.start, slab.start + slab.labels.shape[-3])
+            leave_out(there, slab.labels, slab.probabilities, card)
+        yield slab
+
+
+def _slabs(found: Iterable[Part], card: ModelCard, height: int, *, probabilities: bool) -> Iterator[Slab]:
+    """Label parts as they come, and join those of the same planes."""
+    dtype = np.min_scalar_type(max(card.values))
+    labels: list[NDArray[Any]] = []
+    likely: list[NDArray[np.float16]] = []
+    for part in found:
+        labels.append(written(part.logits, card).cpu().numpy().astype(dtype, copy=False))
+        if probabilities:
+            likely.append(class_probabilities(part.logits, card))
+        if part.row + part.logits.shape[2] == height:
+            yield Slab(part.plane, _joined(labels), _joined(likely) if probabilities else None)
+            labels, likely = [], []
+
+
+def _joined(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    """Put rows (..., Y, X) below one another."""
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-2)
 
 
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:

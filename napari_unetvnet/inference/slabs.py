@@ -1,21 +1,23 @@
 """Read a volume slab by slab, run the network on its tiles, and blend what it says.
 
-The weighted logits of all tiles are summed in float32. Scores exist for one tile depth only. The next slab is read in a
-thread while the network works on one.
+The weighted logits of all tiles are summed in float32. The next slab is read in a thread while the network works on
+one; it stays in the file's own number format until a tile of it is cut out.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from napari_unetvnet.inference.ahead import ahead
 from napari_unetvnet.inference.labels import background_logits, mean_logits
+from napari_unetvnet.inference.sums import Part, Sums
 from napari_unetvnet.inference.tiles import plan_tiles
 from napari_unetvnet.inference.turns import choose_turns, turned_logits, widest_margin
 from napari_unetvnet.volume import check_finite, read_box
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.volume import Edge, Intensity, Volume
 
-__all__ = ["read_block", "scores"]
+__all__ = ["parts", "read_block", "scores"]
 
 Array = TypeVar("Array", Tensor, "NDArray[Any]")
+DIRECT = ("uint8", "int8", "uint16", "int16", "float32")
+"""Number formats that go to the device as they are; others become float32 before."""
 
 
 def scores(
@@ -66,24 +70,55 @@ def scores(
         First plane of the slab.
     logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
     """
-    depth, height, width = volume.shape
+    height, rows = volume.shape[1], []
+    for part in parts(model, volume, settings, scale, first_plane, wanted):
+        rows.append(part.logits.clone())
+        if part.row + part.logits.shape[2] == height:
+            yield part.plane, rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
+            rows = []
+
+
+def parts(
+    model: Model,
+    volume: Volume,
+    settings: SegmentSettings,
+    scale: Intensity,
+    first_plane: int = 0,
+    wanted: Wanted | None = None,
+) -> Iterator[Part]:
+    """Give the blended logits of a volume as soon as they are finished, without a copy.
+
+    Parameters
+    ----------
+    model : Model
+    volume : Volume, data of shape (C, Z, Y, X)
+    settings : SegmentSettings
+    scale : Intensity
+    first_plane : int
+    wanted : Wanted, optional
+        All as for `scores`.
+
+    Yields
+    ------
+    Part
+        Some rows of some planes; in order, those of the same planes one after the other.
+    """
     tiles = plan_tiles(model, volume.shape, settings)
     turns = choose_turns(model, tiles.size, volume.spacing, settings)
     work = _Work(model, volume, scale, tiles, turns, wanted, settings.skip_constant)
-    tile_depth = tiles.size[0]
-    sums = torch.zeros(model.card.outputs, tile_depth, height, width, device=model.device)
-    ends = [*tiles.origins[0][1:], depth]
-    rows = [row for row, start in enumerate(tiles.origins[0]) if start + tile_depth > first_plane]
-    with closing(ahead(work.read, rows)) as slabs:
+    sums = Sums(tiles, volume.shape, model.card.outputs, model.device)
+    needed = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
+    with closing(ahead(work.read, needed)) as slabs:
         for slab in slabs:
-            start, finished = tiles.origins[0][slab.row], ends[slab.row] - tiles.origins[0][slab.row]
-            _add_row(work, slab, settings.batch, sums)
+            slab = replace(slab, image=slab.image.to(model.device, non_blocking=True))
+            for band in sums.bands:
+                sums.open(slab.number, band)
+                _add_band(work, slab, band, settings.batch, sums)
+                plane, first, logits = sums.close(slab.number, band)
+                skip = max(first_plane - plane, 0)
+                if skip < logits.shape[1]:
+                    yield Part(plane + skip, first, logits[:, skip:])
             del slab  # it may be large, and the next one is there already
-            skip = min(max(first_plane - start, 0), finished)
-            if skip < finished:
-                yield start + skip, sums[:, skip:finished].clone()
-            sums = sums.roll(-finished, dims=1)
-            sums[:, tile_depth - finished :] = 0
 
 
 def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin) -> NDArray[Any]:
@@ -113,10 +148,10 @@ def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequenc
 
 @dataclass(frozen=True, eq=False)
 class _Slab:
-    """Its number, its image (C, Z', Y', X'), which of its tiles to run, and which to call empty."""
+    """Its number, its raw image (C, Z', Y', X'), which of its tiles to run, and which to call empty."""
 
-    row: int
-    image: Tensor | None = None
+    number: int
+    image: Tensor
     run: tuple[Place, ...] = ()
     empty: tuple[Place, ...] = ()
 
@@ -139,37 +174,40 @@ class _Work:
         return widest_margin(self.model.margin, self.turns)
 
     @cached_property
-    def windows(self) -> tuple[Tensor, ...]:
-        """Weights of the tiles on z, y, x, on the model's device."""
-        return tuple(torch.from_numpy(window).to(self.model.device) for window in self.tiles.windows)
+    def background(self) -> Tensor:
+        """What tiles that are not computed say, (K, Z, Y, X)."""
+        return background_logits(self.model.card).to(self.model.device).expand(-1, *self.tiles.size)
 
     @cached_property
-    def background(self) -> Tensor:
-        """What tiles that are not computed say, (K, 1, 1, 1)."""
-        return background_logits(self.model.card).to(self.model.device)
+    def measure(self) -> tuple[Tensor, Tensor]:
+        """Shift and scale of each channel, (C, 1, 1, 1), on the model's device."""
+        shift, scale = (torch.from_numpy(each).to(self.model.device) for each in (self.scale.shift, self.scale.scale))
+        return shift[:, None, None, None], scale[:, None, None, None]
 
-    def read(self, row: int) -> _Slab:
-        """Read and normalise one slab with the margins of its tiles, if anything in it is wanted."""
-        places = self._places(row)
+    def read(self, number: int) -> _Slab:
+        """Read one slab with the margins of its tiles, if anything in it is wanted."""
+        places = self._places(number)
         if not places:
-            return _Slab(row)
-        tiles, z = self.tiles, self.tiles.origins[0][row]
+            return _Slab(number, torch.empty(0))
+        tiles, z = self.tiles, self.tiles.origins[0][number]
         origins = (z, tiles.origins[1][0], tiles.origins[2][0])
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
         ends = [last + n for last, n in zip(lasts, tiles.size, strict=True)]
         raw = read_block(self.model, self.volume, origins, ends, self.margin)
         empty = {place for place in places if _constant(self.cut(raw, place))} if self.skip_constant else set()
-        image = torch.from_numpy(self.scale.apply(raw))
+        direct = raw.dtype.isnative and raw.dtype.name in DIRECT
+        image = torch.from_numpy(np.require(raw, None if direct else np.float32, ["C", "W"]))
         run = tuple(place for place in places if place not in empty)
-        return _Slab(row, image.pin_memory() if self.model.device.type == "cuda" else image, run, tuple(sorted(empty)))
+        on_cpu = self.model.device.type == "cpu"
+        return _Slab(number, image if on_cpu else image.pin_memory(), run, tuple(sorted(empty)))
 
-    def _places(self, row: int) -> list[Place]:
+    def _places(self, number: int) -> list[Place]:
         """Give the tiles of a slab in which anything is wanted."""
         tiles, wanted = self.tiles, self.wanted
         if wanted is None:
             return tiles.places
         depth, height, width = tiles.size
-        z, ys, xs = tiles.origins[0][row], tiles.origins[1], tiles.origins[2]
+        z, ys, xs = tiles.origins[0][number], tiles.origins[1], tiles.origins[2]
         columns = wanted.columns(z, min(z + depth, self.volume.shape[0]))
         corners = {(i, j): (ys[i], xs[j]) for i, j in tiles.places}
         return [place for place, (y, x) in corners.items() if wanted.any_in(columns, (y, x), (y + height, x + width))]
@@ -180,6 +218,12 @@ class _Work:
         y = tiles.origins[1][place[0]] - tiles.origins[1][0]
         x = tiles.origins[2][place[1]] - tiles.origins[2][0]
         return slab[:, :, y : y + tiles.size[1] + sum(along_y), x : x + tiles.size[2] + sum(along_x)]
+
+    def blocks(self, slab: _Slab, places: Sequence[Place]) -> Tensor:
+        """Cut tiles out of a slab and normalise them, (B, C, Z, Y, X)."""
+        shift, scale = self.measure
+        made = [torch.sub(self.cut(slab.image, place), shift).div_(scale) for place in places]
+        return made[0][None] if len(made) == 1 else torch.stack(made)
 
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on tiles, in all turns."""
@@ -193,25 +237,13 @@ def _constant(block: NDArray[Any]) -> bool:
 
 
 @torch.inference_mode()
-def _add_row(work: _Work, slab: _Slab, batch: int, sums: Tensor) -> None:
-    """Run the tiles of one slab and add their weighted logits to ``sums`` (K, tile depth, Y, X)."""
-    if slab.image is None:
-        return
-    image = slab.image.to(sums.device, non_blocking=True)
-    for first in range(0, len(slab.run), batch):
-        chosen = slab.run[first : first + batch]
-        blocks = torch.stack([work.cut(image, place) for place in chosen])
-        for place, logits in zip(chosen, work.logits(blocks), strict=True):
-            _add_tile(sums, logits, work, slab.row, place)
+def _add_band(work: _Work, slab: _Slab, band: Sequence[int], batch: int, sums: Sums) -> None:
+    """Run some rows of the tiles of a slab and add their weighted logits."""
+    run = [place for place in slab.run if place[0] in band]
+    for first in range(0, len(run), batch):
+        chosen = run[first : first + batch]
+        for place, logits in zip(chosen, work.logits(work.blocks(slab, chosen)), strict=True):
+            sums.add(logits, slab.number, place)
     for place in slab.empty:
-        _add_tile(sums, work.background.expand(-1, *work.tiles.size), work, slab.row, place)
-
-
-def _add_tile(sums: Tensor, logits: Tensor, work: _Work, row: int, place: Place) -> None:
-    """Weigh one tile's logits (K, Z, Y, X) and add the part of them that lies in the image."""
-    y, x = work.tiles.origins[1][place[0]], work.tiles.origins[2][place[1]]
-    height = min(work.tiles.size[1], sums.shape[2] - y)
-    width = min(work.tiles.size[2], sums.shape[3] - x)
-    along_z, along_y, along_x = (windows[i] for windows, i in zip(work.windows, (row, *place), strict=True))
-    weight = along_z[:, None, None] * along_y[:height, None] * along_x[:width]
-    sums[:, :, y : y + height, x : x + width] += logits[:, :, :height, :width] * weight
+        if place[0] in band:
+            sums.add(work.background, slab.number, place)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unetvnet.inference.room import largest_tile
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,10 +22,7 @@ if TYPE_CHECKING:
 
     Place = tuple[int, int]
 
-__all__ = ["WHOLE_PLANE", "Tiles", "plan_tiles"]
-
-WHOLE_PLANE = 768
-"""In 2D, planes up to this edge length (voxels) are one tile."""
+__all__ = ["Tiles", "plan_tiles"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +62,11 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
     Returns
     -------
     Tiles
-        Evenly spread; in 2D and 2.5D planes do not overlap along z.
+        Evenly spread; in 2D and 2.5D planes do not overlap along z. Where the settings name no size, as large as the
+        memory for it allows.
     """
     planar = model.card.dims == 2
-    wanted = settings.tile or ((settings.batch, WHOLE_PLANE, WHOLE_PLANE) if planar else model.card.patch)
+    wanted = settings.tile or (model.card.patch if settings.cube else largest_tile(model, shape, settings))
     inside = [min(a, b) for a, b in zip(wanted, shape, strict=True)]
     if settings.cube and len(set(wanted)) == 1:
         inside = [max(inside)] * 3  # still a cube where the image is flat; what lies beyond is mirrored

@@ -1,20 +1,27 @@
-"""What can be said of a network only by building it; without memory for its weights."""
+"""What can be said of a network only by building it, without memory for its weights, or by running it."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import prod
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from napari_unetvnet.networks import NETWORKS, build_network, lasting_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["network_facts", "outline"]
+__all__ = ["network_facts", "outline", "voxel_bytes"]
+
+SMALL = {2: 64, 3: 16}
+"""Edge of the image on which memory is measured."""
 
 
 def network_facts(name: str, dims: int | None = None, in_channels: int = 1, classes: int = 1) -> dict[str, Any]:
@@ -67,3 +74,59 @@ def outline(
     """
     with torch.device("meta"):
         return build_network(name, dims, in_channels, classes, lasting_options(name, options or {}))
+
+
+def voxel_bytes(network: SegmentationNetwork, device: torch.device) -> float:
+    """Measure how much memory a network takes to segment, for each voxel of what it sees.
+
+    Parameters
+    ----------
+    network : SegmentationNetwork
+        Is run once, on a small image, in single precision.
+    device : torch.device
+        Where it is.
+
+    Returns
+    -------
+    float
+        At the moment when the most is alive; without the weights.
+    """
+    size = network.fit([max(n, SMALL[network.dims]) for n in network.smallest])
+    x = torch.zeros(1, network.in_channels, *size, device=device)
+    training = network.training
+    network.eval()
+    with torch.inference_mode(), _Alive() as alive:
+        network(x)
+    network.train(training)
+    return float(alive.most + x.nbytes) / prod(size)
+
+
+class _Alive(TorchFunctionMode):
+    """Counts the bytes of all tensors that torch's functions have made and that are still there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = self._now = 0
+        self._holders: dict[int, int] = {}
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor)
+        self.most = max(self.most, self._now)
+        return made
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._holders:
+            self._now += size
+        self._holders[key] = self._holders.get(key, 0) + 1
+        finalize(tensor, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+            self._now -= size

@@ -17,7 +17,7 @@ import torch
 from napari_unetvnet.arrays import parts
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
-from napari_unetvnet.inference import WHOLE_PLANE, scores, written
+from napari_unetvnet.inference import scores, written
 from napari_unetvnet.resample import Resampled, place_back
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.volume import Box, Intensity, Volume, intensity
@@ -38,6 +38,8 @@ __all__ = ["PREVIEW", "Preview", "Times", "block_around", "block_of_labels"]
 
 PREVIEW = "preview.npy"
 FIRST_SECONDS = 10.0
+WHOLE_PLANE = 768
+"""In 2D, planes up to this edge length (voxels) are shown whole."""
 PATCHES = 2
 """A block has so many patches on each axis."""
 SHARE = 0.1

@@ -1,0 +1,365 @@
+"""Segmenting whole volumes: bare forward passes, this package, MONAI and nnU-Net, same weights and tiles, interleaved.
+
+Run: python benchmarks/inference.py [--only 3d 2d stitching busy memory] [--threads 2] [--rounds 5] [--write FILE]
+
+The network of the 3D cases is MONAI's DynUNet with 16 to 128 channels and instance norm, nnU-Net's plain layout. MONAI
+and nnU-Net (where it is installed) are given it as it is; this package turns it into the order that is fast here, once,
+before. Every job goes from a uint8 volume to uint8 labels, with Gaussian weights, one tile at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_unetvnet.card import ModelCard
+from napari_unetvnet.compute import own_memory
+from napari_unetvnet.inference import steps
+from napari_unetvnet.model import Model
+from napari_unetvnet.networks import build_network
+from napari_unetvnet.networks.base import SegmentationNetwork
+from napari_unetvnet.settings import SegmentSettings
+from napari_unetvnet.volume import Intensity, Volume
+
+CPU = torch.device("cpu")
+SCALE = Intensity(np.full(1, 100, np.float32), np.full(1, 50, np.float32))
+
+
+class Free(SegmentationNetwork):
+    """One convolution of single voxels: what it takes is the stitching."""
+
+    def __init__(self, dims, in_channels, classes):
+        super().__init__(dims, in_channels, classes)
+        self.net = nn.Conv3d(in_channels, classes, 1)
+
+    @property
+    def divisor(self):
+        """Take any size."""
+        return (1, 1, 1)
+
+    def forward(self, x):
+        """Map (B, C, Z, Y, X) to (B, K, Z, Y, X)."""
+        return self.net(x)
+
+
+def picture(shape, seed=0):
+    """Make a volume of smooth blobs, uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.normal(size=(1, 1, *(max(2, n // 8) for n in shape))).astype(np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")[0, 0].numpy()
+    return (100 + 60 * smooth + 8 * rng.standard_normal(shape, np.float32)).clip(0, 255).astype(np.uint8)
+
+
+def dynunet(classes=3):
+    """Make the network with random weights, as it is and as this package runs it."""
+    torch.manual_seed(0)
+    network = build_network("dynunet", 3, 1, classes, {"width": 16, "depth": 4}).eval()
+    return deepcopy(network), network
+
+
+def as_model(network, view, patch, classes, context=0):
+    """Wrap a network."""
+    card = ModelCard(
+        network="unet3d", head="multiclass", view=view, patch=patch, values=tuple(range(classes)), context=context
+    )
+    return Model(network.eval(), card, CPU)
+
+
+def ours(model, data, **chosen):
+    """Label a volume."""
+    labels = np.empty(data.shape, np.uint8)
+    for slab in steps(model, Volume(data[None]), SegmentSettings(**chosen), scale=SCALE):
+        labels[slab.start : slab.start + len(slab.labels)] = slab.labels
+    return labels
+
+
+def monai(network, data, tile, overlap):
+    """Label a volume with MONAI's sliding window, as its users do."""
+    from monai.inferers import sliding_window_inference
+
+    with torch.inference_mode():
+        x = torch.from_numpy(SCALE.apply(data[None]))[None]
+        logits = sliding_window_inference(x, tile, 1, network, overlap=overlap, mode="gaussian")
+        return logits[0].argmax(0).to(torch.uint8).numpy()
+
+
+def nnunet(network, data, tile, overlap, classes):
+    """Label a volume with nnU-Net's predictor, mirroring off."""
+    from types import SimpleNamespace
+
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=1 - overlap, use_mirroring=False, device=CPU, allow_tqdm=False, perform_everything_on_device=True
+    )
+    predictor.network = network
+    predictor.configuration_manager = SimpleNamespace(patch_size=list(tile))
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=classes)
+    x = torch.from_numpy(SCALE.apply(data[None]))
+    logits = predictor.predict_sliding_window_return_logits(x)
+    return logits.float().argmax(0).to(torch.uint8).numpy()
+
+
+def has_nnunet():
+    """Whether nnU-Net is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("nnunetv2") is not None
+
+
+def interleaved(jobs, rounds):
+    """Time jobs in turn; give the median seconds of each and the median of its ratio to each other one."""
+    for job in jobs.values():
+        job()
+    taken = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            begun = time.perf_counter()
+            job()
+            taken[name].append(time.perf_counter() - begun)
+    return taken
+
+
+def over(taken, name, other):
+    """Give the median of the ratios of rounds."""
+    return statistics.median(a / b for a, b in zip(taken[name], taken[other], strict=True))
+
+
+def table(title, taken, against):
+    """Write a row for each job."""
+    lines = [f"\n**{title}**\n", "| what | s | " + " | ".join(f"over {name}" for name in against) + " |"]
+    lines.append("|---|---|" + "---|" * len(against))
+    for name, seconds in taken.items():
+        ratios = " | ".join(f"{over(taken, name, other):.3f}" for other in against)
+        lines.append(f"| {name} | {statistics.median(seconds):.3f} | {ratios} |")
+    return lines
+
+
+def grid(size, tile, overlap):
+    """Count the tiles that MONAI lays."""
+    step = max(1, int(tile * (1 - overlap)))
+    return (1 + max(0, -(-(size - tile) // step))) ** 3
+
+
+def volumes(rounds):
+    """3D, exact fp32."""
+    lines = []
+    for size, edge, overlap in ((128, 64, 0.25), (144, 96, 0.5)):
+        data, tile, count = picture((size,) * 3), (edge,) * 3, grid(size, edge, overlap)
+        plain, network = dynunet()
+        model = as_model(network, "3d", tile, 3)
+        x = torch.randn(1, 1, *tile)
+
+        def forwards(run, x=x, count=count):
+            with torch.inference_mode():
+                for _ in range(count):
+                    run(x)
+
+        jobs = {
+            "bare forwards, network as it is": lambda f=forwards, p=plain: f(p),
+            "bare forwards, order of this package": lambda f=forwards, m=model: f(m.network),
+            "MONAI": lambda p=plain, d=data, t=tile, o=overlap: monai(p, d, t, o),
+        }
+        if has_nnunet():
+            jobs["nnU-Net"] = lambda p=plain, d=data, t=tile, o=overlap: nnunet(p, d, t, o, 3)
+        jobs["this package"] = lambda m=model, d=data, t=tile, o=overlap: ours(m, d, tile=t, overlap=o)
+        jobs["this package, its own choice of tile"] = lambda m=model, d=data: ours(m, d)
+        same = float((jobs["this package"]() == jobs["MONAI"]()).mean())
+        taken = interleaved(jobs, rounds)
+        title = f"3D: {size}^3, tiles of {edge}^3, overlap {overlap}, {count} tiles"
+        title += f"; {100 * same:.4f} % of labels as MONAI's"
+        lines += table(title, taken, [*list(jobs)[:2], "MONAI"])
+    return lines
+
+
+def planes(rounds):
+    """2D and 2.5D."""
+    torch.manual_seed(0)
+    plane, stack = picture((1, 2048, 2048)), picture((64, 512, 512))
+    flat = as_model(build_network("dynunet", 2, 1, 3, {"width": 16, "depth": 4}), "2d", (1, 128, 128), 3)
+    three = as_model(build_network("dynunet", 2, 3, 3, {"width": 16, "depth": 4}), "2.5d", (1, 128, 128), 3, context=1)
+
+    def forwards(model, channels, size, count):
+        x = torch.randn(1, channels, *size)
+        with torch.inference_mode():
+            for _ in range(count):
+                model.network(x)
+
+    from napari_unetvnet.inference import plan_tiles
+
+    tiles = plan_tiles(flat, plane.shape, SegmentSettings())
+    jobs = {
+        "bare forwards": lambda: forwards(flat, 1, tiles.size[1:], len(tiles.places)),
+        "2048 x 2048": lambda: ours(flat, plane),
+        "MONAI": lambda: monai_plane(flat.network, plane, tiles.size[1:]),
+    }
+    lines = table(
+        f"2D: 2048 x 2048, {len(tiles.places)} tiles of {tiles.size[1:]}", interleaved(jobs, rounds), list(jobs)[::2]
+    )
+    jobs = {
+        "bare forwards": lambda: forwards(flat, 1, (512, 512), 64),
+        "planes of the stack": lambda: ours(flat, stack),
+        "2.5D, one neighbour each side": lambda: ours(three, stack),
+    }
+    taken = interleaved(jobs, rounds)
+    return lines + table("2D and 2.5D: 64 planes of 512 x 512", taken, ["bare forwards", "planes of the stack"])
+
+
+def monai_plane(network, data, tile):
+    """Label a plane with MONAI."""
+    from monai.inferers import sliding_window_inference
+
+    with torch.inference_mode():
+        x = torch.from_numpy(SCALE.apply(data))[None]
+        return sliding_window_inference(x, tile, 1, network, overlap=0.25, mode="gaussian").argmax(1).numpy()
+
+
+def stitching(rounds):
+    """Stitch what a network says that costs next to nothing."""
+    lines, data, tile = [], picture((160,) * 3), (64,) * 3
+    for classes in (3, 20):
+        torch.manual_seed(1)
+        network = Free(3, 1, classes).eval()
+        model = as_model(network, "3d", tile, classes)
+        x = torch.randn(1, 1, *tile)
+
+        def forwards(network=network, x=x):
+            with torch.inference_mode():
+                for _ in range(grid(160, 64, 0.5)):
+                    network(x)
+
+        jobs = {"the network alone": forwards, "MONAI": lambda n=network: monai(n, data, tile, 0.5)}
+        if has_nnunet():
+            jobs["nnU-Net"] = lambda n=network, k=classes: nnunet(n, data, tile, 0.5, k)
+        jobs["this package"] = lambda m=model: ours(m, data, tile=tile, overlap=0.5)
+        same = float((jobs["this package"]() == jobs["MONAI"]()).mean())
+        title = (
+            f"Stitching: 160^3, tiles of 64^3, overlap .5, {classes} classes; {100 * same:.4f} % of labels as MONAI's"
+        )
+        lines += table(title, interleaved(jobs, rounds), ["MONAI"])
+    return lines
+
+
+def busy(rounds):
+    """One of two cores taken by another process."""
+    data, tile = picture((96,) * 3), (64,) * 3
+    model = as_model(dynunet()[1], "3d", tile, 3)
+    taken = {"one thread, other core idle": [], "two threads, one core busy": [], "two threads, idle": []}
+
+    def timed(name, threads):
+        torch.set_num_threads(threads)
+        begun = time.perf_counter()
+        ours(model, data, tile=tile, overlap=0.5)
+        taken[name].append(time.perf_counter() - begun)
+
+    ours(model, data, tile=tile, overlap=0.5)
+    for _ in range(rounds):
+        timed("one thread, other core idle", 1)
+        timed("two threads, idle", 2)
+        other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        timed("two threads, one core busy", 2)
+        other.kill()
+        other.wait()
+    return table("A busy machine: 96^3, 8 tiles of 64^3", taken, ["one thread, other core idle"])
+
+
+def one_memory(who, size):
+    """Segment a volume in this process and print the memory that came on top, in GB."""
+    import psutil
+
+    data, tile = np.random.default_rng(0).integers(0, 255, (size,) * 3, np.uint8), (96,) * 3
+    network = Free(3, 1, 3).eval()
+    small = data[:96, :96, :96].copy()
+    zarr_folder = os.environ.get("ZARR_FOLDER")
+    jobs = {
+        "ours": lambda d: ours(as_model(network, "3d", tile, 3), d, tile=tile),
+        "zarr": lambda d: into_zarr(as_model(network, "3d", tile, 3), d, tile, zarr_folder),
+        "monai": lambda d: monai(network, d, tile, 0.25),
+        "nnunet": lambda d: nnunet(network, d, tile, 0.25, 3),
+    }
+    with own_memory():
+        jobs[who](small)  # what is loaded on first use does not count
+        before = psutil.Process().memory_info().rss
+        jobs[who](data)
+    with Path("/proc/self/status").open() as file:
+        high = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    print((high - before) / 1e9)
+
+
+def into_zarr(model, data, tile, folder):
+    """Label a volume into a zarr array."""
+    import zarr
+
+    array = zarr.create_array(
+        f"{folder}/{len(data)}.zarr", shape=data.shape, chunks=(72, 256, 256), dtype="u1", overwrite=True
+    )
+    for slab in steps(model, Volume(data[None]), SegmentSettings(tile=tile), scale=SCALE):
+        array[slab.start : slab.start + len(slab.labels)] = slab.labels
+
+
+def memory(sizes, folder):
+    """Peak memory, each in its own process."""
+    names = {"ours": "this package", "zarr": "this package, into zarr", "monai": "MONAI", "nnunet": "nnU-Net"}
+    lines = ["\n**Memory on top of the volume, GB: one convolution of single voxels, 3 classes, tiles of 96^3**\n"]
+    lines += ["| voxels | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
+    for size in sizes:
+        row = []
+        for who in names:
+            if (who == "nnunet" and not has_nnunet()) or (size > 512 and who in ("monai", "nnunet")):
+                row.append("-")
+                continue
+            command = [sys.executable, __file__, "--measure", who, "--size", str(size)]
+            environment = os.environ | {"ZARR_FOLDER": str(folder)}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            row.append(f"{float(done.stdout.split()[-1]):.2f}" if done.returncode == 0 else "failed")
+        lines.append(f"| {size}^3 | " + " | ".join(row) + " |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main():
+    """Print the tables."""
+    import tempfile
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="+", default=["3d", "2d", "stitching", "busy", "memory"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--measure")
+    parser.add_argument("--size", type=int)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.measure:
+        one_memory(given.measure, given.size)
+        return
+    lines = []
+    parts = {"3d": volumes, "2d": planes, "stitching": stitching, "busy": busy}
+    with own_memory():
+        for name, part in parts.items():
+            if name in given.only:
+                lines += (found := part(given.rounds))
+                print("\n".join(found), flush=True)
+    if "memory" in given.only:
+        with tempfile.TemporaryDirectory() as folder:
+            lines += (found := memory(given.sizes, folder))
+            print("\n".join(found), flush=True)
+    if given.write:
+        given.write.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
