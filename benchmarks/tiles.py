@@ -22,7 +22,7 @@ from napari_unetvnet.io import read_labels
 from napari_unetvnet.model import load_model
 from napari_unetvnet.settings import SegmentJob
 
-EDGES = {"axondeepseg_sem": (128, 256, 512, None), "qcanet_embryo3d": (16, 32, None)}
+EDGES = {"axondeepseg_sem": (128, 256, 512, None), "qcanet_embryo3d": (32, None)}
 
 
 def dice(found, truth):
@@ -70,11 +70,7 @@ def main():
         for norm in ("batch", "instance"):
             with tempfile.TemporaryDirectory() as scratch:
                 pairs = accuracy.SETS[name][0](given.data, accuracy.splits_of(given.data), Path(scratch))
-                options = [
-                    "--network",
-                    "dynunet",
-                    *(f"--option={each}" for each in ("width=16", "depth=4", f"norm={norm}")),
-                ]
+                options = ["--network", "dynunet", "--option", "width=16", "--option", f"norm={norm}"]
                 path = accuracy.trained(name, pairs, Path(scratch), given.minutes, options)
                 model = load_model(path, SegmentJob(image="none", model="none", precision="fp32"))
                 for tile, overlap, *scores, seconds in rows(name, model, pairs["val"]):
