@@ -65,7 +65,7 @@ def picture(shape, seed=0):
 def dynunet(classes=3):
     """Make the network with random weights, as it is and as this package runs it."""
     torch.manual_seed(0)
-    network = build_network("dynunet", 3, 1, classes, {"width": 16, "depth": 4}).eval()
+    network = build_network("dynunet", 3, 1, classes, {"width": 16}).eval()
     return deepcopy(network), network
 
 
@@ -188,8 +188,8 @@ def planes(rounds):
     """2D and 2.5D."""
     torch.manual_seed(0)
     plane, stack = picture((1, 2048, 2048)), picture((64, 512, 512))
-    flat = as_model(build_network("dynunet", 2, 1, 3, {"width": 16, "depth": 4}), "2d", (1, 128, 128), 3)
-    three = as_model(build_network("dynunet", 2, 3, 3, {"width": 16, "depth": 4}), "2.5d", (1, 128, 128), 3, context=1)
+    flat = as_model(build_network("dynunet", 2, 1, 3, {"width": 16}), "2d", (1, 128, 128), 3)
+    three = as_model(build_network("dynunet", 2, 3, 3, {"width": 16}), "2.5d", (1, 128, 128), 3, context=1)
 
     def forwards(model, channels, size, count):
         x = torch.randn(1, channels, *size)
