@@ -18,11 +18,14 @@ step() {
 }
 
 # Pytest comes last, so that its summary closes the output; what failed before it is told ahead of it.
+# tests MARKS: those that may run beside each other, a worker a core, then those that may not.
 tests() {
+  local pytest=(bash scripts/with_display.sh .venv/bin/python -m pytest)
+  step "pytest, side by side" "${pytest[@]}" -n auto --maxprocesses 4 --dist loadfile -m "not (alone or window) and $1"
   if ((${#failed[@]})); then
     printf '\nFailed so far: %s\n' "${failed[*]}"
   fi
-  step "pytest" bash scripts/with_display.sh .venv/bin/python -m pytest "$@"
+  step "pytest, one by one" "${pytest[@]}" -m "(alone or window) and $1"
 }
 
 mode=${1:-all}
@@ -45,8 +48,8 @@ step "lint-imports" .venv/bin/lint-imports
 step "npe2 validate" .venv/bin/npe2 validate napari_unetvnet/napari.yaml
 
 case $mode in
-  all) tests ;;
-  quick) tests -m "not slow" ;;
+  all) tests "(slow or not slow)" ;;
+  quick) tests "not slow" ;;
   static) ((${#failed[@]})) && printf '\nFailed: %s\n' "${failed[*]}" ;;
 esac
 ((${#failed[@]} == 0))
