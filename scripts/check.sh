@@ -7,6 +7,8 @@
 set -uo pipefail  # no -e: one run shows all failures
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
+unset PYTHONDONTWRITEBYTECODE # else each worker and each of the many child processes compiles everything again
+
 failed=()
 
 # step NAME COMMAND...: a heading, the command, and a note if it fails.
@@ -18,11 +20,18 @@ step() {
 }
 
 # Pytest comes last, so that its summary closes the output; what failed before it is told ahead of it.
+# tests MARKS: those that may run beside each other, a worker a core, then those that may not.
+# A worker that has nothing left takes over from the others; one that dies fails the test that it was at, and no other.
 tests() {
+  local pytest=(bash scripts/with_display.sh .venv/bin/python -m pytest) alone
+  # shellcheck disable=SC2207  # names of tests have no spaces
+  alone=($(grep -rlE --include 'test_*.py' 'mark\.(alone|window)' tests | sort))
+  step "pytest, side by side" env OMP_NUM_THREADS=1 "${pytest[@]}" -n logical --maxprocesses 4 --max-worker-restart 4 \
+    --dist worksteal -m "not (alone or window) and $1"
   if ((${#failed[@]})); then
     printf '\nFailed so far: %s\n' "${failed[*]}"
   fi
-  step "pytest" bash scripts/with_display.sh .venv/bin/python -m pytest "$@"
+  step "pytest, one by one" "${pytest[@]}" -m "(alone or window) and $1" "${alone[@]}"
 }
 
 mode=${1:-all}
@@ -45,8 +54,8 @@ step "lint-imports" .venv/bin/lint-imports
 step "npe2 validate" .venv/bin/npe2 validate napari_unetvnet/napari.yaml
 
 case $mode in
-  all) tests ;;
-  quick) tests -m "not slow" ;;
+  all) tests "(slow or not slow)" ;;
+  quick) tests "not slow" ;;
   static) ((${#failed[@]})) && printf '\nFailed: %s\n' "${failed[*]}" ;;
 esac
 ((${#failed[@]} == 0))

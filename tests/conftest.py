@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,14 @@ from napari_unetvnet.volume import Volume
 settings.register_profile("project", derandomize=True, deadline=None)
 settings.load_profile("project")
 
+LONGEST_RUN_SECONDS = 45 * 60
 SAMPLES = Path(__file__).parents[1] / "napari_unetvnet" / "samples"
+
+
+def pytest_configure(config):
+    """End a run, or a worker of it, that hangs where the limit of a test does not reach, and tell where it hung."""
+    if not config.option.usepdb:
+        faulthandler.dump_traceback_later(LONGEST_RUN_SECONDS, exit=True, file=os.dup(2))
 
 
 @pytest.fixture(scope="session")

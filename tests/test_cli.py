@@ -384,6 +384,7 @@ def test_importing_help_and_tables_load_nothing_heavy(code):
 @pytest.mark.parametrize(
     ("command", "bound"), [(["-c", "import napari_unetvnet"], 0.2), (["-m", "napari_unetvnet", "--help"], 0.5)]
 )
+@pytest.mark.alone
 def test_import_and_help_are_quick(command, bound):
     seconds = []
     for _ in range(5):

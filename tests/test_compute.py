@@ -88,6 +88,7 @@ def test_a_spoiled_memory_is_measured_anew(memory, monkeypatch, junk):
     assert bf16_pays()
 
 
+@pytest.mark.alone
 def test_the_gain_is_a_ratio_of_times():
     assert 1e-4 < compute._measured_gain() < 1e3
 
@@ -111,6 +112,7 @@ sys.exit(0 if kept < usual / 4 else f"{kept} page faults instead of {usual}")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="for the allocator of Linux")
+@pytest.mark.alone
 def test_freed_memory_is_used_again():
     done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -160,6 +160,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_labels():
             np.testing.assert_array_equal(chosen[clear], slab.labels[clear])
 
 
+@pytest.mark.alone
 def test_memory_holds_one_slab_whatever_the_depth():
     class Counting:
         """An array that forgets what was read and remembers how much at once."""

@@ -331,6 +331,7 @@ def test_a_finished_run_goes_on_for_longer(files):
     assert not again  # it is over
 
 
+@pytest.mark.alone
 def test_a_time_budget_is_decided_anew_for_longer(files):
     folder = train_folder(files, steps=None, minutes=0.02)
     first = max(e.step for e in job.run(folder) if isinstance(e, StepDone))

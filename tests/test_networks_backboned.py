@@ -147,8 +147,7 @@ def test_encoders_give_features_at_the_strides_and_widths_of_the_table(encoder, 
 
 
 @every_form
-@pytest.mark.parametrize("in_channels", [1, 3, 4])
-@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize(("in_channels", "classes"), [(1, 1), (3, 2), (4, 5)])
 def test_keeps_the_size_for_any_channels(name, dims, in_channels, classes):
     with torch.device("meta"):
         network = build(name, dims, in_channels, classes, width=2)
@@ -170,18 +169,18 @@ def test_refuses_other_sizes_with_one_that_fits(name, dims):
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_encoder_builds_in_two_and_three_dimensions(name, dims, encoder):
-    with torch.device("meta"):
-        network = build(name, dims, 2, 3, encoder=encoder, width=1)
-        assert network(torch.empty(2, 2, *(32,) * dims)).shape == (2, 3, *(32,) * dims)
+    network = build(name, dims, 2, 3, encoder=encoder, width=1)
+    with torch.no_grad():
+        assert network(torch.zeros(2, 2, *(32,) * dims)).shape == (2, 3, *(32,) * dims)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("block", ["own", *UNITS])
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_any_block_replaces_an_encoders_own(encoder, block, dims):
-    with torch.device("meta"):
-        network = build("backboned_unet", dims, 3, 2, encoder=encoder, block=block, width=2)
-        assert network(torch.empty(2, 3, *(32,) * dims)).shape == (2, 2, *(32,) * dims)
+    network = build("backboned_unet", dims, 3, 2, encoder=encoder, block=block, width=2)
+    with torch.no_grad():
+        assert network(torch.zeros(2, 3, *(32,) * dims)).shape == (2, 2, *(32,) * dims)
 
 
 @every_form
@@ -645,12 +644,3 @@ def test_region_logits_are_put_back_and_the_big_channel_is_kept():
     refined = out.roi
     assert torch.equal(refined[:, 0], out.logits[:, 0])
     assert (refined[:, 1] == 5).all()  # the square of an object that fills the image is the image
-
-
-@every_member
-def test_can_be_exported(name):
-    network = small(name)
-    x = noise(network)
-    exported = torch.export.export(network, (x,)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(exported(x), network(x))

@@ -210,21 +210,12 @@ def test_works_in_float64_and_under_bf16_autocast(name):
         torch.testing.assert_close(network.double()(x.double()), single.double(), rtol=1e-3, atol=1e-3)
 
 
-@every_member
-def test_can_be_exported(name):
-    network = small(name, 2)
-    x = batch(network)
-    exported = torch.export.export(network, (x,)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(exported(x), network(x))
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("dynunet", {"residual": True, "norm": "batch"}),
         ("segresnet", {"up": "transposed"}),
-        ("swin_unetr", {"version_2": True}),
+        ("swin_unetr", {"version_2": True, "window": 7}),
         ("basic_unet", {"up": "trilinear"}),
     ],
 )

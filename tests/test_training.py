@@ -110,6 +110,7 @@ def test_minutes_and_the_steps_they_took_make_the_same_model(pair, tmp_path):
     assert model_bytes(tmp_path / "timed") == model_bytes(tmp_path / "counted")
 
 
+@pytest.mark.alone
 def test_a_time_budget_is_held(pair, tmp_path):
     begin = time.monotonic()
     train(pair, settings_of(minutes=0.05), tmp_path / "run")

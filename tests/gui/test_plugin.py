@@ -80,6 +80,7 @@ print({"torch", "monai"} & set(sys.modules) or "nothing heavy", train.panel.view
 """
 
 
+@pytest.mark.alone
 def test_both_widgets_open_within_a_second_without_torch():
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, timeout=100, check=True)
     first, second = done.stdout.splitlines()[:2]

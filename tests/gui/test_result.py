@@ -38,6 +38,7 @@ def test_labels_fill_while_they_are_computed(qtbot, viewer, tmp_path):
     assert shown.layer is layer
 
 
+@pytest.mark.alone
 def test_large_labels_are_loaded_without_a_pause(qtbot, viewer, tmp_path, monkeypatch):
     monkeypatch.setattr(result, "AT_ONCE_BYTES", 0)
     np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))

@@ -421,6 +421,7 @@ def test_napari_is_told_of_a_task_and_can_stop_it(trainer, no_child, finish, mon
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_viewer_does_not_pause_while_a_run_is_on(qtbot, trainer, painted_viewer, finish):
     """A 10 ms heartbeat, from pressing the button to the end of the run; the best of three.
 
