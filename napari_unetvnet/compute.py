@@ -15,14 +15,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.errors import OutOfMemory, SettingsProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_unetvnet.settings import ComputeSettings
 
-__all__ = ["bf16_pays", "choose_device", "device_name", "faster_formats", "own_memory", "recall", "remember"]
+__all__ = [
+    "LADDER",
+    "bf16_pays",
+    "choose_device",
+    "device_failed",
+    "device_name",
+    "faster_formats",
+    "lacks_memory",
+    "own_memory",
+    "recall",
+    "remember",
+]
+
+LADDER = "ladder.json"
+"""What had to be made smaller to fit into memory: in the cache by device and kind of work, in a run folder its own."""
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+DEVICE_FAULT = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
 
 BF16 = "bf16.json"
 LEAST_GAIN = 1.3
@@ -174,6 +190,41 @@ def _measured_gain() -> float:
                 functional.conv2d(x, weight, padding=1)
                 best[dtype] = min(best[dtype], time.perf_counter() - begun)
     return best[torch.float32] / best[torch.bfloat16]
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something was not done because memory did not suffice.
+
+    Parameters
+    ----------
+    error : exception
+        Of ours, of Python, or of torch, whose own are RuntimeErrors.
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(error, MemoryError | OutOfMemory):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether a GPU failed, of which nothing more can be had in this process.
+
+    Parameters
+    ----------
+    error : exception
+
+    Returns
+    -------
+    bool
+        False where only memory did not suffice.
+    """
+    if lacks_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    own = getattr(torch, "AcceleratorError", None)  # since torch 2.8; before that the words alone tell
+    return (own is not None and isinstance(error, own)) or any(words in str(error) for words in DEVICE_FAULT)
 
 
 @contextmanager

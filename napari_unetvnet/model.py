@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from napari_unetvnet.card import ModelCard, read_card
-from napari_unetvnet.compute import choose_device
+from napari_unetvnet.compute import choose_device, lacks_memory
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "build_model", "load_model", "save_model"]
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 Result = TypeVar("Result")
 Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -98,6 +97,24 @@ class Model:
         fitting = self.network.fit([n + m for n, m in zip(inner, lost, strict=True)])
         kept = [n - m for n, m in zip(fitting, lost, strict=True)]
         return (kept[0], kept[1], kept[2]) if self.card.dims == 3 else (size[0], kept[0], kept[1])
+
+    def smaller(self, size: Sequence[int]) -> tuple[int, int, int] | None:
+        """Halve the longest axes of a size, to what the network takes.
+
+        Parameters
+        ----------
+        size : 3 int
+            Voxels z, y, x.
+
+        Returns
+        -------
+        tuple of 3 int or None
+            None if it is as small as can be.
+        """
+        longest = max(size)
+        wanted = [max(1, n // 2) if 2 * n > longest and n > 1 else n for n in size]
+        fitting = self.fit(wanted)
+        return fitting if max(fitting) < longest else None
 
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on blocks that bring their margin.
@@ -205,7 +222,7 @@ class Model:
         except MemoryError:
             pass
         except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
-            if not any(words in str(error) for words in OUT_OF_MEMORY):
+            if not lacks_memory(error):
                 raise
         size = " x ".join(map(str, blocks.shape[2:]))
         raise OutOfMemory(

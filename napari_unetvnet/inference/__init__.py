@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from napari_unetvnet.inference.agreement import settle_precision
 from napari_unetvnet.inference.labels import decide, written
+from napari_unetvnet.inference.ladder import Ladder
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import WHOLE_PLANE, Tiles, plan_tiles
 
 __all__ = [
     "WHOLE_PLANE",
+    "Ladder",
     "Slab",
     "Tiles",
     "decide",

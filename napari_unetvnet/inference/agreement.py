@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.compute import faster_formats
+from napari_unetvnet.errors import OutOfMemory
 from napari_unetvnet.inference.labels import written
 from napari_unetvnet.inference.segment import check_fits, seen_by
 from napari_unetvnet.inference.slabs import read_block
@@ -52,7 +53,8 @@ def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
     Returns
     -------
     str
-        What to tell the user: empty, but where the fastest format is not good enough.
+        What to tell the user: empty, but where the fastest format is not good enough, or the memory of the device does
+        not suffice to see.
     """
     check_fits(model, volume, settings)
     seen, formats = seen_by(model.card, volume, settings), faster_formats(model.device)
@@ -63,7 +65,11 @@ def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
     start = _busiest(seen, size)
     stop = [a + n for a, n in zip(start, size, strict=True)]
     block = torch.from_numpy(scale.apply(read_block(model, seen, start, stop, model.margin))).to(model.device)
-    return _fastest(model, block, formats)
+    try:
+        return _fastest(model, block, formats)
+    except OutOfMemory:
+        model.move_to(model.device, "fp32")
+        return "A part of the image did not fit into the memory of the device to compare number formats; fp32 is used."
 
 
 def _fastest(model: Model, block: Tensor, formats: Sequence[str]) -> str:
