@@ -116,13 +116,15 @@ class Model:
         fitting = self.fit(wanted)
         return fitting if max(fitting) < longest else None
 
-    def logits(self, blocks: Tensor) -> Tensor:
+    def logits(self, blocks: Tensor, *, cascade: bool = True) -> Tensor:
         """Run the network on blocks that bring their margin.
 
         Parameters
         ----------
         blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
             Normalised intensities; m is the sum of `margin` on an axis.
+        cascade : bool
+            Whether a network that looks twice does so; never in training mode, nor where it has no object to look into.
 
         Returns
         -------
@@ -135,7 +137,9 @@ class Model:
         RuntimeError
             If anything else goes wrong in the network.
         """
-        return self._run(blocks, lambda x: (self.network(x),))[0]
+        twice = cascade and not self.network.training and self.card.begins_with_object
+        look = self.network.segmentation_logits if twice else self.network
+        return self._run(blocks, lambda x: (look(x),))[0]
 
     def supervised(self, blocks: Tensor) -> tuple[TrainingOutputs, Tensor]:
         """Run the network as training sees it.

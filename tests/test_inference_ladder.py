@@ -180,7 +180,7 @@ def test_formats_that_cannot_be_compared_for_want_of_memory_are_not(volume, monk
     monkeypatch.setattr(agreement_module, "faster_formats", lambda _: ("bf16",))
     monkeypatch.setattr(agreement_module, "LEAST_TIMES", 0)
 
-    def labels(*_):
+    def labels(*_, **further):
         raise OutOfMemory("too large")
 
     monkeypatch.setattr(agreement_module, "_labels", labels)

@@ -69,7 +69,7 @@ def scores(
     depth, height, width = volume.shape
     tiles = plan_tiles(model, volume.shape, settings)
     turns = choose_turns(model, tiles.size, volume.spacing, settings)
-    work = _Work(model, volume, scale, tiles, turns, wanted, settings.skip_constant)
+    work = _Work(model, volume, scale, tiles, turns, settings, wanted)
     tile_depth = tiles.size[0]
     sums = torch.zeros(model.card.outputs, tile_depth, height, width, device=model.device)
     ends = [*tiles.origins[0][1:], depth]
@@ -130,8 +130,8 @@ class _Work:
     scale: Intensity
     tiles: Tiles
     turns: tuple[CubePermutation, ...]
+    settings: SegmentSettings
     wanted: Wanted | None = None
-    skip_constant: bool = False
 
     @cached_property
     def margin(self) -> Margin:
@@ -158,7 +158,7 @@ class _Work:
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
         ends = [last + n for last, n in zip(lasts, tiles.size, strict=True)]
         raw = read_block(self.model, self.volume, origins, ends, self.margin)
-        empty = {place for place in places if _constant(self.cut(raw, place))} if self.skip_constant else set()
+        empty = {place for place in places if _constant(self.cut(raw, place))} if self.settings.skip_constant else set()
         image = torch.from_numpy(self.scale.apply(raw))
         run = tuple(place for place in places if place not in empty)
         return _Slab(row, image.pin_memory() if self.model.device.type == "cuda" else image, run, tuple(sorted(empty)))
@@ -183,7 +183,8 @@ class _Work:
 
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on tiles, in all turns."""
-        found = (turned_logits(self.model, blocks, self.margin, turn) for turn in self.turns)
+        cascade = self.settings.cascade
+        found = (turned_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
         return next(found) if len(self.turns) == 1 else mean_logits(found, self.model.card.head)
 
 

@@ -46,6 +46,9 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """The voxel z y x behind the last one of the part to segment (default: the end of the image)."""
     cube: bool = False
     """Whether tiles are seen in all 48 ways to turn and mirror a cube; in 3d only, and takes 48 times as long."""
+    cascade: bool = True
+    """Whether a network that looks twice (fine_grained_unet) does so: the region of its big object is enlarged, and the
+    tiny objects that are found in it count, with the network's own threshold."""
     resample: bool = True
     """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
     image's own grid in any case."""
