@@ -65,7 +65,8 @@ def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
         return ""
     start = _busiest(seen, size)
     stop = [a + n for a, n in zip(start, size, strict=True)]
-    block = torch.from_numpy(scale.apply(read_block(model, seen, start, stop, model.margin))).to(model.device)
+    raw = read_block(model, seen, start, stop, model.margin, settings.mirror_edge)
+    block = torch.from_numpy(scale.apply(raw)).to(model.device)
     try:
         return _fastest(partial(_labels, model, block, cascade=settings.cascade), formats)
     except OutOfMemory:

@@ -86,7 +86,9 @@ def scores(
             sums[:, tile_depth - finished :] = 0
 
 
-def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin) -> NDArray[Any]:
+def read_block(
+    model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin, mirror: Edge = "reflect"
+) -> NDArray[Any]:
     """Read a block with a margin; beyond the image it is continued as the model's view wants it.
 
     Parameters
@@ -97,6 +99,8 @@ def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequenc
         Voxels z, y, x without the margin.
     margin : three pairs of int
         Voxels (before, after) on z, y, x.
+    mirror : {"reflect", "symmetric"}
+        How it is continued, but along z for networks that see planes, whose border plane is repeated.
 
     Returns
     -------
@@ -105,8 +109,8 @@ def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequenc
     """
     first = [a - before for a, (before, _) in zip(start, margin, strict=True)]
     behind = [b + after for b, (_, after) in zip(stop, margin, strict=True)]
-    along_z: Edge = "reflect" if model.card.dims == 3 else "edge"
-    raw = read_box(volume.data, first, behind, (along_z, "reflect", "reflect"))
+    along_z: Edge = mirror if model.card.dims == 3 else "edge"
+    raw = read_box(volume.data, first, behind, (along_z, mirror, mirror))
     check_finite(raw, volume.name)
     return raw
 
@@ -157,7 +161,7 @@ class _Work:
         origins = (z, tiles.origins[1][0], tiles.origins[2][0])
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
         ends = [last + n for last, n in zip(lasts, tiles.size, strict=True)]
-        raw = read_block(self.model, self.volume, origins, ends, self.margin)
+        raw = read_block(self.model, self.volume, origins, ends, self.margin, self.settings.mirror_edge)
         empty = {place for place in places if _constant(self.cut(raw, place))} if self.settings.skip_constant else set()
         image = torch.from_numpy(self.scale.apply(raw))
         run = tuple(place for place in places if place not in empty)

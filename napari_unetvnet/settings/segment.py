@@ -33,6 +33,9 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """Share of a tile that the next tile covers again."""
     weights: Weights = "gaussian"
     """How tiles that overlap are joined: weighed by a Gaussian, or all alike, or each voxel from the nearest tile."""
+    mirror_edge: Literal["reflect", "symmetric"] = "reflect"
+    """How the image goes on beyond its border, where a network wants to see more: mirrored without repeating the border
+    voxel, as in training, or with it."""
     batch: int = Field(1, ge=1, le=1024)
     """Tiles at once."""
     flips: Flips = ()
