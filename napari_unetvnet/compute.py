@@ -30,6 +30,7 @@ __all__ = [
     "device_name",
     "faster_formats",
     "lacks_memory",
+    "of_one_size",
     "own_memory",
     "recall",
     "remember",
@@ -245,6 +246,28 @@ def own_memory() -> Iterator[None]:
         yield
     finally:
         trim(0)
+
+
+@contextmanager
+def of_one_size(device: torch.device) -> Iterator[None]:
+    """Let a GPU try which way to convolve is the fastest, which pays where all blocks have one size.
+
+    Ways differ in rounding, and another run may find another one the fastest.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Yields
+    ------
+    None
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _glibc() -> tuple[Callable[..., int], Callable[..., int]]:

@@ -86,7 +86,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     Event
     """
     from napari_unetvnet import inference
-    from napari_unetvnet.compute import own_memory
+    from napari_unetvnet.compute import of_one_size, own_memory
     from napari_unetvnet.inputs import read_image
     from napari_unetvnet.io import read_labels
     from napari_unetvnet.model import load_model
@@ -100,7 +100,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
     if first:
         yield Notice(f"Going on from plane {first}.")
-    with own_memory():
+    with own_memory(), of_one_size(model.device):
         scale = intensity(volume, model.card.normalise)
         if job.precision == "auto" and (text := inference.settle_precision(model, volume, job, scale)):
             yield Notice(text)

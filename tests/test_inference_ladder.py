@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -35,9 +36,13 @@ def a_model(view="3d", patch=(8, 16, 16), **changes):
     return model
 
 
+def noise():
+    return Volume(np.random.default_rng(1).normal(size=(1, 24, 32, 40)).astype(np.float32))
+
+
 @pytest.fixture
 def volume():
-    return Volume(np.random.default_rng(1).normal(size=(1, 24, 32, 40)).astype(np.float32))
+    return noise()
 
 
 def starved(monkeypatch, fits, calls=0):
@@ -159,7 +164,7 @@ def test_what_worked_is_where_the_next_segmentation_of_the_kind_begins(volume, m
     assert {shape[1:] for shape in tried} == {(1, 8, 8, 8)}
     np.testing.assert_array_equal(second, first)
     assert [text for _, text in told] == [
-        "Such tiles did not fit into the memory of this device before; it begins with tiles 1 at once, of 8 x 8 x 8 "
+        "Such tiles did not fit into this device's memory before; it begins with tiles 1 at once, of 8 x 8 x 8 "
         "voxels; give another tile to try anew."
     ]
     tried.clear()
@@ -192,20 +197,21 @@ def test_formats_that_cannot_be_compared_for_want_of_memory_are_not(volume, monk
 
 
 @pytest.fixture
-def folder_of(tmp_path, volume):
-    """Make run folders that segment the volume with one model."""
-    model = a_model()
-    save_model(tmp_path / "model.safetensors", model.network.state_dict(), model.card)
-    np.save(tmp_path / "image.npy", volume.data[0])
+def folder_of(tmp_path):
+    """Make run folders that segment one volume with one model."""
+    return partial(run_folder, tmp_path)
 
-    def make(name, **changes):
-        (tmp_path / name).mkdir()
-        values = {"image": str(tmp_path / "image.npy"), "model": str(tmp_path / "model.safetensors")}
-        chosen = values | {"device": "cpu", "precision": "fp32", "overlap": 0.5} | changes
-        job.create(tmp_path / name, checked(SegmentJob, chosen))
-        return tmp_path / name
 
-    return make
+def run_folder(parent, name, **changes):
+    model, image, folder = parent / "model.safetensors", parent / "image.npy", parent / name
+    if not model.exists():
+        made = a_model()
+        save_model(model, made.network.state_dict(), made.card)
+        np.save(image, noise().data[0])
+    folder.mkdir()
+    chosen = {"image": str(image), "model": str(model), "device": "cpu", "precision": "fp32", "overlap": 0.5} | changes
+    job.create(folder, checked(SegmentJob, chosen))
+    return folder
 
 
 def slabs_of(events):
@@ -231,7 +237,7 @@ def test_a_run_that_was_interrupted_goes_on_on_its_rung_to_the_same_bits(folder_
     told = [event.text for event in job.follow(whole)[0] if isinstance(event, Notice)]
     assert any("from plane 8 on they are 8 x 8 x 8 voxels" in text for text in told)
     kept = json.loads((parts / LADDER).read_text())
-    assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "precision": "fp32"}
+    assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False, "precision": "fp32"}
     (cache_folder / LADDER).unlink()
     tried = starved(monkeypatch, lambda blocks: True)
     list(job.run(parts, resume=True))

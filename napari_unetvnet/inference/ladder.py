@@ -18,11 +18,12 @@ import torch
 from napari_unetvnet.compute import LADDER, device_name, lacks_memory, recall, remember
 from napari_unetvnet.errors import OutOfMemory
 from napari_unetvnet.events import Notice
+from napari_unetvnet.inference.compiled import compile_for_tiles, run_as_written
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.tiles import plan_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from napari_unetvnet.inference.tiles import Tiles
@@ -48,11 +49,14 @@ class Rung:
         Their size.
     cpu : bool
         Whether the GPU was given up.
+    compiled : bool
+        Whether the network was compiled, which changes the rounding; only for tiles as large as were asked for.
     """
 
     batch: int | None = None
     tile: Triple | None = None
     cpu: bool = False
+    compiled: bool = False
 
     def of(self, settings: SegmentSettings) -> SegmentSettings:
         """Give settings with what was made smaller.
@@ -86,9 +90,10 @@ class Ladder:
     def __init__(self, model: Model, volume: Volume, settings: SegmentSettings, folder: Path | None = None) -> None:
         self.rung = Rung()
         self._model, self._volume, self._asked = model, volume, settings
-        self._shape = seen_by(model.card, volume, settings).shape
+        self._seen = seen_by(model.card, volume, settings)
         self._kind = self._named()
         self._file = None if folder is None else folder / LADDER
+        self._settled = False  # whether to compile
 
     def steps(self, *, first_plane: int = 0, **further: Any) -> Iterator[Slab | Notice]:
         """Label the volume slab by slab.
@@ -119,6 +124,7 @@ class Ladder:
         climbed = False
         while True:
             try:
+                yield from self._compile()
                 for slab in steps(self._model, self._volume, self._settings, first_plane=first_plane, **further):
                     if climbed and not self.rung.cpu:
                         remember(LADDER, self._kind, asdict(self.rung))
@@ -135,36 +141,49 @@ class Ladder:
 
     @property
     def _settings(self) -> SegmentSettings:
-        return self.rung.of(self._asked)
+        settled = {"compile": "yes" if self.rung.compiled else "no"} if self._settled else {}
+        return self.rung.of(self._asked).model_copy(update=settled)
 
     @property
     def _tiles(self) -> Tiles:
-        return plan_tiles(self._model, self._shape, self._settings)
+        return plan_tiles(self._model, self._seen.shape, self._settings)
 
     def _begin(self, first_plane: int) -> str:
         """Go back to the rung of an interrupted run, or to what the last one of the kind had to do, and say so."""
+        self._settled = first_plane > 0
         if first_plane:
             known, why = self._kept(), "As before it was interrupted, the run goes on"
         else:
             known, why = (
                 recall(LADDER, self._kind),
-                "Such tiles did not fit into the memory of this device before; it begins",
+                "Such tiles did not fit into this device's memory before; it begins",
             )
             self._forget()
         if not isinstance(known, dict) or not set(asdict(self.rung)) <= set(known):
             return ""
         tile = known["tile"] and (known["tile"][0], known["tile"][1], known["tile"][2])
-        self.rung = Rung(known["batch"], tile, known["cpu"])
+        self.rung = Rung(known["batch"], tile, known["cpu"], known["compiled"])
         device = torch.device("cpu") if self.rung.cpu else self._model.device
         self._model.move_to(device, known.get("precision", self._model.precision))
         self._keep()
+        if self.rung == Rung(compiled=True):
+            return ""
         size = _by(self._tiles.size)
         ways = f"{self._settings.batch} at once, of {size} voxels" + " on the CPU" * self.rung.cpu
         remedy = "" if first_plane else "; give another tile to try anew"
         return f"{why} with tiles {ways}{remedy}."
 
+    def _compile(self) -> Generator[Notice]:
+        """Compile the network if it pays; in a run that is resumed, if it was."""
+        compiled = yield from compile_for_tiles(self._model, self._seen, self._tiles, self._settings)
+        if compiled != self.rung.compiled:
+            self.rung = replace(self.rung, compiled=compiled)
+            self._keep()
+
     def _climbed(self, plane: int) -> str:
         """Take the next rung and say what was changed."""
+        run_as_written(self._model)
+        self.rung, self._settled = replace(self.rung, compiled=False), True
         told = self._climb()
         if told is None:
             raise OutOfMemory(
@@ -211,10 +230,12 @@ class Ladder:
     def _named(self) -> str:
         """Say what the memory of a batch of tiles depends on."""
         model, asked = self._model, self._asked
-        card, size = model.card, plan_tiles(model, self._shape, asked).size
+        card, size = model.card, plan_tiles(model, self._seen.shape, asked).size
         network = (model.precision, card.network, card.option, card.view, card.channels, card.outputs)
         parts = ("segment", device_name(model.device), *network, asked.view, asked.tile, asked.batch, size)
-        return " | ".join(map(str, (*parts, self._shape[1:])))  # the scores of all tiles of a slab are there at once
+        return " | ".join(
+            map(str, (*parts, self._seen.shape[1:]))
+        )  # the scores of all tiles of a slab are there at once
 
     def _kept(self) -> Any:
         """Read the rung of an interrupted run; None if it took none."""

@@ -49,6 +49,8 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """The voxel z y x behind the last one of the part to segment (default: the end of the image)."""
     cube: bool = False
     """Whether tiles are seen in all 48 ways to turn and mirror a cube; in 3d only, and takes 48 times as long."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Whether the network is compiled first, which takes about a minute; auto does so where many tiles make it pay."""
     cascade: bool = True
     """Whether a network that looks twice (fine_grained_unet) does so: the region of its big object is enlarged, and the
     tiny objects that are found in it count, with the network's own threshold."""
