@@ -109,6 +109,17 @@ def test_smaller_tiles_are_computed_as_the_network_is_written(volume, compiler, 
     np.testing.assert_array_equal(labels, plain(a_model(), volume, tile=(8, 8, 8)))
 
 
+def test_what_was_compiled_is_given_up_first(volume, compiler, monkeypatch):
+    tried = starved(monkeypatch, lambda blocks: len(tried) != 10)
+    model = a_model()
+    labels, told = segmented(model, volume, compile="yes")
+    assert [text.split(" on ")[-1] for _, text in told[1:]] == [
+        "the network runs as it is written, and not as it was compiled."
+    ]
+    assert "forward" not in vars(model.network)
+    np.testing.assert_array_equal(labels, plain(a_model(), volume))
+
+
 def test_a_run_that_is_resumed_is_compiled_if_it_was(tmp_path, compiler):
     was, was_not = run_folder(tmp_path, "was", compile="yes"), run_folder(tmp_path, "was_not")
     for folder in (was, was_not):

@@ -2,8 +2,9 @@
 
 A compiler joins layers so that less is written to memory in between, which takes it about a minute for each size of
 tile. So it is asked where a tile's seconds times their number say that it pays, and the whole run is computed the one
-way or the other. On a GPU, torch also records what is to be done for a tile and has it replayed (CUDA graphs). What it
-made is only used if it runs and gives the labels that it should.
+way or the other. What it made is only used if it runs and gives the labels that it should. On a GPU, where it is asked
+for by the user, torch also records what is to be done for a tile and has it replayed (CUDA graphs); that, and the gain
+on a GPU, have not been measured yet.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.compute import lacks_memory
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.labels import written
 from napari_unetvnet.inference.turns import choose_turns
@@ -45,7 +45,7 @@ COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def compile_for_tiles(
-    model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings
+    model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings, known: bool | None = None
 ) -> Generator[Notice, None, bool]:
     """Compile a network, if that is asked for, or pays.
 
@@ -57,6 +57,8 @@ def compile_for_tiles(
         As the network sees it.
     tiles : Tiles
     settings : SegmentSettings
+    known : bool, optional
+        Whether to do so, if that was decided before.
 
     Yields
     ------
@@ -68,19 +70,18 @@ def compile_for_tiles(
     bool
         Whether it is compiled now.
     """
-    auto, count = settings.compile == "auto", _tiles_to_compute(model, seen, tiles, settings)
-    if settings.compile == "no" or (auto and count < LEAST_TILES):
+    if not (_wanted(model, seen, tiles, settings) if known is None else known):
         return False
-    block = _noise(model, tiles, settings)
-    if auto and not compiling_pays(model, block, count):
-        return False
+    asked = settings.compile == "yes"
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))):
-        if not auto:
+        if asked:
             yield Notice("The network is not compiled: there is no C++ compiler. Install one, such as g++.")
         return False
+    block = _noise(model, tiles, settings)
     expected = _labels(model, block, settings)
     yield Notice("The network is compiled first, which takes about a minute.")
-    wrong = _compile(model, lambda: _labels(model, block, settings), expected)
+    mode = "reduce-overhead" if asked and model.device.type == "cuda" else None
+    wrong = _compile(model, mode, lambda: _labels(model, block, settings), expected)
     if wrong:
         run_as_written(model)
         yield Notice(f"The network could not be compiled ({wrong}); it runs as it is, which only takes longer.")
@@ -116,14 +117,16 @@ def compiling_pays(model: Model, block: Tensor, count: int) -> bool:
     return _seconds(model, block) / len(block) * count * saved > COST_SECONDS
 
 
-def _tiles_to_compute(model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings) -> int:
-    """Count the tiles of all turns; 0 where some may be left out or are of several sizes."""
-    if settings.box_start or settings.box_stop or settings.skip_constant or settings.view == "multi-view":
-        return 0
-    if getattr(settings, "mask", None) is not None:
-        return 0
+def _wanted(model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings) -> bool:
+    """Whether to compile; of itself not where tiles may be left out or have several sizes."""
+    if settings.compile != "auto":
+        return settings.compile == "yes"
+    parts = (settings.box_start, settings.box_stop, settings.skip_constant, getattr(settings, "mask", None))
+    if any(parts) or settings.view == "multi-view":
+        return False
     turns = choose_turns(model, tiles.size, seen.spacing, settings)
-    return prod(len(axis) for axis in tiles.origins) * len(turns)
+    count = prod(len(axis) for axis in tiles.origins) * len(turns)
+    return count >= LEAST_TILES and compiling_pays(model, _noise(model, tiles, settings), count)
 
 
 def _noise(model: Model, tiles: Tiles, settings: SegmentSettings) -> Tensor:
@@ -153,19 +156,17 @@ def _labels(model: Model, block: Tensor, settings: SegmentSettings) -> Tensor:
     return torch.stack([written(logits, model.card) for logits in model.logits(block, cascade=settings.cascade)])
 
 
-def _compile(model: Model, labels: Callable[[], Tensor], expected: Tensor) -> str:
+def _compile(model: Model, mode: str | None, labels: Callable[[], Tensor], expected: Tensor) -> str:
     """Compile a network and try it; say what is wrong with it, if anything."""
-    network, cuda = model.network, model.device.type == "cuda"
+    network = model.network
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a compiler, which nobody here can mend
-            compiled = torch.compile(network.forward, dynamic=False, mode="reduce-overhead" if cuda else None)
+            compiled = torch.compile(network.forward, dynamic=False, mode=mode)
             network.forward = compiled
             for _ in range(3):  # a graph is recorded in the second and replayed in the third
                 found = labels()
-    except Exception as error:  # whatever goes wrong in a compiler, there is a way without it
-        if lacks_memory(error):
-            raise
+    except Exception as error:  # noqa: BLE001 (whatever goes wrong in a compiler, there is a way without it)
         return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
     share = float((found == expected).float().mean())
     return "" if share >= AGREEMENT else f"only {100 * share:.3g} % of the labels are the same"

@@ -141,8 +141,7 @@ class Ladder:
 
     @property
     def _settings(self) -> SegmentSettings:
-        settled = {"compile": "yes" if self.rung.compiled else "no"} if self._settled else {}
-        return self.rung.of(self._asked).model_copy(update=settled)
+        return self.rung.of(self._asked)
 
     @property
     def _tiles(self) -> Tiles:
@@ -175,15 +174,15 @@ class Ladder:
 
     def _compile(self) -> Generator[Notice]:
         """Compile the network if it pays; in a run that is resumed, if it was."""
-        compiled = yield from compile_for_tiles(self._model, self._seen, self._tiles, self._settings)
+        known = self.rung.compiled if self._settled else None
+        compiled = yield from compile_for_tiles(self._model, self._seen, self._tiles, self._settings, known)
         if compiled != self.rung.compiled:
             self.rung = replace(self.rung, compiled=compiled)
             self._keep()
 
     def _climbed(self, plane: int) -> str:
         """Take the next rung and say what was changed."""
-        run_as_written(self._model)
-        self.rung, self._settled = replace(self.rung, compiled=False), True
+        self._settled = True
         told = self._climb()
         if told is None:
             raise OutOfMemory(
@@ -196,6 +195,10 @@ class Ladder:
 
     def _climb(self) -> str | None:
         """Take the next rung; None if there is nothing left."""
+        if self.rung.compiled:
+            run_as_written(self._model)
+            self.rung = replace(self.rung, compiled=False)
+            return "the network runs as it is written, and not as it was compiled"
         tiles, planar = self._tiles, self._model.card.dims == 2
         size = tiles.size
         # Of several views only one is planned here, and the others may have more tiles.
