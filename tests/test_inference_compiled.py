@@ -118,6 +118,7 @@ def test_what_was_compiled_is_given_up_first(volume, compiler, monkeypatch):
     ]
     assert "forward" not in vars(model.network)
     np.testing.assert_array_equal(labels, plain(a_model(), volume))
+    assert segmented(a_model(), volume)[1] == []  # which is nothing to remember
 
 
 def test_a_run_that_is_resumed_is_compiled_if_it_was(tmp_path, compiler):

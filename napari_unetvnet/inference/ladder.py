@@ -126,7 +126,7 @@ class Ladder:
             try:
                 yield from self._compile()
                 for slab in steps(self._model, self._volume, self._settings, first_plane=first_plane, **further):
-                    if climbed and not self.rung.cpu:
+                    if climbed and not self.rung.cpu and self.rung != Rung():
                         remember(LADDER, self._kind, asdict(self.rung))
                     climbed, first_plane = False, slab.start + slab.labels.shape[-3]
                     yield slab
