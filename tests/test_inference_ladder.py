@@ -24,6 +24,7 @@ from napari_unetvnet.settings import SegmentJob, SegmentSettings, checked
 from napari_unetvnet.volume import Volume, intensity
 
 CPU = SegmentSettings(device="cpu", precision="fp32")
+TILE = {"tile": (8, 16, 16)}
 TOO_LARGE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
@@ -63,7 +64,7 @@ def starved(monkeypatch, fits, calls=0):
 def segmented(model, volume, folder=None, **chosen):
     """All labels, and the sentences with the number of planes that were there before each."""
     labels, told = [], []
-    for part in Ladder(model, volume, SegmentSettings(**chosen), folder).steps():
+    for part in Ladder(model, volume, SegmentSettings(**TILE | chosen), folder).steps():
         if isinstance(part, Notice):
             told.append((sum(map(len, labels)), part.text))
         else:
@@ -74,7 +75,7 @@ def segmented(model, volume, folder=None, **chosen):
 
 def plain(model, volume, first_plane=0, **chosen):
     return np.concatenate(
-        [slab.labels for slab in steps(model, volume, SegmentSettings(**chosen), first_plane=first_plane)]
+        [slab.labels for slab in steps(model, volume, SegmentSettings(**TILE | chosen), first_plane=first_plane)]
     )
 
 
@@ -99,7 +100,7 @@ def test_fewer_tiles_at_once_come_first_and_change_no_label(volume, monkeypatch)
 
 def test_no_rung_is_taken_that_changes_nothing(volume, monkeypatch):
     tried = starved(monkeypatch, lambda blocks: blocks[0].numel() <= 4 * 16 * 16)
-    segmented(a_model(patch=(8, 32, 40)), volume, batch=64)  # of which a slab has one tile
+    segmented(a_model(), volume, tile=(8, 32, 40), batch=64)  # of which a slab has one tile
     assert [shape[2:] for shape in tried[:2]] == [(8, 32, 40), (8, 16, 20)]
 
 
@@ -118,7 +119,7 @@ def test_smaller_tiles_go_on_behind_the_planes_that_are_finished(volume, monkeyp
 
 
 def test_planes_are_computed_apart_before_they_are_cut(volume, monkeypatch):
-    expected = plain(a_model("2d", (1, 16, 16)), volume)
+    expected = plain(a_model("2d", (1, 16, 16)), volume, tile=(1, 32, 40))
     starved(monkeypatch, lambda blocks: blocks.shape[2] * len(blocks) <= 1)
     labels, told = segmented(a_model("2d", (1, 16, 16)), volume, tile=(4, 32, 40))
     np.testing.assert_array_equal(labels, expected)
@@ -140,7 +141,7 @@ def test_the_gpu_is_given_up_for_tiles_as_large_as_were_asked_for(monkeypatch):
     model = a_model(patch=(16, 64, 64))
     model.device, model.precision = torch.device("cuda"), "bf16"
     monkeypatch.setattr(ladder_module, "device_name", lambda device: "a GPU")
-    ladder = Ladder(model, Volume(np.zeros((1, 16, 64, 64), np.float32)), SegmentSettings(batch=2))
+    ladder = Ladder(model, Volume(np.zeros((1, 16, 64, 64), np.float32)), SegmentSettings(tile=(16, 64, 64)))
     told = [ladder._climbed(3), ladder._climbed(3)]
     assert "16 x 32 x 32 voxels instead of 16 x 64 x 64" in told[0]
     assert "goes on on the CPU, which is slower, with tiles of 16 x 64 x 64 voxels" in told[1]
@@ -152,7 +153,7 @@ def test_the_gpu_is_given_up_for_tiles_as_large_as_were_asked_for(monkeypatch):
 def test_a_tile_that_is_turned_like_a_cube_stays_one(monkeypatch):
     cubes = Volume(np.random.default_rng(1).normal(size=(1, 8, 8, 8)).astype(np.float32))
     starved(monkeypatch, lambda blocks: blocks.numel() <= 4**3)
-    _, told = segmented(a_model(patch=(8, 8, 8)), cubes, cube=True, overlap=0)
+    _, told = segmented(a_model(patch=(8, 8, 8)), cubes, cube=True, overlap=0, tile=(8, 8, 8))
     assert "4 x 4 x 4 voxels instead of 8 x 8 x 8" in told[0][1]
 
 
@@ -168,8 +169,8 @@ def test_what_worked_is_where_the_next_segmentation_of_the_kind_begins(volume, m
         "voxels; give another tile to try anew."
     ]
     tried.clear()
-    segmented(a_model(), volume, tile=(8, 16, 16))
-    assert tried[0][2:] == (8, 16, 16)
+    segmented(a_model(), volume, tile=(8, 16, 32))
+    assert tried[0][2:] == (8, 16, 32)
 
 
 def test_any_other_fault_comes_through(volume, monkeypatch):
@@ -209,7 +210,8 @@ def run_folder(parent, name, **changes):
         save_model(model, made.network.state_dict(), made.card)
         np.save(image, noise().data[0])
     folder.mkdir()
-    chosen = {"image": str(image), "model": str(model), "device": "cpu", "precision": "fp32", "overlap": 0.5} | changes
+    chosen = {"image": str(image), "model": str(model), "device": "cpu", "precision": "fp32", "overlap": 0.5}
+    chosen |= TILE | changes
     job.create(folder, checked(SegmentJob, chosen))
     return folder
 

@@ -205,7 +205,8 @@ class Ladder:
         places = self._settings.batch if self._asked.view == "multi-view" else len(tiles.places)
         batch = min(self._settings.batch, places)
         if batch > 1:
-            self.rung = replace(self.rung, batch=batch // 2)
+            # The size is kept, which may have been chosen for that batch.
+            self.rung = replace(self.rung, batch=batch // 2, tile=size)
             return f"{batch // 2} are computed at once instead of {batch}"
         if planar and size[0] > 1:
             self.rung = replace(self.rung, batch=1, tile=(size[0] // 2, size[1], size[2]))
