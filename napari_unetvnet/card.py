@@ -100,6 +100,11 @@ class ModelCard(Settings):
         return 1 if self.head == "binary" else len(self.values) + BLURS * len(self.lines)
 
     @property
+    def begins_with_object(self) -> bool:
+        """Whether the first output is an object in which others may lie, not a background or a class of a softmax."""
+        return self.head == "binary" or (self.head == "multilabel" and self.values[0] != 0)
+
+    @property
     def class_outputs(self) -> tuple[int, ...]:
         """Which channel of the logits tells of each class; others only serve to learn."""
         return tuple(i + BLURS * sum(line < i for line in self.lines) for i in range(len(self.values)))

@@ -15,14 +15,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.errors import OutOfMemory, SettingsProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari_unetvnet.settings import ComputeSettings
 
-__all__ = ["bf16_pays", "choose_device", "device_name", "faster_formats", "own_memory", "recall", "remember"]
+__all__ = [
+    "LADDER",
+    "bf16_pays",
+    "choose_device",
+    "device_failed",
+    "device_name",
+    "faster_formats",
+    "lacks_memory",
+    "of_one_size",
+    "own_memory",
+    "recall",
+    "remember",
+]
+
+LADDER = "ladder.json"
+"""What had to be made smaller to fit into memory: in the cache by device and kind of work, in a run folder its own."""
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+DEVICE_FAULT = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
 
 BF16 = "bf16.json"
 LEAST_GAIN = 1.3
@@ -176,6 +193,41 @@ def _measured_gain() -> float:
     return best[torch.float32] / best[torch.bfloat16]
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether something was not done because memory did not suffice.
+
+    Parameters
+    ----------
+    error : exception
+        Of ours, of Python, or of torch, whose own are RuntimeErrors.
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(error, MemoryError | OutOfMemory):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether a GPU failed, of which nothing more can be had in this process.
+
+    Parameters
+    ----------
+    error : exception
+
+    Returns
+    -------
+    bool
+        False where only memory did not suffice.
+    """
+    if lacks_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    own = getattr(torch, "AcceleratorError", None)  # since torch 2.8; before that the words alone tell
+    return (own is not None and isinstance(error, own)) or any(words in str(error) for words in DEVICE_FAULT)
+
+
 @contextmanager
 def own_memory() -> Iterator[None]:
     """Let freed memory be used again for the next layer instead of giving it back to the system at once.
@@ -194,6 +246,28 @@ def own_memory() -> Iterator[None]:
         yield
     finally:
         trim(0)
+
+
+@contextmanager
+def of_one_size(device: torch.device) -> Iterator[None]:
+    """Let a GPU try which way to convolve is the fastest, which pays where all blocks have one size.
+
+    Ways differ in rounding, and another run may find another one the fastest.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Yields
+    ------
+    None
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _glibc() -> tuple[Callable[..., int], Callable[..., int]]:

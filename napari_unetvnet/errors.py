@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataProblem",
+    "DeviceProblem",
     "FileProblem",
     "ModelProblem",
     "OutOfMemory",
@@ -79,6 +80,10 @@ class RunProblem(UserError):
 
 class OutOfMemory(UserError):
     """One batch does not fit in the memory of the device."""
+
+
+class DeviceProblem(UserError):
+    """A GPU that failed in the middle of a run."""
 
 
 @contextmanager

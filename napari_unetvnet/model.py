@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from napari_unetvnet.card import ModelCard, read_card
-from napari_unetvnet.compute import choose_device
+from napari_unetvnet.compute import choose_device, lacks_memory
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "build_model", "load_model", "save_model"]
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 Result = TypeVar("Result")
 Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -105,13 +104,33 @@ class Model:
         kept = [n - m for n, m in zip(fitting, lost, strict=True)]
         return (kept[0], kept[1], kept[2]) if self.card.dims == 3 else (size[0], kept[0], kept[1])
 
-    def logits(self, blocks: Tensor) -> Tensor:
+    def smaller(self, size: Sequence[int]) -> tuple[int, int, int] | None:
+        """Halve the longest axes of a size, to what the network takes.
+
+        Parameters
+        ----------
+        size : 3 int
+            Voxels z, y, x.
+
+        Returns
+        -------
+        tuple of 3 int or None
+            None if it is as small as can be.
+        """
+        longest = max(size)
+        wanted = [max(1, n // 2) if 2 * n > longest and n > 1 else n for n in size]
+        fitting = self.fit(wanted)
+        return fitting if max(fitting) < longest else None
+
+    def logits(self, blocks: Tensor, *, cascade: bool = True) -> Tensor:
         """Run the network on blocks that bring their margin.
 
         Parameters
         ----------
         blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
             Normalised intensities; m is the sum of `margin` on an axis.
+        cascade : bool
+            Whether a network that looks twice does so; never in training mode, nor where it has no object to look into.
 
         Returns
         -------
@@ -124,7 +143,9 @@ class Model:
         RuntimeError
             If anything else goes wrong in the network.
         """
-        return self._run(blocks, lambda x: (self.network(x),))[0]
+        twice = cascade and not self.network.training and self.card.begins_with_object
+        look = self.network.segmentation_logits if twice else self.network
+        return self._run(blocks, lambda x: (look(x),))[0]
 
     def supervised(self, blocks: Tensor) -> tuple[TrainingOutputs, Tensor]:
         """Run the network as training sees it.
@@ -211,7 +232,7 @@ class Model:
         except MemoryError:
             pass
         except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
-            if not any(words in str(error) for words in OUT_OF_MEMORY):
+            if not lacks_memory(error):
                 raise
         size = " x ".join(map(str, blocks.shape[2:]))
         raise OutOfMemory(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Box", "Intensity", "Volume", "intensity", "read_box"]
 
 Normalise = Literal["zscore", "percentile", "none"]
-Edge = Literal["reflect", "edge"]
+Edge = Literal["reflect", "symmetric", "edge"]
 SAMPLE_VOXELS = 2_000_000
 READ_VOXELS, MOST_CHUNKS = 1 << 27, 128
 """Of an array in chunks with more voxels not all chunks are read to measure it."""
@@ -245,8 +245,9 @@ def read_box(data: Any, start: Sequence[int], stop: Sequence[int], modes: Sequen
         Sliced once; nothing outside the needed voxels is read.
     start, stop : 3 int each
         Voxels (z, y, x), stop exclusive; may be negative or beyond the array.
-    modes : 3 of {"reflect", "edge"}
-        How each axis continues outside: mirrored without repeating the border voxel, or with the border voxel.
+    modes : 3 of {"reflect", "symmetric", "edge"}
+        How each axis continues outside: mirrored without repeating the border voxel, mirrored with it, or with the
+        border voxel alone. As often as needed.
 
     Returns
     -------
@@ -266,6 +267,7 @@ def _inside(index: NDArray[np.int_], size: int, mode: str) -> NDArray[np.int_]:
     """Map indices beyond an axis of ``size`` voxels back into it."""
     if mode == "edge" or size == 1:
         return index.clip(0, size - 1)
-    folded = np.abs(index) % (2 * size - 2)
-    mirrored: NDArray[np.int_] = np.minimum(folded, 2 * size - 2 - folded)
+    once = int(mode == "symmetric")  # how much farther than its own border a mirrored axis begins
+    folded = index % (2 * size - 2 + 2 * once)
+    mirrored: NDArray[np.int_] = np.minimum(folded, 2 * size - 2 + once - folded)
     return mirrored

@@ -86,7 +86,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     Event
     """
     from napari_unetvnet import inference
-    from napari_unetvnet.compute import own_memory
+    from napari_unetvnet.compute import of_one_size, own_memory
     from napari_unetvnet.inputs import read_image
     from napari_unetvnet.io import read_labels
     from napari_unetvnet.model import load_model
@@ -100,12 +100,13 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
     if first:
         yield Notice(f"Going on from plane {first}.")
-    with own_memory():
+    with own_memory(), of_one_size(model.device):
         scale = intensity(volume, model.card.normalise)
         if job.precision == "auto" and (text := inference.settle_precision(model, volume, job, scale)):
             yield Notice(text)
         likely = PROBABILITIES in arrays
-        slabs = inference.steps(model, volume, job, first_plane=first, probabilities=likely, mask=mask, scale=scale)
+        ladder = inference.Ladder(model, volume, job, folder)
+        slabs = ladder.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
         yield from _fill(arrays, slabs, volume.shape[0])
     if job.postprocessed:
         yield Notice("All planes are labelled; now the labels are cleaned.")
@@ -113,9 +114,12 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     _write_outputs(job, arrays, volume)
 
 
-def _fill(arrays: dict[str, Any], slabs: Iterable[Slab], depth: int) -> Generator[SlabDone]:
+def _fill(arrays: dict[str, Any], slabs: Iterable[Slab | Notice], depth: int) -> Generator[SlabDone | Notice]:
     """Put slabs into the result files."""
     for slab in slabs:
+        if isinstance(slab, Notice):
+            yield slab
+            continue
         stop = slab.start + slab.labels.shape[-3]
         arrays[LABELS][..., slab.start : stop, :, :] = slab.labels
         if slab.probabilities is not None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from napari_unetvnet.inference.agreement import settle_precision
 from napari_unetvnet.inference.labels import decide, written
+from napari_unetvnet.inference.ladder import Ladder
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
 
 __all__ = [
+    "Ladder",
     "Slab",
     "Tiles",
     "decide",

@@ -6,6 +6,7 @@ costs little; of an image that is hardly larger nothing is asked, and fp32 is ta
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,13 @@ import numpy as np
 import torch
 
 from napari_unetvnet.compute import faster_formats
+from napari_unetvnet.errors import OutOfMemory
 from napari_unetvnet.inference.labels import written
 from napari_unetvnet.inference.segment import check_fits, seen_by
 from napari_unetvnet.inference.slabs import read_block
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -52,7 +54,8 @@ def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
     Returns
     -------
     str
-        What to tell the user: empty, but where the fastest format is not good enough.
+        What to tell the user: empty, but where the fastest format is not good enough, or the memory of the device does
+        not suffice to see.
     """
     check_fits(model, volume, settings)
     seen, formats = seen_by(model.card, volume, settings), faster_formats(model.device)
@@ -62,15 +65,20 @@ def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
         return ""
     start = _busiest(seen, size)
     stop = [a + n for a, n in zip(start, size, strict=True)]
-    block = torch.from_numpy(scale.apply(read_block(model, seen, start, stop, model.margin))).to(model.device)
-    return _fastest(model, block, formats)
+    raw = read_block(model, seen, start, stop, model.margin, settings.mirror_edge)
+    block = torch.from_numpy(scale.apply(raw)).to(model.device)
+    try:
+        return _fastest(partial(_labels, model, block, cascade=settings.cascade), formats)
+    except OutOfMemory:
+        model.move_to(model.device, "fp32")
+        return "A part of the image did not fit into the memory of the device to compare number formats; fp32 is used."
 
 
-def _fastest(model: Model, block: Tensor, formats: Sequence[str]) -> str:
-    """Try formats on a block (C, Z, Y, X) with its margin, the fastest first; fp32 agrees with itself."""
-    exact, misses = _labels(model, block, "fp32"), []
+def _fastest(labels: Callable[[str], Tensor], formats: Sequence[str]) -> str:
+    """Try formats on a block that is labelled in each, the fastest first; fp32 agrees with itself."""
+    exact, misses = labels("fp32"), []
     for name in (*formats, "fp32"):
-        share = float((_labels(model, block, name) == exact).float().mean())
+        share = float((labels(name) == exact).float().mean())
         if name == "fp32" or share >= AGREEMENT:
             break
         misses.append(f"{100 * share:.5g} % of the labels in {name}")
@@ -101,7 +109,7 @@ def _starts(length: int, size: int) -> list[int]:
 
 
 @torch.inference_mode()
-def _labels(model: Model, block: Tensor, precision: str) -> Tensor:
+def _labels(model: Model, block: Tensor, precision: str, *, cascade: bool) -> Tensor:
     """Label a block (C, Z, Y, X) with its margin in a number format, which the model keeps."""
     model.move_to(model.device, precision)
-    return written(model.logits(block[None])[0], model.card)
+    return written(model.logits(block[None], cascade=cascade)[0], model.card)

@@ -19,6 +19,7 @@ from napari_unetvnet.inference.labels import (
 )
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
+from napari_unetvnet.inference.tiles import smallest_image
 from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.inference.wanted import choose_part
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
@@ -95,8 +96,8 @@ def steps(
     Raises
     ------
     DataProblem
-        If the volume has another number of channels than the model, is smaller than the network's smallest input, or
-        holds NaN or infinity, or the mask has another size.
+        If the volume has another number of channels than the model, is smaller than the network's smallest output,
+        or holds NaN or infinity, or the mask has another size.
     SettingsProblem
         If another view than the model's is asked for, tiles cannot be turned or left out as wanted, or the box lies
         outside of the volume.
@@ -174,7 +175,7 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
     if settings.view not in {None, "multi-view", card.view}:
         raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
     check_channels(card, volume)
-    check_size(volume, model.smallest, card.network)
+    check_size(volume, smallest_image(model), card.network)
 
 
 def _on_own_grid(

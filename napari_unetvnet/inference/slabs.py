@@ -105,7 +105,7 @@ def parts(
     """
     tiles = plan_tiles(model, volume.shape, settings)
     turns = choose_turns(model, tiles.size, volume.spacing, settings)
-    work = _Work(model, volume, scale, tiles, turns, wanted, settings.skip_constant)
+    work = _Work(model, volume, scale, tiles, turns, settings, wanted)
     sums = Sums(tiles, volume.shape, model.card.outputs, model.device)
     needed = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
     with closing(ahead(work.read, needed)) as slabs:
@@ -121,7 +121,9 @@ def parts(
             del slab  # it may be large, and the next one is there already
 
 
-def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin) -> NDArray[Any]:
+def read_block(
+    model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin, mirror: Edge = "reflect"
+) -> NDArray[Any]:
     """Read a block with a margin; beyond the image it is continued as the model's view wants it.
 
     Parameters
@@ -132,6 +134,8 @@ def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequenc
         Voxels z, y, x without the margin.
     margin : three pairs of int
         Voxels (before, after) on z, y, x.
+    mirror : {"reflect", "symmetric"}
+        How it is continued, but along z for networks that see planes, whose border plane is repeated.
 
     Returns
     -------
@@ -140,8 +144,8 @@ def read_block(model: Model, volume: Volume, start: Sequence[int], stop: Sequenc
     """
     first = [a - before for a, (before, _) in zip(start, margin, strict=True)]
     behind = [b + after for b, (_, after) in zip(stop, margin, strict=True)]
-    along_z: Edge = "reflect" if model.card.dims == 3 else "edge"
-    raw = read_box(volume.data, first, behind, (along_z, "reflect", "reflect"))
+    along_z: Edge = mirror if model.card.dims == 3 else "edge"
+    raw = read_box(volume.data, first, behind, (along_z, mirror, mirror))
     check_finite(raw, volume.name)
     return raw
 
@@ -165,8 +169,8 @@ class _Work:
     scale: Intensity
     tiles: Tiles
     turns: tuple[CubePermutation, ...]
+    settings: SegmentSettings
     wanted: Wanted | None = None
-    skip_constant: bool = False
 
     @cached_property
     def margin(self) -> Margin:
@@ -193,8 +197,8 @@ class _Work:
         origins = (z, tiles.origins[1][0], tiles.origins[2][0])
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
         ends = [last + n for last, n in zip(lasts, tiles.size, strict=True)]
-        raw = read_block(self.model, self.volume, origins, ends, self.margin)
-        empty = {place for place in places if _constant(self.cut(raw, place))} if self.skip_constant else set()
+        raw = read_block(self.model, self.volume, origins, ends, self.margin, self.settings.mirror_edge)
+        empty = {place for place in places if _constant(self.cut(raw, place))} if self.settings.skip_constant else set()
         direct = raw.dtype.isnative and raw.dtype.name in DIRECT
         image = torch.from_numpy(np.require(raw, None if direct else np.float32, ["C", "W"]))
         run = tuple(place for place in places if place not in empty)
@@ -227,7 +231,8 @@ class _Work:
 
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on tiles, in all turns."""
-        found = (turned_logits(self.model, blocks, self.margin, turn) for turn in self.turns)
+        cascade = self.settings.cascade
+        found = (turned_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
         return next(found) if len(self.turns) == 1 else mean_logits(found, self.model.card.head)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Place = tuple[int, int]
 
-__all__ = ["Tiles", "plan_tiles"]
+__all__ = ["Tiles", "plan_tiles", "smallest_image"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,22 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
     ]
     windows = [_windows(n, tile, origins, settings.weights) for n, tile, origins in zip(shape, size, axes, strict=True)]
     return Tiles(size, (axes[0], axes[1], axes[2]), (windows[0], windows[1], windows[2]))
+
+
+def smallest_image(model: Model) -> tuple[int, int, int]:
+    """Give the smallest image that can be segmented: what a network uses up around its output is mirrored.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    tuple of 3 int
+        Voxels z, y, x.
+    """
+    z, y, x = (max(1, least - sum(sides)) for least, sides in zip(model.smallest, model.margin, strict=True))
+    return z, y, x
 
 
 def _origins(length: int, tile: int, overlap: float, grid: int) -> tuple[int, ...]:

@@ -98,7 +98,9 @@ def _margin_in_image(margin: Margin, turn: CubePermutation) -> Margin:
     return found[0], found[1], found[2]
 
 
-def turned_logits(model: Model, blocks: Tensor, brought: Margin, turn: CubePermutation) -> Tensor:
+def turned_logits(
+    model: Model, blocks: Tensor, brought: Margin, turn: CubePermutation, *, cascade: bool = True
+) -> Tensor:
     """Run the network on tiles that are turned, and turn what it says back.
 
     Parameters
@@ -108,6 +110,8 @@ def turned_logits(model: Model, blocks: Tensor, brought: Margin, turn: CubePermu
     brought : three pairs of int
         Their margin, at least that of the turn.
     turn : CubePermutation
+    cascade : bool
+        As of `Model.logits`.
 
     Returns
     -------
@@ -117,5 +121,5 @@ def turned_logits(model: Model, blocks: Tensor, brought: Margin, turn: CubePermu
         surplus = sum(brought[axis]) - sum(own)
         blocks = blocks.narrow(2 + axis, has - own[0], blocks.shape[2 + axis] - surplus)
     if turn == UNTURNED:
-        return model.logits(blocks)
-    return permute(model.logits(permute(blocks, turn)), inverse(turn))
+        return model.logits(blocks, cascade=cascade)
+    return permute(model.logits(permute(blocks, turn), cascade=cascade), inverse(turn))

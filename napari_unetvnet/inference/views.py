@@ -16,6 +16,7 @@ from napari_unetvnet.arrays import View, new_array
 from napari_unetvnet.checks import check_size
 from napari_unetvnet.inference.labels import activated, as_logits
 from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.tiles import smallest_image
 from napari_unetvnet.inference.wanted import Wanted
 from napari_unetvnet.volume import Box
 
@@ -73,7 +74,7 @@ def multi_view_scores(
     """
     turned = [_turned(volume, order) for order in (ALONG_Y, ALONG_X)]
     for each in turned:
-        check_size(each, model.smallest, model.card.network)
+        check_size(each, smallest_image(model), model.card.network)
     head = model.card.head
     kept = new_array((model.card.outputs, *volume.shape), np.float16)
     kept[:] = 0

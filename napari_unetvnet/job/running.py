@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from napari_unetvnet import work
-from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
+from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, RunFinished, SlabDone, StepDone, to_line
 from napari_unetvnet.job.folder import EVENTS, JOB, LOCK, STOP, create, follow, read
 from napari_unetvnet.processes import ALONE, Team, from_environment
@@ -158,12 +158,26 @@ def _drive(
     except KeyboardInterrupt:
         return "stopped"
     except RuntimeError as error:
-        if (lost := team.loss_of(error)) is None:
+        if (problem := team.loss_of(error) or _fault_of_device(folder, error)) is None:
             raise
-        raise lost from error
+        raise problem from error
     finally:
         events.close()
     return "done"
+
+
+def _fault_of_device(folder: Path, error: RuntimeError) -> DeviceProblem | None:
+    """Say what is kept where the GPU failed; None of any other fault."""
+    from napari_unetvnet.compute import device_failed  # with torch, which whatever raised the error has loaded
+
+    if not device_failed(error):
+        return None
+    planes = _finished_planes(folder)
+    kept = f"The first {planes} planes are finished and kept" if planes else "What was reached is kept"
+    return DeviceProblem(
+        f"The GPU failed ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}). {kept}; go on with: "
+        f"napari-unetvnet run {folder} --resume"
+    )
 
 
 def _ends_here(folder: Path, event: Event, team: Team) -> bool:

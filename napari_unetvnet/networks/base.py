@@ -113,6 +113,20 @@ class SegmentationNetwork(nn.Module):
         """
         return tuple(-(-n // d) * d for n, d in zip(size, self.divisor, strict=True))
 
+    def segmentation_logits(self, x: Tensor) -> Tensor:
+        """Give the logits that labels are made of; in networks that look twice, what both looks say.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        Tensor of shape (B, K, *S)
+        """
+        out: Tensor = self(x)
+        return out
+
     def training_outputs(self, x: Tensor) -> TrainingOutputs:
         """Give the logits, and in networks that have more to learn from, that too.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -15,13 +16,18 @@ from napari_unetvnet.networks.roi import crop, foreground_square, paste, whole
 
 __all__ = ["FineGrainedUNet"]
 
+SURE = 8.0
+"""Minus the logit of tiny objects where nobody looked a second time."""
+LEAST = 1e-3
+"""A logit is at least so far from 0, the border between what is there and what is not."""
+
 
 class FineGrainedUNet(BackbonedUNet):
     """U-Net with two heads on one trunk: one for the image, one for the enlarged region of the big object.
 
     The first output channel is the big object, the others are tiny ones. `forward` gives the image head's logits;
     `roi_logits` gives the tiny channels of a region that `roi.crop` has cut out and enlarged; `cascade` does one
-    after the other and puts the region's answer back.
+    after the other and puts the region's answer back, and `segmentation_logits` are its logits.
 
     Deviations: the source trains the region head on the true region, which a network does not know;
     `training_outputs` takes the region that the image head finds (the whole image if it finds none) and gives the
@@ -190,14 +196,38 @@ class FineGrainedUNet(BackbonedUNet):
         Tensor of bool, shape (B, K, *S)
             Multi-label: big, then tiny. Without a big object there are no tiny ones.
         """
-        logits = self(x)
-        found = torch.zeros_like(logits, dtype=torch.bool)
-        found[:, 0] = logits[:, 0].sigmoid() > self.roi_threshold
-        for i, place in enumerate(self.places(logits)):
+        return self._two_looks(x)[1]
+
+    def segmentation_logits(self, x: Tensor) -> Tensor:
+        """Give logits that are at least 0 exactly where `cascade` finds something.
+
+        Those of the image head for the big object and those of the region's head, put back in place, for the tiny ones,
+        both less the logit of the threshold. Where nobody looked a second time there is certainly nothing tiny.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        Tensor of shape (B, K, *S)
+        """
+        logits, found = self._two_looks(x)
+        return torch.where(found, logits.clamp(min=LEAST), logits.clamp(max=-LEAST))
+
+    def _two_looks(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the logits of both looks, less that of the threshold, and what is found, each (B, K, *S)."""
+        first, threshold = self(x), self.roi_threshold
+        shift, tiny = math.log(threshold / (1 - threshold)), slice(self.classes - self.tiny, None)
+        found = torch.zeros_like(first, dtype=torch.bool)
+        found[:, 0] = first[:, 0].sigmoid() > threshold
+        logits = torch.full_like(first, -SURE)
+        logits[:, 0] = first[:, 0] - shift
+        for i, place in enumerate(self.places(first)):
             if place is None:
                 continue
-            scores = self.roi_logits(crop(x[i : i + 1], place)).sigmoid()
-            tiny = (scores > self.roi_threshold).to(x.dtype)
-            empty = x.new_zeros(1, self.tiny, *x.shape[2:])
-            found[i, self.classes - self.tiny :] = paste(tiny, place, empty)[0] >= 0.5
-        return found
+            second = self.roi_logits(crop(x[i : i + 1], place))
+            there = (second.sigmoid() > threshold).to(x.dtype)
+            found[i, tiny] = paste(there, place, x.new_zeros(1, self.tiny, *x.shape[2:]))[0] >= 0.5
+            logits[i : i + 1, tiny] = paste(second - shift, place, torch.full_like(second, -SURE))
+        return logits, found

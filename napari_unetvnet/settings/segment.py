@@ -35,6 +35,9 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """Share of a tile that the next tile covers again."""
     weights: Weights = "gaussian"
     """How tiles that overlap are joined: weighed by a Gaussian, or all alike, or each voxel from the nearest tile."""
+    mirror_edge: Literal["reflect", "symmetric"] = "reflect"
+    """How the image goes on beyond its border, where a network wants to see more: mirrored without repeating the border
+    voxel, as in training, or with it."""
     batch: int = Field(1, ge=1, le=1024)
     """Tiles at once."""
     flips: Flips = ()
@@ -48,6 +51,11 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """The voxel z y x behind the last one of the part to segment (default: the end of the image)."""
     cube: bool = False
     """Whether tiles are seen in all 48 ways to turn and mirror a cube; in 3d only, and takes 48 times as long."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """Whether the network is compiled first, which takes about a minute; auto does so where many tiles make it pay."""
+    cascade: bool = True
+    """Whether a network that looks twice (fine_grained_unet) does so: the region of its big object is enlarged, and the
+    tiny objects that are found in it count, with the network's own threshold."""
     resample: bool = True
     """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
     image's own grid in any case."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unetvnet.compute import device_name, recall, remember
+from napari_unetvnet.compute import LADDER, device_name, recall, remember
 from napari_unetvnet.training.recompute import recompute
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.run import Run
 
 __all__ = ["Ladder"]
-
-MEMORY = "ladder.json"
 
 
 @dataclass
@@ -64,7 +62,7 @@ class Ladder:
         elif not self.recompute:
             self.recompute = True
             told = "what a step would have to remember is now computed twice"
-        elif (smaller := _smaller(run)) is not None:
+        elif (smaller := run.model.smaller(run.model.card.patch)) is not None:
             self.patch = smaller
             told = f"patches are now {' x '.join(map(str, smaller))} voxels"
         elif run.model.device.type != "cpu":
@@ -83,7 +81,7 @@ class Ladder:
         run : Run
         """
         if not self.cpu:
-            remember(MEMORY, _kind(run), asdict(self))
+            remember(LADDER, _kind(run), asdict(self))
 
     def begin(self, run: Run) -> str | None:
         """Begin where the last training of the same kind on this device had to go.
@@ -99,7 +97,7 @@ class Ladder:
             What is done, as a sentence; None if nothing is known.
         """
         # Several processes must do the same, and each machine has a memory of its own.
-        known = None if run.team.several else recall(MEMORY, _kind(run))
+        known = None if run.team.several else recall(LADDER, _kind(run))
         if not isinstance(known, dict) or set(known) != set(asdict(self)):
             return None
         self.climb_to(run, known | {"parts": max(self.parts, known["parts"])})
@@ -139,12 +137,3 @@ def _kind(run: Run) -> str:
     return " | ".join(
         map(str, (*parts, settings.batch, settings.planned_patch, run.data.channels, len(run.data.classes)))
     )
-
-
-def _smaller(run: Run) -> Triple | None:
-    """Halve the longest axes of the patch, to what the network takes; None if it is as small as can be."""
-    patch = run.model.card.patch
-    longest = max(patch)
-    wanted = [max(1, n // 2) if 2 * n > longest and n > 1 else n for n in patch]
-    fitting = run.model.fit(wanted)
-    return fitting if fitting != patch and max(fitting) < longest else None
