@@ -8,6 +8,7 @@ one slab whatever the depth.
 from __future__ import annotations
 
 from napari_unetvnet.inference.agreement import settle_precision
+from napari_unetvnet.inference.behind import behind
 from napari_unetvnet.inference.labels import decide, written
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
@@ -17,6 +18,7 @@ __all__ = [
     "WHOLE_PLANE",
     "Slab",
     "Tiles",
+    "behind",
     "decide",
     "plan_tiles",
     "scores",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from napari_unetvnet.checks import check_channels, check_size
 from napari_unetvnet.errors import SettingsProblem
@@ -18,6 +19,7 @@ from napari_unetvnet.inference.labels import (
     written,
 )
 from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.inference.uncertainty import entropy
 from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.inference.wanted import choose_part
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
@@ -49,11 +51,13 @@ class Slab:
     labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
         Label values.
     probabilities : array of shape (K, dz, Y, X), float16, or None
+    uncertainty : array of shape (dz, Y, X), float16, or None
     """
 
     start: int
     labels: NDArray[Any]
     probabilities: NDArray[np.float16] | None = None
+    uncertainty: NDArray[np.float16] | None = None
 
 
 def steps(
@@ -77,6 +81,7 @@ def steps(
     volume : Volume, data of shape (C, Z, Y, X)
         C must equal the card's channel count. Read by slicing, once per slab.
     settings : SegmentSettings
+        Where they name a kind of uncertainty, slabs have it.
     first_plane : int
         Planes before it are left out; the others come out the same as without it.
     probabilities : bool
@@ -122,12 +127,23 @@ def steps(
     first_seen = first_plane if seen is volume else plane_before(first_plane, seen.shape[0], volume.shape[0])
     blended = multi_view_scores if settings.view == "multi-view" else scores
     found = blended(model, seen, settings, scale, first_seen, wanted)
-    for start, logits in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
+    for start, given in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
+        logits = given[: card.outputs]
         labels = written(logits, card).cpu().numpy().astype(dtype)
         likely = class_probabilities(logits, card) if probabilities else None
+        unsure = _uncertainty(given, card, settings)
         if wanted is not None:
-            leave_out(wanted.planes(start, start + labels.shape[-3]), labels, likely, card)
-        yield Slab(start, labels, likely)
+            leave_out(wanted.planes(start, start + labels.shape[-3]), labels, likely, card, unsure)
+        yield Slab(start, labels, likely, unsure)
+
+
+def _uncertainty(given: Tensor, card: ModelCard, settings: SegmentSettings) -> NDArray[np.float16] | None:
+    """Give how unsure the network is (dz, Y, X), from logits (K, dz, Y, X) and the variance behind them, if any."""
+    if settings.uncertainty_kind is None:
+        return None
+    unsure = given[card.outputs] if settings.uncertainty_kind == "variance" else entropy(given, card)
+    array: NDArray[np.float16] = unsure.half().cpu().numpy()
+    return array
 
 
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
@@ -156,10 +172,11 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
 def _on_own_grid(
     found: Iterable[tuple[int, Tensor]], card: ModelCard, seen: Triple, own: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Bring logits back to the volume's grid, of a network that sees it at the voxel size it was trained at."""
-    likely = ((start, activated(logits, card.head)) for start, logits in found)
+    """Bring logits, and what comes with them, back to the volume's grid from that at the training's voxel size."""
+    k = card.outputs
+    likely = ((start, torch.cat([activated(given[:k], card.head), given[k:]])) for start, given in found)
     for start, values in back(likely, seen, own, first_plane):
-        yield start, as_logits(values, card.head)
+        yield start, torch.cat([as_logits(values[:k], card.head), values[k:]])
 
 
 def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:

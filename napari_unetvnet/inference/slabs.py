@@ -18,6 +18,7 @@ from napari_unetvnet.inference.ahead import ahead
 from napari_unetvnet.inference.labels import background_logits, mean_logits
 from napari_unetvnet.inference.tiles import plan_tiles
 from napari_unetvnet.inference.turns import choose_turns, turned_logits, widest_margin
+from napari_unetvnet.inference.uncertainty import with_variance
 from napari_unetvnet.volume import check_finite, read_box
 
 if TYPE_CHECKING:
@@ -65,13 +66,15 @@ def scores(
     start : int
         First plane of the slab.
     logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
+        Where the settings ask for the variance over the turned tiles, (K + 1, dz, Y, X), and it is the last.
     """
     depth, height, width = volume.shape
     tiles = plan_tiles(model, volume.shape, settings)
     turns = choose_turns(model, tiles.size, volume.spacing, settings)
-    work = _Work(model, volume, scale, tiles, turns, wanted, settings.skip_constant)
+    varies = settings.uncertainty_kind == "variance"
+    work = _Work(model, volume, scale, tiles, turns, wanted, settings.skip_constant, varies)
     tile_depth = tiles.size[0]
-    sums = torch.zeros(model.card.outputs, tile_depth, height, width, device=model.device)
+    sums = torch.zeros(model.card.outputs + varies, tile_depth, height, width, device=model.device)
     ends = [*tiles.origins[0][1:], depth]
     rows = [row for row, start in enumerate(tiles.origins[0]) if start + tile_depth > first_plane]
     with closing(ahead(work.read, rows)) as slabs:
@@ -132,6 +135,7 @@ class _Work:
     turns: tuple[CubePermutation, ...]
     wanted: Wanted | None = None
     skip_constant: bool = False
+    varies: bool = False
 
     @cached_property
     def margin(self) -> Margin:
@@ -146,7 +150,8 @@ class _Work:
     @cached_property
     def background(self) -> Tensor:
         """What tiles that are not computed say, (K, 1, 1, 1)."""
-        return background_logits(self.model.card).to(self.model.device)
+        logits = background_logits(self.model.card).to(self.model.device)
+        return torch.cat([logits, torch.zeros_like(logits[:1])]) if self.varies else logits
 
     def read(self, row: int) -> _Slab:
         """Read and normalise one slab with the margins of its tiles, if anything in it is wanted."""
@@ -184,6 +189,8 @@ class _Work:
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on tiles, in all turns."""
         found = (turned_logits(self.model, blocks, self.margin, turn) for turn in self.turns)
+        if self.varies:
+            return with_variance(found, self.model.card.head)
         return next(found) if len(self.turns) == 1 else mean_logits(found, self.model.card.head)
 
 

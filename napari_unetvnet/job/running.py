@@ -190,6 +190,6 @@ class _Recorder:
 
 
 def _finished_planes(folder: Path) -> int:
-    """Give how many planes an interrupted segmentation has finished."""
+    """Give how many planes an interrupted segmentation has finished, as it has said last."""
     events, _ = follow(folder)
-    return max((event.stop for event in events if isinstance(event, SlabDone)), default=0)
+    return next((event.stop for event in reversed(events) if isinstance(event, SlabDone)), 0)
