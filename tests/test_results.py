@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,12 +16,14 @@ from test_inference import pointwise_model
 
 from napari_unetvnet import job, ome_zarr, work
 from napari_unetvnet.arrays import Filed
+from napari_unetvnet.card import ModelCard
 from napari_unetvnet.errors import FileProblem, SettingsProblem
-from napari_unetvnet.events import SlabDone
+from napari_unetvnet.events import RunFinished, SlabDone
 from napari_unetvnet.inference import Slab
 from napari_unetvnet.io import read_labels, read_volume, write_labels, write_probabilities, write_uncertainty
+from napari_unetvnet.model import build_model, save_model
 from napari_unetvnet.results import whole_chunks
-from napari_unetvnet.settings import SegmentJob, checked
+from napari_unetvnet.settings import SegmentJob, SegmentSettings, checked
 from napari_unetvnet.volume import Volume
 
 
@@ -301,3 +308,95 @@ def test_results_must_be_apart_and_replace_nothing_that_is_read(tmp_path):
     ):
         with pytest.raises(SettingsProblem, match=sentence):
             checked(SegmentJob, given | changes)
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+def tiny_model(path, **changes):
+    """Write a small network that was not trained."""
+    facts = {"network": "unet3d", "option": {"width": 2, "depth": 2}, "head": "multiclass", "view": "3d"}
+    card = ModelCard(**facts | {"values": (0, 1, 2, 3), "patch": (16, 64, 64), "normalise": "zscore"} | changes)
+    save_model(path, build_model(card, SegmentSettings(device="cpu")).network.state_dict(), card)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["npy", "zarr"])
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, ending):
+    image = np.random.default_rng(0).normal(size=(90, 48, 48)).astype(np.float32)
+    zarr.create_array(str(tmp_path / "image.zarr"), data=image, chunks=(16, 48, 48))
+    tiny_model(tmp_path / "m.safetensors", patch=(16, 48, 48))
+    kinds = {"output": "labels", "probabilities": "likely", "uncertainty": "unsure"}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        outputs = {kind: str(tmp_path / name / f"{word}.{ending}") for kind, word in kinds.items()}
+        given = {"image": str(tmp_path / "image.zarr"), "model": str(tmp_path / "m.safetensors"), "device": "cpu"}
+        job.create(tmp_path / name, checked(SegmentJob, given | {"overlap": 0.8} | outputs))
+    list(job.run(tmp_path / "whole"))
+    child = job.start(tmp_path / "killed")
+    while child.poll() is None:
+        if any(isinstance(event, SlabDone) and event.stop >= 32 for event in job.follow(tmp_path / "killed")[0]):
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+        time.sleep(0.01)
+    before, _ = job.follow(tmp_path / "killed")
+    assert child.returncode == -signal.SIGKILL
+    assert not any(isinstance(event, RunFinished) for event in before)
+    assert not (tmp_path / "killed" / f"labels.{ending}").exists() or ending == "npy"
+    again = subprocess.run(
+        [sys.executable, "-m", "napari_unetvnet", "run", str(tmp_path / "killed"), "--resume"], capture_output=True
+    )
+    assert again.returncode == 0, again.stderr
+    after = job.follow(tmp_path / "killed")[0][len(before) :]
+    assert next(event.start for event in after if isinstance(event, SlabDone)) >= 32
+    one, other = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    results = {name for name in one if name.startswith((*kinds.values(), "settled"))}
+    assert {name for name in other if name.startswith((*kinds.values(), "settled", "part-"))} == results
+    assert [name for name in results if one[name] != other[name]] == []
+
+
+MEMORY = """
+import json, sys
+from pathlib import Path
+from napari_unetvnet import job
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+import napari_unetvnet.inference as inference
+steps = inference.steps
+
+def measured(*given, **more):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    seen.append(status("VmRSS"))
+    return steps(*given, **more)
+
+seen, inference.steps = [], measured
+events = list(job.run(Path(sys.argv[1])))
+print(json.dumps({"state": events[-1].state, "loaded": seen[0], "peak": status("VmHWM")}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("ending", ["zarr", "npy", "nii", "tif"])
+def test_memory_does_not_grow_with_the_depth(tmp_path, ending):
+    """Above the loaded model and its image; 4 classes of 512 x 512, all that a run can write."""
+    tiny_model(tmp_path / "m.safetensors", patch=(16, 128, 128), option={"width": 2, "depth": 1})
+    above = []
+    for depth in (96, 768):
+        folder = tmp_path / str(depth)
+        folder.mkdir()
+        image = str(folder / "image.zarr")
+        stored = zarr.create_array(image, shape=(depth, 512, 512), chunks=(16, 256, 256), dtype=np.uint16)
+        stored[:] = np.random.default_rng(0).integers(0, 9, (1, 512, 512)).astype(np.uint16)
+        outputs = {kind: str(folder / f"{kind}.{ending}") for kind in ("output", "probabilities", "uncertainty")}
+        given = {"image": image, "model": str(tmp_path / "m.safetensors"), "device": "cpu", "overlap": 0}
+        job.create(folder, checked(SegmentJob, given | {"precision": "fp32"} | outputs))
+        done = subprocess.run([sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        told = json.loads(done.stdout)
+        assert told["state"] == "done"
+        above.append(told["peak"] - told["loaded"])
+    assert above[1] < 1.1 * above[0], above
