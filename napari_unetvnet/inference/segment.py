@@ -27,7 +27,7 @@ from napari_unetvnet.restore import back, plane_before
 from napari_unetvnet.volume import intensity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -129,21 +129,27 @@ def steps(
     found = blended(model, seen, settings, scale, first_seen, wanted)
     for start, given in found if seen is volume else _on_own_grid(found, card, seen.shape, volume.shape, first_plane):
         logits = given[: card.outputs]
-        labels = written(logits, card).cpu().numpy().astype(dtype)
-        likely = class_probabilities(logits, card) if probabilities else None
+        labels = _by_planes(lambda plane: written(plane, card).cpu().numpy().astype(dtype), logits)
+        likely = _by_planes(lambda plane: class_probabilities(plane, card), logits) if probabilities else None
         unsure = _uncertainty(given, card, settings)
+        del given, logits  # they are large, and the next ones are coming
         if wanted is not None:
             leave_out(wanted.planes(start, start + labels.shape[-3]), labels, likely, card, unsure)
         yield Slab(start, labels, likely, unsure)
+
+
+def _by_planes(change: Callable[[Tensor], NDArray[Any]], logits: Tensor) -> NDArray[Any]:
+    """Make something of logits (K, dz, Y, X) plane by plane, so that what is needed meanwhile is small."""
+    return np.concatenate([change(logits[:, z : z + 1]) for z in range(logits.shape[1])], axis=-3)
 
 
 def _uncertainty(given: Tensor, card: ModelCard, settings: SegmentSettings) -> NDArray[np.float16] | None:
     """Give how unsure the network is (dz, Y, X), from logits (K, dz, Y, X) and the variance behind them, if any."""
     if settings.uncertainty_kind is None:
         return None
-    unsure = given[card.outputs] if settings.uncertainty_kind == "variance" else entropy(given, card)
-    array: NDArray[np.float16] = unsure.half().cpu().numpy()
-    return array
+    if settings.uncertainty_kind == "variance":
+        return _by_planes(lambda plane: plane[card.outputs].half().cpu().numpy(), given)
+    return _by_planes(lambda plane: entropy(plane, card).half().cpu().numpy(), given)
 
 
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:

@@ -85,7 +85,7 @@ def scores(
             skip = min(max(first_plane - start, 0), finished)
             if skip < finished:
                 yield start + skip, sums[:, skip:finished].clone()
-            sums = sums.roll(-finished, dims=1)
+            sums[:, : tile_depth - finished] = sums[:, finished:].clone()
             sums[:, tile_depth - finished :] = 0
 
 
