@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.volume import Volume
 
-__all__ = ["CHUNK_PLANES", "complete", "create", "open_image"]
+__all__ = ["CHUNK_PLANES", "complete", "completing", "create", "open_image"]
 
 VERSION = "0.5"
 CHUNK_PLANES = 16
@@ -103,6 +103,22 @@ def complete(path: Path) -> None:
     path : Path
         As `create` made it; that it was completed before, or half, does no harm.
     """
+    for _ in completing(path):
+        pass
+
+
+def completing(path: Path) -> Iterator[None]:
+    """Do what `complete` does, chunk by chunk.
+
+    Parameters
+    ----------
+    path : Path
+
+    Yields
+    ------
+    None
+        After each chunk.
+    """
     import zarr
 
     for stray in path.rglob("*.partial"):
@@ -116,7 +132,8 @@ def complete(path: Path) -> None:
     for number, factors in enumerate(_factors(finest.shape[-3:], spacing), 1):
         shape = tuple(-(-n // factor) for n, factor in zip(finest.shape[-3:], factors, strict=True))
         level = _level(group, number, (*finest.shape[:-3], *shape), finest.dtype, finest.chunks[-3])
-        _shrink(before, level, [new // old for new, old in zip(factors, last, strict=True)], labels=labels)
+        steps = [new // old for new, old in zip(factors, last, strict=True)]
+        yield from _shrunk(before, level, steps, labels=labels)
         datasets.append(_dataset(number, finest.ndim, spacing, factors, centred=not labels))
         before, last = level, factors
     group.attrs["ome"] = described | {"multiscales": [image | {"datasets": datasets}]}
@@ -161,7 +178,7 @@ def _factors(shape: Sequence[int], spacing: Sequence[float]) -> Iterator[tuple[i
         yield z, *(min(plane, 2 ** math.ceil(math.log2(n))) for n in shape[1:])
 
 
-def _shrink(source: Any, target: Any, steps: Sequence[int], *, labels: bool) -> None:
+def _shrunk(source: Any, target: Any, steps: Sequence[int], *, labels: bool) -> Iterator[None]:
     """Fill a level from the one before, chunk by chunk."""
     for k in np.ndindex(target.shape[:-3]):
         for box in parts(target, math.prod(target.chunks)):
@@ -169,6 +186,7 @@ def _shrink(source: Any, target: Any, steps: Sequence[int], *, labels: bool) -> 
             block = np.asarray(source[(*k, *wide)])
             z, y, x = steps
             target[(*k, *box)] = block[::z, ::y, ::x] if labels else _means(block, steps)
+            yield
 
 
 def _means(block: NDArray[Any], steps: Sequence[int]) -> NDArray[Any]:

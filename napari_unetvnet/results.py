@@ -20,7 +20,7 @@ from napari_unetvnet import ome_zarr
 from napari_unetvnet.arrays import Filed
 from napari_unetvnet.cleaning import CLEANED
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.events import SlabDone
+from napari_unetvnet.events import Event, SlabDone
 from napari_unetvnet.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.writers import discard, put_in_place
 
@@ -141,13 +141,18 @@ class Results:
             array[..., slab.start : stop, :, :] = getattr(slab, kind)
         return SlabDone(slab.start, stop, self._volume.shape[0])
 
-    def deliver(self, labels: Any = None) -> None:
+    def deliver(self, labels: Any = None) -> Iterator[Event]:
         """Put all results where they are wanted; those that grew beside their place go there last, and at once.
 
         Parameters
         ----------
         labels : array, optional
             What is made of the labels, to be written in their stead.
+
+        Yields
+        ------
+        Event
+            That says nothing: it may be left at that, and begun again.
 
         Raises
         ------
@@ -157,7 +162,7 @@ class Results:
         places, moves = self._places(), {}
         for kind, wanted in self._wanted.items():
             if wanted.beside and wanted.output and places[kind] != wanted.output:
-                ome_zarr.complete(places[kind])
+                yield from (Event() for _ in ome_zarr.completing(places[kind]))
                 moves[kind] = wanted.output
             elif wanted.output and not wanted.beside:
                 own = self._arrays[kind]

@@ -127,10 +127,10 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         slabs = inference.steps(model, volume, job, first_plane=first, probabilities=likely, mask=mask, scale=scale)
         yield from inference.behind(results.put, whole_chunks(slabs, results.planes, depth))
     if not job.postprocessed:
-        results.deliver()
+        yield from results.deliver()
         return
     yield Notice("All planes are labelled; now the labels are cleaned.")
-    results.deliver(finish(folder, job, np.load(folder / LABELS, mmap_mode="r"), volume))
+    yield from results.deliver(finish(folder, job, np.load(folder / LABELS, mmap_mode="r"), volume))
 
 
 def _settled(
@@ -199,7 +199,7 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
 
     if not isinstance(job, TrainJob):
         own = labels_in(folder)
-        found = {"labels": str((own.parent == folder and job.output) or own)} if own.exists() else {}
+        found = {"labels": str((own.suffix == ".npy" and job.output) or own)} if own.exists() else {}
         if (folder / OBJECTS).exists():
             found["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
         return found

@@ -262,6 +262,25 @@ def test_an_interrupted_zarr_result_is_gone_on_with_and_a_foreign_one_is_not(pla
     assert contents(place / "l.zarr") == contents(place / "whole.zarr")
 
 
+def test_a_run_can_be_stopped_while_coarser_levels_are_computed(place, monkeypatch):
+    monkeypatch.setattr("napari_unetvnet.ome_zarr.WHOLE_PLANE", 5)
+    list(job.run(run_folder(place, "whole", output="whole.zarr")))
+    folder, completing = run_folder(place, "run", output="l.zarr"), ome_zarr.completing
+
+    def stopped(path):
+        for number, _ in enumerate(completing(path)):
+            assert not number, "it went on"
+            job.ask_to_stop(folder)
+            yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ome_zarr, "completing", stopped)
+        assert list(job.run(folder))[-1].state == "stopped"
+    assert not (place / "l.zarr").exists()
+    assert list(job.run(folder, resume=True))[-1].state == "done"
+    assert contents(place / "l.zarr") == contents(place / "whole.zarr")
+
+
 def test_cleaned_labels_go_to_the_zarr_folder_at_the_end(place):
     folder = run_folder(place, "run", output="l.zarr", objects="components")
     list(job.run(folder))

@@ -151,8 +151,9 @@ def _drive(
         events = work.segment(folder, job, finished=_finished_planes(folder) if resume else 0)
     try:
         for event in events:
-            recorder.write(event)
-            yield event
+            if type(event) is not Event:
+                recorder.write(event)
+                yield event
             if _ends_here(folder, event, team):
                 return "stopped"
     except KeyboardInterrupt:
