@@ -169,7 +169,7 @@ class Results:
                 WRITE[kind](wanted.output, own if labels is None or kind != "labels" else labels, self._volume)
         for kind, output in moves.items():
             _move(places[kind], output)
-        _record(self._folder, _recorded(self._folder) | moves)
+            _record(self._folder, _recorded(self._folder) | {kind: output})
 
     def _places(self) -> dict[str, Path]:
         """Give where each wanted result grows, or is, if that is known."""
