@@ -71,7 +71,7 @@ NETWORKS._members["pointwise"] = "large_volume:Pointwise"
 def network(path):
     """Write the network, untrained."""
     card = ModelCard(
-        network="pointwise", head="multiclass", view="3d", values=(0, 1), patch=(8, 256, 256), normalise="zscore"
+        network="pointwise", head="binary", view="3d", values=(0, 1), patch=(8, 256, 256), normalise="zscore"
     )
     save_model(path, build_model(card, SegmentSettings(device="cpu")).network.state_dict(), card)
 
