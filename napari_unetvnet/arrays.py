@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["PART_VOXELS", "Scaled", "Stack", "View", "cut", "expanded", "new_array", "parts"]
+__all__ = ["PART_VOXELS", "Filed", "Scaled", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts"]
 
 PART_VOXELS = 1 << 21
 """Parts have at most so many voxels of each channel; what is computed from one takes a few times 16 MB."""
@@ -108,6 +109,75 @@ class Scaled:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         return np.asarray(self._source[key])
+
+
+class Typed:
+    """An array whose values get another type when they are read.
+
+    Parameters
+    ----------
+    source : array
+        Read by slicing only.
+    dtype : dtype
+    """
+
+    def __init__(self, source: Any, dtype: Any) -> None:
+        self._source, self.dtype = source, np.dtype(dtype)
+        self.shape, self.ndim = tuple(map(int, source.shape)), len(source.shape)
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.asarray(self._source[key]).astype(self.dtype, copy=False)
+
+
+class Filed:
+    """An array in a .npy file that is mapped only while a part of it is read or written.
+
+    A map that stays counts as memory of the process, page by page, although it is none that is needed.
+
+    Parameters
+    ----------
+    path : Path
+        Of a file that is there.
+
+    Raises
+    ------
+    ValueError
+        If it is cut off or no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        mapped = self._mapped("r")
+        self.shape, self.dtype, self.ndim = mapped.shape, mapped.dtype, mapped.ndim
+
+    @classmethod
+    def made(cls, path: Path, shape: tuple[int, ...], dtype: Any) -> Filed:
+        """Make a file of zeros, in place of one that may be there.
+
+        Parameters
+        ----------
+        path : Path
+        shape : tuple of int
+        dtype : dtype
+
+        Returns
+        -------
+        Filed
+        """
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        return cls(path)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.array(self._mapped("r")[key])
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        mapped = self._mapped("r+")
+        mapped[key] = values
+        mapped.flush()
+
+    def _mapped(self, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
+        return np.lib.format.open_memmap(self.path, mode)
 
 
 class Stack:

@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Event:
-    """Anything that a run says."""
+    """Anything that a run says; one of no kind says nothing, and is a moment at which the run can be stopped."""
 
 
 @dataclass(frozen=True)

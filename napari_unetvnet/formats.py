@@ -1,4 +1,4 @@
-"""One reader and one writer a format: a file to an array (C, Z, Y, X) and what the file says of space, and back."""
+"""One reader a format: a file to an array (C, Z, Y, X) and what the file says of space."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.stored import Stored
-    from napari_unetvnet.volume import Volume
 
 
 Spacing = tuple[float, float, float]
@@ -148,7 +147,7 @@ def _opened(found: Stored, name: str) -> ImageFile:
     """Bring an array in a file to (C, Z, Y, X) without reading it."""
     places = _places(found.array.shape, found.axes, name)
     data = View(found.array, [places.get(letter) for letter in "CZYX"])
-    units = {letter: _unit(unit) for letter, (_, unit) in found.lengths.items()}
+    units = {letter: unit_name(unit) for letter, (_, unit) in found.lengths.items()}
     spacing, unit = _common({letter: size for letter, (size, _) in found.lengths.items()}, units)
     return ImageFile(data, spacing, unit)
 
@@ -282,7 +281,7 @@ def _ome_space(tif: Any) -> tuple[Spacing | None, str]:
     """Spacing and unit of an OME-TIFF; every axis may have its own unit."""
     pixels = (tif.ome_metadata or "").partition("<Pixels")[2].partition(">")[0]
     found = dict(re.findall(r"PhysicalSize([XYZ](?:Unit)?)\s*=\s*[\"']([^\"']*)", pixels))
-    units = {axis: _unit(found.get(f"{axis}Unit", MICRO)) for axis in "ZYX"}
+    units = {axis: unit_name(found.get(f"{axis}Unit", MICRO)) for axis in "ZYX"}
     return _common(found, units)
 
 
@@ -303,85 +302,19 @@ def _imagej_space(tif: Any) -> tuple[Spacing | None, str]:
         return None, "pixel"
     pixels = [tif.pages[0].tags.valueof(f"{axis}Resolution", (1, 1)) for axis in "YX"]
     y, x = (_size(size / count if count else 1) for count, size in pixels)
-    unit = _unit(str(facts.get("unit", "")))
+    unit = unit_name(str(facts.get("unit", "")))
     spacing = (_size(facts.get("spacing", 1)), y, x)
     return (None if unit == "pixel" and spacing == (1, 1, 1) else spacing), unit
 
 
-def _unit(text: str) -> str:
-    """One name for each unit."""
+def unit_name(text: str) -> str:
+    """Give the one name that a unit has here."""
     if "\\u" in text:
         text = text.encode("ascii", "ignore").decode("unicode_escape")
     text = unescape(text).strip().replace("\u03bc", "\u00b5")
     return ALIASES.get(text.lower(), text)
 
 
-def _write_npy(path: Path, array: NDArray[Any], like: Volume) -> None:
-    """Write labels (Z, Y, X) or (Y, X), or probabilities (K, Z, Y, X)."""
-    np.save(path, array[0] if array.ndim == 3 and like.shape[0] == 1 else array, allow_pickle=False)
-
-
-def _write_png(path: Path, array: NDArray[Any], like: Volume) -> None:
-    """Write labels (1, Y, X)."""
-    from PIL import Image
-
-    if like.shape[0] > 1 or array.dtype.itemsize > 2:
-        limits = f"PNG holds one plane with labels to 65535, not {like.shape[0]} planes with labels to {array.max()}"
-        raise DataProblem(f"{limits}; use {', '.join(ARRAYS)}.")
-    Image.fromarray(array[0]).save(path)
-
-
-def _write_nifti(path: Path, array: NDArray[Any], like: Volume) -> None:
-    """Write (x, y, z) or (x, y, z, class) with the affine of the image."""
-    import nibabel
-
-    unit = _unit(like.unit)
-    scale = 1.0 if unit in NIFTI_UNITS.values() else METRES.get(unit, METRES["mm"]) / METRES["mm"]
-    z, y, x = (size * scale for size in like.spacing)
-    affine = np.diag([x, y, z, 1.0]) if like.affine is None else np.diag([scale] * 3 + [1.0]) @ like.affine
-    image = nibabel.Nifti1Image(array.T, affine)
-    image.header.set_zooms((x, y, z, 1.0)[: array.ndim])  # the affine's column lengths may differ from these
-    names = {"m": "meter", "mm": "mm", "micrometer": "micron"}
-    image.header.set_xyzt_units(xyz=names.get(unit, "mm" if unit in METRES else "unknown"))
-    nibabel.save(image, path)
-
-
-def _write_tiff(path: Path, array: NDArray[Any], like: Volume) -> None:
-    """Write an ImageJ TIFF, or an OME-TIFF of what ImageJ cannot hold."""
-    import tifffile
-
-    array, axes = (array, "ZYX") if array.ndim == 3 else (array.swapaxes(0, 1), "ZCYX")
-    if like.shape[0] == 1:
-        array, axes = array[0], axes[1:]
-    fits_imagej = array.dtype.char in "BHf" and array.nbytes < 2**31 and min(array.shape[-2:]) > 1
-    if fits_imagej and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-        options = _imagej_options(like)
-    elif array.dtype.itemsize > 4:
-        raise DataProblem(f"TIFF holds labels to {2**32 - 1}, not {array.max()}; use .nii.gz or .npy.")
-    else:
-        options = _ome_options(like) | {"bigtiff": array.nbytes >= 2**31}
-    options["metadata"]["axes"] = axes
-    tifffile.imwrite(path, array, photometric="minisblack", **options)
-
-
-def _imagej_options(like: Volume) -> dict[str, Any]:
-    """Spacing and unit as ImageJ keeps them."""
-    (z, y, x), unit = like.spacing, _unit(like.unit)
-    letters = (letter if letter.isascii() else f"\\u{ord(letter):04X}" for letter in unit)
-    facts = {"spacing": z, "unit": "micron" if unit == "micrometer" else "".join(letters)}
-    return {"imagej": True, "resolution": (1 / x, 1 / y), "metadata": facts}
-
-
-def _ome_options(like: Volume) -> dict[str, Any]:
-    """Spacing and unit as OME keeps them."""
-    unit = _unit(like.unit)
-    facts: dict[str, Any] = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", like.spacing, strict=True)}
-    facts |= {f"PhysicalSize{axis}Unit": MICRO if unit == "micrometer" else unit for axis in "ZYX"}
-    return {"ome": True, "metadata": facts}
-
-
 READERS = {".nii": _read_nifti, ".gz": _read_nifti, ".tif": _read_tiff, ".tiff": _read_tiff, ".npy": _read_npy}
 READERS |= {".zarr": _read_zarr, ".h5": _read_hdf5, ".hdf5": _read_hdf5}
 READERS |= dict.fromkeys((".png", ".jpg", ".jpeg"), _read_pixels)
-WRITERS = {".nii": _write_nifti, ".gz": _write_nifti, ".tif": _write_tiff, ".tiff": _write_tiff, ".npy": _write_npy}
-WRITERS |= {".png": _write_png}

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from napari_unetvnet.arrays import Stack, View, cut, new_array, parts
+from napari_unetvnet.arrays import Stack, Typed, View, cut, new_array, parts
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.formats import (
     ARRAYS,
     LARGE_BYTES,
-    WRITERS,
     ImageFile,
     Spacing,
     existing,
@@ -35,6 +34,7 @@ from napari_unetvnet.formats import (
 )
 from napari_unetvnet.pairs import PairFiles, find_pairs, read_pairs_csv, resolve
 from napari_unetvnet.volume import Volume, check_finite
+from napari_unetvnet.writers import WRITERS, discard, put_in_place, replaceable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,13 +49,15 @@ __all__ = [
     "resolve",
     "write_labels",
     "write_probabilities",
+    "write_uncertainty",
 ]
 
-Kind = Literal["labels", "probabilities", "model"]
+Kind = Literal["labels", "probabilities", "uncertainty", "model"]
 WHOLE = 0.01  # how far from a whole number a label may be: NIfTI with a scale factor stores 1 as 1.004
 WRITABLE: dict[Kind, tuple[str, ...]] = {
-    "labels": (*ARRAYS, ".png"),
-    "probabilities": ARRAYS,
+    "labels": (*ARRAYS, ".zarr", ".png"),
+    "probabilities": (*ARRAYS, ".zarr"),
+    "uncertainty": (*ARRAYS, ".zarr"),
     "model": (".safetensors",),
 }
 
@@ -129,15 +131,16 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     return replace(volume, data=_whole_numbers(first, volume.name))
 
 
-def write_labels(path: str | Path, labels: NDArray[Any], like: Volume) -> None:
+def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     """Write labels, complete or not at all, in the smallest unsigned type that holds them.
 
     Parameters
     ----------
     path : str or Path
-        The ending decides the format: .nii.gz, .nii, .tif, .tiff, .npy, .png. NIfTI keeps affine, spacing and unit,
-        TIFF spacing and unit. npy and TIFF are (Y, X) where Z is 1.
+        The ending decides the format: .nii.gz, .nii, .tif, .tiff, .npy, .zarr, .png. NIfTI keeps affine, spacing and
+        unit, TIFF and zarr spacing and unit. npy and TIFF are (Y, X) where Z is 1.
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
+        Read by slicing only, plane by plane.
     like : Volume
         The image that the labels belong to.
 
@@ -152,18 +155,19 @@ def write_labels(path: str | Path, labels: NDArray[Any], like: Volume) -> None:
     _check_grid(labels, 4 if labels.ndim == 4 else 3, like)
     if labels.dtype.kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give whole numbers.")
-    values = _whole_numbers(labels, like.name)
-    _write(Path(path), values.astype(np.min_scalar_type(int(values.max())), copy=False), like)
+    highest = max(_highest(np.asarray(labels[(..., *box)]), like.name) for box in parts(labels))
+    _write(Path(path), Typed(labels, np.min_scalar_type(highest)), like)
 
 
-def write_probabilities(path: str | Path, probabilities: NDArray[Any], like: Volume) -> None:
+def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> None:
     """Write a probability for each class and voxel, complete or not at all.
 
     Parameters
     ----------
     path : str or Path
-        Ending .nii.gz, .nii, .tif, .tiff (float32 all, classes as channels) or .npy (K, Z, Y, X).
+        Ending .nii.gz, .nii, .tif, .tiff (float32 all, classes as channels), .npy or .zarr (K, Z, Y, X).
     probabilities : array of float16 or float32 of shape (K, Z, Y, X)
+        Read by slicing only, plane by plane.
     like : Volume
         The image that they belong to.
 
@@ -176,10 +180,39 @@ def write_probabilities(path: str | Path, probabilities: NDArray[Any], like: Vol
     """
     check_writable(path, "probabilities")
     _check_grid(probabilities, 4, like)
-    if probabilities.dtype.kind != "f":
-        raise DataProblem(f"Probabilities of type {probabilities.dtype} cannot be written; give float16 or float32.")
-    is_npy = Path(path).suffix.lower() == ".npy"
-    _write(Path(path), probabilities if is_npy else probabilities.astype(np.float32, copy=False), like)
+    _write_fractions(Path(path), probabilities, like)
+
+
+def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
+    """Write how unsure the network is of each voxel, complete or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        With an ending as for `write_probabilities`.
+    uncertainty : array of float16 or float32 of shape (Z, Y, X)
+        Read by slicing only, plane by plane.
+    like : Volume
+        The image that it belongs to.
+
+    Raises
+    ------
+    FileProblem
+        If the file cannot be written.
+    DataProblem
+        If it is not on the grid of ``like``, or no floats.
+    """
+    check_writable(path, "uncertainty")
+    _check_grid(uncertainty, 3, like)
+    _write_fractions(Path(path), uncertainty, like)
+
+
+def _write_fractions(path: Path, array: Any, like: Volume) -> None:
+    """Write floats: as they are where the format has half ones, too."""
+    if array.dtype.kind != "f":
+        raise DataProblem(f"Values of type {array.dtype} are no fractions; give float16 or float32.")
+    halves = path.suffix.lower() in {".npy", ".zarr"}
+    _write(path, array if halves else Typed(array, np.float32), like)
 
 
 def check_writable(path: str | Path, kind: Kind) -> None:
@@ -188,19 +221,23 @@ def check_writable(path: str | Path, kind: Kind) -> None:
     Parameters
     ----------
     path : str or Path
-    kind : {"labels", "probabilities", "model"}
+    kind : {"labels", "probabilities", "uncertainty", "model"}
 
     Raises
     ------
     FileProblem
-        If the ending is not one for this kind, the folder is missing or not writable, or the path is a folder.
+        If the ending is not one for this kind, the folder is missing or not writable, or the path is a folder and not
+        an earlier result.
     """
     path = Path(path)
     if not path.name.lower().endswith(WRITABLE[kind]):
         reasons = {".jpg": "JPEG changes values", ".jpeg": "JPEG changes values", ".png": "PNG holds no fractions"}
         reason = reasons.get(path.suffix.lower(), "the ending decides the format")
         raise FileProblem(f"Cannot write {kind} to {path.name}: {reason}; use {', '.join(WRITABLE[kind])}.")
-    if path.is_dir():
+    if path.suffix.lower() == ".zarr":
+        if not replaceable(path):
+            raise FileProblem(f"{path} is there and no zarr folder, so it is not replaced; choose another place.")
+    elif path.is_dir():
         raise FileProblem(f"{path} is a folder; name a file in it.")
     if not path.parent.is_dir():
         raise FileProblem(f"There is no folder {path.parent} to write {path.name} to; create it or choose another.")
@@ -287,19 +324,19 @@ def _highest(values: NDArray[Any], name: str) -> int:
     return int(rounded.max())
 
 
-def _check_grid(array: NDArray[Any], axes: int, like: Volume) -> None:
+def _check_grid(array: Any, axes: int, like: Volume) -> None:
     """Refuse results that are not on the grid of their image."""
     if array.ndim != axes or array.shape[-3:] != like.shape:
         raise DataProblem(f"A result of shape {array.shape} is not on the grid {like.shape} of {like.name}.")
 
 
-def _write(path: Path, array: NDArray[Any], like: Volume) -> None:
+def _write(path: Path, array: Any, like: Volume) -> None:
     """Write a result beside its place, then move it there."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, and gets the usual permissions
     try:
         WRITERS[path.suffix.lower()](temporary, array, like)
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except OSError as error:
         raise FileProblem(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)

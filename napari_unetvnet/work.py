@@ -5,27 +5,43 @@ Nothing here knows of events files, stopping or child processes; `job` asks for 
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_unetvnet.card import find_model, read_card
-from napari_unetvnet.cleaning import CLEANED, OBJECTS, finish, table_beside
+from napari_unetvnet.cleaning import OBJECTS, finish, table_beside
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.processes import ALONE, Team
+from napari_unetvnet.results import LABELS, PROBABILITIES, UNCERTAINTY, Results, labels_in, open_labels, whole_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
     from pathlib import Path
 
-    from napari_unetvnet.card import ModelCard
     from napari_unetvnet.inference import Slab
+    from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentJob, TrainJob
-    from napari_unetvnet.volume import Volume
+    from napari_unetvnet.volume import Intensity, Volume
 
-__all__ = ["LABELS", "MODEL", "PLAN", "PROBABILITIES", "deliver", "labels_in", "segment", "train"]
+__all__ = [
+    "LABELS",
+    "MODEL",
+    "PLAN",
+    "PROBABILITIES",
+    "SETTLED",
+    "UNCERTAINTY",
+    "deliver",
+    "labels_in",
+    "open_labels",
+    "segment",
+    "train",
+]
 
-MODEL, LABELS, PROBABILITIES, PLAN = "model.safetensors", "labels.npy", "probabilities.npy", "plan.json"
+MODEL, PLAN, SETTLED = "model.safetensors", "plan.json", "settled.json"
 
 
 def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> Generator[Event]:
@@ -72,7 +88,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> G
 
 
 def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
-    """Segment in a run folder; ``labels.npy`` fills while it is computed.
+    """Segment in a run folder; the results fill while they are computed.
 
     Parameters
     ----------
@@ -90,99 +106,81 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     from napari_unetvnet.inputs import read_image
     from napari_unetvnet.io import read_labels
     from napari_unetvnet.model import load_model
-    from napari_unetvnet.volume import intensity
 
     _check_outputs(job)
     path = find_model(job.model)
     volume = read_image(job.image, job)
     mask = None if job.mask is None else read_labels(job.mask, job.spacing).data
-    model = load_model(path, job)
-    arrays, first = _open(folder, _wanted(job, model.card, volume), finished)
+    if job.uncertainty is not None and job.uncertainty_kind is None:
+        job = job.model_copy(update={"uncertainty_kind": "entropy"})
+    model, depth = load_model(path, job), volume.shape[0]
+    results = Results(folder, job, model.card, volume)
+    first = results.go_on(finished)
     if first:
         yield Notice(f"Going on from plane {first}.")
+    elif finished:
+        yield SlabDone(0, 0, depth)  # what an earlier run has said does not count any more
+    if not first:
+        results.begin()
+
+    def told(found: Slab | Notice) -> SlabDone | Notice:
+        return found if isinstance(found, Notice) else results.put(found)
+
     with own_memory(), of_one_size(model.device):
-        scale = intensity(volume, model.card.normalise)
-        if job.precision == "auto" and (text := inference.settle_precision(model, volume, job, scale)):
-            yield Notice(text)
-        likely = PROBABILITIES in arrays
+        scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
+        likely = job.probabilities is not None
         ladder = inference.Ladder(model, volume, job, folder)
         slabs = ladder.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
-        yield from _fill(arrays, slabs, volume.shape[0])
-    if job.postprocessed:
-        yield Notice("All planes are labelled; now the labels are cleaned.")
-    arrays[LABELS] = finish(folder, job, arrays[LABELS], volume)
-    _write_outputs(job, arrays, volume)
+        yield from inference.behind(told, whole_chunks(slabs, results.planes, depth))
+    if not job.postprocessed:
+        yield from results.deliver()
+        return
+    yield Notice("All planes are labelled; now the labels are cleaned.")
+    yield from results.deliver(finish(folder, job, np.load(folder / LABELS, mmap_mode="r"), volume))
 
 
-def _fill(arrays: dict[str, Any], slabs: Iterable[Slab | Notice], depth: int) -> Generator[SlabDone | Notice]:
-    """Put slabs into the result files."""
-    for slab in slabs:
-        if isinstance(slab, Notice):
-            yield slab
-            continue
-        stop = slab.start + slab.labels.shape[-3]
-        arrays[LABELS][..., slab.start : stop, :, :] = slab.labels
-        if slab.probabilities is not None:
-            arrays[PROBABILITIES][:, slab.start : stop] = slab.probabilities
-        for array in arrays.values():
-            array.flush()
-        yield SlabDone(slab.start, stop, depth)
+def _settled(
+    path: Path, model: Model, volume: Volume, job: SegmentJob, *, again: bool
+) -> Generator[Notice, None, Intensity]:
+    """Choose normalisation and number format; a resumed run keeps to them, unless the device is of another kind."""
+    from napari_unetvnet.inference import settle_precision
+    from napari_unetvnet.volume import Intensity, intensity
+
+    known = _read(path) if again else {}
+    if known:
+        scale = Intensity(np.array(known["shift"], np.float32), np.array(known["scale"], np.float32))
+    else:
+        scale = intensity(volume, model.card.normalise)
+    if known.get("device") == model.device.type and job.precision == "auto":
+        model.move_to(model.device, known["precision"])
+    elif job.precision == "auto" and (text := settle_precision(model, volume, job, scale)):
+        yield Notice(text)
+    facts = {"device": model.device.type, "precision": model.precision}
+    facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    part.replace(path)
+    return scale
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file with facts; empty if there is none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def _check_outputs(job: SegmentJob) -> None:
+    """Refuse at once what cannot be written."""
     from napari_unetvnet.io import check_writable
 
     if job.output is not None:
         check_writable(job.output, "labels")
     if job.probabilities is not None:
         check_writable(job.probabilities, "probabilities")
-
-
-def _write_outputs(job: SegmentJob, arrays: dict[str, Any], volume: Volume) -> None:
-    from napari_unetvnet.io import write_labels, write_probabilities
-
-    if job.output is not None:
-        write_labels(job.output, arrays[LABELS], volume)
-    if job.probabilities is not None:
-        write_probabilities(job.probabilities, arrays[PROBABILITIES], volume)
-
-
-def _wanted(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, Any]:
-    """Give type and shape of each result file."""
-    import numpy as np
-
-    shape = (len(card.values), *volume.shape) if card.overlapping else volume.shape
-    wanted: dict[str, Any] = {LABELS: (np.min_scalar_type(max(card.values)), shape)}
-    if job.probabilities is not None:
-        wanted[PROBABILITIES] = (np.dtype(np.float16), (len(card.values), *volume.shape))
-    return wanted
-
-
-def _open(folder: Path, wanted: dict[str, Any], finished: int) -> tuple[dict[str, Any], int]:
-    """Open the result files; those of an interrupted run only if all are what is wanted, else from the first plane."""
-    from numpy.lib.format import open_memmap
-
-    try:
-        arrays = {name: open_memmap(folder / name, "r+") for name in wanted} if finished else {}
-    except (OSError, ValueError):
-        arrays = {}  # missing or cut off: made anew
-    if arrays and all((arrays[name].dtype, arrays[name].shape) == wanted[name] for name in wanted):
-        return arrays, finished
-    return {name: open_memmap(folder / name, "w+", *kind) for name, kind in wanted.items()}, 0
-
-
-def labels_in(folder: Path) -> Path:
-    """Give the file with the labels of a run: the cleaned ones, if they are there.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    Path
-    """
-    return folder / CLEANED if (folder / CLEANED).exists() else folder / LABELS
+    if job.uncertainty is not None:
+        check_writable(job.uncertainty, "uncertainty")
 
 
 def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
@@ -206,7 +204,8 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     from napari_unetvnet.settings import TrainJob
 
     if not isinstance(job, TrainJob):
-        found = {"labels": str(job.output or labels_in(folder))} if (folder / LABELS).exists() else {}
+        own = labels_in(folder)
+        found = {"labels": str((own.suffix == ".npy" and job.output) or own)} if own.exists() else {}
         if (folder / OBJECTS).exists():
             found["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
         return found

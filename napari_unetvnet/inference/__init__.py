@@ -8,6 +8,7 @@ memory holds one slab whatever the depth.
 from __future__ import annotations
 
 from napari_unetvnet.inference.agreement import settle_precision
+from napari_unetvnet.inference.behind import behind
 from napari_unetvnet.inference.labels import decide, written
 from napari_unetvnet.inference.ladder import Ladder
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
@@ -18,6 +19,7 @@ __all__ = [
     "Ladder",
     "Slab",
     "Tiles",
+    "behind",
     "decide",
     "plan_tiles",
     "scores",

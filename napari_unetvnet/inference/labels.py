@@ -213,9 +213,13 @@ def background_logits(card: ModelCard) -> Tensor:
 
 
 def leave_out(
-    there: NDArray[np.bool_], labels: NDArray[Any], likely: NDArray[np.float16] | None, card: ModelCard
+    there: NDArray[np.bool_],
+    labels: NDArray[Any],
+    likely: NDArray[np.float16] | None,
+    card: ModelCard,
+    unsure: NDArray[np.float16] | None = None,
 ) -> None:
-    """Make voxels that are not wanted background, in place.
+    """Make voxels that are not wanted background for certain, in place.
 
     Parameters
     ----------
@@ -225,8 +229,12 @@ def leave_out(
     likely : array of shape (classes, Z, Y, X), or None
         The probability of each class.
     card : ModelCard
+    unsure : array of shape (Z, Y, X), or None
+        Uncertainty.
     """
     labels[..., ~there] = 0
+    if unsure is not None:
+        unsure[~there] = 0
     if likely is not None:
         certain = np.array([value == 0 for value in card.values], np.float16)
         likely[:, ~there] = certain[:, None]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from napari_unetvnet.checks import check_channels, check_size
 from napari_unetvnet.errors import SettingsProblem
@@ -20,6 +21,7 @@ from napari_unetvnet.inference.labels import (
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
 from napari_unetvnet.inference.tiles import smallest_image
+from napari_unetvnet.inference.uncertainty import entropy
 from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.inference.wanted import choose_part
 from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
@@ -27,7 +29,7 @@ from napari_unetvnet.restore import back, plane_before
 from napari_unetvnet.volume import intensity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -51,11 +53,53 @@ class Slab:
     labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
         Label values.
     probabilities : array of shape (K, dz, Y, X), float16, or None
+    uncertainty : array of shape (dz, Y, X), float16, or None
     """
 
     start: int
     labels: NDArray[Any]
     probabilities: NDArray[np.float16] | None = None
+    uncertainty: NDArray[np.float16] | None = None
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What there is, by name."""
+        there = {"labels": self.labels, "probabilities": self.probabilities, "uncertainty": self.uncertainty}
+        return {name: array for name, array in there.items() if array is not None}
+
+    def cut(self, start: int, stop: int) -> Slab:
+        """Cut some planes out.
+
+        Parameters
+        ----------
+        start, stop : int
+            Counted from the first one.
+
+        Returns
+        -------
+        Slab
+        """
+        found: dict[str, Any] = {name: array[..., start:stop, :, :] for name, array in self.arrays.items()}
+        return replace(self, start=self.start + start, **found)
+
+    def joined(self, *others: Slab, axis: int) -> Slab:
+        """Put others with the same arrays behind it.
+
+        Parameters
+        ----------
+        *others : Slab
+        axis : int
+            -3 for further planes, -2 for further rows of the same.
+
+        Returns
+        -------
+        Slab
+        """
+        if not others:
+            return self
+        arrays = [slab.arrays for slab in (self, *others)]
+        found: dict[str, Any] = {name: np.concatenate([each[name] for each in arrays], axis) for name in arrays[0]}
+        return replace(self, **found)
 
 
 def steps(
@@ -79,6 +123,7 @@ def steps(
     volume : Volume, data of shape (C, Z, Y, X)
         C must equal the card's channel count. Read by slicing, once per slab.
     settings : SegmentSettings
+        Where they name a kind of uncertainty, slabs have it.
     first_plane : int
         Planes before it are left out; the others come out the same as without it.
     probabilities : bool
@@ -129,30 +174,43 @@ def steps(
         whole = blended(model, seen, settings, scale, first_seen, wanted)
         own = whole if seen is volume else _on_own_grid(whole, card, seen.shape, volume.shape, first_plane)
         found = (Part(start, 0, logits) for start, logits in own)
-    for slab in _slabs(found, card, volume.shape[1], probabilities=probabilities):
+    for slab in _slabs(found, card, volume.shape[1], settings, probabilities=probabilities):
         if wanted is not None:
             there = wanted.planes(slab.start, slab.start + slab.labels.shape[-3])
-            leave_out(there, slab.labels, slab.probabilities, card)
+            leave_out(there, slab.labels, slab.probabilities, card, slab.uncertainty)
         yield slab
 
 
-def _slabs(found: Iterable[Part], card: ModelCard, height: int, *, probabilities: bool) -> Iterator[Slab]:
+def _slabs(
+    found: Iterable[Part], card: ModelCard, height: int, settings: SegmentSettings, *, probabilities: bool
+) -> Iterator[Slab]:
     """Label parts as they come, and join those of the same planes."""
     dtype = np.min_scalar_type(max(card.values))
-    labels: list[NDArray[Any]] = []
-    likely: list[NDArray[np.float16]] = []
-    for part in found:
-        labels.append(written(part.logits, card).cpu().numpy().astype(dtype, copy=False))
-        if probabilities:
-            likely.append(class_probabilities(part.logits, card))
-        if part.row + part.logits.shape[2] == height:
-            yield Slab(part.plane, _joined(labels), _joined(likely) if probabilities else None)
-            labels, likely = [], []
+    rows: list[Slab] = []
+    for plane, row, given in found:
+        logits = given[: card.outputs]
+        labels = _by_planes(lambda part: written(part, card).cpu().numpy().astype(dtype, copy=False), logits)
+        likely = _by_planes(lambda part: class_probabilities(part, card), logits) if probabilities else None
+        rows.append(Slab(plane, labels, likely, _uncertainty(given, card, settings)))
+        done = row + given.shape[2] == height
+        del given, logits  # they may be large, and the next ones are coming
+        if done:
+            yield rows[0].joined(*rows[1:], axis=-2)
+            rows = []
 
 
-def _joined(rows: list[NDArray[Any]]) -> NDArray[Any]:
-    """Put rows (..., Y, X) below one another."""
-    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=-2)
+def _by_planes(change: Callable[[Tensor], NDArray[Any]], logits: Tensor) -> NDArray[Any]:
+    """Make something of logits (K, dz, Y, X) plane by plane, so that what is needed meanwhile is small."""
+    return np.concatenate([change(logits[:, z : z + 1]) for z in range(logits.shape[1])], axis=-3)
+
+
+def _uncertainty(given: Tensor, card: ModelCard, settings: SegmentSettings) -> NDArray[np.float16] | None:
+    """Give how unsure the network is (dz, Y, X), from logits (K, dz, Y, X) and the variance behind them, if any."""
+    if settings.uncertainty_kind is None:
+        return None
+    if settings.uncertainty_kind == "variance":
+        return _by_planes(lambda plane: plane[card.outputs].half().cpu().numpy(), given)
+    return _by_planes(lambda plane: entropy(plane, card).half().cpu().numpy(), given)
 
 
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
@@ -181,10 +239,11 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
 def _on_own_grid(
     found: Iterable[tuple[int, Tensor]], card: ModelCard, seen: Triple, own: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Bring logits back to the volume's grid, of a network that sees it at the voxel size it was trained at."""
-    likely = ((start, activated(logits, card.head)) for start, logits in found)
+    """Bring logits, and what comes with them, back to the volume's grid from that at the training's voxel size."""
+    k = card.outputs
+    likely = ((start, torch.cat([activated(given[:k], card.head), given[k:]])) for start, given in found)
     for start, values in back(likely, seen, own, first_plane):
-        yield start, as_logits(values, card.head)
+        yield start, torch.cat([as_logits(values[:k], card.head), values[k:]])
 
 
 def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:

@@ -20,6 +20,7 @@ from napari_unetvnet.inference.labels import background_logits, mean_logits
 from napari_unetvnet.inference.sums import Part, Sums
 from napari_unetvnet.inference.tiles import plan_tiles
 from napari_unetvnet.inference.turns import choose_turns, turned_logits, widest_margin
+from napari_unetvnet.inference.uncertainty import with_variance
 from napari_unetvnet.volume import check_finite, read_box
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def scores(
     start : int
         First plane of the slab.
     logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
+        Where the settings ask for the variance over the turned tiles, (K + 1, dz, Y, X), and it is the last.
     """
     height, rows = volume.shape[1], []
     for part in parts(model, volume, settings, scale, first_plane, wanted):
@@ -101,12 +103,12 @@ def parts(
     Yields
     ------
     Part
-        Some rows of some planes; in order, those of the same planes one after the other.
+        Some rows of some planes; in order, those of the same planes one after the other. Of K + 1 as for `scores`.
     """
     tiles = plan_tiles(model, volume.shape, settings)
     turns = choose_turns(model, tiles.size, volume.spacing, settings)
     work = _Work(model, volume, scale, tiles, turns, settings, wanted)
-    sums = Sums(tiles, volume.shape, model.card.outputs, model.device)
+    sums = Sums(tiles, volume.shape, model.card.outputs + work.varies, model.device)
     needed = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
     with closing(ahead(work.read, needed)) as slabs:
         for slab in slabs:
@@ -180,7 +182,14 @@ class _Work:
     @cached_property
     def background(self) -> Tensor:
         """What tiles that are not computed say, (K, Z, Y, X)."""
-        return background_logits(self.model.card).to(self.model.device).expand(-1, *self.tiles.size)
+        logits = background_logits(self.model.card).to(self.model.device)
+        logits = torch.cat([logits, torch.zeros_like(logits[:1])]) if self.varies else logits
+        return logits.expand(-1, *self.tiles.size)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the variance over the turned tiles comes behind the logits."""
+        return self.settings.uncertainty_kind == "variance"
 
     @cached_property
     def measure(self) -> tuple[Tensor, Tensor]:
@@ -233,6 +242,8 @@ class _Work:
         """Run the network on tiles, in all turns."""
         cascade = self.settings.cascade
         found = (turned_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
+        if self.varies:
+            return with_variance(found, self.model.card.head)
         return next(found) if len(self.turns) == 1 else mean_logits(found, self.model.card.head)
 
 

@@ -35,7 +35,7 @@ __all__ = [
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}
 SOURCES = ("image", "label", "mask")
-PATHS = ("pairs", "output", "probabilities", "start_from")
+PATHS = ("pairs", "output", "probabilities", "uncertainty", "start_from")
 LONGEST_NAME = 80
 
 
@@ -232,5 +232,5 @@ def discard_if_empty(folder: Path) -> None:
     ----------
     folder : Path
     """
-    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, work.PLAN, RECORD}:
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, work.PLAN, work.SETTLED, RECORD}:
         shutil.rmtree(folder)

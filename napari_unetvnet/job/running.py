@@ -151,8 +151,9 @@ def _drive(
         events = work.segment(folder, job, finished=_finished_planes(folder) if resume else 0)
     try:
         for event in events:
-            recorder.write(event)
-            yield event
+            if type(event) is not Event:
+                recorder.write(event)
+                yield event
             if _ends_here(folder, event, team):
                 return "stopped"
     except KeyboardInterrupt:
@@ -204,6 +205,6 @@ class _Recorder:
 
 
 def _finished_planes(folder: Path) -> int:
-    """Give how many planes an interrupted segmentation has finished."""
+    """Give how many planes an interrupted segmentation has finished, as it has said last."""
     events, _ = follow(folder)
-    return max((event.stop for event in events if isinstance(event, SlabDone)), default=0)
+    return next((event.stop for event in reversed(events) if isinstance(event, SlabDone)), 0)

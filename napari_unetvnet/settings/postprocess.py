@@ -106,7 +106,7 @@ class CleanJob(PostprocessSettings):
     labels: str = Field(min_length=1)
     """Label file, with a value for each class."""
     output: Path
-    """Where to write the result; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
+    """Where to write the result; the ending decides the format (.nii.gz, .nii, .tif, .npy, .zarr, .png)."""
     spacing: Spacing | None = None
     """Voxel size z y x for a file that carries none."""
     unit: str = "pixel"

@@ -16,6 +16,7 @@ __all__ = ["SegmentJob", "SegmentSettings", "Weights"]
 Flips = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 Looks = Literal["2d", "2.5d", "3d", "multi-view"]
 Weights = Literal["gaussian", "constant", "centre"]
+Uncertainty = Literal["entropy", "variance"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
 
@@ -59,11 +60,23 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     resample: bool = True
     """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
     image's own grid in any case."""
+    uncertainty_kind: Uncertainty | None = None
+    """What uncertainty is: the entropy of the probabilities as a share of the highest there can be (default; where
+    classes overlap, the highest of a class), or the variance of a probability over mirrored or turned tiles."""
 
     @model_validator(mode="after")
     def _box_holds_something(self) -> Self:
         if self.box_stop and any(a >= b for a, b in zip(self.box_start or (0, 0, 0), self.box_stop, strict=True)):
             raise ValueError(f"The box ends at {self.box_stop}, not behind its start {self.box_start}; make it larger.")
+        return self
+
+    @model_validator(mode="after")
+    def _something_varies(self) -> Self:
+        if self.uncertainty_kind == "variance" and (self.view == "multi-view" or not (self.flips or self.cube)):
+            raise ValueError(
+                "Variance is that over mirrored or turned tiles of one view; choose flips or cube, or uncertainty_kind "
+                "entropy."
+            )
         return self
 
 
@@ -81,15 +94,26 @@ class SegmentJob(SegmentSettings):
     mask: str | None = None
     """File of the same size as the image; what is 0 in it is background and, as far as tiles allow, not computed."""
     output: Path | None = None
-    """Where to write the labels; the ending decides the format (.nii.gz, .tif, .png, .npy)."""
+    """Where to write the labels; the ending decides the format (.nii.gz, .nii, .tif, .npy, .png, or .zarr, which is
+    filled while they are computed)."""
     probabilities: Path | None = None
-    """Where to write a probability for each class, too."""
+    """Where to write a probability for each class, too (.nii.gz, .nii, .tif, .npy, .zarr)."""
+    uncertainty: Path | None = None
+    """Where to write how unsure the network is of each voxel, too; 0 is certain."""
 
     @model_validator(mode="after")
     def _outputs_are_apart(self) -> Self:
-        if self.output is not None and self.output == self.probabilities:
-            raise ValueError(f"Labels and probabilities would both be written to {self.output}; give two files.")
-        for path in (self.output, self.probabilities):
-            if path is not None and str(path) in (*self.image.split("|"), self.model, self.mask):
+        outputs = [path for path in (self.output, self.probabilities, self.uncertainty) if path is not None]
+        if twice := [path for path in outputs if outputs.count(path) > 1]:
+            raise ValueError(f"Several results would be written to {twice[0]}; give a place for each.")
+        read = [Path(source.strip()) for source in (*self.image.split("|"), self.model, self.mask or "") if source]
+        for path in outputs:
+            if any(path in (source, *source.parents) for source in read):
                 raise ValueError(f"The result would replace {path}, which is read; give another output.")
+        return self
+
+    @model_validator(mode="after")
+    def _uncertainty_has_a_place(self) -> Self:
+        if self.uncertainty_kind is not None and self.uncertainty is None:
+            raise ValueError("Say with uncertainty where to write it, or leave out uncertainty_kind.")
         return self

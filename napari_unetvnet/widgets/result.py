@@ -73,11 +73,12 @@ class ResultLayer(QObject):  # type: ignore[misc]
 
     def _happened(self, event: Event) -> None:
         """Add the layers when the first planes are there, then draw them anew now and then."""
-        if not isinstance(event, SlabDone) or self._folder is None:
+        if not isinstance(event, SlabDone) or not event.stop or self._folder is None:
             return
         if not self.layers:
             metadata = {OURS: self._metadata | {"run": str(self._folder)}}
-            for name, data in zip(self._names, _masks(np.load(self._folder / work.LABELS, mmap_mode="r")), strict=True):
+            data_of = _masks(work.open_labels(work.labels_in(self._folder)))
+            for name, data in zip(self._names, data_of, strict=True):
                 layer = add_labels_layer(self._task.viewer, data, self._image, name, metadata)
                 layer.editable = False  # until all is there
                 self.layers.append(layer)
@@ -111,15 +112,15 @@ class ResultLayer(QObject):  # type: ignore[misc]
         """Read the labels: all of them, or what is looked at, if they are large."""
         if self._folder is None:
             return
-        large = self._bytes > IN_MEMORY_BYTES
-        self._loaded.emit(np.load(work.labels_in(self._folder), mmap_mode="c" if large else None))
+        found = work.open_labels(work.labels_in(self._folder), writable=True)
+        self._loaded.emit(found if self._bytes > IN_MEMORY_BYTES else np.array(found))
 
     def _take(self, data: Any) -> None:
         _LOADING.discard(self)
         for layer, mask in zip(self.layers, _masks(data), strict=True):
             if layer in self._task.viewer.layers:  # the user may have removed it
                 layer.data = mask[0] if layer.ndim == 2 else mask
-                layer.editable = True
+                layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is only looked at
                 if self._folder is not None and (self._folder / OBJECTS).exists():
                     layer.features = pandas.read_csv(self._folder / OBJECTS)
         self.ready.emit(self.layer)

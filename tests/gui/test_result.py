@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from napari_unetvnet import ome_zarr
 from napari_unetvnet.cleaning import write_table
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.postprocess import table_of
+from napari_unetvnet.volume import Volume
 from napari_unetvnet.widgets import result, task
 
 pytestmark = pytest.mark.timeout(60)
@@ -36,6 +40,27 @@ def test_labels_fill_while_they_are_computed(qtbot, viewer, tmp_path):
     layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 9)
     assert np.load(tmp_path / "labels.npy")[0, 0, 0] == 1  # a correction does not change the run
     assert shown.layer is layer
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_labels_in_a_zarr_folder_fill_and_only_small_ones_can_be_corrected(viewer, tmp_path, monkeypatch, large):
+    monkeypatch.setattr(result, "IN_MEMORY_BYTES", 0 if large else 2**30)
+    place = tmp_path / "part-labels.zarr"
+    labels = ome_zarr.create(place, (4, 6, 7), np.uint8, Volume(np.zeros((1, 4, 6, 7))), 2)
+    (tmp_path / "results.json").write_text(json.dumps({"labels": str(place)}))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
+    labels[:2] = 1
+    following.happened.emit(SlabDone(0, 2, 4))
+    layer = viewer.layers["labels"]
+    assert np.asarray(layer.data[:2]).all()
+    assert not np.asarray(layer.data[2:]).any()
+    labels[2:] = 2
+    assert (np.asarray(layer.data[2:]) == 2).all()
+    following.finished.emit(None)
+    assert np.asarray(layer.data).all()
+    assert layer.editable is not large
 
 
 @pytest.mark.alone
