@@ -1,8 +1,8 @@
 """Segmenting whole volumes: bare forward passes, this package, MONAI and nnU-Net, same weights and tiles, interleaved.
 
-Run: python benchmarks/inference.py [--only 3d 2d stitching busy memory] [--threads 2] [--rounds 5] [--write FILE]
+Run: python benchmarks/inference.py [--only 3d defaults 2d stitching busy memory] [--rounds 5] [--write FILE]
 
-The network of the 3D cases is MONAI's DynUNet with 16 to 128 channels and instance norm, nnU-Net's plain layout. MONAI
+The network of the 3D cases is MONAI's DynUNet with 16 channels at the finest level and instance norm, nnU-Net's plain layout. MONAI
 and nnU-Net (where it is installed) are given it as it is; this package turns it into the order that is fast here, once,
 before. Every job goes from a uint8 volume to uint8 labels, with Gaussian weights, one tile at a time.
 """
@@ -18,7 +18,8 @@ import time
 from copy import deepcopy
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "time-monai" not in sys.argv:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
@@ -184,6 +185,40 @@ def volumes(rounds):
     return lines
 
 
+def defaults(rounds):
+    """Compare with MONAI at its defaults: each in a process of its own, as a user starts it."""
+    lines = []
+    for size, edge, overlap in ((128, 64, 0.25), (144, 96, 0.5)):
+        taken = {"MONAI": [], "this package": []}
+        for _ in range(rounds):
+            for who, name in (("monai", "MONAI"), ("ours", "this package")):
+                command = [sys.executable, __file__, "--measure", f"time-{who}", "--size", str(size)]
+                environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+                command += ["--edge", str(edge), "--overlap", str(overlap)]
+                done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+                taken[name].append(float(done.stdout.split()[-1]))
+        title = f"3D: {size}^3, tiles of {edge}^3, overlap {overlap}; processes of their own, MONAI at its defaults"
+        lines += table(title, taken, ["MONAI"])
+    return lines
+
+
+def one_time(who, size, edge, overlap):
+    """Print the seconds for a volume, after a tile to warm up."""
+    data, tile = picture((size,) * 3), (edge,) * 3
+    plain, network = dynunet()
+    model = as_model(network, "3d", tile, 3)
+    if who == "time-monai":
+        monai(plain, data[:edge, :edge, :edge], tile, overlap)
+        begun = time.perf_counter()
+        monai(plain, data, tile, overlap)
+    else:
+        with own_memory():
+            ours(model, data[:edge, :edge, :edge], tile=tile, overlap=overlap)
+            begun = time.perf_counter()
+            ours(model, data, tile=tile, overlap=overlap)
+    print(time.perf_counter() - begun)
+
+
 def planes(rounds):
     """2D and 2.5D."""
     torch.manual_seed(0)
@@ -334,15 +369,20 @@ def main():
     import tempfile
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="+", default=["3d", "2d", "stitching", "busy", "memory"])
+    parser.add_argument("--only", nargs="+", default=["3d", "2d", "stitching", "busy", "defaults", "memory"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--write", type=Path)
     parser.add_argument("--measure")
     parser.add_argument("--size", type=int)
+    parser.add_argument("--edge", type=int)
+    parser.add_argument("--overlap", type=float)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.measure and given.measure.startswith("time"):
+        one_time(given.measure, given.size, given.edge, given.overlap)
+        return
     if given.measure:
         one_memory(given.measure, given.size)
         return
@@ -353,6 +393,9 @@ def main():
             if name in given.only:
                 lines += (found := part(given.rounds))
                 print("\n".join(found), flush=True)
+    if "defaults" in given.only:
+        lines += (found := defaults(given.rounds))
+        print("\n".join(found), flush=True)
     if "memory" in given.only:
         with tempfile.TemporaryDirectory() as folder:
             lines += (found := memory(given.sizes, folder))
