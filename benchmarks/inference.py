@@ -2,9 +2,9 @@
 
 Run: python benchmarks/inference.py [--only 3d defaults 2d stitching busy memory] [--rounds 5] [--write FILE]
 
-The network of the 3D cases is MONAI's DynUNet with 16 channels at the finest level and instance norm, nnU-Net's plain layout. MONAI
-and nnU-Net (where it is installed) are given it as it is; this package turns it into the order that is fast here, once,
-before. Every job goes from a uint8 volume to uint8 labels, with Gaussian weights, one tile at a time.
+The network of the 3D cases is MONAI's DynUNet with 16 channels at the finest level and instance norm, nnU-Net's plain
+layout. MONAI and nnU-Net (where it is installed) are given it as it is; this package turns it into the order that is
+fast here, once, before. Every job goes from a uint8 volume to uint8 labels, with Gaussian weights, one tile at a time.
 """
 
 from __future__ import annotations
