@@ -136,7 +136,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         yield from results.deliver()
         return
     yield Notice("All planes are labelled; now the labels are cleaned.")
-    yield from results.deliver(finish(folder, job, np.load(folder / LABELS, mmap_mode="r"), volume))
+    yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
 
 
 def _settled(

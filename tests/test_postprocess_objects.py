@@ -81,6 +81,9 @@ def test_large_values_and_arrays_that_cannot_be_written_are_fine():
     classes = np.array([[[4_000_000_000, 4_000_000_000, 0, 7]]], np.uint32)
     classes.flags.writeable = False
     assert components(classes).tolist() == [[[1, 1, 0, 2]]]
+    small = np.array([[[200, 200, 0, 7]]], np.uint8)
+    small.flags.writeable = False
+    assert components(small).tolist() == [[[1, 1, 0, 2]]]
 
 
 @pytest.mark.parametrize(

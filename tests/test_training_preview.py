@@ -199,7 +199,7 @@ def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch):
 def test_no_memory_for_a_preview_ends_previews_and_nothing_else(tmp_path, always, monkeypatch):
     asked = []
 
-    def logits(self, blocks):
+    def logits(self, blocks, **_):
         asked.append(blocks)
         raise OutOfMemory("too large")
 

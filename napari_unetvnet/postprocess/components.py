@@ -130,7 +130,8 @@ def _found(classes: NDArray[Any], connectivity: Connectivity) -> NDArray[np.int3
     except ImportError:
         return _found_by_scipy(values, connectivity)
     neighbours = CC3D_NEIGHBOURS[AXES_CROSSED[connectivity]]
-    found = cc3d.connected_components(np.ascontiguousarray(values), connectivity=neighbours, out_dtype=np.uint32)
+    values = np.require(values, requirements=["C", "W"])  # it writes nothing, but takes no array that is read-only
+    found = cc3d.connected_components(values, connectivity=neighbours, out_dtype=np.uint32)
     ids: NDArray[np.int32] = found.view(np.int32)
     return ids
 
