@@ -73,8 +73,7 @@ def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
         raise SettingsProblem("Precision fp16 is for GPUs only, on a CPU it is far slower; choose auto, bf16 or fp32.")
     if settings.precision != "auto":
         return device, settings.precision
-    faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else bf16_pays()
-    return device, "bf16" if faster else "fp32"
+    return device, "bf16" if "bf16" in faster_formats(device) else "fp32"
 
 
 def faster_formats(device: torch.device) -> tuple[str, ...]:

@@ -42,11 +42,12 @@ def test_a_gpu_that_is_not_there_is_refused_with_a_sentence(monkeypatch):
         choose_device(ComputeSettings(device="cuda"))
 
 
-@pytest.mark.parametrize(("bf16", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_a_gpu_is_taken_by_default_in_the_number_format_that_it_has(monkeypatch, bf16, precision):
+@pytest.mark.parametrize(("capability", "precision"), [((8, 0), "bf16"), ((7, 5), "fp32")])
+def test_a_gpu_is_taken_by_default_in_a_number_format_that_it_has_units_for(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(compute, "bf16_pays", lambda: not bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # which older ones imitate
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(compute, "bf16_pays", lambda: precision == "fp32")
     assert choose_device(ComputeSettings()) == (torch.device("cuda"), precision)
 
 
