@@ -114,12 +114,10 @@ class Model:
 
         Returns
         -------
-        tuple of 3 int or None
-            None if it is as small as can be.
+        tuple of 3 int, or None if it is as small as can be
         """
         longest = max(size)
-        wanted = [max(1, n // 2) if 2 * n > longest and n > 1 else n for n in size]
-        fitting = self.fit(wanted)
+        fitting = self.fit([max(1, n // 2) if 2 * n > longest and n > 1 else n for n in size])
         return fitting if max(fitting) < longest else None
 
     def logits(self, blocks: Tensor, *, cascade: bool = True) -> Tensor:

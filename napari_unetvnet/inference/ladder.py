@@ -9,7 +9,6 @@ with which the run is resumed, so that the planes that are left come out as they
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -153,10 +152,8 @@ class Ladder:
         if first_plane:
             known, why = self._kept(), "As before it was interrupted, the run goes on"
         else:
-            known, why = (
-                recall(LADDER, self._kind),
-                "Such tiles did not fit into this device's memory before; it begins",
-            )
+            known = recall(LADDER, self._kind)
+            why = "Such tiles did not fit into this device's memory before; it begins"
             self._forget()
         if not isinstance(known, dict) or not set(asdict(self.rung)) <= set(known):
             return ""
@@ -237,9 +234,7 @@ class Ladder:
         card, size = model.card, plan_tiles(model, self._seen.shape, asked).size
         network = (model.precision, card.network, card.option, card.view, card.channels, card.outputs)
         parts = ("segment", device_name(model.device), *network, asked.view, asked.tile, asked.batch, size)
-        return " | ".join(
-            map(str, (*parts, self._seen.shape[1:]))
-        )  # the scores of all tiles of a slab are there at once
+        return " | ".join(map(str, (*parts, self._seen.shape[1:])))  # sums are as wide as the planes
 
     def _kept(self) -> Any:
         """Read the rung of an interrupted run; None if it took none."""
@@ -252,7 +247,7 @@ class Ladder:
         if self._file is not None:
             part = self._file.with_name(self._file.name + ".part")
             part.write_text(json.dumps(asdict(self.rung) | {"precision": self._model.precision}), encoding="utf-8")
-            os.replace(part, self._file)  # noqa: PTH105 (Path.replace is the same; this one names the intent)
+            part.replace(self._file)
 
     def _forget(self) -> None:
         """Drop what an earlier run of the folder, which begins anew, had to do."""
