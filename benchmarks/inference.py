@@ -15,11 +15,14 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
-if "time-monai" not in sys.argv:
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from napari_unetvnet.threads import wait_briefly
+
+if "monai" not in sys.argv:
+    wait_briefly()
 
 import numpy as np
 import torch
@@ -35,6 +38,13 @@ from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.volume import Intensity, Volume
 
 CPU = torch.device("cpu")
+CASES = {
+    "3D, tiles of 64": (128, 64, 0.25, 3),
+    "3D, tiles of 96": (144, 96, 0.5, 3),
+    "stitching, 3 classes": (160, 64, 0.5, 3),
+    "stitching, 20 classes": (160, 64, 0.5, 20),
+}
+"""Edges of the volume and of its tiles, their overlap, and classes."""
 SCALE = Intensity(np.full(1, 100, np.float32), np.full(1, 50, np.float32))
 
 
@@ -157,7 +167,7 @@ def grid(size, tile, overlap):
 def volumes(rounds):
     """3D, exact fp32."""
     lines = []
-    for size, edge, overlap in ((128, 64, 0.25), (144, 96, 0.5)):
+    for size, edge, overlap, _ in list(CASES.values())[:2]:
         data, tile, count = picture((size,) * 3), (edge,) * 3, grid(size, edge, overlap)
         plain, network = dynunet()
         model = as_model(network, "3d", tile, 3)
@@ -188,35 +198,42 @@ def volumes(rounds):
 def defaults(rounds):
     """Compare with MONAI at its defaults: each in a process of its own, as a user starts it."""
     lines = []
-    for size, edge, overlap in ((128, 64, 0.25), (144, 96, 0.5)):
+    for case, (size, edge, overlap, _) in CASES.items():
         taken = {"MONAI": [], "this package": []}
         for _ in range(rounds):
             for who, name in (("monai", "MONAI"), ("ours", "this package")):
-                command = [sys.executable, __file__, "--measure", f"time-{who}", "--size", str(size)]
-                environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-                command += ["--edge", str(edge), "--overlap", str(overlap)]
-                done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-                taken[name].append(float(done.stdout.split()[-1]))
-        title = f"3D: {size}^3, tiles of {edge}^3, overlap {overlap}; processes of their own, MONAI at its defaults"
+                taken[name].append(by_itself("--time", case, "--measure", who))
+        title = f"{case}: {size}^3, tiles of {edge}^3, overlap {overlap}; processes of their own, MONAI at its defaults"
         lines += table(title, taken, ["MONAI"])
     return lines
 
 
-def one_time(who, size, edge, overlap):
-    """Print the seconds for a volume, after a tile to warm up."""
+def by_itself(*arguments, **environment):
+    """Give the number that this script prints when it measures something in a process of its own."""
+    plain = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain | environment, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def one_time(who, case):
+    """Print the seconds for a volume, the median of three after one."""
+    size, edge, overlap, classes = CASES[case]
     data, tile = picture((size,) * 3), (edge,) * 3
-    plain, network = dynunet()
-    model = as_model(network, "3d", tile, 3)
-    if who == "time-monai":
-        monai(plain, data[:edge, :edge, :edge], tile, overlap)
-        begun = time.perf_counter()
-        monai(plain, data, tile, overlap)
-    else:
-        with own_memory():
-            ours(model, data[:edge, :edge, :edge], tile=tile, overlap=overlap)
+    plain, network = (Free(3, 1, classes).eval(),) * 2 if case.startswith("stitching") else dynunet(classes)
+    model = as_model(network, "3d", tile, classes)
+    jobs = {
+        "monai": lambda: monai(plain, data, tile, overlap),
+        "ours": lambda: ours(model, data, tile=tile, overlap=overlap),
+    }
+    with own_memory() if who == "ours" else nullcontext():
+        jobs[who]()
+        taken = []
+        for _ in range(3):
             begun = time.perf_counter()
-            ours(model, data, tile=tile, overlap=overlap)
-    print(time.perf_counter() - begun)
+            jobs[who]()
+            taken.append(time.perf_counter() - begun)
+    print(statistics.median(taken))
 
 
 def planes(rounds):
@@ -355,10 +372,7 @@ def memory(sizes, folder):
             if (who == "nnunet" and not has_nnunet()) or (size > 512 and who in ("monai", "nnunet")):
                 row.append("-")
                 continue
-            command = [sys.executable, __file__, "--measure", who, "--size", str(size)]
-            environment = os.environ | {"ZARR_FOLDER": str(folder)}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
-            row.append(f"{float(done.stdout.split()[-1]):.2f}" if done.returncode == 0 else "failed")
+            row.append(f"{by_itself('--measure', who, '--size', size, ZARR_FOLDER=str(folder)):.2f}")
         lines.append(f"| {size}^3 | " + " | ".join(row) + " |")
         print(lines[-1], flush=True)
     return lines
@@ -376,12 +390,11 @@ def main():
     parser.add_argument("--write", type=Path)
     parser.add_argument("--measure")
     parser.add_argument("--size", type=int)
-    parser.add_argument("--edge", type=int)
-    parser.add_argument("--overlap", type=float)
+    parser.add_argument("--time")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.measure and given.measure.startswith("time"):
-        one_time(given.measure, given.size, given.edge, given.overlap)
+    if given.time:
+        one_time(given.measure, given.time)
         return
     if given.measure:
         one_memory(given.measure, given.size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from napari_unetvnet.threads import wait_briefly
 
 
 def main() -> int:
@@ -14,8 +15,7 @@ def main() -> int:
     int
         Exit status: 0 done, 2 wrong use or bad input, 1 a fault, 130 stopped.
     """
-    # Must be set before torch is imported; spinning threads make a run three times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    wait_briefly()
     try:
         from napari_unetvnet.cli import main as cli
 

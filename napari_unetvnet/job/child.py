@@ -29,14 +29,12 @@ def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
         Follow it with `follow`; stop it with `ask_to_stop`.
     """
     command = [sys.executable, "-m", "napari_unetvnet", "run", str(folder), *(["--resume"] if resume else [])]
-    # Two spinning OpenMP threads beside a busy viewer run three times slower than one thread.
-    environment = {"OMP_WAIT_POLICY": "passive"} | os.environ | {"PYTHONUNBUFFERED": "1"}
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(  # noqa: S603 (a list, no shell; the folder is the only word that varies)
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
