@@ -276,14 +276,22 @@ def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Ite
     Slab or Notice
         At most the planes of one chunk are held back.
     """
-    rest: Slab | None = None
+    rest: Slab | None = None  # planes of a chunk that is not full; a copy, so that what it was cut from can go
     for slab in slabs:
         if isinstance(slab, Notice):
             yield slab
             continue
-        whole = slab if rest is None else rest.joined(slab, axis=-3)
-        stop = whole.start + whole.labels.shape[-3]
-        ready = (stop if stop == depth else stop // planes * planes) - whole.start
-        rest = whole.cut(ready, stop - whole.start) if whole.start + ready < stop else None
-        if ready:
-            yield whole.cut(0, ready)
+        begin, stop = slab.start, slab.start + slab.labels.shape[-3]
+        first = min(-(-begin // planes) * planes, stop)
+        last = stop if stop == depth else max(first, stop // planes * planes)
+        if begin < first:
+            head = slab.cut(0, first - begin)
+            rest = head.copied() if rest is None else rest.joined(head)
+            if first % planes == 0 or first == depth:
+                yield rest
+                rest = None
+        if first < last:
+            yield slab.cut(first - begin, last - begin)
+        if last < stop:
+            rest = slab.cut(last - begin, stop - begin).copied()
+        del slab

@@ -225,7 +225,7 @@ def test_a_zarr_result_is_the_same_as_a_file_and_there_is_no_second_one(place):
     folder = run_folder(place, "run", output="l.zarr", probabilities="p.ome.zarr", uncertainty="u.zarr")
     events = list(job.run(folder))
     stops = [event.stop for event in events if isinstance(event, SlabDone)]
-    assert stops == [16, 37]  # whole chunks of 16 planes, and the end
+    assert stops == [16, 32, 37]  # ends of chunks of 16 planes, and of the volume
     assert events[-1].results["labels"] == str(place / "l.zarr")
     assert not list(folder.glob("*.npy"))
     assert not list(place.glob("part-*"))
@@ -253,7 +253,7 @@ def test_an_interrupted_zarr_result_is_gone_on_with_and_a_foreign_one_is_not(pla
     for event in job.run(folder):
         if isinstance(event, SlabDone):
             job.ask_to_stop(folder)
-    assert [e.start for e in job.run(other) if isinstance(e, SlabDone)] == [0, 16]
+    assert [e.start for e in job.run(other) if isinstance(e, SlabDone)] == [0, 16, 32]
     events = [event for event in job.run(folder, resume=True) if isinstance(event, SlabDone)]
     assert events[0].start == 16
     assert contents(place / "l.zarr") == contents(place / "whole.zarr")

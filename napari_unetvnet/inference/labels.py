@@ -57,7 +57,8 @@ def decide(logits: Tensor, head: str) -> Tensor:
     best, kind = logits[0], torch.uint8 if len(logits) <= BYTE else torch.int16
     found = torch.zeros_like(best, dtype=kind)
     for k in range(1, len(logits)):
-        found = torch.maximum(found, (logits[k] > best).to(kind).mul_(k))
+        higher = (logits[k] > best).view(torch.uint8).to(kind)
+        found = torch.maximum(found, higher.mul_(k))
         best = torch.maximum(best, logits[k])
     return found
 

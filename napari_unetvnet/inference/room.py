@@ -72,7 +72,7 @@ def _edge(length: int, count: int, overlap: float) -> int:
 
 
 def _needed(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings) -> float:
-    """Estimate the bytes for a tile in the network, for the sums, and for the slabs that are read."""
+    """Estimate the bytes for a tile in the network, for sums, for slabs that are read, and for what is made of them."""
     deep, high, wide = model.fit(tile)
     margins = [before + after for before, after in model.margin]
     planar = model.card.dims == 2
@@ -81,7 +81,9 @@ def _needed(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings
     sums = model.card.outputs * shape[2] * (deep * high + carried * shape[1])
     slab = 2 * model.card.channels * (deep + margins[0]) * shape[1] * shape[2]
     batch = 1 if planar else settings.batch
-    return batch * seen * model.voxel_bytes + FLOAT * (sums + slab)
+    # Of what is made a GPU holds nothing; elsewhere one slab is written while the next one is made.
+    each = 0 if model.device.type == "cuda" else 2 * settings.result_bytes(len(model.card.values))
+    return batch * seen * model.voxel_bytes + FLOAT * (sums + slab) + each * deep * shape[1] * shape[2]
 
 
 def _budget(settings: SegmentSettings, device: torch.device) -> float:

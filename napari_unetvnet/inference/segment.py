@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Slab", "check_fits", "seen_by", "steps"]
 
+AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
+"""Voxels of which labels are made at once: on a CPU, what is needed for them stays in its cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slab:
@@ -82,23 +85,29 @@ class Slab:
         found: dict[str, Any] = {name: array[..., start:stop, :, :] for name, array in self.arrays.items()}
         return replace(self, start=self.start + start, **found)
 
-    def joined(self, *others: Slab, axis: int) -> Slab:
-        """Put others with the same arrays behind it.
-
-        Parameters
-        ----------
-        *others : Slab
-        axis : int
-            -3 for further planes, -2 for further rows of the same.
+    def copied(self) -> Slab:
+        """Copy all arrays.
 
         Returns
         -------
         Slab
         """
-        if not others:
-            return self
-        arrays = [slab.arrays for slab in (self, *others)]
-        found: dict[str, Any] = {name: np.concatenate([each[name] for each in arrays], axis) for name in arrays[0]}
+        found: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
+        return replace(self, **found)
+
+    def joined(self, other: Slab) -> Slab:
+        """Put the planes that come next, with the same arrays, behind it.
+
+        Parameters
+        ----------
+        other : Slab
+
+        Returns
+        -------
+        Slab
+        """
+        more = other.arrays
+        found: dict[str, Any] = {name: np.concatenate([array, more[name]], -3) for name, array in self.arrays.items()}
         return replace(self, **found)
 
 
@@ -184,33 +193,39 @@ def steps(
 def _slabs(
     found: Iterable[Part], card: ModelCard, height: int, settings: SegmentSettings, *, probabilities: bool
 ) -> Iterator[Slab]:
-    """Label parts as they come, and join those of the same planes."""
-    dtype = np.min_scalar_type(max(card.values))
-    rows: list[Slab] = []
+    """Make what is wanted of parts as they come, a few planes at a time, so that what is needed meanwhile is small."""
+    makers = _makers(card, settings, probabilities=probabilities)
+    arrays: dict[str, Any] = {}
     for plane, row, given in found:
-        logits = given[: card.outputs]
-        labels = _by_planes(lambda part: written(part, card).cpu().numpy().astype(dtype, copy=False), logits)
-        likely = _by_planes(lambda part: class_probabilities(part, card), logits) if probabilities else None
-        rows.append(Slab(plane, labels, likely, _uncertainty(given, card, settings)))
-        done = row + given.shape[2] == height
-        del given, logits  # they may be large, and the next ones are coming
-        if done:
-            yield rows[0].joined(*rows[1:], axis=-2)
-            rows = []
+        depth, rows, width = given.shape[1:]
+        few = max(1, AT_ONCE[given.device.type] // (rows * width))
+        for z in range(0, depth, few):
+            for name, make in makers.items():
+                made = make(given[:, z : z + few])
+                if name not in arrays:
+                    arrays[name] = np.empty((*made.shape[:-3], depth, height, width), made.dtype)
+                arrays[name][..., z : z + few, row : row + rows, :] = made
+        del given, made  # they may be large, and the next ones are coming
+        if row + rows == height:
+            yield Slab(plane, **arrays)
+            arrays = {}
 
 
-def _by_planes(change: Callable[[Tensor], NDArray[Any]], logits: Tensor) -> NDArray[Any]:
-    """Make something of logits (K, dz, Y, X) plane by plane, so that what is needed meanwhile is small."""
-    return np.concatenate([change(logits[:, z : z + 1]) for z in range(logits.shape[1])], axis=-3)
-
-
-def _uncertainty(given: Tensor, card: ModelCard, settings: SegmentSettings) -> NDArray[np.float16] | None:
-    """Give how unsure the network is (dz, Y, X), from logits (K, dz, Y, X) and the variance behind them, if any."""
-    if settings.uncertainty_kind is None:
-        return None
+def _makers(
+    card: ModelCard, settings: SegmentSettings, *, probabilities: bool
+) -> dict[str, Callable[[Tensor], NDArray[Any]]]:
+    """Say how each array of a slab is made of logits (K, dz, dy, X) and the variance behind them, if any."""
+    dtype, k = np.min_scalar_type(max(card.values)), card.outputs
+    makers: dict[str, Callable[[Tensor], NDArray[Any]]] = {
+        "labels": lambda given: written(given[:k], card).cpu().numpy().astype(dtype, copy=False)
+    }
+    if probabilities:
+        makers["probabilities"] = lambda given: class_probabilities(given[:k], card)
     if settings.uncertainty_kind == "variance":
-        return _by_planes(lambda plane: plane[card.outputs].half().cpu().numpy(), given)
-    return _by_planes(lambda plane: entropy(plane, card).half().cpu().numpy(), given)
+        makers["uncertainty"] = lambda given: given[k].half().cpu().numpy()
+    elif settings.uncertainty_kind == "entropy":
+        makers["uncertainty"] = lambda given: entropy(given, card).half().cpu().numpy()
+    return makers
 
 
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:

@@ -260,6 +260,7 @@ def _add_band(work: _Work, slab: _Slab, band: Sequence[int], batch: int, sums: S
         chosen = run[first : first + batch]
         for place, logits in zip(chosen, work.logits(work.blocks(slab, chosen)), strict=True):
             sums.add(logits, slab.number, place)
+        del logits  # their memory, which the processor still holds, is where the next ones are written
     for place in slab.empty:
         if place[0] in band:
             sums.add(work.background, slab.number, place)

@@ -58,9 +58,9 @@ class Sums:
         whole = FLOAT * outputs * deep * reach * shape[2] <= LITTLE
         self.bands: list[Sequence[int]] = [rows] if whole else [[row] for row in rows]
         """The rows of tiles of each band."""
-        self._band = torch.zeros(outputs, deep, reach if whole else high, shape[2], device=device)
+        self._band = torch.empty(outputs, deep, reach if whole else high, shape[2], device=device)
         carried = max((deep - self._finished(0, i) for i in range(len(self._ends[0]) - 1)), default=0)
-        self._kept = torch.zeros(outputs, carried, shape[1], shape[2], device=device)
+        self._kept = None if whole else torch.empty(outputs, carried, shape[1], shape[2], device=device)
 
     def _finished(self, axis: int, number: int) -> int:
         """Count the voxels of a tile's length that no later tile touches."""
@@ -79,12 +79,15 @@ class Sums:
         high, begun, carried = self._band.shape[2], 0, 0
         if band[0]:
             begun = high - self._finished(1, band[0] - 1)
-            self._band[:, :, :begun] = self._band[:, :, high - begun :].clone()
-        top = self._tiles.origins[1][band[0]]
+            _move_to_start(self._band, begun, axis=2)
         if slab:
             carried = self._tiles.size[0] - self._finished(0, slab - 1)
-            kept = self._kept[:, :carried, top + begun : top + high]
-            self._band[:, :carried, begun : begun + kept.shape[2]] = kept
+            if self._kept is None:
+                _move_to_start(self._band, carried, axis=1)
+            else:
+                top = self._tiles.origins[1][band[0]]
+                kept = self._kept[:, :carried, top + begun : top + high]
+                self._band[:, :carried, begun : begun + kept.shape[2]] = kept
         self._band[:, carried:, begun:] = 0
 
     def add(self, logits: Tensor, slab: int, place: Place) -> None:
@@ -119,7 +122,14 @@ class Sums:
         """
         plane, first = self._tiles.origins[0][slab], self._tiles.origins[1][band[0]]
         planes, rows = self._finished(0, slab), self._ends[1][band[-1]] - first
-        if slab + 1 < len(self._ends[0]):
+        if self._kept is not None and slab + 1 < len(self._ends[0]):
             deep = self._tiles.size[0] - planes
             self._kept[:, :deep, first : first + rows] = self._band[:, planes:, :rows]
         return Part(plane, first, self._band[:, :planes, :rows])
+
+
+def _move_to_start(sums: Tensor, length: int, axis: int) -> None:
+    """Move the last so many planes or rows to the start."""
+    last = sums.narrow(axis, sums.shape[axis] - length, length)
+    apart = 2 * length <= sums.shape[axis]
+    sums.narrow(axis, 0, length).copy_(last if apart else last.clone())

@@ -13,6 +13,8 @@ from napari_unetvnet.settings.postprocess import PostprocessSettings
 
 __all__ = ["SegmentJob", "SegmentSettings", "Weights"]
 
+LABEL, HALF = 1, 2
+"""Bytes of a label, and of a probability or an uncertainty."""
 Flips = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 Looks = Literal["2d", "2.5d", "3d", "multi-view"]
 Weights = Literal["gaussian", "constant", "centre"]
@@ -64,6 +66,19 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """What uncertainty is: the entropy of the probabilities as a share of the highest there can be (default; where
     classes overlap, the highest of a class), or the variance of a probability over mirrored or turned tiles."""
 
+    def result_bytes(self, classes: int) -> int:
+        """Count the bytes for each voxel of what is made of a slab.
+
+        Parameters
+        ----------
+        classes : int
+
+        Returns
+        -------
+        int
+        """
+        return LABEL + HALF * (self.uncertainty_kind is not None)
+
     @model_validator(mode="after")
     def _box_holds_something(self) -> Self:
         if self.box_stop and any(a >= b for a, b in zip(self.box_start or (0, 0, 0), self.box_stop, strict=True)):
@@ -100,6 +115,19 @@ class SegmentJob(SegmentSettings):
     """Where to write a probability for each class, too (.nii.gz, .nii, .tif, .npy, .zarr)."""
     uncertainty: Path | None = None
     """Where to write how unsure the network is of each voxel, too; 0 is certain."""
+
+    def result_bytes(self, classes: int) -> int:
+        """Count the bytes for each voxel of what is made of a slab, with probabilities if these are wanted.
+
+        Parameters
+        ----------
+        classes : int
+
+        Returns
+        -------
+        int
+        """
+        return super().result_bytes(classes) + HALF * classes * (self.probabilities is not None)
 
     @model_validator(mode="after")
     def _outputs_are_apart(self) -> Self:
