@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from copy import deepcopy
@@ -29,8 +30,8 @@ import torch
 from torch import nn
 
 from napari_unetvnet.card import ModelCard
-from napari_unetvnet.compute import own_memory
-from napari_unetvnet.inference import steps
+from napari_unetvnet.compute import bf16_pays, own_memory
+from napari_unetvnet.inference import settle_precision, steps
 from napari_unetvnet.model import Model
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import SegmentationNetwork
@@ -39,12 +40,13 @@ from napari_unetvnet.volume import Intensity, Volume
 
 CPU = torch.device("cpu")
 CASES = {
-    "3D, tiles of 64": (128, 64, 0.25, 3),
-    "3D, tiles of 96": (144, 96, 0.5, 3),
-    "stitching, 3 classes": (160, 64, 0.5, 3),
-    "stitching, 20 classes": (160, 64, 0.5, 20),
+    "3D, 128^3 by tiles of 64^3": (3, 128, 64, 0.25, 3),
+    "3D, 144^3 by tiles of 96^3": (3, 144, 96, 0.5, 3),
+    "2D, 768^2 by tiles of 256^2": (2, 768, 256, 0.5, 3),
+    "stitching, 160^3 by tiles of 64^3, 3 classes": (3, 160, 64, 0.5, 3),
+    "stitching, 160^3 by tiles of 64^3, 20 classes": (3, 160, 64, 0.5, 20),
 }
-"""Edges of the volume and of its tiles, their overlap, and classes."""
+"""Dimensions, edges of the image and of its tiles, their overlap, and classes."""
 SCALE = Intensity(np.full(1, 100, np.float32), np.full(1, 50, np.float32))
 
 
@@ -67,16 +69,38 @@ class Free(SegmentationNetwork):
 
 def picture(shape, seed=0):
     """Make a volume of smooth blobs, uint8."""
+    return picture_and_truth(shape, seed)[0]
+
+
+def picture_and_truth(shape, seed=0):
+    """Make a volume of smooth blobs, uint8, and where they are dark, neither, and bright (0, 1, 2)."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.normal(size=(1, 1, *(max(2, n // 8) for n in shape))).astype(np.float32))
     smooth = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")[0, 0].numpy()
-    return (100 + 60 * smooth + 8 * rng.standard_normal(shape, np.float32)).clip(0, 255).astype(np.uint8)
+    image = (100 + 60 * smooth + 8 * rng.standard_normal(shape, np.float32)).clip(0, 255).astype(np.uint8)
+    return image, np.digitize(smooth, (-0.3, 0.3))
 
 
-def dynunet(classes=3):
+def learned(dims):
+    """Give the weights of the network after it has learned a little to tell dark, neither and bright blobs."""
+    network = dynunet(3, dims)[1].train()
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
+    shape = (2, 32, 64, 64) if dims == 3 else (4, 1, 128, 128)
+    for step in range(60):
+        made = [picture_and_truth(shape[1:], step * shape[0] + i) for i in range(shape[0])]
+        x = torch.from_numpy(np.stack([SCALE.apply(image[None]) for image, _ in made]))
+        truth = torch.from_numpy(np.stack([truth for _, truth in made]))
+        x, truth = (x, truth) if dims == 3 else (x[:, :, 0], truth[:, 0])
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(x), truth).backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+def dynunet(classes=3, dims=3):
     """Make the network with random weights, as it is and as this package runs it."""
     torch.manual_seed(0)
-    network = build_network("dynunet", 3, 1, classes, {"width": 16}).eval()
+    network = build_network("dynunet", dims, 1, classes, {"width": 16 if dims == 3 else 32}).eval()
     return deepcopy(network), network
 
 
@@ -97,13 +121,16 @@ def ours(model, data, **chosen):
 
 
 def monai(network, data, tile, overlap):
-    """Label a volume with MONAI's sliding window, as its users do."""
+    """Label a volume, or a plane (1, Y, X), with MONAI's sliding window, as its users do."""
     from monai.inferers import sliding_window_inference
 
+    flat = len(data) == 1
     with torch.inference_mode():
-        x = torch.from_numpy(SCALE.apply(data[None]))[None]
+        x = torch.from_numpy(SCALE.apply(data[None]))
+        x, tile = (x, tile[1:]) if flat else (x[None], tile)
         logits = sliding_window_inference(x, tile, 1, network, overlap=overlap, mode="gaussian")
-        return logits[0].argmax(0).to(torch.uint8).numpy()
+        labels = logits[0].argmax(0).to(torch.uint8).numpy()
+        return labels[None] if flat else labels
 
 
 def nnunet(network, data, tile, overlap, classes):
@@ -167,7 +194,7 @@ def grid(size, tile, overlap):
 def volumes(rounds):
     """3D, exact fp32."""
     lines = []
-    for size, edge, overlap, _ in list(CASES.values())[:2]:
+    for _, size, edge, overlap, _ in list(CASES.values())[:2]:
         data, tile, count = picture((size,) * 3), (edge,) * 3, grid(size, edge, overlap)
         plain, network = dynunet()
         model = as_model(network, "3d", tile, 3)
@@ -198,14 +225,25 @@ def volumes(rounds):
 def defaults(rounds):
     """Compare with MONAI at its defaults: each in a process of its own, as a user starts it."""
     lines = []
-    for case, (size, edge, overlap, _) in CASES.items():
-        taken = {"MONAI": [], "this package": []}
-        for _ in range(rounds):
-            for who, name in (("monai", "MONAI"), ("ours", "this package")):
-                taken[name].append(by_itself("--time", case, "--measure", who))
-        title = f"{case}: {size}^3, tiles of {edge}^3, overlap {overlap}; processes of their own, MONAI at its defaults"
-        lines += table(title, taken, ["MONAI"])
+    with tempfile.TemporaryDirectory() as folder:
+        for dims in (2, 3):
+            torch.save(learned(dims), f"{folder}/{dims}.pt")
+        for case in CASES:
+            lines += one_case(case, rounds, folder)
     return lines
+
+
+def one_case(case, rounds, folder):
+    """Compare in one case, with weights from a folder."""
+    names = {"monai": "MONAI", "fp32": "this package, fp32"}
+    if bf16_pays() and not case.startswith("stitching"):
+        names["auto"] = "this package, precision auto"
+    taken = {name: [] for name in names.values()}
+    for _ in range(rounds):
+        for who, name in names.items():
+            taken[name].append(by_itself("--time", case, "--measure", who, WEIGHTS=folder))
+    title = f"{case}, overlap {CASES[case][3]}; processes of their own, MONAI at its defaults"
+    return table(title, taken, ["MONAI"])
 
 
 def by_itself(*arguments, **environment):
@@ -217,16 +255,26 @@ def by_itself(*arguments, **environment):
 
 
 def one_time(who, case):
-    """Print the seconds for a volume, the median of three after one."""
-    size, edge, overlap, classes = CASES[case]
-    data, tile = picture((size,) * 3), (edge,) * 3
-    plain, network = (Free(3, 1, classes).eval(),) * 2 if case.startswith("stitching") else dynunet(classes)
-    model = as_model(network, "3d", tile, classes)
-    jobs = {
-        "monai": lambda: monai(plain, data, tile, overlap),
-        "ours": lambda: ours(model, data, tile=tile, overlap=overlap),
-    }
-    with own_memory() if who == "ours" else nullcontext():
+    """Print the seconds for an image, the median of three after one, with the choice of a number format."""
+    dims, size, edge, overlap, classes = CASES[case]
+    shape, tile = (size,) * dims, (edge,) * dims
+    if dims == 2:
+        shape, tile = (1, *shape), (1, *tile)
+    data = picture(shape)
+    plain, network = (Free(3, 1, classes).eval(),) * 2 if case.startswith("stitching") else dynunet(classes, dims)
+    if not case.startswith("stitching"):
+        for each in (plain, network):
+            each.load_state_dict(torch.load(f"{os.environ['WEIGHTS']}/{dims}.pt", weights_only=True))
+    model = as_model(network, f"{dims}d", tile, classes)
+    chosen = SegmentSettings(tile=tile, overlap=overlap, precision=who if who == "fp32" else "auto")
+
+    def job():
+        if who == "auto":
+            settle_precision(model, Volume(data[None]), chosen, SCALE)
+        ours(model, data, tile=tile, overlap=overlap)
+
+    jobs = {"monai": lambda: monai(plain, data, tile, overlap), "fp32": job, "auto": job}
+    with own_memory() if who != "monai" else nullcontext():
         jobs[who]()
         taken = []
         for _ in range(3):
@@ -255,7 +303,7 @@ def planes(rounds):
     jobs = {
         "bare forwards": lambda: forwards(flat, 1, tiles.size[1:], len(tiles.places)),
         "2048 x 2048": lambda: ours(flat, plane),
-        "MONAI": lambda: monai_plane(flat.network, plane, tiles.size[1:]),
+        "MONAI": lambda: monai(flat.network, plane, tiles.size, 0.25),
     }
     lines = table(
         f"2D: 2048 x 2048, {len(tiles.places)} tiles of {tiles.size[1:]}", interleaved(jobs, rounds), list(jobs)[::2]
@@ -267,15 +315,6 @@ def planes(rounds):
     }
     taken = interleaved(jobs, rounds)
     return lines + table("2D and 2.5D: 64 planes of 512 x 512", taken, ["bare forwards", "planes of the stack"])
-
-
-def monai_plane(network, data, tile):
-    """Label a plane with MONAI."""
-    from monai.inferers import sliding_window_inference
-
-    with torch.inference_mode():
-        x = torch.from_numpy(SCALE.apply(data))[None]
-        return sliding_window_inference(x, tile, 1, network, overlap=0.25, mode="gaussian").argmax(1).numpy()
 
 
 def stitching(rounds):
@@ -380,8 +419,6 @@ def memory(sizes, folder):
 
 def main():
     """Print the tables."""
-    import tempfile
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="+", default=["3d", "2d", "stitching", "busy", "defaults", "memory"])
     parser.add_argument("--threads", type=int, default=2)
