@@ -33,7 +33,7 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     tile: Triple | None = None
     """Tile z y x in voxels (default: the largest that fits into the memory for it, the whole image if it can be)."""
     memory: float | None = Field(None, gt=0)
-    """Memory for a tile and its sums in GiB (default: a quarter of all there is, on a CPU at most 1)."""
+    """Memory for a tile, its sums and its results in GiB (default: a quarter of all there is, on a CPU at most 1)."""
     overlap: float = Field(0.25, ge=0, le=0.9)
     """Share of a tile that the next tile covers again."""
     weights: Weights = "gaussian"
