@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,13 @@ from test_inference import pointwise_model
 from torch import nn
 
 from napari_unetvnet.card import ModelCard
-from napari_unetvnet.inference import decide, plan_tiles
+from napari_unetvnet.inference import Slab, decide, plan_tiles
 from napari_unetvnet.model import build_model
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import SegmentationNetwork
 from napari_unetvnet.networks.facts import voxel_bytes
-from napari_unetvnet.settings import SegmentSettings
+from napari_unetvnet.results import whole_chunks
+from napari_unetvnet.settings import SegmentJob, SegmentSettings
 
 CPU = torch.device("cpu")
 
@@ -81,6 +84,23 @@ def test_where_the_sums_need_the_memory_tiles_become_flat():
     wide = plan_tiles(model, (512, 2048, 2048), SegmentSettings(memory=1)).size
     narrow = plan_tiles(model, (512, 256, 256), SegmentSettings(memory=1)).size
     assert wide[0] < narrow[0]
+
+
+def test_results_count_in_the_memory_for_a_tile():
+    model = model_for("3d", (16, 32, 32), width=4)
+    job = SegmentJob(image="a.npy", model="m.safetensors", memory=1)
+    likely = job.model_copy(update={"probabilities": Path("p.zarr"), "uncertainty_kind": "entropy"})
+    assert (job.result_bytes(3), likely.result_bytes(3)) == (1, 1 + 2 + 3 * 2)
+    few, many = (np.prod(plan_tiles(model, (512, 1024, 1024), chosen).size) for chosen in (job, likely))
+    assert many < few
+
+
+def test_what_is_held_back_of_a_chunk_is_a_copy_of_it_alone():
+    labels = np.zeros((40, 4, 4), np.uint8)
+    made = list(whole_chunks([Slab(0, labels[:35]), Slab(35, labels[35:])], 16, 40))
+    assert [slab.labels.shape[0] for slab in made] == [32, 8]
+    assert np.shares_memory(made[0].labels, labels)
+    assert not np.shares_memory(made[1].labels, labels)
 
 
 def test_a_tile_is_never_smaller_than_the_training_patch():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_unetvnet.ome_zarr import CHUNK_PLANES
+
 if TYPE_CHECKING:
     from napari_unetvnet.model import Model
     from napari_unetvnet.settings import SegmentSettings, Triple
@@ -81,9 +83,10 @@ def _needed(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings
     sums = model.card.outputs * shape[2] * (deep * high + carried * shape[1])
     slab = 2 * model.card.channels * (deep + margins[0]) * shape[1] * shape[2]
     batch = 1 if planar else settings.batch
-    # Of what is made a GPU holds nothing; elsewhere one slab is written while the next one is made.
-    each = 0 if model.device.type == "cuda" else 2 * settings.result_bytes(len(model.card.values))
-    return batch * seen * model.voxel_bytes + FLOAT * (sums + slab) + each * deep * shape[1] * shape[2]
+    # A GPU holds nothing of what is made; elsewhere one slab is written while the next one is made, and a chunk filled.
+    each = 0 if model.device.type == "cuda" else settings.result_bytes(len(model.card.values))
+    made = (2 * deep + (0 if planar else min(CHUNK_PLANES, shape[0]))) * shape[1] * shape[2]
+    return batch * seen * model.voxel_bytes + FLOAT * (sums + slab) + each * made
 
 
 def _budget(settings: SegmentSettings, device: torch.device) -> float:
