@@ -9,6 +9,7 @@ A process alone is a team of one, for which everything here gives back what it w
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Team:
         distributed.init_process_group(self._backend(settings), timeout=PATIENCE)
         yield
         self.wait()
+        gc.collect()  # what still holds the group, whose threads would otherwise outlive Python and abort the process
         distributed.destroy_process_group()
 
     def _backend(self, settings: ComputeSettings) -> str:
