@@ -42,6 +42,19 @@ def test_labels_of_a_network_that_looks_at_single_voxels(shape, tile, overlap):
     np.testing.assert_array_equal(found, theirs(model.network, data, tile, overlap).argmax(0))
 
 
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("tile", [(4, 16, 48), (8, 64, 64), (16, 48, 512)])
+def test_labels_of_real_pixels(nuclei, overlap, tile):
+    pixels = np.asarray(nuclei.data)[0, 0].reshape(8, 64, 512).astype(np.float32)
+    data = ((pixels - pixels.mean()) / pixels.std())[None]
+    model = pointwise_model(patch=tile)
+    slabs = steps(model, Volume(data), SegmentSettings(tile=tile, overlap=overlap))
+    found = np.concatenate([slab.labels for slab in slabs])
+    tile = tuple(min(a, b) for a, b in zip(tile, data.shape[1:], strict=True))
+    np.testing.assert_array_equal(found, theirs(model.network, data, tile, overlap).argmax(0))
+    assert 0.05 < found.mean() < 0.95
+
+
 @pytest.mark.parametrize(("shape", "overlap"), [((48, 48, 48), 0.5), ((32, 72, 56), 0.25)])
 def test_logits_of_a_network_with_instance_norm_where_tiles_lie_at_the_same_places(shape, overlap):
     torch.manual_seed(0)
