@@ -13,8 +13,8 @@ SPINS = 1000
 def wait_briefly() -> None:
     """Let threads that have nothing to do spin for a moment, then sleep; what the user has set is kept.
 
-    Threads that spin for long, as they do by default, make a run three times slower where another program wants a
-    core. Threads that sleep at once take longer to wake than many steps of a network last
+    Threads that spin for long, as they do by default, make a tile take 1.6 times what one thread needs where another
+    program wants a core. Threads that sleep at once take longer to wake than many steps of a network last
     (``benchmarks/threads.md``).
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
