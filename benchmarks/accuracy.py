@@ -121,7 +121,7 @@ SETS = {
 
 def boundary_truth(pairs, folder):
     """Write what is a boundary, to compare with."""
-    from napari_unetvnet.targets import boundaries
+    from napari_unetvnet.data.targets import boundaries
 
     truths = []
     for image, label in pairs:

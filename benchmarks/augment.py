@@ -21,14 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_unetvnet.augment import RECIPES, augment, recipe
-from napari_unetvnet.card import ModelCard
-from napari_unetvnet.compute import own_memory
-from napari_unetvnet.data import Pair, prepare
+from napari_unetvnet.data.augment import RECIPES, augment, recipe
+from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.losses import build_loss
-from napari_unetvnet.model import build_model
+from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.device import own_memory
+from napari_unetvnet.model.model import build_model
 from napari_unetvnet.settings import TrainSettings
-from napari_unetvnet.volume import Volume
 
 # View, patch, batch and the shape of an image.
 TASKS = {

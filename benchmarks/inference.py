@@ -21,7 +21,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
-from napari_unetvnet.threads import wait_briefly
+from napari_unetvnet.cli.threads import wait_briefly
 
 if "monai" not in sys.argv:
     wait_briefly()
@@ -30,14 +30,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_unetvnet.card import ModelCard
-from napari_unetvnet.compute import bf16_pays, own_memory
+from napari_unetvnet.images.volume import Intensity, Volume
 from napari_unetvnet.inference import settle_precision, steps
-from napari_unetvnet.model import Model
+from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.device import bf16_pays, own_memory
+from napari_unetvnet.model.model import Model
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import SegmentationNetwork
 from napari_unetvnet.settings import SegmentSettings
-from napari_unetvnet.volume import Intensity, Volume
 
 CPU = torch.device("cpu")
 CASES = {

@@ -24,10 +24,10 @@ import numpy as np
 import zarr
 from torch import nn
 
-from napari_unetvnet import job
-from napari_unetvnet.card import ModelCard
+from napari_unetvnet import runs as job
 from napari_unetvnet.events import SlabDone
-from napari_unetvnet.model import build_model, save_model
+from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.model import build_model, save_model
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.networks.base import SegmentationNetwork
 from napari_unetvnet.settings import SegmentJob, SegmentSettings, checked

@@ -27,8 +27,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import LOSSES, build_loss
-from napari_unetvnet.settings import IGNORE
 
 SHAPE = (2, 5, 96, 96, 96)
 SMALL = (2, 5, 8, 8, 8)

@@ -16,10 +16,10 @@ import accuracy
 import numpy as np
 from tiles import dice
 
+from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.inference import steps
-from napari_unetvnet.inputs import read_image
-from napari_unetvnet.io import read_labels
-from napari_unetvnet.model import load_model
+from napari_unetvnet.model.model import load_model
+from napari_unetvnet.runs.inputs import read_image
 from napari_unetvnet.settings import SegmentJob
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from napari_unetvnet.threads import wait_briefly
+from napari_unetvnet.cli.threads import wait_briefly
 
 WAYS = {"torch's default": {}, "sleep at once": {"OMP_WAIT_POLICY": "passive"}, "spin for a moment": None}
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -40,7 +40,7 @@ def measured():
     """Print the milliseconds of an addition, a tile and a step, for each kind."""
     import torch
 
-    from napari_unetvnet.compute import own_memory
+    from napari_unetvnet.model.device import own_memory
     from napari_unetvnet.networks import build_network
 
     numbers = torch.ones(51200)

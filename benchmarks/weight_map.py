@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import disk
 
-from napari_unetvnet.targets import separation_weights
+from napari_unetvnet.data.targets import separation_weights
 
 W0, SIGMA = 10.0, 5.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from napari_unetvnet.threads import wait_briefly
+from napari_unetvnet.cli.threads import wait_briefly
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     """
     wait_briefly()
     try:
-        from napari_unetvnet.cli import main as cli
+        from napari_unetvnet.cli.main import main as cli
 
         return cli(sys.argv[1:])
     except KeyboardInterrupt:

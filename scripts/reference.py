@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from napari_unetvnet.arguments import option_rows
+from napari_unetvnet.cli.arguments import option_rows
 from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import NETWORKS

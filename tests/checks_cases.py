@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_unetvnet.checks import examine
-from napari_unetvnet.data import Pair
+from napari_unetvnet.data.checks import examine
+from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings
-from napari_unetvnet.volume import Volume
 
 
 def discs(seed=0, size=96, count=6, radius=(6, 12)):

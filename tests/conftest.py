@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from napari_unetvnet.io import read_labels, read_volume
-from napari_unetvnet.volume import Volume
+from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.images.volume import Volume
 
 # The same examples in every run: a check that passed at a landing must not fail at the next one by chance.
 settings.register_profile("project", derandomize=True, deadline=None)

@@ -7,10 +7,10 @@ memory holds one slab whatever the depth.
 
 from __future__ import annotations
 
-from napari_unetvnet.inference.agreement import settle_precision
-from napari_unetvnet.inference.behind import behind
+from napari_unetvnet.inference.background_writer import behind
+from napari_unetvnet.inference.fallback import Ladder
 from napari_unetvnet.inference.labels import decide, written
-from napari_unetvnet.inference.ladder import Ladder
+from napari_unetvnet.inference.precision_check import settle_precision
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles

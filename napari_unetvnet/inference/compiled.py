@@ -20,17 +20,17 @@ import torch
 
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.labels import written
-from napari_unetvnet.inference.turns import choose_turns
+from napari_unetvnet.inference.orientations import choose_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from torch import Tensor
 
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference.tiles import Tiles
-    from napari_unetvnet.model import Model
+    from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
-    from napari_unetvnet.volume import Volume
 
 __all__ = ["compile_for_tiles", "compiling_pays", "run_as_written"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.model.card import ModelCard
 
 __all__ = [
     "activated",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_unetvnet.checks import check_channels, check_size
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.images.refusals import check_size
+from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.images.volume import intensity
 from napari_unetvnet.inference.labels import (
     activated,
     as_logits,
@@ -18,15 +20,14 @@ from napari_unetvnet.inference.labels import (
     leave_out,
     written,
 )
+from napari_unetvnet.inference.regrid import back, plane_before
+from napari_unetvnet.inference.selection import choose_part
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
 from napari_unetvnet.inference.tiles import smallest_image
 from napari_unetvnet.inference.uncertainty import entropy
 from napari_unetvnet.inference.views import multi_view_scores
-from napari_unetvnet.inference.wanted import choose_part
-from napari_unetvnet.resample import at_spacing, grid_at, spacing_in
-from napari_unetvnet.restore import back, plane_before
-from napari_unetvnet.volume import intensity
+from napari_unetvnet.model.card import check_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_unetvnet.card import ModelCard
-    from napari_unetvnet.model import Model
-    from napari_unetvnet.settings import SegmentSettings, Triple
-    from napari_unetvnet.volume import Intensity, Volume
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.model.card import ModelCard
+    from napari_unetvnet.model.model import Model
+    from napari_unetvnet.settings import SegmentSettings
 
 __all__ = ["Slab", "check_fits", "seen_by", "steps"]
 

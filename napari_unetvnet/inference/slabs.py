@@ -15,25 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_unetvnet.inference.ahead import ahead
+from napari_unetvnet.images.volume import check_finite, read_box
 from napari_unetvnet.inference.labels import background_logits, mean_logits
+from napari_unetvnet.inference.orientations import choose_turns, turned_logits, widest_margin
+from napari_unetvnet.inference.prefetch import ahead
 from napari_unetvnet.inference.sums import Part, Sums
 from napari_unetvnet.inference.tiles import plan_tiles
-from napari_unetvnet.inference.turns import choose_turns, turned_logits, widest_margin
 from napari_unetvnet.inference.uncertainty import with_variance
-from napari_unetvnet.volume import check_finite, read_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.augment import CubePermutation
+    from napari_unetvnet.conventions import Edge
+    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.inference.selection import Wanted
     from napari_unetvnet.inference.tiles import Place, Tiles
-    from napari_unetvnet.inference.wanted import Wanted
-    from napari_unetvnet.model import Margin, Model
+    from napari_unetvnet.model.model import Margin, Model
+    from napari_unetvnet.model.symmetry import CubePermutation
     from napari_unetvnet.settings import SegmentSettings
-    from napari_unetvnet.volume import Edge, Intensity, Volume
 
 __all__ = ["parts", "read_block", "scores"]
 

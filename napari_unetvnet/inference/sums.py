@@ -14,8 +14,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_unetvnet.conventions import Triple
     from napari_unetvnet.inference.tiles import Place, Tiles
-    from napari_unetvnet.settings import Triple
 
 __all__ = ["Part", "Sums"]
 

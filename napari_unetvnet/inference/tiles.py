@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unetvnet.inference.room import largest_tile
+from napari_unetvnet.inference.tile_size import largest_tile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_unetvnet.model import Model
+    from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.settings.segment import Weights
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.model.card import ModelCard
 
 __all__ = ["entropy", "with_variance"]
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from napari_unetvnet.arrays import View, new_array
-from napari_unetvnet.checks import check_size
+from napari_unetvnet.images.arrays import View, new_array
+from napari_unetvnet.images.refusals import check_size
+from napari_unetvnet.images.volume import Box
 from napari_unetvnet.inference.labels import activated, as_logits
+from napari_unetvnet.inference.selection import Wanted
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import smallest_image
-from napari_unetvnet.inference.wanted import Wanted
-from napari_unetvnet.volume import Box
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_unetvnet.model import Model
-    from napari_unetvnet.settings import SegmentSettings, Triple
-    from napari_unetvnet.volume import Intensity, Volume
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.model.model import Model
+    from napari_unetvnet.settings import SegmentSettings
 
 __all__ = ["multi_view_scores"]
 

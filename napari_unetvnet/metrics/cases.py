@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from napari_unetvnet.metrics.counts import mean
 from napari_unetvnet.metrics.evaluation import Evaluation, pooled
 from napari_unetvnet.metrics.options import EvaluateSettings
-from napari_unetvnet.metrics.report import scores_of_case, summary_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.metrics.overlap import Overlap
     from napari_unetvnet.metrics.surface import SurfaceScores
 
-__all__ = ["CaseScores", "MeanScores", "Summary", "summarise"]
+__all__ = ["CaseScores", "MeanScores", "Summary", "scores_of_case", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,6 @@ class Summary:
             "notices": list(self.notices),
         }
 
-    def table(self) -> str:
-        """Plain text: a line for each case, then the pooled scores, the means and the cases found."""
-        return summary_table(self)
-
 
 def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None = None) -> Summary:
     """Put the scores of several cases together.
@@ -151,6 +146,32 @@ def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None
         case_voxels=settings.case_voxels,
         notices=tuple(notices),
     )
+
+
+def scores_of_case(evaluation: Evaluation) -> dict[str, float | None]:
+    """Collect what a case has once: means over its classes, accuracies, the scores of its objects.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+
+    Returns
+    -------
+    dict of str to float or None
+    """
+    objects = evaluation.objects
+    return {
+        "mean_dice": evaluation.mean_dice,
+        "mean_iou": evaluation.mean_iou,
+        **evaluation.mean_surfaces(),
+        "accuracy": evaluation.confusion.accuracy,
+        "mean_accuracy": evaluation.confusion.mean_accuracy,
+        "object_f1": objects.f1,
+        "object_precision": objects.precision,
+        "object_recall": objects.recall,
+        "mean_average_precision": objects.mean_average_precision,
+        "panoptic_quality": objects.panoptic_quality,
+    }
 
 
 def _part(evaluation: Evaluation, name: str) -> Overlap | None:

@@ -16,7 +16,6 @@ from napari_unetvnet.metrics.notices import odd_values
 from napari_unetvnet.metrics.objects import ObjectScores, object_scores, pooled_objects
 from napari_unetvnet.metrics.options import EvaluateSettings
 from napari_unetvnet.metrics.overlap import ConfusionMatrix, Overlap, confusion_matrix
-from napari_unetvnet.metrics.report import evaluation_table
 from napari_unetvnet.metrics.surface import SurfaceScores, surface_scores, usual_tolerance
 from napari_unetvnet.settings import checked
 
@@ -93,10 +92,6 @@ class Evaluation:
         plain = asdict(self) | {"confusion": self.confusion.as_dict()}
         plain["classes"] = {str(value): scores for value, scores in plain["classes"].items()}
         return plain | self.mean_surfaces() | {"spacing": list(self.spacing), "notices": list(self.notices)}
-
-    def table(self) -> str:
-        """Plain text: a line for each class, region, the foreground and the mean, then what was read and found."""
-        return evaluation_table(self)
 
 
 def evaluate(prediction: Any, truth: Any, settings: EvaluateSettings | None = None, **changes: Any) -> Evaluation:

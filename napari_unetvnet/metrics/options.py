@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from napari_unetvnet.regions import Regions
-from napari_unetvnet.settings import Settings, Spacing
+from napari_unetvnet.conventions import Spacing
+from napari_unetvnet.settings import Settings
+from napari_unetvnet.settings.regions import Regions
 
 __all__ = ["EvaluateSettings", "TruthIs"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_unetvnet.metrics.cases import scores_of_case
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.metrics.overlap import Overlap
     from napari_unetvnet.metrics.surface import SurfaceScores
 
-__all__ = ["COLUMNS", "evaluation_rows", "evaluation_table", "scores_of_case", "summary_rows", "summary_table"]
+__all__ = ["COLUMNS", "evaluation_rows", "evaluation_table", "summary_rows", "summary_table"]
 
 WIDTHS = (18, 8, 8, 10, 8, 8, 8, 9, 12, 12)  # with the spaces between them not above 110
 SCORES = ("dice", "iou", "precision", "recall", "surface", "hd95", "distance")
@@ -125,32 +127,6 @@ def summary_rows(summary: Summary) -> Iterator[dict[str, Any]]:
     for name, part in summary.means.items():
         yield {"case": "(mean)", "part": name, **vars(part)}
     yield {"case": "(mean)", "part": "mean", "cases": len(summary.cases), **_mean_fields(summary.mean_scores)}
-
-
-def scores_of_case(evaluation: Evaluation) -> dict[str, float | None]:
-    """Collect what a case has once: means over its classes, accuracies, the scores of its objects.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-
-    Returns
-    -------
-    dict of str to float or None
-    """
-    objects = evaluation.objects
-    return {
-        "mean_dice": evaluation.mean_dice,
-        "mean_iou": evaluation.mean_iou,
-        **evaluation.mean_surfaces(),
-        "accuracy": evaluation.confusion.accuracy,
-        "mean_accuracy": evaluation.confusion.mean_accuracy,
-        "object_f1": objects.f1,
-        "object_precision": objects.precision,
-        "object_recall": objects.recall,
-        "mean_average_precision": objects.mean_average_precision,
-        "panoptic_quality": objects.panoptic_quality,
-    }
 
 
 def _parts(evaluation: Evaluation) -> Iterator[tuple[str, Overlap]]:

@@ -9,7 +9,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.postprocess.components import check_classes, components, neighbourhood
 from napari_unetvnet.postprocess.table import values_in
-from napari_unetvnet.regions import PRESETS, written_values
+from napari_unetvnet.settings.regions import PRESETS, written_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

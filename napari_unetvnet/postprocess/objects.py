@@ -21,7 +21,7 @@ from napari_unetvnet.postprocess.components import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_unetvnet.settings import Spacing
+    from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.settings.postprocess import Connectivity, ObjectRule
 
 __all__ = ["objects"]

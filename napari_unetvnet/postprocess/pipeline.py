@@ -18,7 +18,8 @@ from napari_unetvnet.settings.postprocess import for_class
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_unetvnet.settings import PostprocessSettings, Spacing
+    from napari_unetvnet.conventions import Spacing
+    from napari_unetvnet.settings import PostprocessSettings
 
 __all__ = ["Cleaned", "postprocess"]
 

@@ -11,7 +11,7 @@ from napari_unetvnet.postprocess.components import check_classes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_unetvnet.settings import Spacing
+    from napari_unetvnet.conventions import Spacing
 
 __all__ = ["Table", "classes_of", "table_of", "values_in", "voxels_of"]
 

@@ -5,19 +5,7 @@ unknown names, and are checked together: a network that has no 3D form, a loss t
 at once are refused here, before anything runs.
 """
 
-from napari_unetvnet.settings.base import (
-    IGNORE,
-    ComputeSettings,
-    Device,
-    Head,
-    Precision,
-    Scalar,
-    Settings,
-    Spacing,
-    Triple,
-    View,
-    checked,
-)
+from napari_unetvnet.settings.base import ComputeSettings, Settings, checked
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
 from napari_unetvnet.settings.postprocess import CleanJob, PostprocessSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
@@ -25,23 +13,15 @@ from napari_unetvnet.settings.train import Sampling, TrainJob, TrainSettings
 
 __all__ = [
     "BLURS",
-    "IGNORE",
     "CleanJob",
     "ComputeSettings",
-    "Device",
-    "Head",
     "LabelSettings",
     "PostprocessSettings",
-    "Precision",
     "Sampling",
-    "Scalar",
     "SegmentJob",
     "SegmentSettings",
     "Settings",
-    "Spacing",
     "TrainJob",
     "TrainSettings",
-    "Triple",
-    "View",
     "checked",
 ]

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from napari_unetvnet.conventions import Device, Precision
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LossTerm
 from napari_unetvnet.registry import near_names
 
-__all__ = ["IGNORE", "ComputeSettings", "Settings", "checked"]
-
-IGNORE = 255
-"""The class index of voxels that no loss, metric or sampler may look at."""
-
-View = Literal["2d", "2.5d", "3d"]
-Head = Literal["binary", "multiclass", "multilabel"]
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Scalar = bool | int | float | str | tuple[float, ...]
-Length = Annotated[int, Field(ge=1)]
-Size = Annotated[float, Field(gt=1e-12, lt=1e12)]
-Triple = tuple[Length, Length, Length]
-Spacing = tuple[Size, Size, Size]
+__all__ = ["ComputeSettings", "Settings", "checked"]
 
 
 class Settings(BaseModel):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from napari_unetvnet.regions import Regions
 from napari_unetvnet.settings.base import Settings
+from napari_unetvnet.settings.regions import Regions
 
 __all__ = ["BLURS", "LabelSettings", "numbers"]
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.settings.base import Settings, Spacing
+from napari_unetvnet.conventions import Spacing
+from napari_unetvnet.settings.base import Settings
 from napari_unetvnet.settings.labels import numbers
 
 if TYPE_CHECKING:

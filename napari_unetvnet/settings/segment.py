@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.settings.base import ComputeSettings, Precision, Spacing, Triple
+from napari_unetvnet.conventions import Precision, Spacing, Triple
+from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
 

@@ -7,15 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from napari_unetvnet.conventions import Head, Normalise, Scalar, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
-from napari_unetvnet.schedule import Rate
-from napari_unetvnet.settings.base import ComputeSettings, Head, Scalar, Spacing, Triple, View
+from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import LabelSettings, numbers
-from napari_unetvnet.volume import Normalise
 
 __all__ = ["Sampling", "TrainJob", "TrainSettings"]
+Rate = Literal["linear", "poly", "one_cycle"]
 Sampling = Literal["balanced", "random", "one_positive", "all_positive"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]

@@ -1,10 +1,6 @@
-"""The training loop as a generator: whoever runs it asks for one step after the other, and stops by asking no more.
+"""Train a network: what is planned, the loop, its steps, the scores and the files that it keeps.
 
-Everything that a step depends on is a pure function of the seed and its number (`Schedule.rate`, the patches, their
-augmentation, dropout), so a run can be repeated and resumed.
+`loop.steps` is a generator: whoever runs it asks for one event after the other, and stops by asking no more. Everything
+that a step depends on is a pure function of the seed and its number (`Schedule.rate`, the patches, their augmentation,
+dropout), so a run can be repeated and resumed.
 """
-
-from napari_unetvnet.training.keep import BEST, LAST
-from napari_unetvnet.training.loop import steps
-
-__all__ = ["BEST", "LAST", "steps"]

@@ -6,30 +6,31 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.compute import choose_device
-from napari_unetvnet.data import prepare, seen
+from napari_unetvnet.data.prepare import prepare, seen
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
-from napari_unetvnet.processes import ALONE, Team
-from napari_unetvnet.resample import place_back
-from napari_unetvnet.training.ahead import Ahead
-from napari_unetvnet.training.keep import BEST, LAST, load_last, save_last
-from napari_unetvnet.training.learn import learner
+from napari_unetvnet.images.resample import place_back
+from napari_unetvnet.model.device import choose_device
+from napari_unetvnet.training.build import start
+from napari_unetvnet.training.checkpoint import BEST, LAST, load_last, save_last
+from napari_unetvnet.training.forward import learner
+from napari_unetvnet.training.prefetch import Ahead
 from napari_unetvnet.training.preview import Preview
+from napari_unetvnet.training.processes import ALONE, Team
 from napari_unetvnet.training.score import quick
-from napari_unetvnet.training.start import start
 from napari_unetvnet.training.step import draw, fitting_step
-from napari_unetvnet.training.verdict import final_score, leave, validate
+from napari_unetvnet.training.validation import final_score, leave, validate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from napari_unetvnet.data import Pair
-    from napari_unetvnet.patches import TrainingData
-    from napari_unetvnet.settings import TrainSettings, Triple
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.data.patches import TrainingData
+    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.images.volume import Box, Volume
+    from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.run import Run
-    from napari_unetvnet.volume import Box, Volume
 
 __all__ = ["steps"]
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_unetvnet.arrays import parts
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
+from napari_unetvnet.images.arrays import parts
+from napari_unetvnet.images.resample import Resampled, place_back
+from napari_unetvnet.images.volume import Box, Intensity, Volume, intensity
 from napari_unetvnet.inference import scores, written
-from napari_unetvnet.resample import Resampled, place_back
 from napari_unetvnet.settings import SegmentSettings
-from napari_unetvnet.volume import Box, Intensity, Volume, intensity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from napari_unetvnet.data import Pair
-    from napari_unetvnet.model import Model
-    from napari_unetvnet.settings import Triple
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.run import Run
 
 __all__ = ["PREVIEW", "Preview", "Times", "block_around", "block_of_labels"]

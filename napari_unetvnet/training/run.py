@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.processes import ALONE, Team
+from napari_unetvnet.training.processes import ALONE, Team
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from napari_unetvnet.data.patches import Region, TrainingData
     from napari_unetvnet.losses.adapters import DeepSupervision
-    from napari_unetvnet.model import Model
-    from napari_unetvnet.patches import Region, TrainingData
-    from napari_unetvnet.schedule import Schedule
+    from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
-    from napari_unetvnet.training.ahead import Ahead
     from napari_unetvnet.training.average import Average
-    from napari_unetvnet.training.ladder import Ladder
+    from napari_unetvnet.training.fallback import Ladder
+    from napari_unetvnet.training.prefetch import Ahead
+    from napari_unetvnet.training.schedule import Schedule
 
 __all__ = ["Best", "Run"]
 

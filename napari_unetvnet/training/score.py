@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unetvnet.hold_out import block_to_score
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.hold_out import block_to_score
 from napari_unetvnet.inference import decide, scores
-from napari_unetvnet.processes import ALONE, Team
-from napari_unetvnet.settings import IGNORE, SegmentSettings
+from napari_unetvnet.settings import SegmentSettings
+from napari_unetvnet.training.processes import ALONE, Team
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.model import Model
-    from napari_unetvnet.patches import Region
+    from napari_unetvnet.data.patches import Region
+    from napari_unetvnet.data.targets import Classes
+    from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
-    from napari_unetvnet.targets import Classes
 
 __all__ = ["dice_on", "quick"]
 

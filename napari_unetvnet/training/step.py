@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_unetvnet.augment import augment, recipe
+from napari_unetvnet.data.augment import augment, recipe
+from napari_unetvnet.data.patches import Batch
 from napari_unetvnet.errors import OutOfMemory, RunProblem
 from napari_unetvnet.events import Event, Notice
-from napari_unetvnet.patches import Batch
-from napari_unetvnet.training.learn import own_gradients
+from napari_unetvnet.training.forward import own_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from napari_unetvnet.patches import TrainingData
-    from napari_unetvnet.settings import TrainSettings, Triple
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.data.patches import TrainingData
+    from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.run import Run
 
 __all__ = ["draw", "fitting_step"]

@@ -13,10 +13,10 @@ import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QObject, Signal
 
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import UserError
-from napari_unetvnet.job import JOB, create
-from napari_unetvnet.look import labels_beside
-from napari_unetvnet.settings import IGNORE
+from napari_unetvnet.runs import JOB, create
+from napari_unetvnet.runs.augment import labels_beside
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.pickers import OURS
 

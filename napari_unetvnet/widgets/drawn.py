@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.data.targets import draw_paths
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.targets import draw_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

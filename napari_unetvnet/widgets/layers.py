@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_unetvnet.settings import Spacing
+    from napari_unetvnet.conventions import Spacing
 
 __all__ = ["Files", "Snapshot", "add_labels_layer", "over_time", "place_of", "shape_of", "snapshot", "write"]
 

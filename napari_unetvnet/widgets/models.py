@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_unetvnet.card import list_models, read_card
 from napari_unetvnet.errors import UserError
+from napari_unetvnet.model.card import list_models, read_card
 from napari_unetvnet.widgets.scroll import narrow
 
 if TYPE_CHECKING:
-    from napari_unetvnet.card import ModelCard
+    from napari_unetvnet.model.card import ModelCard
 
 __all__ = ["NEWS", "ModelPicker", "class_words"]
 

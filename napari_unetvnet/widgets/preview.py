@@ -16,12 +16,12 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from qtpy.QtCore import QObject, Signal
 
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.targets import find_classes, loss_target, make_target, separation, target_margin
+from napari_unetvnet.data.targets.lines import SIZES
 from napari_unetvnet.errors import DataProblem, UserError
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.losses import loss_needs
-from napari_unetvnet.settings import IGNORE
-from napari_unetvnet.targets import find_classes, loss_target, make_target, separation, target_margin
-from napari_unetvnet.targets.lines import SIZES
-from napari_unetvnet.volume import Volume
 from napari_unetvnet.widgets.layers import place_of
 from napari_unetvnet.widgets.pickers import OURS
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unetvnet.data.targets import Classes
     from napari_unetvnet.settings import TrainSettings
-    from napari_unetvnet.targets import Classes
     from napari_unetvnet.widgets.layers import Channel, Snapshot
 
 __all__ = ["Preview", "Shown", "targets_of"]

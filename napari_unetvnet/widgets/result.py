@@ -13,9 +13,9 @@ import numpy as np
 import pandas
 from qtpy.QtCore import QObject, Signal
 
-from napari_unetvnet import work
-from napari_unetvnet.cleaning import OBJECTS
 from napari_unetvnet.events import SlabDone
+from napari_unetvnet.runs.folder import OBJECTS
+from napari_unetvnet.runs.results import labels_in, open_labels
 from napari_unetvnet.widgets.layers import add_labels_layer
 from napari_unetvnet.widgets.pickers import OURS
 
@@ -77,7 +77,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
             return
         if not self.layers:
             metadata = {OURS: self._metadata | {"run": str(self._folder)}}
-            data_of = _masks(work.open_labels(work.labels_in(self._folder)))
+            data_of = _masks(open_labels(labels_in(self._folder)))
             for name, data in zip(self._names, data_of, strict=True):
                 layer = add_labels_layer(self._task.viewer, data, self._image, name, metadata)
                 layer.editable = False  # until all is there
@@ -112,7 +112,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
         """Read the labels: all of them, or what is looked at, if they are large."""
         if self._folder is None:
             return
-        found = work.open_labels(work.labels_in(self._folder), writable=True)
+        found = open_labels(labels_in(self._folder), writable=True)
         self._loaded.emit(found if self._bytes > IN_MEMORY_BYTES else np.array(found))
 
     def _take(self, data: Any) -> None:

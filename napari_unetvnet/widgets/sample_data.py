@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKGROUND", "OBJECT", "blobs", "nuclei", "nuclei_with_scribbles"]
 
 BACKGROUND, OBJECT = 1, 2
-SAMPLES = Path(__file__).parent.parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 STROKES, STROKE_LENGTH, STROKE_WIDTH = 20, 21, 3
 BLOB_SHAPE, BLOB_SPACING, BLOBS = (32, 96, 96), (2.0, 1.0, 1.0), 40
 

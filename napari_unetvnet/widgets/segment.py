@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
-    from napari_unetvnet.card import ModelCard
     from napari_unetvnet.events import RunFinished
+    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.widgets.task import Prepare
 
 __all__ = ["SegmentWidget"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_unetvnet import job
+from napari_unetvnet import runs as job
 from napari_unetvnet.errors import RunProblem, UserError
 from napari_unetvnet.events import RunFinished
 

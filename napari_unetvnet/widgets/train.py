@@ -9,13 +9,14 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPush
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
+from napari_unetvnet.runs.folder import PLAN
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
+from napari_unetvnet.widgets.augment_button import LookButton
 from napari_unetvnet.widgets.augmented import Augmented
 from napari_unetvnet.widgets.auto import AUTO, planned_in, show_planned
 from napari_unetvnet.widgets.form import SettingsForm, form_layout
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
-from napari_unetvnet.widgets.look_button import LookButton
 from napari_unetvnet.widgets.losses import MATTERING, LossBox, LossOptions
 from napari_unetvnet.widgets.models import NEWS
 from napari_unetvnet.widgets.network import NetworkBox
@@ -26,7 +27,6 @@ from napari_unetvnet.widgets.run_panel import RunPanel
 from napari_unetvnet.widgets.scroll import Scrolling, folded, wrapped
 from napari_unetvnet.widgets.split import SplitLayer
 from napari_unetvnet.widgets.task import unwrapped
-from napari_unetvnet.work import PLAN
 
 if TYPE_CHECKING:
     import threading

@@ -7,9 +7,9 @@ import re
 import pytest
 import torch
 
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.losses import LOSSES, build_loss
-from napari_unetvnet.settings import IGNORE
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
 SHAPES = {"2D": (5, 6), "3D": (3, 4, 5)}

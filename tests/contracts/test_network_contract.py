@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from napari_unetvnet.card import ModelCard
 from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
-from napari_unetvnet.model import Model
+from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.model import Model
 from napari_unetvnet.networks import NETWORKS, build_network
 
 CPU = torch.device("cpu")

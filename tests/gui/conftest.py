@@ -80,13 +80,13 @@ def finish(qtbot):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory, nuclei, painted_half):
     """A model file of width 4 for 2D images with one channel, trained for two steps; writes 0 and 2."""
-    from napari_unetvnet import training
-    from napari_unetvnet.data import Pair
+    from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training import loop
 
     folder = tmp_path_factory.mktemp("tiny")
     chosen = {"option": {"width": 4, "depth": 3}, "patch": (1, 48, 48), "batch": 2, "device": "cpu", "steps": 2}
     settings = TrainSettings(unlabelled="ignore", background=1, **chosen)
-    for _ in training.steps([Pair(nuclei, painted_half)], settings, folder):
+    for _ in loop.steps([Pair(nuclei, painted_half)], settings, folder):
         pass
     return folder / "model.safetensors"

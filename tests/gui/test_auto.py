@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QComboBox, QLineEdit, QSpinBox
 
-from napari_unetvnet import job
-from napari_unetvnet.card import read_card
-from napari_unetvnet.data import Pair
+from napari_unetvnet import runs as job
 from napari_unetvnet.events import Notice
-from napari_unetvnet.plan import plan
+from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.folder import PLAN
 from napari_unetvnet.settings import TrainJob, checked
-from napari_unetvnet.volume import Volume
+from napari_unetvnet.training.plan import plan
 from napari_unetvnet.widgets.auto import Choice, planned_in, show_planned
 from napari_unetvnet.widgets.form import SettingsForm
 from napari_unetvnet.widgets.train import ADVANCED, MAIN, TrainWidget
-from napari_unetvnet.work import PLAN
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("qapp")]
 FILES = {"image": "a.tif", "label": "b.tif"}

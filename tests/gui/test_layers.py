@@ -11,8 +11,8 @@ import zarr
 from napari.layers import Image, Labels, Points, Shapes
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.io import read_labels, read_volume
-from napari_unetvnet.job import read_settings
+from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.runs import read_settings
 from napari_unetvnet.widgets import layers
 
 pytestmark = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 
-from napari_unetvnet import job
+from napari_unetvnet import runs as job
 from napari_unetvnet.events import PreviewReady
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 

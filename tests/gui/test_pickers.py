@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_unetvnet.card import ModelCard
+from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.widgets.models import NEWS, ModelPicker, _about, class_words
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import LOSSES
-from napari_unetvnet.settings import IGNORE
 from napari_unetvnet.widgets import preview
 from napari_unetvnet.widgets.train import TrainWidget
 

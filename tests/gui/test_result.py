@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from napari_unetvnet import ome_zarr
-from napari_unetvnet.cleaning import write_table
 from napari_unetvnet.events import SlabDone
+from napari_unetvnet.images import ome_zarr
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.postprocess import table_of
-from napari_unetvnet.volume import Volume
+from napari_unetvnet.runs.clean import write_table
 from napari_unetvnet.widgets import result, task
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,9 +14,9 @@ import pytest
 from napari.utils.task_status import Status
 from qtpy.QtCore import QTimer
 
-from napari_unetvnet import job
-from napari_unetvnet.card import read_card
+from napari_unetvnet import runs as job
 from napari_unetvnet.events import EpochDone, StepDone
+from napari_unetvnet.model.card import read_card
 from napari_unetvnet.settings import SegmentJob, TrainJob
 from napari_unetvnet.widgets import task
 from napari_unetvnet.widgets.models import NEWS, ModelPicker

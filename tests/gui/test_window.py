@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from napari_unetvnet import job, work
-from napari_unetvnet.card import read_card
+from napari_unetvnet import runs as job
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.folder import MODEL
 from napari_unetvnet.widgets.scroll import Scrolling
 
 NO_SCREEN = sys.platform.startswith("linux") and (
@@ -59,7 +60,7 @@ def test_closing_the_window_stops_the_run_and_keeps_its_model(qtbot, window_view
     window_viewer.close()
     assert (folder / job.STOP).exists()
     qtbot.waitUntil(lambda: running.state == "idle", timeout=30_000)
-    assert read_card(folder / work.MODEL).steps < 100_000
+    assert read_card(folder / MODEL).steps < 100_000
 
 
 def test_napari_asks_before_it_closes_over_a_run(qtbot, make_napari_viewer, make_small, finish, monkeypatch):

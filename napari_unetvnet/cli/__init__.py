@@ -1,0 +1,1 @@
+"""The command line: the same work as the widgets do, without a viewer."""

@@ -1,0 +1,128 @@
+"""The commands that list what there is: networks, losses, models."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.errors import UserError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from napari_unetvnet.cli.arguments import Parser
+    from napari_unetvnet.registry import Registry
+
+    Add = Callable[[str, Callable[[Namespace], int | None], str], Parser]
+
+__all__ = ["add_listings"]
+
+
+def add_listings(add: Add) -> None:
+    """Add the commands.
+
+    Parameters
+    ----------
+    add : callable
+        Makes a command from its name, its function and a sentence.
+    """
+    for name, function, text in (
+        ("networks", _networks, "List the networks with their options."),
+        ("losses", _losses, "List the losses with their options."),
+        ("models", _models, "List the models that were shipped or trained here."),
+    ):
+        listing = add(name, function, text)
+        listing.add_argument("--json", action="store_true", help="Print JSON.")
+        if name == "networks":
+            _add_network_options(listing)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _add_network_options(parser: Parser) -> None:
+    parser.add_argument("--in-channels", type=int, default=1, help="For the count of parameters. Default: 1.")
+    parser.add_argument("--outputs", type=int, default=1, help="For the count of parameters. Default: 1.")
+    parser.add_argument("--dims", type=int, choices=[2, 3], help="Default: those of each network's source.")
+
+
+def _networks(parsed: Namespace) -> None:
+    from napari_unetvnet.networks import NETWORKS
+
+    def facts(name: str) -> dict[str, Any]:
+        from napari_unetvnet.networks.facts import network_facts
+
+        return network_facts(name, parsed.dims, parsed.in_channels, parsed.outputs)
+
+    _list_members(NETWORKS, facts, as_json=parsed.json)
+
+
+def _losses(parsed: Namespace) -> None:
+    from napari_unetvnet.losses import LOSSES
+
+    def facts(name: str) -> dict[str, Any]:
+        entry = LOSSES.describe(name)
+        return {
+            "heads": list(entry.facts["head_modes"]),
+            "needs": list(entry.facts.get("needs", ())),
+            "formula": " ".join(entry.section("Notes").split()),
+            "source": [" ".join(text.split()) for text in re.split(r"\.\. \[\d+\]", entry.section("References"))[1:]],
+        }
+
+    _list_members(LOSSES, facts, as_json=parsed.json)
+
+
+def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *, as_json: bool) -> None:
+    """Print a table of names with what their sources say of them."""
+    if as_json:
+        described = [registry.describe(name) for name in registry]
+        rows = [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                **facts(entry.name),
+                "options": {
+                    option.name: {"default": option.default, "choices": list(option.choices), "help": option.help}
+                    for option in entry.options
+                },
+                "defined_in": entry.target,
+            }
+            for entry in described
+        ]
+        _say(json.dumps(rows, indent=2))
+        return
+    for name in registry:
+        entry = registry.describe(name)
+        _say(f"{name}: {entry.summary}")
+        for option in entry.options:
+            choices = f" of {', '.join(map(str, option.choices))}" if option.choices else ""
+            _say(f"    {option.name}={option.default}{choices}  {option.help}")
+
+
+def _models(parsed: Namespace) -> None:
+    from napari_unetvnet.model.card import list_models, read_card
+
+    cards, broken = {}, []
+    for name, path in list_models().items():
+        try:
+            cards[name] = (path, read_card(path))
+        except UserError as problem:
+            broken.append(str(problem))
+    for line in broken:
+        sys.stderr.write(line + "\n")
+    if parsed.json:
+        rows = [
+            {"name": name, "path": str(path), **card.model_dump(mode="json")} for name, (path, card) in cards.items()
+        ]
+        _say(json.dumps(rows, indent=2))
+        return
+    if not cards:
+        _say("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
+    for name, (_, card) in cards.items():
+        score = card.scores.get("hold_out_dice")
+        told = f", Dice {score:.3f} on its hold-out" if score is not None else ""
+        _say(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{told}")

@@ -1,0 +1,225 @@
+"""Several trainings one after the other under the same budget: each network with each loss, on each fold.
+
+Each is a run folder of its own inside the sweep's, and the table is written after each, so whatever ends the sweep
+loses nothing: the same command goes on where it was. A training that fails is a row that says why.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
+from napari_unetvnet.losses.expression import read_terms
+from napari_unetvnet.runs import EVENTS, JOB, LOG, create, read
+from napari_unetvnet.runs.comparison import Row, Table, read_run, tabulate, written
+from napari_unetvnet.runs.results import deliver
+from napari_unetvnet.settings import TrainJob, checked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from napari_unetvnet.events import RunFinished
+
+__all__ = ["TABLE", "Member", "members", "sweep"]
+
+TABLE = "comparison.json"
+LONGEST_NAME = 100
+
+
+class Follow(Protocol):
+    """Does what a run folder says and gives its last event."""
+
+    def __call__(self, folder: Path, *, resume: bool) -> RunFinished:
+        """Do it."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training of a sweep; without a job where its settings do not fit, for the reasons in ``lines``."""
+
+    name: str
+    job: TrainJob | None
+    lines: tuple[str, ...] = ()
+
+
+def members(values: dict[str, Any], networks: Sequence[str] = (), losses: Sequence[str] = ()) -> list[Member]:
+    """List the trainings: every network with every loss, on every fold.
+
+    Parameters
+    ----------
+    values : dict
+        Settings of TrainJob that all have, not yet checked.
+    networks : sequence of str
+        Names, each with options of its own in parentheses: ``"unet_padding(width=16)"``. Default: that of the settings.
+    losses : sequence of str
+        Default: that of the settings.
+
+    Returns
+    -------
+    list of Member
+
+    Raises
+    ------
+    SettingsProblem
+        If a fold is chosen, or the settings of none fit.
+    """
+    if "fold" in values:
+        raise SettingsProblem("A sweep trains all folds; leave out fold.")
+    common = {name: value for name, value in values.items() if name != "output"}
+    found: list[Member] = []
+    for network, loss in product(dict.fromkeys(networks) or [""], dict.fromkeys(losses) or [""]):
+        found += _folds(common, network, loss, {member.name for member in found})
+    if not any(member.job for member in found):
+        raise SettingsProblem(*dict.fromkeys(line for member in found for line in member.lines))
+    return found
+
+
+def _folds(common: dict[str, Any], network: str, loss: str, taken: set[str]) -> list[Member]:
+    """Give the trainings of one configuration, one for each fold."""
+    name = _name(network, loss)
+    if any(other == name or other.startswith(f"{name}-fold") for other in taken):
+        name += f"-{len(taken)}"
+    try:
+        values = common | _chosen_network(common, network) | ({"loss": loss} if loss else {})
+        job = checked(TrainJob, values)
+        if job.folds == 1:
+            return [Member(name, job)]
+        return [Member(f"{name}-fold{i}", checked(TrainJob, values | {"fold": i})) for i in range(job.folds)]
+    except UserError as problem:
+        return [Member(name, None, problem.lines)]
+
+
+def _name(network: str, loss: str) -> str:
+    """Make a folder's name."""
+    words = (re.sub(r"[^\w.=+]+", "_", word).strip("_.") for word in (network, loss) if word)
+    return "-".join(words)[:LONGEST_NAME] or "train"
+
+
+def _chosen_network(common: dict[str, Any], text: str) -> dict[str, Any]:
+    """Read a network with its options, which go before those that all have."""
+    if not text:
+        return {}
+    terms = read_terms(text)
+    if len(terms) != 1 or terms[0].weight != 1:
+        raise SettingsProblem(f"Network {text!r} should be a name or name(option=value).")
+    given = common.get("option")
+    options = (dict(given) if isinstance(given, dict) else {}) | terms[0].option
+    return {"network": terms[0].name} | ({"option": options} if options else {})
+
+
+def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path | None = None) -> Iterator[str | Table]:
+    """Do what is not done yet of a sweep.
+
+    Parameters
+    ----------
+    folder : Path
+        For the run folders and the table; made if it is not there.
+    planned : sequence of Member
+    follow : callable
+        Does a run.
+    output : Path, optional
+        Where to copy the best model.
+
+    Yields
+    ------
+    str or Table
+        What happens, and the table after each training and at the end.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If a training was stopped; the same sweep goes on with it.
+    """
+    _check_same(folder, planned)
+    runs = [member for member in planned if member.job]
+    for number, member in enumerate(runs, 1):
+        path = folder / member.name
+        if not _to_do(path):
+            yield f"{number} of {len(runs)}: {member.name} was trained before."
+            continue
+        yield f"{number} of {len(runs)}: {member.name}"
+        state, lines = _train(path, member, follow)
+        yield from lines
+        yield _save(folder, planned)
+        if state == "stopped":
+            yield "Stopped. The same command goes on."
+            raise KeyboardInterrupt
+    table = _save(folder, planned)
+    yield table
+    if output is not None:
+        yield _deliver(folder, table, planned, output)
+
+
+def _check_same(folder: Path, planned: Sequence[Member]) -> None:
+    """Refuse a folder that holds runs of the same names with other settings."""
+    for member in planned:
+        if member.job is None or not (folder / member.name / JOB).exists():
+            continue
+        old, new = read(folder / member.name).model_dump(mode="json"), member.job.model_dump(mode="json")
+        if other := [name for name in new if old.get(name) != new[name]]:
+            raise SettingsProblem(
+                f"{folder / member.name} was trained with another {', '.join(other)}; give another folder for this "
+                "sweep, or the settings it had."
+            )
+
+
+def _to_do(path: Path) -> bool:
+    """Whether a run is missing, was interrupted, or failed before it had a model."""
+    if not (path / JOB).exists():
+        return True
+    row = read_run(path)
+    return row.state not in ("done", "failed") or (row.state == "failed" and not row.model)
+
+
+def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, ...]]:
+    """Do one run; how it ended, and why if it failed."""
+    try:
+        if not (path / JOB).exists() and member.job is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            create(path, member.job)
+        return follow(path, resume=(path / EVENTS).exists()).state, ()
+    except UserError as problem:
+        return "failed", problem.lines
+    except OSError as error:
+        raise FileProblem(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
+    except Exception:  # noqa: BLE001 (the run's folder says what broke; the other runs shall go on)
+        with (path / LOG).open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        return "failed", (f"This is a fault of the program; {path / LOG} tells where.",)
+
+
+def _rows(folder: Path, planned: Sequence[Member]) -> Iterator[Row]:
+    for member in planned:
+        if member.job is None:
+            yield Row(member.name, state="refused", lines=member.lines)
+        elif (folder / member.name / JOB).exists():
+            yield read_run(folder / member.name)
+
+
+def _save(folder: Path, planned: Sequence[Member]) -> Table:
+    """Write what has been reached to the sweep's folder."""
+    table = tabulate(list(_rows(folder, planned)))
+    part = folder / f"{TABLE}.part"
+    try:
+        part.write_text(written(table, as_json=True) + "\n", encoding="utf-8")
+        part.replace(folder / TABLE)
+    except OSError as error:
+        raise FileProblem(f"{folder / TABLE} cannot be written ({error.strerror}).") from None
+    return table
+
+
+def _deliver(folder: Path, table: Table, planned: Sequence[Member], output: Path) -> str:
+    """Copy the best model, with folds the best one of the best configuration."""
+    rows = [row for row in table.rows if row.model and row.dice is not None]
+    if table.configurations:
+        rows = [row for row in rows if row.configuration == table.configurations[0].name]
+    if not rows or not table.comparable:
+        raise RunProblem(f"No model was written to {output}: none is known to be the best. All are in {folder}.")
+    job = next(member.job for member in planned if member.job and member.name == rows[0].name)
+    delivered = deliver(folder / rows[0].name, job.model_copy(update={"output": output}))
+    return f"Model: {delivered['model']} ({rows[0].name})"

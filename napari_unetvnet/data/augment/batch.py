@@ -1,0 +1,78 @@
+"""The one function that changes a batch, and the same for a look at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_unetvnet.data.augment.intensity import change_intensities
+from napari_unetvnet.data.augment.recipes import LIGHT, NOTHING, Recipe
+from napari_unetvnet.data.augment.spatial import move
+from napari_unetvnet.data.augment.warp import warp
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["augment", "preview"]
+
+
+@torch.no_grad()
+def augment(
+    images: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    rng: np.random.Generator,
+    recipe: Recipe = LIGHT,
+    strength: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Change patches at random so that their labels stay right.
+
+    Parameters
+    ----------
+    images : Tensor of float32, shape (B, C, Z + 2 mz, Y + 2 my, X + 2 mx)
+        Normalised intensities, with a margin that is the same before and after.
+    target : Tensor of shape (B, Z, Y, X) or (B, K, Z, Y, X)
+        Any values that a float32 holds, and IGNORE.
+    weight : Tensor of shape (B, Z, Y, X), or None
+    rng : numpy Generator
+        The only source of chance. It gives plain numbers; noise is drawn from them on the device.
+    recipe : Recipe
+        What to change; by default mirroring in the plane, brightness and offset by about a tenth.
+    strength : float in [0, 1]
+        Scales probabilities and ranges. At 0 there is mirroring only.
+
+    Returns
+    -------
+    images, target, weight : Tensor
+        Of the same shapes and types, on the same device; weight None if it was. Where a patch was turned so far that
+        its target shows what was outside of it, the target is IGNORE and the weight 0.
+    """
+    if recipe == NOTHING:
+        return images, target, weight
+    images, target, weight = move(images, target, weight, recipe, rng, strength)
+    warp(images, target, weight, recipe, rng, strength)
+    change_intensities(images, recipe, rng, strength)
+    return images, target, weight
+
+
+def preview(image: Tensor, target: Tensor, recipe: Recipe, seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """Augment one patch several times, to look at.
+
+    Parameters
+    ----------
+    image : Tensor of float32, shape (C, Z, Y, X)
+    target : Tensor of shape (Z, Y, X) or (K, Z, Y, X)
+    recipe : Recipe
+    seed : int
+    count : int
+
+    Returns
+    -------
+    images : Tensor of shape (count, C, Z, Y, X)
+    targets : Tensor of shape (count, Z, Y, X) or (count, K, Z, Y, X)
+    """
+    images, targets = image.expand(count, *image.shape), target.expand(count, *target.shape)
+    images, targets, _ = augment(images, targets, None, np.random.default_rng(seed), recipe)
+    return images, targets

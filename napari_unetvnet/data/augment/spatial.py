@@ -1,0 +1,100 @@
+"""Changes that move whole voxels, so that no value becomes another: mirroring, exchanged axes, shifts."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.augment.recipes import AXES
+from napari_unetvnet.model.symmetry import CubePermutation, permute
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from napari_unetvnet.data.augment.recipes import Recipe
+
+__all__ = ["move", "shifted"]
+
+
+def move(
+    images: Tensor, target: Tensor, weight: Tensor | None, recipe: Recipe, rng: np.random.Generator, strength: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mirror, exchange axes and shift, patch by patch.
+
+    Parameters
+    ----------
+    images, target, weight : Tensor
+        As for `augment`.
+    recipe : Recipe
+    rng : numpy Generator
+    strength : float in [0, 1]
+
+    Returns
+    -------
+    images, target, weight : Tensor
+        Copies.
+    """
+    drawn = _permutations(len(images), recipe, rng, strength)
+    images, target = _permuted(images, drawn), _permuted(target, drawn)
+    weight = None if weight is None else _permuted(weight, drawn)
+    rows, shares = recipe.shift.draw(rng, len(images), strength)
+    for row, share in zip(rows, shares, strict=True):
+        if AXES.index("x") in drawn[row].mirrored:
+            continue
+        voxels = int(target.shape[-2] * share)
+        images[row] = shifted(images[row], voxels)
+        target[row] = shifted(target[row], voxels, IGNORE)
+        if weight is not None:
+            weight[row] = shifted(weight[row], voxels, 0)
+    return images, target, weight
+
+
+def shifted(patch: Tensor, voxels: int, outside: float | None = None) -> Tensor:
+    """Shift along y.
+
+    Parameters
+    ----------
+    patch : Tensor of shape (..., Y, X)
+    voxels : int
+        Upwards, towards the first row; downwards if negative.
+    outside : float or None
+        What the hole is filled with; None mirrors the patch at its edge.
+
+    Returns
+    -------
+    Tensor
+    """
+    height = patch.shape[-2]
+    rows = torch.arange(height, device=patch.device) + voxels
+    last = height - 1
+    inside = rows.clamp(0, last)
+    mirrored = (2 * inside - rows - (rows < 0).long() + (rows > last).long()).clamp(0, last)
+    moved = patch.index_select(-2, mirrored)
+    return moved if outside is None else moved.masked_fill((rows != inside)[:, None], outside)
+
+
+def _permutations(count: int, recipe: Recipe, rng: np.random.Generator, strength: float) -> list[CubePermutation]:
+    """Draw for each patch an order of its axes and which are mirrored."""
+    axes = [AXES.index(axis) for axis in recipe.mirror]
+    flags = rng.random((count, len(axes))) < 0.5
+    mirrored = [tuple(axis for axis, flag in zip(axes, row, strict=True) if flag) for row in flags]
+    if not recipe.exchange:
+        return [CubePermutation(mirrored=chosen) for chosen in mirrored]
+    places = [AXES.index(axis) for axis in recipe.exchange]
+    orders = []
+    for group in permutations(places):
+        order = list(range(3))
+        for place, axis in zip(places, group, strict=True):
+            order[place] = axis
+        orders.append(tuple(order))
+    # The first order changes nothing.
+    chosen_orders = rng.integers(len(orders), size=count) * (rng.random(count) < strength)
+    return [CubePermutation(orders[k], chosen) for k, chosen in zip(chosen_orders, mirrored, strict=True)]
+
+
+def _permuted(batch: Tensor, drawn: list[CubePermutation]) -> Tensor:
+    return torch.stack([permute(item, permutation) for item, permutation in zip(batch, drawn, strict=True)])

@@ -1,0 +1,169 @@
+"""Rotation, scaling and bending in one resampling, of the patches whose turn it is.
+
+A patch that is warped looks up, for each of its voxels, a place in what it was. Places are counted from the centre in
+half patches, as `grid_sample` wants them. Images and targets have the same centre, so the places of a target are the
+inner ones of its image.
+
+Bends are free-form deformations: cubic B-splines of a few control points.
+
+References
+----------
+.. [1] Rueckert et al. 1999, Nonrigid registration using free-form deformations, https://doi.org/10.1109/42.796284
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.augment.recipes import AXES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_unetvnet.data.augment.recipes import Axis, Recipe
+
+__all__ = ["warp"]
+
+INTERVALS = 4
+"""Distances of the control points of a bend along a patch."""
+
+
+def warp(
+    images: Tensor, target: Tensor, weight: Tensor | None, recipe: Recipe, rng: np.random.Generator, strength: float
+) -> None:
+    """Rotate, scale and bend some patches, in place.
+
+    Images are interpolated and mirrored at their border. Targets and weights take the nearest voxel, and are IGNORE and
+    0 outside.
+
+    Parameters
+    ----------
+    images, target, weight : Tensor
+        As for `augment`.
+    recipe : Recipe
+    rng : numpy Generator
+    strength : float in [0, 1]
+    """
+    # Without z all planes of a patch move alike, and are channels of a plane.
+    axes = AXES if "z" in recipe.moving else AXES[1:]
+    size = images.shape[-len(axes) :]
+    rows, matrices, points = _drawn((len(images), *size), axes, recipe, rng, strength)
+    if not len(rows):
+        return
+    places = _places(size, torch.from_numpy(matrices).to(images))
+    if points is not None:
+        places += _bends(size, torch.from_numpy(points).to(images))
+    images[rows] = _interpolated(images[rows], places)
+    _look_up(target, weight, rows, places)
+
+
+def _drawn(
+    shape: tuple[int, ...], axes: tuple[Axis, ...], recipe: Recipe, rng: np.random.Generator, strength: float
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Draw which patches are warped, the matrix of each, and the control points of its bend if any is bent."""
+    count, *size = shape
+    planes = list(combinations([axes.index(axis) for axis in recipe.moving], 2))
+    moves = np.array([axis in recipe.moving for axis in axes])
+    turned, angles = recipe.rotation.draw(rng, count, strength, len(planes))
+    scaled, factors = recipe.scale.draw(rng, count, strength)
+    bent, bends = recipe.elastic.draw(rng, count, strength)
+    matrices = np.broadcast_to(np.eye(len(axes)), (count, len(axes), len(axes))).copy()
+    matrices[turned] = _rotations(np.radians(angles), planes, np.multiply(size, recipe.spacing[-len(axes) :]))
+    matrices[scaled] /= np.where(moves, factors[:, None], 1)[:, None, :]
+    rows = np.union1d(np.union1d(turned, scaled), bent).astype(np.intp)
+    if not len(bent):
+        return rows, matrices[rows], None
+    # Along an axis that does not move, one control point holds for all voxels.
+    points = np.zeros((count, len(axes), *np.where(moves, INTERVALS + 3, 1)))
+    largest = bends[:, None] * moves * 2 / INTERVALS
+    points[bent] = rng.uniform(-1, 1, points[bent].shape) * largest.reshape(len(bent), len(axes), *[1] * len(axes))
+    return rows, matrices[rows], points[rows]
+
+
+def _rotations(
+    angles: NDArray[np.float64], planes: Sequence[tuple[int, int]], lengths: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Give matrices that turn a patch of these lengths by an angle in each plane in turn."""
+    turns = np.broadcast_to(np.eye(len(lengths)), (len(angles), len(lengths), len(lengths)))
+    for (a, b), angle in zip(planes, angles.T, strict=True):
+        turn = np.broadcast_to(np.eye(len(lengths)), turns.shape).copy()
+        turn[:, a, a] = turn[:, b, b] = np.cos(angle)
+        turn[:, a, b] = -np.sin(angle)
+        turn[:, b, a] = np.sin(angle)
+        turns = turns @ turn
+    in_patches: NDArray[np.float64] = turns * lengths / lengths[:, None]
+    return in_patches
+
+
+def _places(size: Sequence[int], matrices: Tensor) -> Tensor:
+    """Give where each voxel of a patch comes from, (n, axes, ...), axes in the order x, y, z."""
+    matrices = matrices.flip(1)
+    places = matrices.new_zeros(())
+    for axis, n in enumerate(size):
+        line = (torch.arange(n, device=matrices.device, dtype=matrices.dtype) * 2 + 1) / n - 1
+        shape = [n if other == axis else 1 for other in range(len(size))]
+        places = places + matrices[..., axis].reshape(*matrices.shape[:2], *[1] * len(size)) * line.reshape(shape)
+    return places
+
+
+def _bends(size: Sequence[int], points: Tensor) -> Tensor:
+    """Interpolate control points (n, axes, ...) to voxels, axes in the order x, y, z."""
+    points = points.flip(1)
+    for n in size:
+        # Each turn takes the first axis of the control points and puts its voxels last.
+        spline = _spline(n).to(points) if points.shape[2] > 1 else points.new_ones(n, 1)
+        points = torch.tensordot(points, spline, ([2], [1]))
+    return points
+
+
+def _spline(voxels: int) -> Tensor:
+    """Give the shares of the control points in each voxel, (voxels, INTERVALS + 3)."""
+    place = (np.arange(voxels) + 0.5) / voxels * INTERVALS
+    first = place.astype(int)
+    f = place - first
+    shares = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], axis=1) / 6
+    basis = np.zeros((voxels, INTERVALS + 3))
+    np.put_along_axis(basis, first[:, None] + np.arange(4), shares, axis=1)
+    return torch.from_numpy(basis)
+
+
+def _interpolated(images: Tensor, places: Tensor) -> Tensor:
+    """Sample images (n, C, ...) between voxels."""
+    return _sample(images.reshape(len(images), -1, *places.shape[2:]), places, "bilinear", "reflection").view_as(images)
+
+
+def _look_up(target: Tensor, weight: Tensor | None, rows: NDArray[np.intp], places: Tensor) -> None:
+    """Take the nearest voxels of targets and weights, in place."""
+    size = target.shape[-places.shape[1] :]
+    places = _inner(places, size)
+    outside = reduce(torch.logical_or, (part.abs() > 1 for part in places.unbind(1))).unsqueeze(1)
+    parts: list[tuple[Tensor, Any]] = [(target, IGNORE)] if weight is None else [(target, IGNORE), (weight, 0)]
+    for part, missing in parts:
+        chosen = part[rows]
+        found = _sample(chosen.reshape(len(rows), -1, *size).float(), places, "nearest", "border")
+        part[rows] = found.masked_fill_(outside, missing).view_as(chosen).to(part.dtype)
+
+
+def _inner(places: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut the margin off, and count in half patches of what is left."""
+    full = places.shape[2:]
+    if full == size:
+        return places
+    for axis, n in enumerate(size, start=2):
+        places = places.narrow(axis, (places.shape[axis] - n) // 2, n)
+    wider = [whole / n for whole, n in zip(full, size, strict=True)]
+    return torch.stack([part * factor for part, factor in zip(places.unbind(1), reversed(wider), strict=True)], dim=1)
+
+
+def _sample(flat: Tensor, places: Tensor, mode: str, border: str) -> Tensor:
+    return functional.grid_sample(flat, places.movedim(1, -1), mode=mode, padding_mode=border, align_corners=False)

@@ -1,0 +1,21 @@
+"""Check images and labels before time is spent on a training, and say what is probably a mistake.
+
+A pair is read once and measured (`measure`, `thumbnail`), and only the numbers are kept (`facts`). Each check is a
+small function of those numbers; `examine` lists them. A new check is a function and a line there.
+"""
+
+from __future__ import annotations
+
+from napari_unetvnet.data.checks.examine import examine
+from napari_unetvnet.data.checks.findings import ClassShare, Examined, Finding, Report
+from napari_unetvnet.data.checks.report import notices, table
+
+__all__ = [
+    "ClassShare",
+    "Examined",
+    "Finding",
+    "Report",
+    "examine",
+    "notices",
+    "table",
+]

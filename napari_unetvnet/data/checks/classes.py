@@ -1,0 +1,148 @@
+"""Classes that are painted too little, in the wrong part of the data, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unetvnet.data.checks.findings import Finding, named, percent
+from napari_unetvnet.data.checks.frequency import class_voxels, labelled_voxels
+from napari_unetvnet.data.checks.kinds import has_many, looks_soft
+from napari_unetvnet.data.checks.strays import suspects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_unetvnet.data.checks.facts import LabelFacts, PairFacts
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["check_empty", "check_hidden", "check_lonely", "check_split", "check_tiny", "check_unpainted"]
+
+TINY_VOXELS = 50
+FEW_PAINTED = 0.05
+NO_EDGE = 0.2
+LONG_RUN = 2
+LEAST_PLANES = 6
+
+
+def check_empty(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find labels in which nothing is painted."""
+    empty = [pair.labels for pair in pairs if pair.labels.total and not pair.labels.painted]
+    lost = settings.unlabelled == "ignore" or len(empty) == len(pairs)
+    for labels in empty:
+        yield Finding(
+            "error" if lost else "advice", "empty-labels", labels.name, "The labels hold nothing but 0.",
+            "" if lost else "That is right if nothing is to be found in the image: it teaches what is background.",
+            "Paint some labels, or leave the pair out.",
+        )  # fmt: skip
+
+
+def check_hidden(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find masks that hide everything, or all that is painted."""
+    if pair.mask is None:
+        return
+    if not pair.labels.total or not labelled_voxels(pair.labels, settings):
+        what = "The mask hides every labelled voxel."
+    elif not pair.labels.painted and any(pair.labels.painted_planes):
+        what = "The mask hides all that is painted."
+    else:
+        return
+    yield Finding(
+        "warning", "mask-hides", pair.mask.name, what, "Nothing can be learnt from the pair.",
+        "Where a mask is 0 nothing is known; if it was meant the other way round, invert it.",
+    )  # fmt: skip
+
+
+def check_tiny(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find classes with so few voxels that they can hardly be learnt."""
+    if any(looks_soft(pair.labels) for pair in pairs) or has_many(pairs, settings):
+        return
+    images = [class_voxels(pair.labels, settings) for pair in pairs]
+    odd = {str(value) for value in suspects(pairs, settings)}
+    for name in dict.fromkeys(name for counts in images for name in counts if name not in odd):
+        voxels = sum(counts.get(name, 0) for counts in images)
+        if 0 < voxels < TINY_VOXELS:
+            yield Finding(
+                "warning", "tiny-class", "", f"Class {name} has {voxels} voxels in all.",
+                "That is too little to learn it, and to hold a part out that scores it.",
+                "Paint more of it, or leave it out.",
+            )  # fmt: skip
+
+
+def check_lonely(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find classes that only one of several images has."""
+    if len(pairs) < 3 or any(looks_soft(pair.labels) for pair in pairs) or has_many(pairs, settings):
+        return
+    odd = {str(value) for value in suspects(pairs, settings)}
+    images = [class_voxels(pair.labels, settings) for pair in pairs]
+    for name in dict.fromkeys(name for counts in images for name in counts if name not in odd):
+        holders = [pair.labels.name for pair, counts in zip(pairs, images, strict=True) if counts.get(name)]
+        voxels = sum(counts.get(name, 0) for counts in images)
+        if len(holders) == 1 and voxels >= TINY_VOXELS:
+            yield Finding(
+                "advice", "in-one-image", holders[0], f"Class {name} is in this one of {len(pairs)} images only.",
+                "Whole images cannot be held out to score the model without losing it; a block of each is instead.",
+                "Paint it in other images, too, if they show it.",
+            )  # fmt: skip
+
+
+def check_split(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find classes that are missing in the images for training or in those for validation."""
+    parts = {part: [pair for pair in pairs if (pair.split == "val") == (part == "val")] for part in ("train", "val")}
+    if not all(parts.values()):
+        return
+    present = {
+        part: {name for pair in those for name, n in class_voxels(pair.labels, settings).items() if n}
+        for part, those in parts.items()
+    }
+    if missing := sorted(present["val"] - present["train"]):
+        yield Finding(
+            "error" if settings.label_values == "classes" and not settings.regions else "warning",
+            "not-in-training", "", f"Class {named(missing)} is painted in images for validation only.",
+            "It cannot be learnt.", "Mark an image that shows it as train.",
+        )  # fmt: skip
+    if missing := sorted(present["train"] - present["val"]):
+        yield Finding(
+            "warning", "not-in-validation", "", f"Class {named(missing)} is painted in no image for validation.",
+            "How well it is found will not be known.", "Mark an image that shows it as val.",
+        )  # fmt: skip
+
+
+def check_unpainted(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find strokes and single planes that were painted as examples, where 0 would be learnt as background."""
+    labels = pair.labels
+    if settings.unlabelled == "ignore" or not labels.painted or settings.label_values == "objects":
+        return
+    share = labels.painted / labels.total
+    if planes := _single_planes(labels):
+        what = f"Only {len(planes)} of {len(labels.painted_planes)} planes are painted, with empty planes between."
+        if len(planes) == 1:
+            what = f"Only plane {planes[0]} of {len(labels.painted_planes)} planes is painted."
+    elif _like_strokes(labels, share):
+        what = f"Only {percent(share)} of the voxels are painted, in strokes whose borders follow no edge of the image."
+    else:
+        return
+    yield Finding(
+        "warning", "unpainted", labels.name, what, "All that is 0 would be learnt as background.",
+        "If it is only not painted yet, paint some background as a class, too, and give --unlabelled ignore.",
+    )  # fmt: skip
+
+
+def _single_planes(labels: LabelFacts) -> list[int]:
+    """Give the painted planes if they lie apart in a stack."""
+    painted = np.array(labels.painted_planes, bool)
+    planes = np.flatnonzero(painted)
+    if len(painted) < LEAST_PLANES or not len(planes) or len(planes) > len(painted) / 2:
+        return []
+    runs = np.split(planes, np.flatnonzero(np.diff(planes) > 1) + 1)
+    apart = len(runs) > 1 or len(planes) == 1
+    return planes.tolist() if apart and max(map(len, runs)) <= LONG_RUN else []
+
+
+def _like_strokes(labels: LabelFacts, share: float) -> bool:
+    """Whether little is painted, in two values or more that keep apart, along no edges."""
+    picture = labels.picture
+    values = sum(value != 0 for count in labels.counts for value in count)
+    own = picture.agreement.get("", 1.0)
+    return share < FEW_PAINTED and values > 1 and picture.touching < 0.1 and own < NO_EDGE

@@ -1,0 +1,164 @@
+"""Images and labels that do not lie on each other: other sizes, swapped axes, another place in space."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unetvnet.data.checks.findings import Finding
+from napari_unetvnet.data.checks.thumbnail import TURNS
+from napari_unetvnet.images.refusals import times
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_unetvnet.data.checks.facts import Grid, PairFacts
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["check_axes", "check_fit", "check_place", "check_spacing", "check_turned", "check_turned_all", "is_turned"]
+
+COLOURS = 4
+CLEARLY = 0.2
+LEAST_IMAGES = 4
+COARSE = 3.0
+
+
+def check_fit(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find labels of another size than the image, and guess what happened."""
+    for line in pair.refused:
+        other = pair.image.grid.shape != pair.labels.grid.shape
+        yield Finding("error", "other-size", pair.labels.name, line, remedy=_guess(pair) if other else "")
+
+
+def _guess(pair: PairFacts) -> str:
+    """Say how labels of another size came about."""
+    image, labels = pair.image.grid.shape, pair.labels.grid.shape
+    for order in itertools.permutations(range(3)):
+        if tuple(labels[axis] for axis in order) == image:
+            swapped = " ".join("zyx"[axis] for axis in order)
+            return f"Their axes seem to be swapped: transposed to {swapped} they have the size of the image."
+    if labels[0] == 1 and image == (*labels[1:], image[2]) and image[2] <= COLOURS:
+        return f"The image seems to be stored y x channel: bring its {image[2]} channels to the front, (C, 1, Y, X)."
+    if labels[0] == 1 and labels[1:] == image[1:] and image[0] <= COLOURS:
+        return f"The {image[0]} planes of the image may be channels: save it as (C, Z, Y, X) with Z = 1."
+    ratio = [a / b for a, b in zip(labels, image, strict=True)]
+    if max(ratio[1:]) < 1.02 * min(ratio[1:]):
+        return (
+            f"They are {ratio[1]:.3g} times as large: resample them to the image, nearest neighbour, or the other way."
+        )
+    return ""
+
+
+def check_axes(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find images whose last axis is so short that it is colours, or planes."""
+    z, y, x = pair.image.grid.shape
+    if pair.refused or pair.image.grid.known or z < 16:
+        return
+    if x <= COLOURS:
+        what, remedy = f"its last axis has {x} voxels", "If these are colours, save it as (C, Z, Y, X)."
+    elif 4 * x < min(z, y):
+        what, remedy = f"its last axis is the shortest, its first has {z} voxels", "If planes are last, bring z first."
+    else:
+        return
+    yield Finding(
+        "warning", "axes", pair.image.name, f"The image has {times((z, y, x))} voxels (z y x): {what}.",
+        "Planes are taken along the first axis.", remedy,
+    )  # fmt: skip
+
+
+def check_place(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find labels whose file says that they lie elsewhere, or have voxels of another size."""
+    image, labels = pair.image.grid, pair.labels.grid
+    if image.shape != labels.shape:
+        return
+    both = image.known and labels.known
+    same_unit = image.unit == labels.unit or "pixel" in (image.unit, labels.unit)
+    what = []
+    if both and not (same_unit and np.allclose(image.spacing, labels.spacing, rtol=1e-2, atol=0)):
+        what.append(f"the image has voxels of {_edges(image)}, the labels of {_edges(labels)}")
+    if image.affine is not None and labels.affine is not None:
+        what += _moved(image.affine, labels.affine, min(image.spacing))
+    if what:
+        yield Finding(
+            "warning", "other-place", pair.labels.name,
+            f"Image and labels lie apart in space: {', '.join(what)}.",
+            "Training lays them on each other voxel by voxel, as they are stored.",
+            "If that is not meant, resample the labels to the grid of the image (nearest neighbour).",
+        )  # fmt: skip
+
+
+def _moved(one: np.ndarray, other: np.ndarray, voxel: float) -> list[str]:
+    """Say how two affines differ, if by more than a tenth of a voxel."""
+    turn = [matrix[:3, :3] / np.maximum(np.linalg.norm(matrix[:3, :3], axis=0), 1e-12) for matrix in (one, other)]
+    if not np.allclose(turn[0], turn[1], atol=0.02):
+        return ["their axes point in other directions"]
+    shift = float(np.linalg.norm(one[:3, 3] - other[:3, 3]))
+    return [f"the labels are moved by {shift:.3g}"] if shift > voxel / 10 else []
+
+
+def _edges(grid: Grid) -> str:
+    return f"{' x '.join(f'{edge:.4g}' for edge in grid.spacing)} {grid.unit}"
+
+
+def is_turned(pair: PairFacts) -> str:
+    """Say how labels seem to be turned: far better along the edges of the image than as they are.
+
+    Parameters
+    ----------
+    pair : PairFacts
+
+    Returns
+    -------
+    str
+        One of `TURNS`; empty if they are not.
+    """
+    agreement = pair.labels.picture.agreement
+    if not agreement:
+        return ""
+    best = max(agreement, key=lambda turn: agreement[turn])
+    return best if agreement[best] > 2 * max(agreement[""], 0) + CLEARLY else ""
+
+
+def check_turned(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find labels that would fit the edges of the image if they were mirrored or turned."""
+    if turn := is_turned(pair):
+        yield _turned(pair.labels.name, turn)
+
+
+def check_turned_all(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find the same in several images together, where none alone is clear."""
+    seen = [pair.labels.picture.agreement for pair in pairs if pair.labels.picture.agreement]
+    if len(seen) < LEAST_IMAGES or 2 * sum(is_turned(pair) != "" for pair in pairs) >= len(seen):
+        return
+    for turn in list(TURNS)[1:]:
+        gains = np.array([agreement[turn] - agreement[""] for agreement in seen if turn in agreement])
+        if len(gains) >= LEAST_IMAGES and gains.mean() > CLEARLY / 2 and (gains > 0).mean() >= 0.9:
+            yield _turned("", turn)
+            return
+
+
+def _turned(name: str, turn: str) -> Finding:
+    return Finding(
+        "warning", "turned", name, f"The labels follow the edges of the image far better when they are {turn}.",
+        "Another program may have saved them that way; such labels teach nothing.",
+        "Look at both on top of each other, and turn the labels if need be.",
+    )  # fmt: skip
+
+
+def check_spacing(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
+    """Find stacks whose planes lie far apart, or that are no stacks, for a view that needs blocks."""
+    (z, _, _), (dz, dy, dx) = pair.image.grid.shape, pair.image.grid.spacing
+    if settings.view == "3d" and z == 1:
+        yield Finding(
+            "warning", "one-plane", pair.image.name, "View 3d was chosen, but the image is one plane.",
+            "A 3D network learns nothing more from it.", "Give --view 2d.",
+        )  # fmt: skip
+    elif settings.view == "3d" and dz >= COARSE * max(dy, dx):
+        yield Finding(
+            "advice", "anisotropic", pair.image.name,
+            f"Planes lie {dz / max(dy, dx):.2g} times as far apart as the voxels in them.",
+            "A 3D kernel then mixes what is far away in z with what is near in the plane.",
+            "Try --view 2.5d, which sees neighbour planes as channels.",
+        )  # fmt: skip

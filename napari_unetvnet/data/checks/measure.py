@@ -1,0 +1,168 @@
+"""Read a pair once, part by part, and measure it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.data.checks.facts import Grid, ImageFacts, LabelFacts, MaskFacts, PairFacts
+from napari_unetvnet.data.checks.thumbnail import take_picture
+from napari_unetvnet.data.targets import count_values
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.refusals import check_grids
+from napari_unetvnet.images.sampling import boxes, covers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.images.volume import Box, Volume
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["measure"]
+
+IMAGE_VALUES = 1 << 24
+LABEL_VALUES = 1 << 28
+SAMPLE = 1 << 19
+"""Of an image, labels, and each channel for percentiles: about so many values are read."""
+
+
+def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
+    """Measure an image and its labels.
+
+    Parameters
+    ----------
+    pair : Pair
+        Read by slicing only, and of a large image only evenly spread parts.
+    settings : TrainSettings
+
+    Returns
+    -------
+    PairFacts
+    """
+    image, labels, mask = pair.image, pair.labels, pair.mask
+    try:
+        check_grids(image, labels, mask, overlapping=settings.label_values == "overlapping")
+        refused: tuple[str, ...] = ()
+    except DataProblem as problem:
+        refused, mask = problem.lines, None
+    found = LabelFacts(labels.name, _grid(labels), labels.channels, str(labels.data.dtype), fraction=_fraction(labels))
+    if found.fraction is None:
+        found = _counted(found, labels, mask)
+        if image.shape == labels.shape:
+            found = replace(found, picture=take_picture(image, labels, found.painted_planes, settings))
+    hides = None if mask is None else MaskFacts(mask.name, 1 - found.total / _voxels(labels) / found.read)
+    return PairFacts(_image(image), found, hides, pair.split, refused)
+
+
+def _grid(volume: Volume) -> Grid:
+    return Grid(volume.shape, volume.spacing, volume.unit, volume.affine)
+
+
+def _voxels(volume: Volume) -> int:
+    return math.prod(volume.shape)
+
+
+def _parts(volume: Volume, where: Iterable[Box]) -> Iterator[NDArray[Any]]:
+    """Read the boxes of a volume, one after the other."""
+    for box in where:
+        yield np.asarray(volume.data[(slice(None), *box.slices)])
+
+
+def _image(image: Volume) -> ImageFacts:
+    """Measure an image."""
+    where = boxes(image.shape, max(1, IMAGE_VALUES // image.channels))
+    step = max(1, sum(math.prod(box.shape) for box in where) // SAMPLE)
+    digest = hashlib.blake2b(f"{image.data.shape}{image.data.dtype}".encode(), digest_size=16)
+    twins, broken, flat, extremes, samples = np.ones(image.channels, bool), 0, list[int](), [], []
+    for box, read in zip(where, _parts(image, where), strict=True):
+        digest.update(np.ascontiguousarray(read).data)
+        twins &= np.array([np.array_equal(read[0], channel) for channel in read])
+        part, bad = _mended(read)
+        broken += bad
+        if box.shape[1] == image.shape[1]:
+            flat += [box.start[0] + z for z in _flat(part)]
+        rows = part.reshape(image.channels, -1)
+        extremes.append((rows.min(axis=1), rows.max(axis=1)))
+        samples.append(rows[:, ::step])
+    low, high = np.min([a for a, _ in extremes], axis=0), np.max([b for _, b in extremes], axis=0)
+    sample = np.concatenate(samples, axis=1)
+    dark, bright = np.percentile(sample.astype(np.float64), [1, 99], axis=1)
+    return ImageFacts(
+        image.name,
+        _grid(image),
+        image.channels,
+        str(image.data.dtype),
+        tuple(low.astype(float).tolist()),
+        tuple(high.astype(float).tolist()),
+        tuple(dark.tolist()),
+        tuple(bright.tolist()),
+        at_low=float((sample == low[:, None]).mean(axis=1).max()),
+        at_high=float((sample == high[:, None]).mean(axis=1).max()),
+        levels=len(np.unique(sample[:, :: max(1, sample.shape[1] >> 16)])),
+        broken=broken,
+        flat_planes=tuple(flat),
+        twins=tuple(int(c) + 1 for c in np.flatnonzero(twins) if c),
+        digest=digest.hexdigest(),
+        read=covers(where, image.shape),
+    )
+
+
+def _mended(part: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Replace NaN and infinity by the least other value, and count the voxels."""
+    if part.dtype.kind != "f" or (fine := np.isfinite(part)).all():
+        return part, 0
+    least = part[fine].min() if fine.any() else 0
+    return np.where(fine, part, least), int((~fine).any(axis=0).sum())
+
+
+def _flat(part: NDArray[Any]) -> list[int]:
+    """Give the planes that hold one value a channel."""
+    alike: list[int] = np.flatnonzero((part == part[:, :, :1, :1]).all(axis=(0, 2, 3))).tolist()
+    return alike
+
+
+def _fraction(labels: Volume) -> float | None:
+    """Give a value that is no whole number, if labels are not integers and the parts that are read hold one."""
+    if np.dtype(labels.data.dtype).kind in "biu":
+        return None
+    for part in _parts(labels, boxes(labels.shape, IMAGE_VALUES // labels.channels)):
+        odd = part != np.rint(part)
+        if odd.any() or not np.isfinite(part).all():
+            return float(part[odd | ~np.isfinite(part)][0])
+    return None
+
+
+def _counted(facts: LabelFacts, labels: Volume, mask: Volume | None) -> LabelFacts:
+    """Count the values of each channel where a mask shows them."""
+    where = boxes(labels.shape, LABEL_VALUES // labels.channels)
+    counts = [Counter[int]() for _ in range(labels.channels)]
+    painted, bare = [False] * labels.shape[0], 0
+    digest = hashlib.blake2b(digest_size=16)
+    for box, read in zip(where, _parts(labels, where), strict=True):
+        part = read.astype(np.int64) if read.dtype.kind == "f" else read
+        digest.update(np.ascontiguousarray(part).data)
+        drawn: NDArray[np.bool_] = (part != 0).any(axis=0)
+        for z in np.flatnonzero(drawn.any(axis=(1, 2))):
+            painted[box.start[0] + int(z)] = True
+        shown = slice(None) if mask is None else np.asarray(mask.data[(0, *box.slices)]) != 0
+        bare += int((~drawn[shown]).sum())
+        for count, channel in zip(counts, part, strict=True):
+            if (part_shown := channel[shown]).size:
+                count.update(count_values(part_shown.reshape(1, 1, -1)))
+    read_share = covers(where, labels.shape)
+    return replace(
+        facts,
+        counts=tuple(counts),
+        painted_planes=tuple(painted) if read_share == 1 else (),
+        bare=bare,
+        digest=digest.hexdigest(),
+        read=read_share,
+    )

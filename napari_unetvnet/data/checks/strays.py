@@ -1,0 +1,122 @@
+"""Label values that are probably no classes: slips of the brush, noise, traces along borders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.data.checks.findings import Finding, named
+from napari_unetvnet.data.checks.frequency import known_values
+from napari_unetvnet.data.checks.kinds import looks_soft
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from napari_unetvnet.data.checks.facts import PairFacts
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["check_edge_values", "check_strays", "edge_values", "stray_values", "suspects"]
+
+STRAY_SHARE = 1e-4
+STRAY_VOXELS = 20
+EDGE_SHARE = 5e-3
+EDGE_ONLY = 0.98
+EDGE_VOXELS = 20
+
+
+def stray_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> dict[str, dict[int, int]]:
+    """Find values of a few voxels that no other image has.
+
+    Parameters
+    ----------
+    pairs : sequence of PairFacts
+    settings : TrainSettings
+
+    Returns
+    -------
+    dict of str to dict of int to int
+        For labels by name, value to voxels.
+    """
+    if settings.label_values != "classes" or settings.classes or settings.regions:
+        return {}
+    counts = [known_values(pair.labels, settings) for pair in pairs]
+    holders = Counter(value for values in counts for value in values)
+    found = {}
+    for pair, values in zip(pairs, counts, strict=True):
+        most = STRAY_SHARE * sum(values.values())
+        most = most if len(pairs) > 1 else min(most, STRAY_VOXELS)
+        strays = {value: n for value, n in values.items() if value and n <= most and holders[value] == 1}
+        if strays and not looks_soft(pair.labels):
+            found[pair.labels.name] = strays
+    return found
+
+
+def edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> list[int]:
+    """Find values that lie in traces one voxel wide, if there are several.
+
+    Parameters
+    ----------
+    pairs : sequence of PairFacts
+    settings : TrainSettings
+
+    Returns
+    -------
+    list of int
+    """
+    if settings.label_values != "classes" or settings.classes or settings.regions or settings.lines:
+        return []
+    every: Counter[int] = Counter()
+    for pair in pairs:
+        every.update(known_values(pair.labels, settings))
+    thin: dict[int, list[float]] = {}
+    for pair in pairs:
+        for value, share in pair.labels.picture.thin.items():
+            thin.setdefault(value, []).append(share)
+    rare = [value for value, shares in thin.items() if every[value] < EDGE_SHARE * every.total()]
+    traces = [value for value in rare if min(thin[value]) > EDGE_ONLY and every[value] >= EDGE_VOXELS]
+    return sorted(traces) if len(traces) > 1 else []
+
+
+def suspects(pairs: Sequence[PairFacts], settings: TrainSettings) -> set[int]:
+    """Give the values that are probably no classes.
+
+    Parameters
+    ----------
+    pairs : sequence of PairFacts
+    settings : TrainSettings
+
+    Returns
+    -------
+    set of int
+    """
+    strays = stray_values(pairs, settings).values()
+    return {value for values in strays for value in values} | set(edge_values(pairs, settings))
+
+
+def check_strays(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find slips of the brush, or noise."""
+    found = stray_values(pairs, settings)
+    for name, strays in found.items():
+        several = len(strays) > 1
+        told = named([f"{value} ({n} voxel{'s' * (n > 1)})" for value, n in strays.items()], 5)
+        ignore = f", or leave it out: --ignore-value {next(iter(strays))}" if not several and len(found) == 1 else ""
+        yield Finding(
+            "warning", "stray-values", name,
+            f"There are hardly any voxels of the value{'s' * several} {told}"
+            + (", and none in other images." if len(pairs) > 1 else "."),
+            f"{'Each' if several else 'It'} would be a class of its own.",
+            f"If {'they are slips' if several else 'it is a slip'}, paint over {'them' if several else 'it'}"
+            f"{ignore * (settings.ignore_value is None)}.",
+        )  # fmt: skip
+
+
+def check_edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
+    """Find values that only trace the borders of others."""
+    values = edge_values(pairs, settings)
+    if values and not any(looks_soft(pair.labels) for pair in pairs):
+        yield Finding(
+            "warning", "edge-values", "",
+            f"The values {named(list(map(str, values)), 8)} are hardly wider than one voxel.",
+            "They look like traces of resizing or of colours; each would be a class of its own.",
+            "Give these voxels the value of their neighbours, nearest neighbour. If they are lines, give --lines.",
+        )  # fmt: skip

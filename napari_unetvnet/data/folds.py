@@ -1,0 +1,189 @@
+"""Cross-validation: the labels are divided into equal parts, each of which is held out once.
+
+Where there are enough volumes a part is whole volumes, drawn by the seed; otherwise it is a block of each volume, and
+what lies on both sides of it is learnt from. The parts do not depend on the patch, the view or the network, so that
+trainings that differ in these are scored on the same voxels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from napari_unetvnet.data.counts import class_counts, known_along
+from napari_unetvnet.data.hold_out import Boxes, labels_needed, margins
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.volume import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.data.patches import Region
+    from napari_unetvnet.data.targets import Classes
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["Fold", "divide"]
+
+
+class Fold(NamedTuple):
+    """What one fold trains on and holds out, what the user should know, and the boxes for the model card."""
+
+    train: list[Region]
+    hold_out: list[Region]
+    notices: list[str]
+    boxes: list[Boxes | None]
+
+
+class _Block(NamedTuple):
+    """A block held out of a volume, what is learnt from beside it, and the axis and the margin between them."""
+
+    train: list[Box]
+    held: Box
+    axis: int
+    margin: int
+
+
+def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings, patch: Triple) -> Fold:
+    """Hold one of several equal parts out.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+        One for each image.
+    classes : Classes
+    settings : TrainSettings
+        With ``folds`` above 1.
+    patch : tuple of 3 int
+        The margin beside a block is as wide as it, z, y, x.
+
+    Returns
+    -------
+    Fold
+
+    Raises
+    ------
+    DataProblem
+        If a part would be empty, or nothing is left to learn from.
+    """
+    by_volume = len(regions) >= settings.folds
+    made = _volumes(regions, settings) if by_volume else _blocks(regions, settings, patch)
+    if not _labelled(made.train):
+        raise DataProblem(f"{_called(settings)} leaves no labels to learn from; paint more, or choose fewer folds.")
+    told = [*made.notices, *_absent(made, classes, settings)]
+    if settings.start_from is not None:
+        told.append("The model to start from must not have been trained on these images, or the score means nothing.")
+    return made._replace(notices=told)
+
+
+def _called(settings: TrainSettings) -> str:
+    return f"Fold {settings.fold} of {settings.folds}"
+
+
+def _labelled(regions: Sequence[Region]) -> bool:
+    return any(_known(region.target) for region in regions)
+
+
+def _volumes(regions: Sequence[Region], settings: TrainSettings) -> Fold:
+    """Hold every volume out once, in an order that the seed gives."""
+    order = np.random.default_rng([settings.seed, 0xF01D]).permutation(len(regions))
+    chosen = {int(i) for place, i in enumerate(order) if place % settings.folds == settings.fold}
+    held = [region for i, region in enumerate(regions) if i in chosen]
+    rest = [region for i, region in enumerate(regions) if i not in chosen]
+    names = ", ".join(region.image.name for region in held)
+    return Fold(rest, held, [f"Held out to score the model ({_called(settings).lower()}): {names}."], [])
+
+
+def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -> Fold:
+    """Hold a block of each volume out."""
+    made = Fold([], [], [], [])
+    for region in regions:
+        block = _block(region, settings, patch)
+        made.train.extend(region.cut(box) for box in block.train)
+        made.hold_out.append(region.cut(block.held))
+        axis = block.axis
+        made.notices.append(
+            f"Held out of {region.image.name} to score the model ({_called(settings).lower()}): voxels {'zyx'[axis]} "
+            f"{block.held.start[axis]} to {block.held.stop[axis]}; {block.margin} voxels beside them are left out "
+            "altogether."
+        )
+        # A card has room for one part to learn from: a training that goes on from the model keeps to the larger one.
+        larger = max(block.train, key=lambda box: box.shape[axis], default=None)
+        made.boxes.append(None if larger is None else (larger, block.held))
+    return made
+
+
+def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
+    """Cut the labelled part of a volume along its longest axis and take one piece."""
+    axis, first, stop = _longest(region.target)
+    if stop - first < settings.folds:
+        name = region.image.name
+        raise DataProblem(
+            f"The labels of {name} are {stop - first} voxels long, too short for {settings.folds} folds; choose fewer."
+        )
+    edges = np.linspace(first, stop, settings.folds + 1).round().astype(int)
+    start, end = (int(edge) for edge in edges[settings.fold : settings.fold + 2])
+    held = _piece(region.target, axis, start, end)
+    train, margin = _beside(region, axis, (start, end), patch)
+    return _Block(train, held, axis, margin)
+
+
+def _known(target: NDArray[np.uint8]) -> bool:
+    return bool(known_along(target)[0].any())
+
+
+def _longest(target: NDArray[np.uint8]) -> tuple[int, int, int]:
+    """Give the axis along which the known voxels reach farthest, with where they begin and end."""
+    reach = []
+    for axis, along in enumerate(known_along(target)):
+        places = np.flatnonzero(along)
+        reach.append((axis, int(places[0]), int(places[-1]) + 1) if len(places) else (axis, 0, 0))
+    return max(reach, key=lambda item: item[2] - item[1])
+
+
+def _beside(region: Region, axis: int, block: tuple[int, int], patch: Triple) -> tuple[list[Box], int]:
+    """Give the labelled parts on both sides of a block, with a margin as wide as a patch if the labels bear it."""
+    target, spacing = region.target, region.image.spacing
+    needed = labels_needed(_counts(target, _sides(target, axis, block, 0)))
+    for margin in margins(axis, patch, spacing):
+        sides = _sides(target, axis, block, margin)
+        if sides and (_counts(target, sides) >= needed).all():
+            return sides, margin
+    return _sides(target, axis, block, 0), 0
+
+
+def _sides(target: NDArray[np.uint8], axis: int, block: tuple[int, int], margin: int) -> list[Box]:
+    """Give the boxes before and behind a block that hold labels."""
+    ends = ((0, block[0] - margin), (block[1] + margin, target.shape[axis - 3]))
+    boxes = [_piece(target, axis, start, stop) for start, stop in ends if start < stop]
+    return [box for box in boxes if _known(target[(..., *box.slices)])]
+
+
+def _counts(target: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.int64]:
+    return sum((class_counts(target[(..., *box.slices)]) for box in boxes), np.zeros_like(class_counts(target)))
+
+
+def _piece(target: NDArray[np.uint8], axis: int, start: int, stop: int) -> Box:
+    """Give the box from ``start`` to ``stop`` along an axis, whole along the others."""
+    z, y, x = ((start, stop) if i == axis else (0, n) for i, n in enumerate(target.shape[-3:]))
+    return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+
+
+def _absent(made: Fold, classes: Classes, settings: TrainSettings) -> list[str]:
+    """Tell which classes are on one side only."""
+    sides = {"learn from": made.train, "score": made.hold_out}
+    counts = {side: _total(regions, len(classes)) for side, regions in sides.items()}
+    present = np.sum(list(counts.values()), axis=0) > 0
+    notices = []
+    for side, count in counts.items():
+        if missing := [str(classes.written[k]) for k in np.flatnonzero(present & (count == 0))]:
+            notices.append(f"{_called(settings)} has nothing of class {', '.join(missing)} to {side}.")
+    return notices
+
+
+def _total(regions: Sequence[Region], classes: int) -> NDArray[np.int64]:
+    """Count the voxels of each class in all regions."""
+    return sum((class_counts(region.target)[:classes] for region in regions), np.zeros(classes, np.int64))

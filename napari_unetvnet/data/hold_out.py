@@ -1,0 +1,244 @@
+"""Which block of an image scores the model and is never trained on, and how a card remembers it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unetvnet.data.counts import class_counts, known_along
+from napari_unetvnet.images.volume import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.conventions import Triple
+
+__all__ = [
+    "LEAST_VOXELS",
+    "Boxes",
+    "block_to_score",
+    "choose_block",
+    "labels_needed",
+    "margin_of",
+    "margins",
+    "packed",
+    "unpacked",
+]
+
+Boxes = tuple[Box, Box]
+LEAST_VOXELS = 10
+"""A class needs so many labelled voxels on both sides of a split."""
+HOLD_OUT_PATCHES = 4
+"""A held-out block is at most so many patches long on each axis."""
+
+
+def packed(boxes: Boxes | None) -> tuple[int, ...]:
+    """Write the two boxes of a split as the numbers that a card holds.
+
+    Parameters
+    ----------
+    boxes : (Box, Box) or None
+
+    Returns
+    -------
+    tuple of int
+        Start and stop of the training part, start and stop of the block held out; empty for None.
+    """
+    return () if boxes is None else (*boxes[0].start, *boxes[0].stop, *boxes[1].start, *boxes[1].stop)
+
+
+def unpacked(row: tuple[int, ...]) -> Boxes | None:
+    """Read what `packed` wrote.
+
+    Parameters
+    ----------
+    row : tuple of int
+
+    Returns
+    -------
+    (Box, Box) or None
+        None for anything that is not 12 numbers.
+    """
+    if len(row) != 12:
+        return None
+    a, b, c, d = ((row[i], row[i + 1], row[i + 2]) for i in range(0, 12, 3))
+    return Box(a, b), Box(c, d)
+
+
+def choose_block(
+    target: NDArray[np.uint8], share: float, patch: Triple, spacing: Sequence[float] = (1, 1, 1)
+) -> Boxes | None:
+    """Choose a block at one end of an axis that holds about a share of the labels of every class.
+
+    Between it and the part to learn from lies a margin as wide as a patch, of which neither has anything; a narrower
+    one where that would leave less than half of the labels of any class to learn from.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
+    share : float
+        Of the labelled voxels.
+    patch : tuple of 3 int
+        Bounds the length of the block: validating more takes longer and tells little more.
+    spacing : 3 float
+        Voxel size z, y, x, to measure a patch of one plane along z.
+
+    Returns
+    -------
+    (train, hold_out) : tuple of Box, or None
+        None if no block leaves enough of every class on both sides.
+    """
+    best: tuple[Boxes, int] | None = None
+    best_score = 0.0
+    shape = target.shape[-3:]
+    total = class_counts(target)
+    present = total > 0
+    for axis, along in enumerate(known_along(target)):
+        cumulative = along.cumsum()
+        low = int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
+        high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1]))
+        for split, at_end in ((low, False), (high, True)):
+            if not 0 < split < shape[axis]:
+                continue
+            train, held = _boxes(shape, axis, split, at_end=at_end)
+            held = _shorten(target, held, patch)
+            inside = class_counts(target[(..., *held.slices)])[present]
+            outside = class_counts(target[(..., *train.slices)])[present]
+            if min(inside.min(), outside.min()) < LEAST_VOXELS:
+                continue
+            score = float(min((inside / total[present] / share).min(), (outside / total[present]).min()))
+            if score > best_score:
+                best, best_score = ((train, held), axis), score
+    return None if best is None else (_with_margin(target, *best, patch, spacing), best[0][1])
+
+
+def margin_of(boxes: Boxes) -> int:
+    """Give the voxels between the two boxes of a split.
+
+    Parameters
+    ----------
+    boxes : (Box, Box)
+
+    Returns
+    -------
+    int
+    """
+    train, held = boxes
+    gaps = zip(train.start, train.stop, held.start, held.stop, strict=True)
+    return max(0, *(max(c - b, a - d) for a, b, c, d in gaps))
+
+
+def margins(axis: int, patch: Triple, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Give the margins to try between what is learnt and what scores, from a patch's width down.
+
+    Parameters
+    ----------
+    axis : int
+    patch : tuple of 3 int
+    spacing : 3 float
+        Voxel size z, y, x.
+
+    Returns
+    -------
+    tuple of int
+        Voxels.
+    """
+    wide = patch[axis]
+    if axis == 0 and wide == 1:  # planes look like their neighbours, however thin the patch
+        wide = round(min(patch[1] * spacing[1], patch[2] * spacing[2]) / spacing[0])
+    return wide, wide // 2, wide // 4, wide // 8
+
+
+def labels_needed(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give how many voxels of each class a margin must leave to learn from: half of them, and not too few.
+
+    Parameters
+    ----------
+    labels : array of int, shape (classes,)
+        Without a margin.
+
+    Returns
+    -------
+    array of float, shape (classes,)
+    """
+    return np.minimum(labels, np.maximum(LEAST_VOXELS, labels / 2))
+
+
+def _with_margin(target: NDArray[np.uint8], boxes: Boxes, axis: int, patch: Triple, spacing: Sequence[float]) -> Box:
+    """Shorten the part to learn from where it is next to the block, by as much of a patch as its labels bear."""
+    train, held = boxes
+    needed = labels_needed(class_counts(target[(..., *train.slices)]))
+    for margin in margins(axis, patch, spacing):
+        start, stop = train.start[axis], train.stop[axis]
+        if held.start[axis] < start:
+            start = max(start, held.stop[axis] + margin)
+        else:
+            stop = min(stop, held.start[axis] - margin)
+        if start >= stop:
+            continue
+        shorter = Box(_replaced(train.start, axis, start), _replaced(train.stop, axis, stop))
+        if (class_counts(target[(..., *shorter.slices)]) >= needed).all():
+            return shorter
+    return train
+
+
+def _boxes(shape: Sequence[int], axis: int, split: int, *, at_end: bool) -> tuple[Box, Box]:
+    """Divide a shape in two along an axis; the second box is the one at the chosen end."""
+    size = (shape[0], shape[1], shape[2])
+    lower = Box((0, 0, 0), _replaced(size, axis, split))
+    upper = Box(_replaced((0, 0, 0), axis, split), size)
+    return (lower, upper) if at_end else (upper, lower)
+
+
+def _replaced(triple: Triple, axis: int, value: int) -> Triple:
+    z, y, x = (value if i == axis else n for i, n in enumerate(triple))
+    return z, y, x
+
+
+def _shorten(target: NDArray[np.uint8], box: Box, patch: Triple) -> Box:
+    """Cut a box to a few patches on each axis, where most labels are."""
+    for axis in range(3):
+        box = _most_labels(target, box, axis, max(HOLD_OUT_PATCHES * patch[axis], 16))
+    return box
+
+
+def _most_labels(target: NDArray[np.uint8], box: Box, axis: int, length: int) -> Box:
+    """Cut a box to a length on an axis, where most labels are."""
+    if box.shape[axis] <= length:
+        return box
+    along = known_along(target[(..., *box.slices)])[axis]
+    sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
+    first = box.start[axis] + int(sums.argmax())
+    return Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
+
+
+def block_to_score(target: NDArray[np.uint8], voxels: int, patch: Triple) -> Box:
+    """Choose a block with many labels that is quick to score.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
+    voxels : int
+        About so many at most.
+    patch : tuple of 3 int
+        The block is no shorter on any axis.
+
+    Returns
+    -------
+    Box
+        The whole where it is small enough.
+    """
+    z, y, x = target.shape[-3:]
+    box = Box((0, 0, 0), (z, y, x))
+    for axis in range(3):
+        left = np.prod(box.shape, dtype=float) / voxels
+        if left > 1:  # the axes that are still to come share what is too much
+            length = max(patch[axis], math.ceil(box.shape[axis] / left ** (1 / (3 - axis))))
+            box = _most_labels(target, box, axis, length)
+    return box

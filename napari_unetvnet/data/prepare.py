@@ -1,0 +1,241 @@
+"""From labelled volumes to what is trained on and what is held out of it.
+
+The hold-out is whole volumes where there are several, otherwise a block at one end of an axis; training patches are
+drawn inside the rest.
+
+Of an image no more is read than the look for NaN and for its intensities needs, which for a large one is a small part.
+Labels are read part by part. Their target takes a byte for each voxel (where classes overlap, for each class of each
+voxel), in memory or, where that would take a quarter of what is free, in a temporary file. Only a loss that keeps
+touching objects apart needs more: all labels, and about 30 bytes for each voxel while its map is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from napari_unetvnet.data.counts import class_counts, known_along
+from napari_unetvnet.data.folds import divide
+from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, choose_block, margin_of, unpacked
+from napari_unetvnet.data.patches import Region, TrainingData
+from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, separation
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.arrays import new_array, parts
+from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.refusals import check_pair
+from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.images.volume import intensity
+from napari_unetvnet.losses import loss_needs
+from napari_unetvnet.model.card import read_card
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["prepare", "seen"]
+
+
+def seen(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
+    """Give the pairs as the network is to see them, at the target voxel size.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    settings : TrainSettings
+
+    Returns
+    -------
+    list of Pair
+        Intensities are interpolated where they are read, labels taken from the nearest voxel. A pair whose unit cannot
+        be compared with that of the first stays as it is.
+
+    Raises
+    ------
+    DataProblem
+        If image and labels of a pair do not have the same grid.
+    """
+    made, target, unit = [], settings.target_spacing, pairs[0].image.unit
+    for pair in pairs:
+        wanted = None if target is None else spacing_in(target, unit, pair.image.unit)
+        shape = grid_at(pair.image, wanted, planar=settings.dims == 2)
+        if shape == pair.image.shape:
+            made.append(pair)
+            continue
+        check_pair(pair.image, pair.labels, pair.mask, overlapping=settings.label_values == "overlapping")
+        labels = at_spacing(pair.labels, shape, "nearest")
+        mask = None if pair.mask is None else at_spacing(pair.mask, shape, "nearest")
+        made.append(Pair(at_spacing(pair.image, shape), labels, pair.split, mask))
+    return made
+
+
+def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> TrainingData:
+    """Check the pairs, find the classes and hold a part out.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    settings : TrainSettings
+    patch : tuple of 3 int
+        Training patch z, y, x.
+
+    Returns
+    -------
+    TrainingData
+
+    Raises
+    ------
+    DataProblem
+        If a pair cannot be trained on, the images have different channels, or every pair is for validation.
+    """
+    for pair in pairs:
+        check_pair(pair.image, pair.labels, pair.mask, overlapping=settings.label_values == "overlapping")
+    _check_painted(pairs, settings)
+    if len({pair.image.channels for pair in pairs}) > 1:
+        counts = ", ".join(f"{pair.image.name}: {pair.image.channels}" for pair in pairs)
+        raise DataProblem(f"The images have different numbers of channels ({counts}); give images of one kind.")
+    learnt = [pair.labels for pair in pairs if pair.split != "val"]
+    if not learnt:
+        raise DataProblem("All pairs are marked val; mark at least one as train.")
+    classes = find_classes(learnt, settings)
+    regions = [_region(i, pair, classes, settings) for i, pair in enumerate(pairs)]
+    parts = _divided(pairs, regions, classes, settings, patch)
+    return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
+
+
+class _Parts(NamedTuple):
+    """What is trained on and what is held out."""
+
+    train: list[Region]
+    hold_out: list[Region]
+    notices: list[str]
+    boxes: list[Boxes | None] = []  # noqa: RUF012 (never changed)
+
+
+def _divided(
+    pairs: Sequence[Pair], regions: list[Region], classes: Classes, settings: TrainSettings, patch: Triple
+) -> _Parts:
+    """Hold out what the user marked, else a fold, else whole volumes, else blocks."""
+    marked = any(pair.split for pair in pairs)
+    if marked and settings.folds > 1:
+        raise DataProblem("Pairs are marked train or val, so nothing is left to divide; leave out folds or the marks.")
+    if settings.folds > 1:
+        return _Parts(*divide(regions, classes, settings, patch))
+    if marked:
+        return _Parts(*_marked(pairs, regions), _nobody_marked(pairs))
+    if settings.hold_out == 0:
+        return _Parts(regions, [], ["Nothing is held out: the score of the model is not known."])
+    if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings)):
+        names = ", ".join(regions[i].image.name for i in chosen)
+        rest = [region for i, region in enumerate(regions) if i not in chosen]
+        return _Parts(rest, [regions[i] for i in chosen], [f"Held out to score the model: {names}."])
+    boxes = _kept_boxes(regions, settings) or [
+        choose_block(region.target, settings.hold_out, patch, region.image.spacing) for region in regions
+    ]
+    return _blocks(regions, boxes)
+
+
+def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
+    """Refuse labels that hold nothing; among others, an image without anything in it may be worth learning from."""
+    empty = [pair.labels.name for pair in pairs if not _any(pair.labels.data)]
+    if empty and (settings.unlabelled == "ignore" or len(empty) == len(pairs)):
+        raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
+
+
+def _any(labels: Any) -> bool:
+    """Whether labels hold anything but 0; read only as far as needed."""
+    return any(np.asarray(labels[(..., *box)]).any() for box in parts(labels))
+
+
+def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
+    """Make what patches are drawn from, without loading the image."""
+    target = _target(pair, classes, settings)
+    weight = None
+    if "separation" in loss_needs(settings.loss):
+        weight = separation(np.asarray(pair.labels.data), target, settings)
+    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight, number)
+
+
+def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:
+    """Make the target part by part, each with as much around it as its border needs to be as its inside."""
+    labels, mask, shape = pair.labels.data, pair.mask, pair.labels.shape
+    target = new_array((len(classes), *shape) if classes.several else shape, np.uint8)
+    reach = label_margin(settings)
+    for box in parts(labels):
+        sides = zip(box, shape, strict=True)
+        wide = tuple(slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in sides)
+        inner: Any = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
+        known = None if mask is None else np.asarray(mask.data[(0, *wide)])
+        read = np.asarray(labels[(slice(None), *wide)])
+        target[(..., *box)] = make_target(read, classes, settings, pair.labels.name, known)[(..., *inner)]
+    return target
+
+
+def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:
+    """Divide as the user marked the pairs."""
+    train, held = (
+        [r for p, r in zip(pairs, regions, strict=True) if (p.split == "val") == val] for val in (False, True)
+    )
+    return train, held
+
+
+def _nobody_marked(pairs: Sequence[Pair]) -> list[str]:
+    if any(pair.split == "val" for pair in pairs):
+        return []
+    return ["No pair is marked val: the score of the model is not known."]
+
+
+NO_HOLD_OUT = "There are too few labels to hold a part out: the score of the model is not known. Paint more."
+
+
+def _whole_volumes(regions: list[Region], settings: TrainSettings) -> list[int]:
+    """Choose volumes to hold out such that every class is left in the others; none if that cannot be."""
+    count = max(1, round(settings.hold_out * len(regions)))
+    counts = np.stack([class_counts(region.target) for region in regions])
+    counts = counts[:, counts.any(axis=0)]
+    rng = np.random.default_rng([settings.seed, 0x5B117])
+    for _ in range(50):
+        chosen = rng.permutation(len(regions))[:count]
+        if (np.delete(counts, chosen, axis=0).sum(axis=0) >= LEAST_VOXELS).all() and counts[chosen].any():
+            return sorted(int(i) for i in chosen)
+    return []
+
+
+def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | None]:
+    """Give the blocks that the model to start from was scored on, if it was trained on images of these sizes."""
+    if settings.start_from is None:
+        return []
+    boxes = [unpacked(row) for row in read_card(settings.start_from).split]
+    if len(boxes) != len(regions):
+        return []
+    for region, pair in zip(regions, boxes, strict=True):
+        if pair is None or not _inside(pair, region):
+            return []
+        if not known_along(region.target[(..., *pair[0].slices)])[0].any():
+            return []  # nothing is painted in the part to learn from
+    return boxes
+
+
+def _inside(boxes: Boxes, region: Region) -> bool:
+    """Whether both boxes lie in a region."""
+    return all(b <= n for box in boxes for b, n in zip(box.stop, region.image.shape, strict=True))
+
+
+def _blocks(regions: list[Region], boxes: list[Boxes | None]) -> _Parts:
+    """Hold a block of each volume out."""
+    train, hold_out, notices = [], [], []
+    for region, pair in zip(regions, boxes, strict=True):
+        train.append(region.cut(pair[0]) if pair else region)
+        if pair:
+            hold_out.append(region.cut(pair[1]))
+            edges = zip("zyx", pair[1].start, pair[1].stop, strict=True)
+            where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
+            notices.append(
+                f"Held out of {region.image.name} to score the model: voxels {where}; {margin_of(pair)} voxels beside "
+                "them are left out altogether."
+            )
+    return _Parts(train, hold_out, notices or [NO_HOLD_OUT], boxes)

@@ -1,0 +1,51 @@
+"""From labels as people paint them to what a loss wants, one file for each kind of target.
+
+Everything here takes and gives arrays with axes (Z, Y, X), or (K, Z, Y, X) where there are channels; a 2D image has
+Z = 1. What is not known stays unknown: IGNORE in class indices and channels, False in a mask of known voxels.
+"""
+
+from __future__ import annotations
+
+from napari_unetvnet.data.targets.balance import class_weights, count_values
+from napari_unetvnet.data.targets.channels import one_hot, region_channels, soft
+from napari_unetvnet.data.targets.classes import (
+    Classes,
+    find_classes,
+    label_margin,
+    loss_target,
+    loss_weights,
+    make_target,
+    separation,
+    target_margin,
+)
+from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
+from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
+from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, written_values
+from napari_unetvnet.data.targets.weight_map import separation_weights
+
+__all__ = [
+    "MANY_VALUES",
+    "Classes",
+    "borders",
+    "boundaries",
+    "class_weights",
+    "components_of",
+    "count_values",
+    "draw_paths",
+    "encode",
+    "find_classes",
+    "find_values",
+    "gaussian_masks",
+    "label_margin",
+    "loss_target",
+    "loss_weights",
+    "make_target",
+    "one_hot",
+    "region_channels",
+    "separation",
+    "separation_weights",
+    "soft",
+    "target_margin",
+    "with_line_channels",
+    "written_values",
+]

@@ -1,0 +1,123 @@
+"""The weight map of the U-Net paper, which makes a network learn the thin gaps between objects."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.data.targets.balance import class_weights
+from napari_unetvnet.data.targets.distances import two_nearest
+from napari_unetvnet.data.targets.validation import check_known, check_labels, check_lengths
+from napari_unetvnet.errors import SettingsProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["separation_weights"]
+
+NEGLIGIBLE = 1e-6
+"""Where the separation term is smaller than this it need not be exact."""
+SHORTEST = 1e-12
+"""Voxels cannot be shorter, as in the settings."""
+
+
+def separation_weights(
+    objects: NDArray[Any],
+    *,
+    w0: float = 10.0,
+    sigma: float = 5.0,
+    balance: bool = True,
+    everywhere: bool = False,
+    spacing: Sequence[float] | None = None,
+    known: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Weigh each voxel by how narrow the gap between two objects is there.
+
+    Parameters
+    ----------
+    objects : array of shape (Z, Y, X), integers
+        Ids of single objects, 0 for background. Ids need not be consecutive. Labels that are classes become objects by
+        `components_of`.
+    w0 : float
+        Weight that a gap of no width would have.
+    sigma : float
+        How fast the weight falls with the width of the gap, in the unit of ``spacing``.
+    balance : bool
+        Begin with a weight that is inverse to the frequency of background and of objects, instead of 1.
+    everywhere : bool
+        Add the separation term inside objects too, as the paper prints it. By default only background has it, as is
+        common. Where objects touch there is no background between them: then use this, or `borders`.
+    spacing : 3 float, optional
+        Voxel edge lengths z, y, x. By default distances are in voxels.
+    known : array of bool, shape (Z, Y, X), optional
+        Unknown voxels weigh 0, count for nothing, and what is painted there is no object.
+
+    Returns
+    -------
+    array of float32, shape (Z, Y, X)
+        The balance alone has the mean 1 over the known voxels; the separation term comes on top of it.
+
+    Raises
+    ------
+    DataProblem
+        If the objects or the mask are of a wrong type or shape.
+    SettingsProblem
+        If ``w0`` is negative, or ``sigma`` or the spacing is not above 0.
+
+    Notes
+    -----
+    w = w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)) [1]_, where d1 and d2 are the distances to the nearest and to the
+    second-nearest object, each to that object's nearest voxel: 0 inside it, 1 beside it. A gap of one voxel has
+    d1 + d2 = 2, and inside an object, at the contact with another, it is 0 + 1. Distances are those of a transform for
+    each object by itself, to single precision, as far as the term reaches 1e-6. With fewer than two objects it is 0.
+
+    References
+    ----------
+    .. [1] Ronneberger et al. 2015, U-Net, https://doi.org/10.1007/978-3-319-24574-4_28
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pair = np.array([[[1, 0, 2]]])
+    >>> [f"{weight:.3f}" for weight in separation_weights(pair, balance=False)[0, 0]]
+    ['1.000', '10.231', '1.000']
+    """
+    check_labels(objects, "Objects")
+    known = check_known(known, objects.shape)
+    if not (math.isfinite(w0) and w0 >= 0):
+        raise SettingsProblem(f"w0 is {w0}; give a finite number that is at least 0.")
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise SettingsProblem(f"sigma is {sigma}; give a finite length above 0.")
+    edges = check_lengths(1.0 if spacing is None else spacing, "Spacing", SHORTEST)
+    inside = (objects != 0) & known
+    weights = _balanced(inside, known) if balance else known.astype(np.float32)
+    if w0 > NEGLIGIBLE:
+        term = _separation(np.where(known, objects, 0), w0, sigma, edges)
+        np.add(weights, term, out=weights, where=known if everywhere else known & ~inside)
+    return weights
+
+
+def _balanced(inside: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Give background and objects weights inverse to their frequency, with the mean 1; unknown voxels 0."""
+    objects, all_known = int(np.count_nonzero(inside)), int(np.count_nonzero(known))
+    out, within = class_weights((all_known - objects, objects), "inverse_frequency")
+    return np.where(known, np.where(inside, np.float32(within), np.float32(out)), np.float32(0))
+
+
+def _separation(
+    objects: NDArray[Any], w0: float, sigma: float, spacing: tuple[float, float, float]
+) -> NDArray[np.float32]:
+    """Compute the second term."""
+    reach = sigma * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))
+    nearest, second = two_nearest(objects, reach, spacing)
+    total = np.add(nearest, second, out=nearest)
+    total /= np.float32(sigma)
+    np.square(total, out=total)
+    total *= np.float32(-0.5)
+    np.exp(total, out=total)
+    total *= np.float32(w0)
+    return total

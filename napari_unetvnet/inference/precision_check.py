@@ -1,0 +1,116 @@
+"""Whether a faster number format says the same as fp32 of the image that is to be segmented.
+
+A block is labelled in both. It is taken from the middle planes, where most varies in them, and small, so that asking
+costs little; of an image that is hardly larger nothing is asked, and fp32 is taken.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_unetvnet.errors import OutOfMemory
+from napari_unetvnet.inference.labels import written
+from napari_unetvnet.inference.segment import check_fits, seen_by
+from napari_unetvnet.inference.slabs import read_block
+from napari_unetvnet.model.device import faster_formats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.model.model import Model
+    from napari_unetvnet.settings import SegmentSettings
+
+__all__ = ["settle_precision"]
+
+BLOCK = {2: (1, 128, 128), 3: (32, 64, 64)}
+"""Voxels z y x of the block, by the dimensions of the network."""
+LEAST_TIMES = 6
+"""An image that has not so many times the voxels of the block is segmented in fp32 at once."""
+AGREEMENT = 0.999
+"""Share of the labels that must be the same."""
+
+
+def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, scale: Intensity) -> str:
+    """Let a model compute in the fastest number format whose labels agree with those of fp32.
+
+    Parameters
+    ----------
+    model : Model
+        Is moved to that format.
+    volume : Volume
+        What is to be segmented.
+    settings : SegmentSettings
+    scale : Intensity
+        How to normalise the volume.
+
+    Returns
+    -------
+    str
+        What to tell the user: empty, but where the fastest format is not good enough, or the memory of the device does
+        not suffice to see.
+    """
+    check_fits(model, volume, settings)
+    seen, formats = seen_by(model.card, volume, settings), faster_formats(model.device)
+    size = _block_size(model, seen.shape)
+    if not formats or prod(seen.shape) < LEAST_TIMES * prod(size):
+        model.move_to(model.device, "fp32")
+        return ""
+    start = _busiest(seen, size)
+    stop = [a + n for a, n in zip(start, size, strict=True)]
+    raw = read_block(model, seen, start, stop, model.margin, settings.mirror_edge)
+    block = torch.from_numpy(scale.apply(raw)).to(model.device)
+    try:
+        return _fastest(partial(_labels, model, block, cascade=settings.cascade), formats)
+    except OutOfMemory:
+        model.move_to(model.device, "fp32")
+        return "A part of the image did not fit into the memory of the device to compare number formats; fp32 is used."
+
+
+def _fastest(labels: Callable[[str], Tensor], formats: Sequence[str]) -> str:
+    """Try formats on a block that is labelled in each, the fastest first; fp32 agrees with itself."""
+    exact, misses = labels("fp32"), []
+    for name in (*formats, "fp32"):
+        share = float((labels(name) == exact).float().mean())
+        if name == "fp32" or share >= AGREEMENT:
+            break
+        misses.append(f"{100 * share:.5g} % of the labels in {name}")
+    if not misses:
+        return ""
+    return f"On a part of the image only {' and '.join(misses)} are those of fp32, so {name} is used, which is slower."
+
+
+def _block_size(model: Model, shape: Triple) -> Triple:
+    """Give the size of the block."""
+    return model.fit([min(a, b) for a, b in zip(BLOCK[model.card.dims], shape, strict=True)])
+
+
+def _busiest(seen: Volume, size: Triple) -> Triple:
+    """Give the first voxel of the block of the middle planes in which intensities vary most."""
+    depth, height, width = seen.shape
+    z = max(0, (depth - size[0]) // 2)
+    planes = np.asarray(seen.data[:, z : z + size[0]])
+    corners = [(y, x) for y in _starts(height, size[1]) for x in _starts(width, size[2])]
+    spread = [float(planes[:, :, y : y + size[1], x : x + size[2]].std()) for y, x in corners]
+    y, x = corners[int(np.argmax(spread))]
+    return z, y, x
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """Give where blocks that lie side by side begin on an axis; the last one reaches its end."""
+    return [*range(0, length - size, size), max(0, length - size)]
+
+
+@torch.inference_mode()
+def _labels(model: Model, block: Tensor, precision: str, *, cascade: bool) -> Tensor:
+    """Label a block (C, Z, Y, X) with its margin in a number format, which the model keeps."""
+    model.move_to(model.device, precision)
+    return written(model.logits(block[None], cascade=cascade)[0], model.card)

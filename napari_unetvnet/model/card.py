@@ -1,0 +1,232 @@
+"""What a model says of itself, JSON in the header of its safetensors file, and which models there are.
+
+Readable without torch, so that the viewer can show a model before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from napari_unetvnet.conventions import Head, Normalise, Scalar, Spacing, Triple, View
+from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem
+from napari_unetvnet.registry import near_names
+from napari_unetvnet.settings import BLURS, Settings
+
+if TYPE_CHECKING:
+    from napari_unetvnet.images.volume import Volume
+
+__all__ = ["ModelCard", "check_channels", "find_model", "list_models", "read_card", "runs_folder"]
+
+
+class ModelCard(Settings):
+    """All that is needed to build the network again and to use it rightly."""
+
+    network: str
+    """Name in the network table."""
+    option: dict[str, Scalar] = Field(default_factory=dict)
+    """Options of the network."""
+    head: Head
+    """What turns logits into classes: one sigmoid, a softmax, or a sigmoid for each class."""
+    view: View
+    """2d, 2.5d or 3d."""
+    context: int = 0
+    """Neighbour planes on each side that the network sees as channels; 0 but in view 2.5d."""
+    channels: int = 1
+    """Input channels C of an image."""
+    values: tuple[int, ...]
+    """Label value that is written for each class, in class order."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, in class order; may be empty."""
+    overlapping: bool = False
+    """Whether a voxel may have several classes, so that a result is a mask for each."""
+    paint_order: tuple[int, ...] = ()
+    """Classes that lie in each other are written in this order of their indices, later ones over earlier ones."""
+    lines: tuple[int, ...] = ()
+    """Indices of classes that are thin lines; three outputs after each only serve to learn."""
+    patch: Triple
+    """Training patch z y x in voxels."""
+    spacing: Spacing = (1.0, 1.0, 1.0)
+    """Voxel size z y x of the training images."""
+    unit: str = "pixel"
+    """Unit of the spacing."""
+    resampled: bool = False
+    """Whether the training images were brought to that voxel size."""
+    normalise: Normalise = "zscore"
+    """How intensities were brought to scale."""
+    loss: str = ""
+    """What was minimised."""
+    steps: int = 0
+    """Optimiser steps that were taken in all."""
+    seed: int = 0
+    """Of the training."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    """Scores on the hold-out."""
+    split: tuple[tuple[int, ...], ...] = ()
+    """For each training image start and stop, z y x, of the part to learn from and of the block held out, or nothing.
+    A training that starts from this model keeps to them, so that it is not scored on what the model has learnt."""
+    data: str = ""
+    """Where the training data come from."""
+    licence: str = ""
+    """Licence of the weights."""
+    inputs: str = ""
+    """How many images it was trained on, and a hash over the contents of all files."""
+    device: str = ""
+    """What it was trained on: the GPU or the processor."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the software that trained it."""
+
+    @model_validator(mode="after")
+    def _values_fit_the_head(self) -> Self:
+        if not self.values or min(self.values) < 0 or (self.head == "binary" and len(self.values) != 2):
+            raise ValueError(f"label values {self.values} do not fit a {self.head} head")
+        if any(not 0 <= i < len(self.values) for i in (*self.paint_order, *self.lines)):
+            raise ValueError(f"classes {self.paint_order} or {self.lines} are beyond {len(self.values)} label values")
+        return self
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions of the network."""
+        return 3 if self.view == "3d" else 2
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that the network takes: the image's, times the planes it sees."""
+        return self.channels * (2 * self.context + 1)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the logits, K."""
+        return 1 if self.head == "binary" else len(self.values) + BLURS * len(self.lines)
+
+    @property
+    def begins_with_object(self) -> bool:
+        """Whether the first output is an object in which others may lie, not a background or a class of a softmax."""
+        return self.head == "binary" or (self.head == "multilabel" and self.values[0] != 0)
+
+    @property
+    def class_outputs(self) -> tuple[int, ...]:
+        """Which channel of the logits tells of each class; others only serve to learn."""
+        return tuple(i + BLURS * sum(line < i for line in self.lines) for i in range(len(self.values)))
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Read a model file's card, without its weights and without torch.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.safetensors`` file.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    FileProblem
+        If there is no such file.
+    ModelProblem
+        If the file is cut off, of another kind, or carries no card.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileProblem(f"There is no model file {path}; the models command lists what there is.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelProblem(f"{path} is no model file or is cut off ({error}); copy or train it again.") from None
+    if "card" not in header:
+        raise ModelProblem(f"{path} holds weights but no model card of this program; it was not made by it.")
+    try:
+        return ModelCard.model_validate_json(header["card"])
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) or "no JSON" for item in error.errors())
+        raise ModelProblem(f"{path}: its card does not fit this version ({fields}); update the program.") from None
+
+
+def runs_folder() -> Path:
+    """Give the folder that holds the run folders.
+
+    Returns
+    -------
+    Path
+        ``$NAPARI_UNETVNET_RUNS``, by default a folder of the user's application data.
+    """
+    from platformdirs import user_data_path
+
+    chosen = os.environ.get("NAPARI_UNETVNET_RUNS")
+    return Path(chosen) if chosen else user_data_path("napari-unetvnet", appauthor=False) / "runs"
+
+
+def _weights_folder() -> Path:
+    """Give the folder of shipped weights, which is inside an installed package and beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "weights"
+    return inside if inside.is_dir() else package.parent / "weights"
+
+
+def list_models() -> dict[str, Path]:
+    """Find the shipped models and those that were trained here, the newest first.
+
+    Returns
+    -------
+    dict of str to Path
+        A shipped model has its file's name, a trained one its run folder's.
+    """
+    trained = sorted(runs_folder().glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+    shipped = sorted(_weights_folder().glob("*.safetensors"))
+    return {path.parent.name: path for path in trained} | {path.stem: path for path in shipped}
+
+
+def find_model(name: str) -> Path:
+    """Find a model by its name or file.
+
+    Parameters
+    ----------
+    name : str
+        A path, or a name that `list_models` gives.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileProblem
+        If there is neither such a file nor such a model.
+    """
+    if os.path.isfile(name):  # noqa: PTH113 (it takes a name of any length)
+        return Path(name)
+    known = list_models()
+    if name in known:
+        return known[name]
+    if name.endswith(".safetensors") or os.sep in name or not known:
+        raise FileProblem(f"There is no model file {name}; train one, or see the models command.")
+    raise FileProblem(f"There is no model {name!r}{near_names(name, known)}")
+
+
+def check_channels(card: ModelCard, image: Volume) -> None:
+    """Refuse an image whose channels the model does not expect.
+
+    Parameters
+    ----------
+    card : ModelCard
+    image : Volume, data of shape (C, Z, Y, X)
+
+    Raises
+    ------
+    DataProblem
+        If the numbers of channels differ.
+    """
+    if image.channels != card.channels:
+        raise DataProblem(
+            f"The model takes images of {card.channels} channel(s), {image.name} has {image.channels}; "
+            "choose other channels or another model."
+        )

@@ -1,0 +1,147 @@
+"""What a training was made of, besides its settings: the inputs by their contents, the software and the machine.
+
+With the job, the plan and the events, which hold settings, split and curves, this is all that is needed to tell whether
+two models should be the same. The card of the model carries it in short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.images.containers import divided
+from napari_unetvnet.images.readers import paths_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from napari_unetvnet.images.io import PairFiles
+
+__all__ = ["RECORD", "brief", "hardware", "save_record"]
+
+RECORD = "record.json"
+PACKAGES = ("napari-unetvnet", "torch", "numpy", "scipy", "scikit-image", "napari", "monai", "nibabel", "tifffile")
+MOST_BYTES = 8 * 2**30
+"""Of a larger input only the names and sizes of its files are taken in: reading it would hold the training up."""
+
+
+def save_record(folder: Path, files: Sequence[PairFiles], device: torch.device, precision: str) -> None:
+    """Write the record of a training into its run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    files : sequence of PairFiles
+        Its inputs.
+    device : torch.device
+    precision : str
+    """
+    made = {
+        "inputs": [_input(pair) for pair in files],
+        "versions": _versions(),
+        "hardware": hardware(device) | {"precision": precision},
+    }
+    (folder / RECORD).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+def brief(folder: Path) -> dict[str, str]:
+    """Give what a card holds of a record.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+
+    Returns
+    -------
+    dict
+        "inputs", one hash over all, and "device"; empty if there is no record.
+    """
+    if not (folder / RECORD).exists():
+        return {}
+    made = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    hashes = [pair[name]["hash"] for pair in made["inputs"] for name in ("image", "label", "mask") if name in pair]
+    whole = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    return {"inputs": f"{len(made['inputs'])} image(s), sha256 {whole}", "device": made["hardware"]["device"]}
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Say on what is computed.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    dict
+        device, processor, cores, threads, memory_gib and system.
+    """
+    import psutil
+    import torch
+
+    processor = _processor()
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    """Name the processor as it does itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (there is no such file but on Linux)
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # not needed for this training
+    return found
+
+
+def _input(pair: PairFiles) -> dict[str, Any]:
+    """Describe image, labels and mask of a pair."""
+    sources = {"image": pair.image, "label": pair.label, "mask": pair.mask}
+    return {name: {"file": source, "hash": _hash(source)} for name, source in sources.items() if source}
+
+
+def _hash(source: str) -> str:
+    """Give the hash of what the files of a source hold, or of their sizes where they are too large to be read."""
+    files = list(_files(source))
+    told = hashlib.sha256()
+    small = sum(path.stat().st_size for path, _ in files) <= MOST_BYTES
+    for path, name in files:
+        told.update(f"{name} {path.stat().st_size}\n".encode())
+        if small:
+            with path.open("rb") as file:
+                told.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{'sha256' if small else 'sizes'}:{told.hexdigest()}"
+
+
+def _files(source: str) -> Iterator[tuple[Path, str]]:
+    """List the files of a source, with names that do not depend on where they lie."""
+    for part in paths_of(source):
+        path, _ = divided(part)
+        if path.is_dir():
+            yield from ((file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file())
+        else:
+            yield path, path.suffix

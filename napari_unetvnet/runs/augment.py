@@ -1,0 +1,98 @@
+"""Patches as a training would see them, changed at random, to look at before anything is learnt from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.errors import FileProblem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.settings import TrainJob
+
+__all__ = ["ENDINGS", "labels_beside", "training_patches", "write_patches"]
+
+ENDINGS = (".npy", ".tif", ".tiff")
+
+
+def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Draw patches of a job's images and augment them, at full strength.
+
+    Parameters
+    ----------
+    job : TrainJob
+        What it leaves open is planned, as for a training.
+    count : int
+
+    Returns
+    -------
+    images : array of float32, shape (count, C, Z, Y, X)
+        Normalised intensities.
+    target : array of shape (count, Z, Y, X) or (count, K, Z, Y, X)
+        What the loss would compare with; IGNORE where nothing is known.
+    """
+    import torch
+
+    from napari_unetvnet.data.augment import augment, recipe
+    from napari_unetvnet.data.prepare import prepare, seen
+    from napari_unetvnet.model.device import choose_device
+    from napari_unetvnet.runs.inputs import pair_files, read_pair
+    from napari_unetvnet.training.plan import plan
+
+    pairs = [read_pair(files, job) for files in pair_files(job)]
+    settings = plan(pairs, job, choose_device(job)[0].type).settings
+    pairs, patch = seen(pairs, settings), settings.planned_patch
+    rng = np.random.default_rng(settings.seed)
+    drawn = prepare(pairs, settings, patch).batch(rng, count, patch, (0, 0, 0))
+    fitted = recipe(
+        settings.augment, view=settings.view, spacing=pairs[0].image.spacing, mirror=settings.mirror, patch=patch
+    )
+    images, target = torch.from_numpy(drawn.images), torch.from_numpy(drawn.target)
+    images, target, _ = augment(images, target, None, rng, fitted)
+    return images.numpy(), target.numpy()
+
+
+def labels_beside(path: Path) -> Path:
+    """Name the file of the labels of patches.
+
+    Parameters
+    ----------
+    path : Path
+        Of the patches.
+
+    Returns
+    -------
+    Path
+    """
+    return path.with_name(f"{path.stem}_labels{path.suffix}")
+
+
+def write_patches(path: Path, images: NDArray[np.float32], target: NDArray[Any]) -> None:
+    """Write patches to a file and their labels to one beside it.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in one of `ENDINGS`.
+    images, target : array
+        From `training_patches`.
+
+    Raises
+    ------
+    FileProblem
+        If the ending is another, or the files cannot be written.
+    """
+    from tifffile import imwrite
+
+    if path.suffix.lower() not in ENDINGS:
+        raise FileProblem(f"Patches are written to {', '.join(ENDINGS)}, not to {path.name}; choose such an ending.")
+    try:
+        for place, array in ((path, images), (labels_beside(path), target)):
+            np.save(place, array) if path.suffix.lower() == ".npy" else imwrite(place, array)
+    except OSError as error:
+        raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error

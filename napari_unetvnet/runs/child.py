@@ -1,0 +1,40 @@
+"""A run in a child process that outlives this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.runs.folder import LOG
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["start"]
+
+
+def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
+    """Do what a run folder says in a child process that outlives this one.
+
+    Parameters
+    ----------
+    folder : Path
+    resume : bool
+
+    Returns
+    -------
+    subprocess.Popen
+        Follow it with `follow`; stop it with `ask_to_stop`.
+    """
+    command = [sys.executable, "-m", "napari_unetvnet", "run", str(folder), *(["--resume"] if resume else [])]
+    with (folder / LOG).open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 (a list, no shell; the folder is the only word that varies)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )

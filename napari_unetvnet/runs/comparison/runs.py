@@ -1,0 +1,260 @@
+"""What a run folder tells of a training: its choices, how it ended, its curve, and on which voxels it was scored."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from math import isfinite, prod
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.errors import RunProblem, UserError
+from napari_unetvnet.events import EpochDone, Notice, RunFinished, StepDone, from_line
+from napari_unetvnet.losses import LossTerm, write_loss
+from napari_unetvnet.model.card import ModelCard, read_card
+from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, MODEL, PLAN
+from napari_unetvnet.settings import LabelSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from napari_unetvnet.events import Event
+
+__all__ = ["Point", "Row", "read_run", "runs_in"]
+
+LABEL_FIELDS = tuple(name for name in LabelSettings.model_fields if name not in ("class_weights", "soften"))
+"""What labels mean; the two left out change the loss only."""
+INPUTS = ("image", "label", "mask", "pairs")
+SHOWN = ("command", "network", "option", "loss", "folds", "fold", "output", *INPUTS)
+"""Settings that have a place of their own, or do not change a result."""
+HELD_OUT = "Held out "
+"""How the sentence begins with which a training tells what it holds out."""
+NOT_TRAINED = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One look at the hold-out."""
+
+    step: int
+    seconds: float
+    loss: float | None
+    dice: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What there is to say of one training.
+
+    ``state`` is done, stopped or failed as the run itself said, running or interrupted where it said nothing yet,
+    waiting before its first event, and refused where its settings do not fit. ``other`` holds the settings without a
+    field here, after `tabulate` only those in which the runs differ. ``scored_on`` is the same text for runs that were
+    scored on the same voxels, empty where that is not known.
+    """
+
+    name: str
+    network: str = ""
+    option: dict[str, Any] = field(default_factory=dict)
+    loss: str = ""
+    other: dict[str, Any] = field(default_factory=dict)
+    folds: int = 1
+    fold: int = 0
+    dice: float | None = None
+    by_class: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    minutes: float = 0.0
+    parameters: int | None = None
+    state: str = "waiting"
+    lines: tuple[str, ...] = ()
+    model: str = ""
+    scored_on: str = ""
+    curve: tuple[Point, ...] = ()
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """What a step took, looks at the hold-out included."""
+        return 60 * self.minutes / self.steps if self.steps else None
+
+    @property
+    def configuration(self) -> str:
+        """The network with its options, the loss, and what else the runs differ in."""
+        options = ", ".join(f"{name}={value}" for name, value in sorted(self.option.items()))
+        network = f"{self.network}({options})" if options else self.network
+        others = (f"{name}={value}" for name, value in self.other.items() if value is not None)
+        return " ".join(filter(None, (network, self.loss, *others)))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Give the folder itself, or the trainings in it.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    RunProblem
+        If it is no run and holds no trainings.
+    """
+    if (folder / JOB).is_file():
+        return [folder]
+    found = sorted(job.parent for job in folder.glob(f"*/{JOB}") if _values(job).get("command") == "train")
+    if not found:
+        raise RunProblem(f"{folder} is no run and holds no trainings: there is no {JOB}.")
+    return found
+
+
+def _values(path: Path) -> Any:
+    """Read a JSON object; an empty one where there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict | list) else {}
+
+
+def read_run(folder: Path) -> Row:
+    """Read what a training was to do, what it said and what it has reached.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Row
+
+    Raises
+    ------
+    RunProblem
+        If it is no training, or its events cannot be read.
+    """
+    values = _values(folder / JOB)
+    if not isinstance(values, dict) or values.get("command") != "train":
+        raise RunProblem(f"{folder} is no training; give the folder of one, or a folder that holds several.")
+    plan = _values(folder / PLAN)
+    values |= {choice["name"]: choice["value"] for choice in plan} if isinstance(plan, list) else {}
+    events, problems = _events(folder), list[str]()
+    card: ModelCard | None = None
+    try:
+        card = read_card(folder / MODEL) if (folder / MODEL).exists() else None
+    except UserError as problem:
+        problems += problem.lines
+    state, lines = _state(folder, events)
+    curve = _curve(events)
+    steps = [event for event in events if isinstance(event, StepDone | EpochDone)]
+    return Row(
+        name=folder.absolute().name,
+        **_choices(values, card),
+        other={name: value for name, value in values.items() if name not in SHOWN},
+        **_scores(card, curve),
+        steps=max(card.steps if card else 0, steps[-1].step if steps else 0),
+        minutes=steps[-1].seconds / 60 if steps else 0.0,
+        parameters=_parameters(folder / MODEL) if card else None,
+        state=state,
+        lines=(*lines, *problems),
+        model=str(folder.absolute() / MODEL) if card else "",
+        scored_on=_scored_on(values, card, events),
+        curve=curve,
+    )
+
+
+def _choices(values: dict[str, Any], card: ModelCard | None) -> dict[str, Any]:
+    """Give network, loss and fold; from the card what was planned and what is of the file only."""
+    folds = {name: int(values.get(name) or default) for name, default in (("folds", 1), ("fold", 0))}
+    if card is not None:
+        return {"network": card.network, "option": dict(card.option), "loss": card.loss, **folds}
+    loss = values.get("loss") or ""
+    if not isinstance(loss, str):
+        loss = write_loss(tuple(LossTerm.model_validate(term) for term in loss))
+    network, option = values.get("network") or "", dict(values.get("option") or {})
+    return {"network": network, "option": option, "loss": loss, **folds}
+
+
+def _scores(card: ModelCard | None, curve: Sequence[Point]) -> dict[str, Any]:
+    """Give the best Dice and that of each class."""
+    best = max((point.dice for point in curve if point.dice is not None), default=None)
+    if card is None:
+        return {"dice": best}
+    start = "hold_out_dice_"
+    by_class = {name.removeprefix(start): dice for name, dice in card.scores.items() if name.startswith(start)}
+    return {"dice": card.scores.get("hold_out_dice", best), "by_class": by_class}
+
+
+def _events(folder: Path) -> list[Event]:
+    """Read a run's events; what is written of a line so far is left for later."""
+    try:
+        whole, _, _ = (folder / EVENTS).read_bytes().rpartition(b"\n")
+    except OSError:
+        return []
+    return [from_line(line) for line in whole.decode("utf-8").split("\n") if line]
+
+
+def _state(folder: Path, events: Sequence[Event]) -> tuple[str, tuple[str, ...]]:
+    """Say how a run ended, or how it stands."""
+    if events and isinstance(events[-1], RunFinished):
+        return events[-1].state, events[-1].lines
+    if _locked(folder / LOCK):
+        return "running", ()
+    return ("interrupted" if (folder / EVENTS).exists() else "waiting"), ()
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process works in the folder."""
+    from filelock import FileLock, Timeout
+
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def _curve(events: Iterable[Event]) -> tuple[Point, ...]:
+    """Give the looks at the hold-out; a run that was resumed has taken some of its steps twice."""
+    points: list[Point] = []
+    for event in events:
+        if isinstance(event, EpochDone):
+            points = [point for point in points if point.step < event.step]
+            points.append(Point(event.step, event.seconds, _finite(event.loss), _finite(event.dice)))
+    return tuple(points)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
+
+
+def _parameters(path: Path) -> int | None:
+    """Count the weights in a model file from the shapes in its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = [name for name in file.keys() if not name.endswith(NOT_TRAINED)]  # noqa: SIM118 (no mapping)
+            return sum(prod(map(int, file.get_slice(name).get_shape())) for name in names)
+    except (SafetensorError, OSError):
+        return None
+
+
+def _scored_on(values: dict[str, Any], card: ModelCard | None, events: Iterable[Event]) -> str:
+    """Write down what decides on which voxels a run was scored."""
+    if card is None:
+        return ""
+    told = [event.text for event in events if isinstance(event, Notice) and event.text.startswith(HELD_OUT)]
+    blocks = [row[6:] for row in card.split]
+    held_out: list[Any] = [*blocks] or sorted(set(told))
+    labels = {
+        name: values.get(name, LabelSettings.model_fields[name].get_default(call_default_factory=True))
+        for name in LABEL_FIELDS
+    }
+    inputs = {name: values.get(name) or None for name in INPUTS}
+    scored = {"inputs": inputs, "labels": labels, "held_out": held_out}
+    return json.dumps(scored, sort_keys=True, default=str)

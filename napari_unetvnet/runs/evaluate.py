@@ -1,0 +1,196 @@
+"""The evaluate command: label files against files of the truth, one pair or many."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
+from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
+from napari_unetvnet.images.readers import is_folder, paths_of, stem_of
+from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
+from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.metrics import EvaluateSettings
+
+__all__ = ["score", "score_cases", "score_files", "written"]
+
+Files = tuple[str, str]
+"""A prediction and its truth."""
+
+
+def score(
+    prediction: str | None, truth: str | None, pairs: str | Path | None, settings: EvaluateSettings
+) -> Evaluation | Summary:
+    """Compare what the command line names.
+
+    Parameters
+    ----------
+    prediction, truth : str or None
+        Two files, or two folders whose files are paired by name.
+    pairs : str, Path or None
+        In their place, a CSV file with the columns image, which is the prediction, and label, which is the truth.
+    settings : EvaluateSettings
+
+    Returns
+    -------
+    Evaluation or Summary
+        A summary of folders and tables, even of one case.
+
+    Raises
+    ------
+    SettingsProblem
+        If neither or both are given, or settings do not fit each other.
+    FileProblem
+        If a file is missing or cannot be read.
+    DataProblem
+        If files cannot be paired, or an image cannot be compared with its truth; one line for each.
+    """
+    if (pairs is None) == (prediction is None or truth is None) or (pairs and prediction):
+        raise SettingsProblem("Give a prediction and a truth, two files or two folders, or --pairs and nothing else.")
+    if pairs is not None:
+        return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
+    given = str(prediction), str(truth)
+    if any(is_folder(Path(entry).expanduser()) for entry in given):
+        return score_cases(find_pairs([given[0]], [given[1]]), settings)
+    return score_files(*given, settings)
+
+
+def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSettings) -> Evaluation:
+    """Compare one label file with another.
+
+    Parameters
+    ----------
+    prediction, truth : str or Path
+    settings : EvaluateSettings
+        Where it names no spacing or unit, those of the truth's file hold, or else of the prediction's.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing or cannot be read.
+    DataProblem
+        If a file holds no labels, or the shapes differ.
+    SettingsProblem
+        If settings do not fit each other.
+    """
+    found, true = read_labels(prediction), read_labels(truth)
+    source = true if _has_spacing(true) or not _has_spacing(found) else found
+    update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
+    evaluation = evaluate(found.data[0], true.data[0], settings.model_copy(update=update))
+    odd = _odd_places(found, true, given=settings.spacing is not None)
+    return replace(evaluation, notices=(*odd, *evaluation.notices))
+
+
+def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
+    """Compare several label files with their truths.
+
+    Parameters
+    ----------
+    pairs : list of (prediction, truth)
+        At least one.
+    settings : EvaluateSettings
+        Where truth_is is "auto" and any truth is read as object ids, all are.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    DataProblem
+        If any pair cannot be read or compared; one line for each.
+    """
+    files = _named(pairs)
+    cases = _each(files, settings)
+    if len({evaluation.truth_is for evaluation in cases.values()}) > 1:  # a few objects look like classes
+        settings = settings.model_copy(update={"truth_is": "objects"})
+        as_classes = {name: files[name] for name, evaluation in cases.items() if evaluation.truth_is == "classes"}
+        cases |= _each(as_classes, settings)
+    return replace(summarise(cases, settings), files=files)
+
+
+def written(result: Evaluation | Summary, form: Literal["table", "json", "csv"]) -> str:
+    """Write scores as text.
+
+    Parameters
+    ----------
+    result : Evaluation or Summary
+    form : {"table", "json", "csv"}
+
+    Returns
+    -------
+    str
+        Without a line break at the end.
+    """
+    if form == "json":
+        return json.dumps(result.as_dict(), indent=2, allow_nan=False)
+    if form == "table":
+        return evaluation_table(result) if isinstance(result, Evaluation) else summary_table(result)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(evaluation_rows(result) if isinstance(result, Evaluation) else summary_rows(result))
+    return text.getvalue().rstrip("\n")
+
+
+def _each(files: Mapping[str, Files], settings: EvaluateSettings) -> dict[str, Evaluation]:
+    """Compare each pair, and tell all mistakes at once."""
+    cases, lines = {}, []
+    for name, pair in files.items():
+        try:
+            cases[name] = score_files(*pair, settings)
+        except SettingsProblem:
+            raise
+        except UserError as problem:
+            lines += [line if line.startswith(name) else f"{name}: {line}" for line in problem.lines]
+    if lines:
+        raise DataProblem(*lines)
+    return cases
+
+
+def _named(pairs: list[Files]) -> dict[str, Files]:
+    """Name cases after the prediction's file, with its folder where that is not enough."""
+    names = [stem_of(paths_of(prediction)[0]) for prediction, _ in pairs]
+    count = Counter(names)
+    return {name if count[name] == 1 else pair[0]: pair for name, pair in zip(names, pairs, strict=True)}
+
+
+def _has_spacing(volume: Volume) -> bool:
+    return volume.unit != "pixel" or volume.spacing != (1.0, 1.0, 1.0)
+
+
+def _odd_places(found: Volume, true: Volume, *, given: bool) -> list[str]:
+    """Say where two files of one shape do not seem to show the same place."""
+    lines = []
+    sizes = [f"{' x '.join(f'{edge:g}' for edge in volume.spacing)} {volume.unit}" for volume in (found, true)]
+    differ = found.unit != true.unit or not np.allclose(found.spacing, true.spacing, rtol=1e-3, atol=0)
+    if differ and not given and _has_spacing(found) and _has_spacing(true):
+        lines.append(f"The voxel sizes differ: the prediction has {sizes[0]}, the truth {sizes[1]}, which was used.")
+    if _differ(found.affine, true.affine):
+        lines.append(
+            "The files lie differently in space (another affine). Voxels were compared in the order in which they are "
+            "stored; bring one file to the grid of the other if that is not meant."
+        )
+    return lines
+
+
+def _differ(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
+    return one is not None and other is not None and not np.allclose(one, other, rtol=1e-3, atol=1e-3)

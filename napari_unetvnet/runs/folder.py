@@ -1,0 +1,229 @@
+"""The files of a run folder: what is to be done, what was said, and the request to stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
+from napari_unetvnet.events import Event, from_line
+from napari_unetvnet.images.pairs import resolve
+from napari_unetvnet.model.card import runs_folder
+from napari_unetvnet.model.provenance import RECORD
+from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+
+__all__ = [
+    "CLEANED", "EVENTS", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN", "PROBABILITIES",
+    "SETTLED", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow",
+    "new_folder", "read", "read_settings",
+]  # fmt: skip
+
+JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
+MODEL, PLAN = "model.safetensors", "plan.json"
+SETTLED, PLACES = "settled.json", "results.json"
+LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
+CLEANED, OBJECTS = "cleaned.npy", "objects.csv"
+COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}
+SOURCES = ("image", "label", "mask")
+PATHS = ("pairs", "output", "probabilities", "uncertainty", "start_from")
+LONGEST_NAME = 80
+
+
+def new_folder(name: str, parent: Path | None = None) -> Path:
+    """Make an empty run folder.
+
+    Parameters
+    ----------
+    name : str
+        What it should be called; a number is appended if that is taken.
+    parent : Path, optional
+        Where (default: the runs folder).
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileProblem
+        If no folder can be made there.
+    """
+    parent = parent or runs_folder()
+    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")[:LONGEST_NAME] or "run"
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        folder = parent / (f"{clean}-{stamp}" + (f"-{number}" if number else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise FileProblem(f"No run folder can be made in {parent} ({error.strerror}); choose another.") from None
+        return folder
+    raise FileProblem(f"{parent} is full of runs called {clean}-{stamp}; remove some.")
+
+
+def create(folder: Path, job: TrainJob | SegmentJob) -> None:
+    """Write what is to be done; the folder is a run from then on.
+
+    Parameters
+    ----------
+    folder : Path
+        Must exist and may hold inputs.
+    job : TrainJob or SegmentJob
+
+    Raises
+    ------
+    FileProblem
+        If it cannot be written.
+    """
+    command = "train" if isinstance(job, TrainJob) else "segment"
+    # What was not set stays open, to be chosen from the data.
+    text = json.dumps({"command": command, **job.model_dump(mode="json", exclude_unset=True)}, indent=2)
+    part = folder / f"{JOB}.part"
+    try:
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(folder / JOB)
+    except OSError as error:
+        raise FileProblem(f"{folder / JOB} cannot be written ({error.strerror}).") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a settings file: a run's ``job.json``, or any part of one.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+        Relative paths start from the file's folder and are made absolute.
+
+    Raises
+    ------
+    FileProblem
+        If there is no such file.
+    SettingsProblem
+        If it is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileProblem(f"The settings file {path} cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsProblem(f"{path} is no JSON or is cut off ({error}); write it again.") from None
+    if not isinstance(values, dict):
+        raise SettingsProblem(f"{path} should hold a JSON object with settings, not {type(values).__name__}.")
+    return absolute_paths(values, path.parent)
+
+
+def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the files that settings name independent of the present folder.
+
+    Parameters
+    ----------
+    values : dict
+        Settings, not yet checked.
+    folder : Path
+        What relative paths start from.
+
+    Returns
+    -------
+    dict
+        Values of another type than text are left for the check to refuse; a model may be a name and is a path only if
+        there is such a file.
+    """
+    made = dict(values)
+    for name in SOURCES:
+        if isinstance(value := values.get(name), str):
+            made[name] = resolve(value, folder)
+        elif isinstance(value, list | tuple) and all(isinstance(source, str) for source in value):
+            made[name] = [resolve(source, folder) for source in value]
+    for name in PATHS:
+        if isinstance(value := values.get(name), str | Path):
+            made[name] = str(folder.absolute() / Path(value).expanduser())
+    model = values.get("model")
+    if isinstance(model, str) and model and (folder / model).is_file():
+        made["model"] = str(folder.absolute() / model)
+    return made
+
+
+def read(folder: Path) -> TrainJob | SegmentJob:
+    """Read what a run folder is to do.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    TrainJob or SegmentJob
+
+    Raises
+    ------
+    RunProblem
+        If the folder is no run or is half written.
+    SettingsProblem
+        If its settings are not valid.
+    """
+    if not (folder / JOB).is_file():
+        raise RunProblem(f"{folder} is no run, or was only half written: it has no {JOB}. Start a new one.")
+    try:
+        values = read_settings(folder / JOB)
+    except UserError as problem:
+        raise RunProblem(f"{folder} is half written: {problem} Start a new run.") from None
+    command = values.pop("command", None)
+    if command not in COMMANDS:
+        raise RunProblem(f"{folder / JOB} says command {command!r}; it should be train or segment.")
+    return checked(COMMANDS[command], values)
+
+
+def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Read the events that were written since the last look.
+
+    Parameters
+    ----------
+    folder : Path
+    offset : int
+        As returned by the last call; 0 to begin.
+
+    Returns
+    -------
+    events : list of Event
+    offset : int
+        For the next call.
+    """
+    if not (folder / EVENTS).exists():
+        return [], offset
+    with (folder / EVENTS).open("rb") as file:
+        file.seek(offset)
+        whole, _, _ = file.read().rpartition(b"\n")
+    if not whole:
+        return [], offset
+    lines = whole.decode("utf-8").split("\n")
+    return [from_line(line) for line in lines], offset + len(whole) + 1
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask a run, wherever it works, to end after its present step and keep what it has.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    (folder / STOP).touch()
+
+
+def discard_if_empty(folder: Path) -> None:
+    """Remove a run folder that has no result and no inputs of its own.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, RECORD}:
+        shutil.rmtree(folder)

@@ -1,0 +1,92 @@
+"""The images that a job names, read one after the other, with their labels where it has some."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
+from napari_unetvnet.images.pairs import Pair
+
+if TYPE_CHECKING:
+    from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.settings import SegmentJob, TrainJob
+
+__all__ = ["pair_files", "read_image", "read_pair"]
+
+
+def pair_files(job: TrainJob) -> list[PairFiles]:
+    """List the files of each pair.
+
+    Parameters
+    ----------
+    job : TrainJob
+
+    Returns
+    -------
+    list of PairFiles
+
+    Raises
+    ------
+    FileProblem
+        If a file or the table is missing.
+    DataProblem
+        If files cannot be paired, or there is not one mask for each image.
+    """
+    if job.pairs is not None:
+        return read_pairs_csv(job.pairs)
+    found = find_pairs(job.image, job.label)
+    masks = list(job.mask) or [""] * len(found)
+    if len(masks) != len(found):
+        raise DataProblem(f"There are {len(found)} images but {len(masks)} masks; give one mask for each image.")
+    return [PairFiles(image, label, "", mask) for (image, label), mask in zip(found, masks, strict=True)]
+
+
+def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
+    """Read an image; what its file does not say of space, the job may.
+
+    Parameters
+    ----------
+    source : str
+        One file, or the channel files of one image separated by ``|``.
+    job : TrainJob or SegmentJob
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing or cannot be read.
+    DataProblem
+        If a file holds no image.
+    """
+    image = read_volume(source, job.spacing)
+    return replace(image, unit=job.unit) if image.unit == "pixel" else image
+
+
+def read_pair(files: PairFiles, job: TrainJob) -> Pair:
+    """Read an image and its labels; what the files do not say of space, the job may.
+
+    Parameters
+    ----------
+    files : PairFiles
+    job : TrainJob
+
+    Returns
+    -------
+    Pair
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing or cannot be read.
+    DataProblem
+        If a file holds no image, or no labels.
+    """
+    image = read_image(files.image, job)
+    labels = read_labels(files.label, job.spacing, overlapping=job.label_values == "overlapping")
+    mask = read_labels(files.mask, job.spacing) if files.mask else None
+    return Pair(image, labels, files.split, mask)

@@ -1,0 +1,338 @@
+"""The results of a segmentation: where they lie, filled as they are computed, put where they are wanted.
+
+A result grows in a file of the run folder and is copied to its place in the end; but one that is wanted as a zarr
+folder grows beside its place, with a name of its own, and is only renamed, so that there never are two of it.
+``results.json`` in the run folder says where such a one is. What is said to be finished is on the disk, in whole
+chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.events import Event, Notice, SlabDone
+from napari_unetvnet.images import ome_zarr
+from napari_unetvnet.images.arrays import Filed
+from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
+from napari_unetvnet.images.writers import discard, put_in_place
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.clean import table_beside
+from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.inference import Slab
+    from napari_unetvnet.model.card import ModelCard
+    from napari_unetvnet.settings import SegmentJob, TrainJob
+
+__all__ = ["Results", "deliver", "labels_in", "open_labels", "whole_chunks"]
+
+FILES = {"labels": LABELS, "probabilities": PROBABILITIES, "uncertainty": UNCERTAINTY}
+"""The parts of a slab, and their files in the run folder."""
+WRITE: dict[str, Callable[[Path, Any, Volume], None]] = {
+    "labels": write_labels,
+    "probabilities": write_probabilities,
+    "uncertainty": write_uncertainty,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """Type and shape of a result, where it is wanted, and whether it grows beside that place."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    output: Path | None
+    beside: bool
+
+
+class Results:
+    """The results of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    job : SegmentJob
+    card : ModelCard
+    volume : Volume
+        The image.
+    """
+
+    def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
+        self._folder, self._volume = folder, volume
+        self._wanted = _wanted(job, card, volume)
+        # Of a network of planes a slab is a batch; were chunks thicker, nothing would be said until one is full.
+        batch = (job.tile or (job.batch,))[0] if card.dims == 2 else ome_zarr.CHUNK_PLANES
+        self._chunk = 2 ** (min(batch, ome_zarr.CHUNK_PLANES).bit_length() - 1)
+        self._arrays: dict[str, Any] = {}
+
+    @property
+    def planes(self) -> int:
+        """By how many planes results must be filled, but for the last ones."""
+        return max((array.chunks[-3] for array in self._arrays.values() if hasattr(array, "chunks")), default=1)
+
+    def go_on(self, finished: int) -> int:
+        """Open what an interrupted run has left, if all is there and is what is wanted.
+
+        Parameters
+        ----------
+        finished : int
+            Planes that were said to be done.
+
+        Returns
+        -------
+        int
+            Planes that need not be computed again; if 0, the results are yet to be made.
+        """
+        places = self._places()
+        try:
+            found = {kind: _opened(places[kind]) for kind in self._wanted} if finished else {}
+        except (OSError, ValueError, KeyError):
+            return 0  # missing or cut off
+        facts = {kind: (array.dtype, tuple(array.shape)) for kind, array in found.items()}
+        if facts != {kind: (wanted.dtype, wanted.shape) for kind, wanted in self._wanted.items()}:
+            return 0
+        self._arrays = found
+        return finished if finished == self._volume.shape[0] else finished // self.planes * self.planes
+
+    def begin(self) -> None:
+        """Make the results anew."""
+        for kind, place in self._places().items():
+            if self._wanted[kind].beside and place != self._wanted[kind].output:
+                discard(place)
+        tag = secrets.token_hex(4)
+        places = {
+            kind: wanted.output.with_name(f"part-{tag}-{wanted.output.name}")
+            for kind, wanted in self._wanted.items()
+            if wanted.output is not None and wanted.beside
+        }
+        _record(self._folder, places)
+        for kind, wanted in self._wanted.items():
+            if kind in places:
+                self._arrays[kind] = ome_zarr.create(
+                    places[kind], wanted.shape, wanted.dtype, self._volume, self._chunk
+                )
+            else:
+                self._arrays[kind] = Filed.made(self._folder / FILES[kind], wanted.shape, wanted.dtype)
+
+    def put(self, slab: Slab) -> SlabDone:
+        """Write finished planes.
+
+        Parameters
+        ----------
+        slab : Slab
+
+        Returns
+        -------
+        SlabDone
+        """
+        stop = slab.start + slab.labels.shape[-3]
+        for kind, array in self._arrays.items():
+            array[..., slab.start : stop, :, :] = getattr(slab, kind)
+        return SlabDone(slab.start, stop, self._volume.shape[0])
+
+    def deliver(self, labels: Any = None) -> Iterator[Event]:
+        """Put all results where they are wanted; those that grew beside their place go there last, and at once.
+
+        Parameters
+        ----------
+        labels : array, optional
+            What is made of the labels, to be written in their stead.
+
+        Yields
+        ------
+        Event
+            That says nothing: it may be left at that, and begun again.
+
+        Raises
+        ------
+        FileProblem
+            If one cannot be written.
+        """
+        places, moves = self._places(), {}
+        for kind, wanted in self._wanted.items():
+            if wanted.beside and wanted.output and places[kind] != wanted.output:
+                yield from (Event() for _ in ome_zarr.completing(places[kind]))
+                moves[kind] = wanted.output
+            elif wanted.output and not wanted.beside:
+                own = self._arrays[kind]
+                WRITE[kind](wanted.output, own if labels is None or kind != "labels" else labels, self._volume)
+        for kind, output in moves.items():
+            _move(places[kind], output)
+            _record(self._folder, _recorded(self._folder) | {kind: output})
+
+    def _places(self) -> dict[str, Path]:
+        """Give where each wanted result grows, or is, if that is known."""
+        return {kind: self._folder / FILES[kind] for kind in self._wanted} | {
+            kind: place for kind, place in _recorded(self._folder).items() if kind in self._wanted
+        }
+
+
+def _wanted(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _Wanted]:
+    """Give all results that a job is to have."""
+    labels = (len(card.values), *volume.shape) if card.overlapping else volume.shape
+    half, likely = np.dtype(np.float16), (len(card.values), *volume.shape)
+    wanted = {"labels": _place(job.output, np.min_scalar_type(max(card.values)), labels, grows=not job.postprocessed)}
+    if job.probabilities is not None:
+        wanted["probabilities"] = _place(job.probabilities, half, likely)
+    if job.uncertainty is not None:
+        wanted["uncertainty"] = _place(job.uncertainty, half, volume.shape)
+    return wanted
+
+
+def _place(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _Wanted:
+    is_zarr = output is not None and output.suffix.lower() == ".zarr"
+    return _Wanted(np.dtype(dtype), shape, output, grows and is_zarr)
+
+
+def _opened(place: Path) -> Any:
+    return Filed(place) if place.suffix == ".npy" else ome_zarr.open_image(place, writable=True)
+
+
+def _move(made: Path, output: Path) -> None:
+    try:
+        put_in_place(made, output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {made}.") from error
+
+
+def _record(folder: Path, places: dict[str, Path]) -> None:
+    """Note where the results are that do not lie in the run folder."""
+    if not places:
+        (folder / PLACES).unlink(missing_ok=True)
+        return
+    part = folder / f"{PLACES}.part"
+    part.write_text(json.dumps({kind: str(place) for kind, place in places.items()}) + "\n", encoding="utf-8")
+    part.replace(folder / PLACES)
+
+
+def _recorded(folder: Path) -> dict[str, Path]:
+    """Give where the results are that do not lie in the run folder."""
+    try:
+        return {kind: Path(place) for kind, place in json.loads((folder / PLACES).read_text("utf-8")).items()}
+    except (OSError, ValueError):
+        return {}
+
+
+def labels_in(folder: Path) -> Path:
+    """Give the file or zarr folder with the labels of a run: the cleaned ones, if they are there.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Path
+    """
+    if (folder / CLEANED).exists():
+        return folder / CLEANED
+    return _recorded(folder).get("labels", folder / LABELS)
+
+
+def open_labels(path: Path, *, writable: bool = False) -> Any:
+    """Open labels where `labels_in` says that they are, unread.
+
+    Parameters
+    ----------
+    path : Path
+    writable : bool
+        Whether values may be changed, which does not change the file; of a zarr folder they may not.
+
+    Returns
+    -------
+    array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
+    """
+    if path.suffix != ".npy":
+        return ome_zarr.open_image(path)
+    return np.load(path, mmap_mode="c" if writable else "r")
+
+
+def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Iterator[Slab | Notice]:
+    """Cut slabs anew, so that each ends where a chunk does.
+
+    Parameters
+    ----------
+    slabs : iterable of Slab or Notice
+        Slabs in order and without gaps; the first begins where a chunk does. Notices go through.
+    planes : int
+        Of a chunk.
+    depth : int
+        Planes in all; where they end, no chunk need end.
+
+    Yields
+    ------
+    Slab or Notice
+        At most the planes of one chunk are held back.
+    """
+    rest: Slab | None = None  # planes of a chunk that is not full; a copy, so that what it was cut from can go
+    for slab in slabs:
+        if isinstance(slab, Notice):
+            yield slab
+            continue
+        begin, stop = slab.start, slab.start + slab.labels.shape[-3]
+        first = min(-(-begin // planes) * planes, stop)
+        last = stop if stop == depth else max(first, stop // planes * planes)
+        if begin < first:
+            head = slab.cut(0, first - begin)
+            rest = head.copied() if rest is None else rest.joined(head)
+            if first % planes == 0 or first == depth:
+                yield rest
+                rest = None
+        if first < last:
+            yield slab.cut(first - begin, last - begin)
+        if last < stop:
+            rest = slab.cut(last - begin, stop - begin).copied()
+        del slab
+
+
+def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
+    """Put a model where it was wanted and say where the results are.
+
+    Parameters
+    ----------
+    folder : Path
+    job : TrainJob or SegmentJob
+
+    Returns
+    -------
+    dict
+        "model" and "steps", or "labels" and, if they were divided, "objects"; empty if there is no result.
+
+    Raises
+    ------
+    FileProblem
+        If the model cannot be copied; it is in the folder all the same.
+    """
+    from napari_unetvnet.settings import TrainJob
+
+    if not isinstance(job, TrainJob):
+        own = labels_in(folder)
+        found = {"labels": str((own.suffix == ".npy" and job.output) or own)} if own.exists() else {}
+        if (folder / OBJECTS).exists():
+            found["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+        return found
+    if not (folder / MODEL).exists():
+        return {}
+    steps = str(read_card(folder / MODEL).steps)
+    if job.output is None:
+        return {"model": str(folder / MODEL), "steps": steps}
+    part = job.output.with_name(job.output.name + ".part")
+    try:
+        shutil.copyfile(folder / MODEL, part)
+        part.replace(job.output)
+    except OSError as error:
+        raise FileProblem(f"{job.output} cannot be written ({error}); the model is {folder / MODEL}.") from None
+    return {"model": str(job.output), "steps": steps}

@@ -1,0 +1,124 @@
+"""Segment in a run folder: read the image, label it slab by slab, put the results where they are to be.
+
+Nothing here knows of events files, stopping or child processes; `running` asks for one event after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.events import Event, Notice, SlabDone
+from napari_unetvnet.model.card import find_model
+from napari_unetvnet.runs.clean import finish
+from napari_unetvnet.runs.folder import LABELS, SETTLED
+from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.inference import Slab
+    from napari_unetvnet.model.model import Model
+    from napari_unetvnet.settings import SegmentJob
+
+__all__ = ["segment"]
+
+
+def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
+    """Segment in a run folder; the results fill while they are computed.
+
+    Parameters
+    ----------
+    folder : Path
+    job : SegmentJob
+    finished : int
+        Planes that an interrupted run of the folder has done.
+
+    Yields
+    ------
+    Event
+    """
+    from napari_unetvnet import inference
+    from napari_unetvnet.images.io import read_labels
+    from napari_unetvnet.model.device import of_one_size, own_memory
+    from napari_unetvnet.model.model import load_model
+    from napari_unetvnet.runs.inputs import read_image
+
+    _check_outputs(job)
+    path = find_model(job.model)
+    volume = read_image(job.image, job)
+    mask = None if job.mask is None else read_labels(job.mask, job.spacing).data
+    if job.uncertainty is not None and job.uncertainty_kind is None:
+        job = job.model_copy(update={"uncertainty_kind": "entropy"})
+    model, depth = load_model(path, job), volume.shape[0]
+    results = Results(folder, job, model.card, volume)
+    first = results.go_on(finished)
+    if first:
+        yield Notice(f"Going on from plane {first}.")
+    elif finished:
+        yield SlabDone(0, 0, depth)  # what an earlier run has said does not count any more
+    if not first:
+        results.begin()
+
+    def told(found: Slab | Notice) -> SlabDone | Notice:
+        return found if isinstance(found, Notice) else results.put(found)
+
+    with own_memory(), of_one_size(model.device):
+        scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
+        likely = job.probabilities is not None
+        ladder = inference.Ladder(model, volume, job, folder)
+        slabs = ladder.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
+        yield from inference.behind(told, whole_chunks(slabs, results.planes, depth))
+    if not job.postprocessed:
+        yield from results.deliver()
+        return
+    yield Notice("All planes are labelled; now the labels are cleaned.")
+    yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
+
+
+def _settled(
+    path: Path, model: Model, volume: Volume, job: SegmentJob, *, again: bool
+) -> Generator[Notice, None, Intensity]:
+    """Choose normalisation and number format; a resumed run keeps to them, unless the device is of another kind."""
+    from napari_unetvnet.images.volume import Intensity, intensity
+    from napari_unetvnet.inference import settle_precision
+
+    known = _read(path) if again else {}
+    if known:
+        scale = Intensity(np.array(known["shift"], np.float32), np.array(known["scale"], np.float32))
+    else:
+        scale = intensity(volume, model.card.normalise)
+    if known.get("device") == model.device.type and job.precision == "auto":
+        model.move_to(model.device, known["precision"])
+    elif job.precision == "auto" and (text := settle_precision(model, volume, job, scale)):
+        yield Notice(text)
+    facts = {"device": model.device.type, "precision": model.precision}
+    facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    part.replace(path)
+    return scale
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file with facts; empty if there is none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_outputs(job: SegmentJob) -> None:
+    """Refuse at once what cannot be written."""
+    from napari_unetvnet.images.io import check_writable
+
+    if job.output is not None:
+        check_writable(job.output, "labels")
+    if job.probabilities is not None:
+        check_writable(job.probabilities, "probabilities")
+    if job.uncertainty is not None:
+        check_writable(job.uncertainty, "uncertainty")

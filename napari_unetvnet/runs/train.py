@@ -1,0 +1,63 @@
+"""Train in a run folder: read the images and labels, check and plan, then train.
+
+Nothing here knows of events files, stopping or child processes; `running` asks for one event after the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.events import Event, Notice
+from napari_unetvnet.runs.folder import PLAN
+from napari_unetvnet.training.processes import ALONE, Team
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_unetvnet.settings import TrainJob
+
+__all__ = ["train"]
+
+
+def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> Generator[Event]:
+    """Train in a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    job : TrainJob
+    resume : bool
+    team : Team
+        The processes that do it together; the first one plans.
+
+    Yields
+    ------
+    Event
+    """
+    from napari_unetvnet.data.checks import examine, notices
+    from napari_unetvnet.images.io import check_writable
+    from napari_unetvnet.model.device import choose_device, own_memory
+    from napari_unetvnet.model.provenance import save_record
+    from napari_unetvnet.runs.inputs import pair_files, read_pair
+    from napari_unetvnet.training.loop import steps
+    from napari_unetvnet.training.plan import load_plan, plan, save_plan
+
+    if job.output is not None:
+        check_writable(job.output, "model")
+    files = pair_files(job)
+    pairs = [read_pair(each, job) for each in files]
+    if not team.first:
+        team.wait()  # for the plan
+    made = load_plan(job, folder / PLAN) if resume or not team.first else None
+    if made is None:
+        made = plan(pairs, job, choose_device(job)[0].type)
+        save_plan(made, folder / PLAN)
+        for text in (*notices(examine(pairs, made.settings)), made.text):
+            if text:
+                yield Notice(text)
+    if team.first:
+        save_record(folder, files, *choose_device(job))
+        team.wait()
+    with own_memory():
+        yield from steps(pairs, made.settings, folder, resume=resume, team=team)

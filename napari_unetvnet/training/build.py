@@ -1,0 +1,149 @@
+"""Model, loss, optimizer and schedule from the settings and the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_unetvnet.data.counts import class_counts, known_voxels
+from napari_unetvnet.data.hold_out import packed
+from napari_unetvnet.data.targets import loss_weights
+from napari_unetvnet.errors import ModelProblem
+from napari_unetvnet.images.refusals import check_size
+from napari_unetvnet.losses import build_loss, write_loss
+from napari_unetvnet.losses.adapters import DeepSupervision
+from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.model import Model, build_model, load_model
+from napari_unetvnet.model.provenance import brief
+from napari_unetvnet.settings.regions import paint_order
+from napari_unetvnet.training.average import Average
+from napari_unetvnet.training.fallback import Ladder
+from napari_unetvnet.training.run import Run
+from napari_unetvnet.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.data.patches import TrainingData
+    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.losses.adapters import Loss
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["start"]
+
+WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 3e-5}
+MOMENTUM = 0.99
+
+
+def start(
+    pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, folder: Path, patch: Triple
+) -> tuple[Run, list[str]]:
+    """Build everything that a training works with.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    data : TrainingData
+    settings : TrainSettings
+    folder : Path
+    patch : tuple of 3 int
+
+    Returns
+    -------
+    run : Run
+    notices : list of str
+        What the user should know of weights that were taken from another model.
+    """
+    torch.manual_seed(settings.seed)
+    torch.backends.cudnn.deterministic = True
+    model = build_model(_card(data, settings, patch).model_copy(update=brief(folder)), settings)
+    model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
+    for pair in pairs:
+        check_size(pair.image, model.smallest, settings.network)
+    notices = [] if settings.start_from is None else _take_weights(model, settings)
+    schedule = Schedule(settings.peak_rate, settings.planned_minutes, settings.planned_steps, settings.rate)
+    criterion = DeepSupervision(_loss(data, model.card, settings), settings.level_weights, settings.roi_weight)
+    return Run(
+        folder,
+        settings,
+        data,
+        model,
+        criterion,
+        _optimizer(model, settings),
+        torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16"),
+        schedule,
+        Average(model.network, settings.average),
+        Ladder(settings.accumulate),
+    ), notices
+
+
+def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+    parameters, rate, decay = model.network.parameters(), settings.peak_rate, WEIGHT_DECAY[settings.optimizer]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+
+
+def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
+    """Build the loss, with the weights of the classes in the part that is trained on."""
+    classes = data.classes
+    counts = np.sum([class_counts(region.target)[: len(classes)] for region in data.train], axis=0)
+    known = np.sum([known_voxels(region.target) for region in data.train], axis=0)
+    weights = loss_weights(counts, known, classes, settings)
+    return build_loss(settings.loss, head=card.head, class_weights=weights)
+
+
+def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:
+    """Say what the model will be; scores and steps are filled in when it is saved."""
+    from importlib.metadata import version
+
+    image = data.train[0].image
+    return ModelCard(
+        network=settings.network,
+        option=settings.option,
+        head=settings.head_for(len(data.classes)),
+        view=settings.view,
+        context=settings.context if settings.view == "2.5d" else 0,
+        channels=data.channels,
+        values=data.classes.written,
+        class_names=data.classes.names,
+        overlapping=settings.label_values == "overlapping",
+        paint_order=paint_order(settings.regions),
+        lines=data.classes.lines,
+        patch=patch,
+        spacing=image.spacing,
+        unit=image.unit,
+        resampled=settings.target_spacing is not None,
+        normalise=settings.normalise,
+        loss=write_loss(settings.loss),
+        seed=settings.seed,
+        split=tuple(packed(boxes) for boxes in data.boxes),
+        versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},
+    )
+
+
+def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
+    """Shorten the patch to the largest region and lengthen it to what the network takes."""
+    shapes = [region.image.shape for region in data.train]
+    return model.fit([min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True)])
+
+
+def _take_weights(model: Model, settings: TrainSettings) -> list[str]:
+    """Start from the weights of another model file: all tensors with the name and shape of one here."""
+    given = load_model(str(settings.start_from), settings)
+    source, own = given.network.state_dict(), model.network.state_dict()
+    taken = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
+    if not any(tensor.ndim > 1 for tensor in taken.values()):
+        raise ModelProblem(
+            f"{settings.start_from} is {given.card.network} {given.card.option} and shares no weights with "
+            f"{settings.network} {settings.option}: choose its network and options, or start without it."
+        )
+    model.network.load_state_dict(own | taken)
+    if not (new := [name for name in own if name not in taken]):
+        return []
+    named = ", ".join(new[:6]) + (", ..." if len(new) > 6 else "")
+    return [f"{len(taken)} of {len(own)} tensors come from {settings.start_from}; these begin anew: {named}."]

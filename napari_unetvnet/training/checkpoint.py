@@ -1,0 +1,103 @@
+"""The two files of a run: its best model, and its state, from which it can go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.errors import RunProblem
+from napari_unetvnet.model.model import read_state, save_model, save_tensors
+from napari_unetvnet.networks import lasting_options
+from napari_unetvnet.training.run import Best
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_unetvnet.training.run import Run
+
+__all__ = ["BEST", "LAST", "load_last", "save_best", "save_last"]
+
+BEST = "model.safetensors"
+LAST = "last.safetensors"
+
+
+def save_best(run: Run, best: Best) -> None:
+    """Write a model file, by the first process.
+
+    Parameters
+    ----------
+    run : Run
+    best : Best
+    """
+    if not run.team.first:
+        return
+    found = {"hold_out_dice": best.dice} if best.dice is not None else {}
+    found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
+    # What served to start the training, such as a file of pretrained weights, is in the weights by now.
+    option = lasting_options(run.settings.network, run.settings.option)
+    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found, "option": option})
+    save_model(run.folder / BEST, best.weights, card)
+
+
+def save_last(run: Run) -> None:
+    """Write weights, optimizer and progress, by the first process; tensors in the file, the rest in its header.
+
+    Parameters
+    ----------
+    run : Run
+    """
+    if not run.team.first:
+        return
+    tensors = {f"network.{name}": tensor for name, tensor in run.model.network.state_dict().items()}
+    for index, moments in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items() if tensor is not None}
+    best = {name: getattr(run.best, name) for name in ("step", "dice", "reached", "scores")}
+    tensors |= {f"best.{name}": tensor for name, tensor in run.best.weights.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in run.average.tensors.items()}
+    scaler = run.scaler.state_dict()
+    state = {"schedule": asdict(run.schedule), "best": best, "ladder": asdict(run.ladder), "scaler": scaler}
+    save_tensors(run.folder / LAST, tensors, {"state": json.dumps(state)})
+
+
+def load_last(run: Run) -> None:
+    """Go back to where `save_last` was.
+
+    Parameters
+    ----------
+    run : Run
+
+    Raises
+    ------
+    RunProblem
+        If the file is cut off or of another run.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = run.folder / LAST
+    try:
+        state, tensors = read_state(path), load_file(path)
+        run.model.network.load_state_dict(_under("network.", tensors))
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
+    optimizer = run.optimizer.state_dict()
+    for name, tensor in _under("optimizer.", tensors).items():
+        index, _, moment = name.partition(".")
+        optimizer["state"].setdefault(int(index), {})[moment] = tensor
+    run.optimizer.load_state_dict(optimizer)
+    if state["scaler"]:
+        run.scaler.load_state_dict(state["scaler"])
+    budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps}
+    if run.schedule.steps is None and run.schedule.minutes == state["schedule"]["minutes"]:
+        budget["steps"] = state["schedule"]["steps"]  # as the time budget decided
+    run.schedule.__dict__.update(state["schedule"] | budget)
+    run.ladder.climb_to(run, state["ladder"])
+    run.best = Best(_under("best.", tensors), **state["best"])
+    for name, tensor in _under("average.", tensors).items():
+        run.average.tensors[name].copy_(tensor)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,74 @@
+"""Slabs: a patch that is gone through in parts costs what it costs in one go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.losses import LOSSES, build_loss, slabs
+
+PAIRS = [(name, head) for name in LOSSES for head in LOSSES.describe(name).facts["head_modes"]]
+
+
+def a_case(head, size):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1 if head == "binary" else 4, *size, generator=generator, dtype=torch.float64)
+    shape = logits.shape if head == "multilabel" else (3, *size)
+    target = torch.randint(0, 4 if head == "multiclass" else 2, shape, generator=generator)
+    unknown = torch.rand(shape, generator=generator) < 0.2
+    return logits.requires_grad_(), target.masked_fill(unknown, IGNORE), torch.rand(3, *size, generator=generator)
+
+
+@pytest.mark.parametrize("size", [(6, 5), (6, 5, 4)])
+@pytest.mark.parametrize(("name", "head"), PAIRS)
+def test_a_patch_in_slabs_costs_what_it_costs_in_one(name, head, size, monkeypatch):
+    logits, target, weight = a_case(head, size)
+    loss = build_loss(name, head=head)
+    for weights in (None, weight):
+        answers = []
+        for limit in (10**6, 250, 33, 1):  # all, some images, some planes, each plane
+            monkeypatch.setattr(slabs, "ON_CPU", limit)
+            value = loss(logits, target, weights)
+            answers.append((value.detach(), *torch.autograd.grad(value, logits)))
+        for answer in answers[1:]:
+            torch.testing.assert_close(answer, answers[0])
+
+
+@pytest.mark.parametrize("limit", [250, 33])
+@pytest.mark.parametrize("size", [(6, 5), (6, 5, 4)])
+def test_slabs_cover_an_array_once(size, limit, monkeypatch):
+    monkeypatch.setattr(slabs, "ON_CPU", limit)
+    covered = torch.zeros(3, 4, *size)
+    for part in slabs.slabs(covered):
+        covered[part] += 1
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("name", ["ce", "dice", "focal"])
+def test_a_gradient_can_be_asked_for_twice(name):
+    logits, target, _ = a_case("multiclass", (6, 5))
+    value = build_loss(name, head="multiclass")(logits, target)
+    first = torch.autograd.grad(value, logits, retain_graph=True)
+    assert torch.equal(*first, *torch.autograd.grad(value, logits, retain_graph=True))
+    torch.testing.assert_close(torch.autograd.grad(3 * value, logits)[0], 3 * first[0])
+
+
+@pytest.mark.parametrize("name", ["ce", "dice", "focal"])
+def test_without_a_gradient_the_value_is_the_same(name):
+    logits, target, _ = a_case("multiclass", (6, 5))
+    loss = build_loss(name, head="multiclass")
+    with torch.no_grad():
+        value = loss(logits, target)
+    assert not value.requires_grad
+    assert torch.equal(value, loss(logits, target).detach())
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 2.0, 0.5, 3.0)])
+@pytest.mark.parametrize("name", [name for name, head in PAIRS if head == "multilabel"])
+def test_sigmoid_channels_take_class_indices_too(name, weights):
+    logits, target, _ = a_case("multiclass", (6, 5))
+    known = (target != IGNORE).unsqueeze(1)
+    channels = torch.stack([target == k for k in range(4)], 1).long().where(known, IGNORE)
+    loss = build_loss(name, head="multilabel", class_weights=weights)
+    torch.testing.assert_close(loss(logits, target), loss(logits, channels))

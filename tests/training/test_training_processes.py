@@ -1,0 +1,338 @@
+"""Several processes: the same model as one makes, one of them writes, all begin, stop and fail together."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from napari_unetvnet import runs as job
+from napari_unetvnet.cli.main import main
+from napari_unetvnet.errors import OutOfMemory
+from napari_unetvnet.events import EpochDone, Notice, RunFinished, StepDone
+from napari_unetvnet.images.io import read_labels
+from napari_unetvnet.runs.folder import MODEL
+from napari_unetvnet.settings import SegmentJob, TrainJob, TrainSettings, checked
+from napari_unetvnet.training import step
+from napari_unetvnet.training.processes import ALONE, Team, from_environment
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "network": "unet3d_ds",  # instance norm and deep supervision
+    "option": {"width": 4, "depth": 2},
+    "view": "2d",
+    "patch": (1, 16, 16),
+    "batch": 3,  # two patches for the one, one for the other
+    "epoch_steps": 3,
+    "steps": 6,
+    "optimizer": "sgd",  # AdamW makes a step of a gradient that is nothing but rounding
+    "loss": "dice_ce",  # over the batch
+    "device": "cpu",
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """An image of squares in three planes and its labels; of half of it nothing is known."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    labels = np.zeros((3, 48, 48), np.uint8)
+    for z, y, x in rng.integers(0, (3, 40, 40), (20, 3)):
+        labels[z, y : y + 8, x : x + 8] = 1
+    np.save(folder / "image.npy", labels + rng.normal(0, 0.3, labels.shape))
+    painted = labels + 1
+    painted[:, :, ::2] *= rng.integers(0, 2, (3, 48, 24), dtype=np.uint8)
+    np.save(folder / "labels.npy", painted)
+    return folder
+
+
+def run_folder(files, folder, **changes):
+    folder.mkdir()
+    values = TINY | {"image": str(files / "image.npy"), "label": str(files / "labels.npy")}
+    values |= {"unlabelled": "ignore", "background": 1} | changes
+    if "minutes" in changes:
+        values.pop("steps")
+    job.create(folder, checked(TrainJob, values))
+    return folder
+
+
+def command(*words):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return [sys.executable, *torchrun, "-m", "napari_unetvnet", *map(str, words)]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def done(*words):
+    return subprocess.run(command(*words), env=environment(), capture_output=True, text=True, check=False)
+
+
+def events(folder):
+    return job.follow(folder)[0]
+
+
+def wait_for_step(folder, child, step):
+    begun = time.monotonic()
+    while not any(isinstance(event, StepDone) and event.step >= step for event in events(folder)):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() - begun < 120
+        time.sleep(0.1)
+
+
+def assert_same_training(one, several):
+    """The states agree to rounding: weights, running statistics, moments; and so do the best models."""
+    for name in (MODEL, "last.safetensors"):
+        a, b = load_file(one / name), load_file(several / name)
+        assert a.keys() == b.keys()
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def losses(folder):
+    """Give the loss of each epoch; of the steps of a quick run only some are written down."""
+    return [(event.step, event.loss) for event in events(folder) if isinstance(event, EpochDone)]
+
+
+@given(count=st.integers(0, 50), size=st.integers(1, 9))
+def test_shares_are_the_whole_and_differ_by_one_at_most(count, size):
+    shares = [Team(rank, size).share(count) for rank in range(size)]
+    assert (shares[0].start, shares[-1].stop) == (0, count)
+    assert all(a.stop == b.start for a, b in pairwise(shares))
+    lengths = [share.stop - share.start for share in shares]
+    assert max(lengths) - min(lengths) <= 1
+    assert lengths == [len(part) for part in torch.arange(count).tensor_split(size)]
+
+
+def test_a_process_alone_gets_back_what_it_gave():
+    tensor = torch.ones(2, 3)
+    assert ALONE.agreed(1.5) == 1.5
+    assert ALONE.summed(array := np.ones(2)) is array
+    assert ALONE.gathered(tensor, 2) is tensor
+    assert ALONE.label == ""
+    assert ALONE.loss_of(RuntimeError("gloo: connection closed")) is None
+    with ALONE.joined(checked(TrainSettings, {})):
+        ALONE.wait()
+        assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("told", "team"),
+    [
+        ({}, ALONE),
+        ({"WORLD_SIZE": "4"}, ALONE),  # some other program's
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Team(5, 8, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, ALONE),
+    ],
+)
+def test_the_environment_says_which_process_this_is(monkeypatch, told, team):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert from_environment() == team
+
+
+def test_a_lost_process_is_told_from_other_faults():
+    team = Team(0, 2)
+    assert "go on with --resume" in str(team.loss_of(RuntimeError("[../gloo/pair.cc] Connection closed by peer")))
+    assert team.loss_of(RuntimeError("shapes do not fit")) is None
+
+
+def test_other_commands_are_refused_in_several_processes(monkeypatch, capsys):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert main(["models"]) == 2
+    assert "[process 2 of 2] Several processes work on a run folder together" in capsys.readouterr().err
+
+
+def test_several_processes_do_not_make_a_step_smaller(monkeypatch):
+    """The others would wait within the step."""
+
+    def does_not_fit(_):
+        raise OutOfMemory("2 block(s) do not fit; choose a smaller batch.")
+
+    monkeypatch.setattr(step, "_step", does_not_fit)
+    climbed = []
+    ladder = SimpleNamespace(climb=lambda run: climbed.append(run))
+    with pytest.raises(OutOfMemory, match="choose a smaller batch"):
+        next(step.fitting_step(SimpleNamespace(team=Team(1, 2), ladder=ladder)))
+    assert climbed == []
+
+
+CHECK = """
+import numpy as np, torch
+from torch import nn
+from napari_unetvnet.training.processes import from_environment
+from napari_unetvnet.settings import TrainSettings
+from napari_unetvnet.training.batch_norm import norm_across
+
+torch.manual_seed(0)
+team = from_environment()
+with team.joined(TrainSettings(device="cpu")):
+    assert team.size == 2
+    assert team.agreed(team.rank + 0.25) == 0.25
+    np.testing.assert_array_equal(team.summed(np.array([[1.0, team.rank]])), [[2, 1]])
+
+    whole = torch.randn(5, 2, 4, 4, dtype=torch.float64).requires_grad_()
+    own = whole[team.share(5)]
+    together = team.gathered(own, 5)
+    assert torch.equal(together, whole)
+    together.square().sum().backward()  # reaches the own share only
+    expected = torch.zeros_like(whole)
+    expected[team.share(5)] = 2 * whole.detach()[team.share(5)]
+    assert torch.equal(whole.grad, expected)
+    assert team.gathered(own.flatten(0, 1), 5).shape == (10, 4, 4)  # two rows a patch
+
+    # The gradients of all shares add up to that of batch norm in one process.
+    x, factor = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    norms = [nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2)]
+    for norm in norms:
+        nn.init.uniform_(norm[0].weight), nn.init.uniform_(norm[0].bias)
+    norms[1].load_state_dict(norms[0].state_dict())
+    norm_across(norms[1], torch.device("cpu"))
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    part = team.share(5)
+    outputs = [norms[0](inputs[0]), norms[1](inputs[1][part])]
+    torch.testing.assert_close(outputs[1], outputs[0][part])
+    (outputs[0] * factor).sum().backward()
+    (outputs[1] * factor[part]).sum().backward()
+    torch.testing.assert_close(inputs[1].grad[part], inputs[0].grad[part])
+    of_scale = team.summed(norms[1][0].weight.grad.double().numpy())
+    np.testing.assert_allclose(of_scale, norms[0][0].weight.grad.numpy(), rtol=1e-4, atol=1e-5)
+    for (name, a), b in zip(norms[0].state_dict().items(), norms[1].state_dict().values()):
+        torch.testing.assert_close(a, b)
+    for norm in norms:
+        norm.eval()
+    torch.testing.assert_close(norms[1](x), norms[0](x))
+print("agreed")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_agree_add_up_put_together_and_normalise(tmp_path):
+    (tmp_path / "check.py").write_text(CHECK)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "check.py")]
+    told = subprocess.run([sys.executable, *words], env=environment(), capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("agreed") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"network": "unet_padding", "average": 0.9},  # batch norm
+        {"batch": 5, "accumulate": 2, "loss": "generalised_dice + ce"},
+        {"level_weights": (1.0, 0.0)},  # a head that no loss looks at
+    ],
+    ids=["instance norm", "batch norm", "in parts", "idle head"],
+)
+def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
+    one, two = (run_folder(files, tmp_path / name, **changes) for name in ("one", "two"))
+    list(job.run(one))
+    told = done("run", two)
+    assert told.returncode == 0, told.stderr
+    assert_same_training(one, two)
+    first, *_, last = losses(one)
+    assert first[1] != last[1]  # something was learnt
+    assert dict(losses(two))[first[0]] == pytest.approx(first[1], rel=1e-5)
+    # One process alone writes and speaks.
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+    # All but how much memory is free at the moment, which the plan tells.
+    free = re.compile(r"[0-9.]+ GiB are free")
+    said = [[free.sub("", e.text) for e in events(each) if isinstance(e, Notice)] for each in (one, two)]
+    assert said[0] == said[1] != []
+    assert told.stdout.count("model: ") == told.stdout.count("steps: 6") == 1
+    assert told.stderr.count("epoch 2: ") == 1
+
+
+@pytest.mark.slow
+def test_a_stopped_training_goes_on_in_another_number_of_processes(files, tmp_path):
+    two = run_folder(files, tmp_path / "two")
+    job.ask_to_stop(two)  # seen after the first step
+    told = done("run", two)
+    assert "Stopped. What was reached is kept" in told.stderr
+    assert (events(two)[-1].state, events(two)[-1].results["steps"]) == ("stopped", "1")
+    again = tmp_path / "again"
+    shutil.copytree(two, again)
+    list(job.run(two, resume=True))
+    assert done("run", again, "--resume").returncode == 0
+    assert events(two)[-1].results["steps"] == events(again)[-1].results["steps"] == "6"
+    assert_same_training(two, again)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_all_after_a_step(files, tmp_path):
+    folder = run_folder(files, tmp_path / "run", steps=100_000)
+    with subprocess.Popen(command("run", folder), env=environment(), stderr=subprocess.PIPE, text=True) as child:
+        wait_for_step(folder, child, 2)
+        child.send_signal(signal.SIGTERM)  # torchrun hands it on to both
+        _, told = child.communicate()
+    assert told.count("Stopped. What was reached is kept") == 1
+    assert events(folder)[-1].state == "stopped"
+    assert (folder / "last.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_time_budget_is_that_of_the_first_process_and_a_lost_process_ends_all(files, tmp_path):
+    folder = run_folder(files, tmp_path / "timed", minutes=0.05)
+    told = done("run", folder)
+    assert told.returncode == 0, told.stderr
+    assert (last := [e for e in events(folder) if isinstance(e, StepDone)][-1]).steps >= last.step > 3
+    assert 2 < last.seconds < 30
+    assert events(folder)[-1].state == "done"
+    folder = run_folder(files, tmp_path / "lost", steps=100_000)
+    with subprocess.Popen(command("run", folder), env=environment(), stderr=subprocess.PIPE, text=True) as child:
+        wait_for_step(folder, child, 4)
+        second(child.pid).kill()
+        _, told = child.communicate()
+    assert "[process 1 of 2] Another process of this training has ended" in told
+    finished = events(folder)[-1]
+    assert isinstance(finished, RunFinished)
+    assert (finished.state, finished.fault) == ("failed", False)
+    assert (folder / MODEL).exists()
+
+
+def second(pid):
+    """Give the process of rank 1 among those that torchrun started."""
+    import psutil
+
+    return next(child for child in psutil.Process(pid).children() if child.environ().get("RANK") == "1")
+
+
+@pytest.mark.slow
+def test_too_small_a_batch_is_refused_and_a_segmentation_is_done_by_the_first(files, tmp_path):
+    folder = run_folder(files, tmp_path / "small", batch=1)
+    told = done("run", folder)
+    assert told.returncode != 0
+    assert "Batch 1 is too small for 2 processes" in told.stderr
+    assert events(folder)[-1].state == "failed"
+    trained = run_folder(files, tmp_path / "trained")
+    list(job.run(trained))
+    folder = tmp_path / "segment"
+    folder.mkdir()
+    values = {"image": str(files / "image.npy"), "model": str(trained / MODEL), "device": "cpu"}
+    job.create(folder, checked(SegmentJob, values | {"output": str(tmp_path / "labels.npy")}))
+    told = done("run", folder)
+    assert told.returncode == 0, told.stderr
+    assert events(folder)[-1].state == "done"
+    assert told.stdout.count("labels: ") == 1
+    assert read_labels(tmp_path / "labels.npy").shape == (3, 48, 48)

@@ -1,0 +1,85 @@
+"""What scores a model: a quick part after each epoch, all that was held out at the end."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_training import settings_of, train
+
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.hold_out import block_to_score
+from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.events import CheckpointSaved, EpochDone
+from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.model.model import load_model
+from napari_unetvnet.settings import SegmentSettings
+from napari_unetvnet.training import checkpoint, loop, score
+from napari_unetvnet.training.score import dice_on, quick
+
+edges = st.integers(1, 40)
+
+
+@given(st.tuples(edges, edges, edges), st.integers(1, 5000), st.tuples(*[st.integers(1, 16)] * 3))
+def test_a_block_to_score_lies_in_the_region_and_is_no_larger_than_asked(shape, voxels, patch):
+    box = block_to_score(np.zeros(shape, np.uint8), voxels, patch)
+    assert all(0 <= a < b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
+    assert all(b - a >= min(p, n) for a, b, p, n in zip(box.start, box.stop, patch, shape, strict=True))
+    if prod(shape) <= voxels:
+        assert box.shape == shape
+    elif all(b > p for b, p in zip(box.shape, patch, strict=True)):
+        rounded = [n + 1 for n in box.shape]
+        assert prod(box.shape) <= voxels * prod(rounded) / prod(box.shape)
+
+
+def test_a_block_to_score_is_where_the_labels_are():
+    target = np.full((1, 64, 64), IGNORE, np.uint8)
+    target[0, 40:56, 8:24] = 0
+    box = block_to_score(target, 16 * 16, (1, 8, 8))
+    assert box.slices[1:] == (slice(40, 56), slice(8, 24))
+
+
+@pytest.fixture
+def pairs():
+    """Four noisy images of squares; one of them will be held out."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(4):
+        labels = np.ones((1, 1, 64, 64), np.uint8)
+        for y, x in rng.integers(0, 56, (12, 2)):
+            labels[0, 0, y : y + 8, x : x + 8] = 2
+        made.append(Pair(Volume(labels + rng.normal(0, 0.5, labels.shape), name=f"squares {i}"), Volume(labels)))
+    return made
+
+
+def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "LEAST_VOXELS", 400)
+    settings = settings_of(epoch_steps=4, batch=1, steps=12)
+    data = prepare(pairs, settings, settings.planned_patch)
+    (part,) = quick(data.hold_out, settings)
+    assert prod(part.image.shape) < prod(data.hold_out[0].image.shape) / 4
+    (tmp_path / "run").mkdir()
+    events = list(loop.steps(pairs, settings, tmp_path / "run"))
+    model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    whole, by_class = dice_on(data.hold_out, model, data.classes)
+    card = read_card(tmp_path / "run" / checkpoint.BEST)
+    assert card.scores["hold_out_dice"] == pytest.approx(whole)
+    assert card.scores["hold_out_dice_2"] == pytest.approx(by_class["2"])
+    last = [event for event in events if isinstance(event, CheckpointSaved)][-1]
+    assert last.dice == pytest.approx(whole)
+    looks = {event.step: event.dice for event in events if isinstance(event, EpochDone)}
+    assert looks[last.step] == max(looks.values())  # the part decides which model is kept
+
+
+def test_a_small_hold_out_is_scored_whole_each_time(pairs, tmp_path):
+    settings = settings_of()
+    data = prepare(pairs, settings, settings.planned_patch)
+    assert quick(data.hold_out, settings) == data.hold_out
+    events = train(pairs[0], settings, tmp_path / "run")
+    saved = [event for event in events if isinstance(event, CheckpointSaved)]
+    assert len({event.step for event in saved}) == len(saved)
