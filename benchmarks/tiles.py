@@ -34,7 +34,7 @@ def dice(found, truth):
 
 def labelled(model, image, tile, overlap):
     """Label an image; give the labels and the seconds."""
-    job = SegmentJob(image=str(image), model="none", tile=tile, overlap=overlap, precision="fp32", memory=16)
+    job = SegmentJob(image=str(image), model="none", tile=tile, overlap=overlap, precision="fp32", tile_memory=16)
     volume, begun = read_image(job.image, job), time.perf_counter()
     labels = np.concatenate([slab.labels for slab in steps(model, volume, job)])
     return labels, time.perf_counter() - begun

@@ -66,7 +66,7 @@ def learn(name, pair, test, view, seconds):
     if name in NARROWER:
         option["width"] = NARROWER[name]
     values = {"network": name, "option": option, "view": view, "minutes": seconds / 60, "hold_out": 0,
-              "epoch_steps": 100_000, "device": "cpu"}  # fmt: skip
+              "steps_per_epoch": 100_000, "device": "cpu"}  # fmt: skip
     values |= {"patch": (1, 128, 128), "batch": 4} if view == "2d" else {"patch": (16, 64, 64), "batch": 2}
     with tempfile.TemporaryDirectory() as folder:
         for _ in loop.steps([pair], checked(TrainSettings, values), Path(folder)):

@@ -225,7 +225,7 @@ class Ladder:
         """Give the next smaller tile, if it is worth it and may be turned as the settings want."""
         smaller = self._model.smaller(size)
         least = 1 if self._model.device.type == "cpu" else LEAST_EDGE
-        if smaller is None or max(smaller) < least or (self._asked.cube and len(set(smaller)) > 1):
+        if smaller is None or max(smaller) < least or (self._asked.tta == "rotations" and len(set(smaller)) > 1):
             return None
         return smaller
 

@@ -52,23 +52,26 @@ def choose_turns(
     SettingsProblem
         If a tile is to be turned like a cube and is none, or its voxels are not, or the network sees planes.
     """
-    if not settings.cube:
+    if settings.tta != "rotations":
         single = model.card.view == "2d"
-        axes = [axis for axis, name in enumerate(AXES) if name in settings.flips and not (single and axis == 0)]
+        axes = [axis for axis, name in enumerate(AXES) if name in settings.tta and not (single and axis == 0)]
         chosen = (flips for count in range(len(axes) + 1) for flips in combinations(axes, count))
         return tuple(CubePermutation(mirrored=flips) for flips in chosen)
     if model.card.dims != 3:
         raise SettingsProblem(
-            f"Tiles can be turned like cubes in view 3d only, and the model's view is {model.card.view}; choose flips."
+            f"Test-time augmentation by rotations is for view 3d only, and the model's view is {model.card.view}; choose "
+            "axes to mirror."
         )
     if len(set(tile)) > 1:
         size = " x ".join(map(str, tile))
         raise SettingsProblem(
-            f"Tiles of {size} voxels cannot be turned like cubes; choose a tile with three equal edges, or flips."
+            f"Tiles of {size} voxels cannot be turned like cubes; choose a tile with three equal edges, or axes to mirror."
         )
     if max(spacing) > LEAST_CHANGE * min(spacing):
         size = " x ".join(f"{edge:g}" for edge in spacing)
-        raise SettingsProblem(f"Voxels of {size} are no cubes, so tiles cannot be turned like cubes; choose flips.")
+        raise SettingsProblem(
+            f"Voxels of {size} are no cubes, so tiles cannot be turned like cubes; choose axes to mirror as tta."
+        )
     return cube_permutations()
 
 

@@ -92,8 +92,8 @@ def _needed(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings
 
 def _budget(settings: SegmentSettings, device: torch.device) -> float:
     """Give the bytes that may be taken."""
-    if settings.memory:
-        return settings.memory * GIB
+    if settings.tile_memory:
+        return settings.tile_memory * GIB
     if device.type == "cuda":
         return SHARE * torch.cuda.get_device_properties(device).total_memory
     import psutil

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
-    from napari_unetvnet.settings.segment import Weights
+    from napari_unetvnet.settings.segment import Blending
 
     Place = tuple[int, int]
 
@@ -65,10 +65,10 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
         Evenly spread; in 2D and 2.5D planes do not overlap along z. Where the settings name no size, as large as the
         memory for it allows.
     """
-    planar = model.card.dims == 2
-    wanted = settings.tile or (model.card.patch if settings.cube else largest_tile(model, shape, settings))
+    planar, rotations = model.card.dims == 2, settings.tta == "rotations"
+    wanted = settings.tile or (model.card.patch if rotations else largest_tile(model, shape, settings))
     inside = [min(a, b) for a, b in zip(wanted, shape, strict=True)]
-    if settings.cube and len(set(wanted)) == 1:
+    if rotations and len(set(wanted)) == 1:
         inside = [max(inside)] * 3  # still a cube where the image is flat; what lies beyond is mirrored
     size = model.fit(inside)
     overlaps = (0.0 if planar else settings.overlap, settings.overlap, settings.overlap)
@@ -76,7 +76,9 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
         _origins(n, tile, overlap, grid)
         for n, tile, overlap, grid in zip(shape, size, overlaps, model.alignment, strict=True)
     ]
-    windows = [_windows(n, tile, origins, settings.weights) for n, tile, origins in zip(shape, size, axes, strict=True)]
+    windows = [
+        _windows(n, tile, origins, settings.blending) for n, tile, origins in zip(shape, size, axes, strict=True)
+    ]
     return Tiles(size, (axes[0], axes[1], axes[2]), (windows[0], windows[1], windows[2]))
 
 
@@ -108,7 +110,7 @@ def _origins(length: int, tile: int, overlap: float, grid: int) -> tuple[int, ..
     return tuple(round(i * (length - tile) / (count - 1)) for i in range(count))
 
 
-def _windows(length: int, tile: int, origins: tuple[int, ...], kind: Weights) -> NDArray[np.float32]:
+def _windows(length: int, tile: int, origins: tuple[int, ...], kind: Blending) -> NDArray[np.float32]:
     """Give each tile's window on an axis, normalised so that all windows sum to 1 at each voxel."""
     if kind == "centre":
         return _nearest(tile, origins)

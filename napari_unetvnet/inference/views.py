@@ -102,8 +102,8 @@ def _turned(volume: Volume, order: Triple) -> Volume:
 
 def _turned_settings(settings: SegmentSettings, order: Triple) -> SegmentSettings:
     """Name the axes along which to mirror as they are called after turning."""
-    flips = tuple(AXES[place] for place, axis in enumerate(order) if AXES[axis] in settings.flips)
-    return settings.model_copy(update={"flips": flips})
+    mirrored = tuple(AXES[place] for place, axis in enumerate(order) if AXES[axis] in settings.tta)
+    return settings.model_copy(update={"tta": mirrored})
 
 
 def _turned_part(wanted: Wanted, order: Triple) -> Wanted:

@@ -93,7 +93,7 @@ def _one(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, 
     if settings.fill_holes:
         classes = _filled(classes, settings)
     rule = settings.objects
-    if rule == "none" and not (settings.smallest or settings.keep_largest):
+    if rule == "none" and not (settings.min_size or settings.keep_largest):
         return Cleaned(classes)
     ids = objects(
         classes,
@@ -128,11 +128,11 @@ def _kept(
     voxels: NDArray[np.int64], of_class: NDArray[Any], settings: PostprocessSettings, spacing: Spacing
 ) -> NDArray[np.bool_]:
     """Tell which ids are large enough and among the largest of their class."""
-    voxel = float(np.prod(spacing)) if settings.smallest_in == "physical" else 1.0
+    voxel = float(np.prod(spacing)) if settings.min_size_in == "physical" else 1.0
     kept = np.zeros(len(voxels), np.bool_)
     for value in np.unique(of_class[1:]):
         own = np.flatnonzero(of_class == value)
-        least = for_class(settings.smallest, int(value), 0.0) * (1 - ROUNDING)
+        least = for_class(settings.min_size, int(value), 0.0) * (1 - ROUNDING)
         own = own[(own > 0) & (voxels[own] * voxel >= least)]
         most = for_class(settings.keep_largest, int(value), len(own))
         kept[own[np.argsort(-voxels[own], kind="stable")[:most]]] = True

@@ -50,7 +50,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     rng = np.random.default_rng(settings.seed)
     drawn = prepare(pairs, settings, patch).batch(rng, count, patch, (0, 0, 0))
     fitted = recipe(
-        settings.augment, view=settings.view, spacing=pairs[0].image.spacing, mirror=settings.mirror, patch=patch
+        settings.augment, view=settings.view, spacing=pairs[0].image.spacing, mirror=settings.mirror_axes, patch=patch
     )
     images, target = torch.from_numpy(drawn.images), torch.from_numpy(drawn.target)
     images, target, _ = augment(images, target, None, rng, fitted)

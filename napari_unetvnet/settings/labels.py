@@ -75,7 +75,7 @@ class LabelSettings(Settings):
     """Classes that may lie in each other, as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
     lines: Values = ()
     """Label values of thin lines; each is learnt together with three blurred copies, which guide to it."""
-    soften: float = Field(0, ge=0, le=20)
+    label_blur: float = Field(0, ge=0, le=20)
     """How far the borders of labels are blurred for the loss: sigma of a Gaussian in voxels; 0 for none."""
     class_weights: Weights = "none"
     """Importance of the classes: none, inverse_frequency, effective_number, or a number for each class."""

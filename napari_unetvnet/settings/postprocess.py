@@ -79,9 +79,9 @@ class PostprocessSettings(Settings):
     sides, in the unit of the voxel size (default: the longest voxel edge)."""
     keep_largest: Counts = ()
     """So many of the largest pieces or objects of each class are kept, such as 1, or 1=1 2=3 for classes 1 and 2."""
-    smallest: Sizes = ()
+    min_size: Sizes = ()
     """Smaller pieces or objects are removed, such as 50, or 1=50 2=10 for classes 1 and 2."""
-    smallest_in: Literal["voxels", "physical"] = "voxels"
+    min_size_in: Literal["voxels", "physical"] = "voxels"
     """What the smallest size is counted in: voxels, or the unit of the voxel size, cubed."""
     fill_holes: Fillings = ()
     """Background that one class encloses becomes that class: in planes, in the volume, or 1=planes 2=volume."""
@@ -98,7 +98,7 @@ class PostprocessSettings(Settings):
     def postprocessed(self) -> bool:
         """Whether anything is to be done."""
         asked = (self.objects, self.nested) != ("none", "none")
-        return asked or bool(self.keep_largest or self.smallest or self.fill_holes)
+        return asked or bool(self.keep_largest or self.min_size or self.fill_holes)
 
 
 class CleanJob(PostprocessSettings):
@@ -116,7 +116,7 @@ class CleanJob(PostprocessSettings):
     @model_validator(mode="after")
     def _has_work_and_a_place(self) -> Self:
         if not self.postprocessed:
-            raise ValueError("Say what to do: give objects, keep_largest, smallest, fill_holes or nested.")
+            raise ValueError("Say what to do: give objects, keep_largest, min_size, fill_holes or nested.")
         if str(self.output) == self.labels:
             raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
         return self

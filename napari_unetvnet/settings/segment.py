@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -12,15 +12,24 @@ from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
 
-__all__ = ["SegmentJob", "SegmentSettings", "Weights"]
+__all__ = ["Blending", "SegmentJob", "SegmentSettings"]
 
+ROTATIONS = "rotations"
 LABEL, HALF = 1, 2
 """Bytes of a label, and of a probability or an uncertainty."""
-Flips = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
 Looks = Literal["2d", "2.5d", "3d", "multi-view"]
-Weights = Literal["gaussian", "constant", "centre"]
+Blending = Literal["gaussian", "constant", "centre"]
 Uncertainty = Literal["entropy", "variance"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+def _tta(value: Any) -> Any:
+    """Accept axes or "rotations", as text or as a list of words."""
+    words = numbers(value)
+    return ROTATIONS if words in ([ROTATIONS], (ROTATIONS,)) else words
+
+
+Tta = Annotated[Literal["rotations"] | tuple[Literal["z", "y", "x"], ...], BeforeValidator(_tta)]
 
 
 class SegmentSettings(ComputeSettings, PostprocessSettings):
@@ -33,28 +42,26 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """The view of the model (default), or multi-view: the mean over the planes along z, y and x; another is refused."""
     tile: Triple | None = None
     """Tile z y x in voxels (default: the largest that fits into the memory for it, the whole image if it can be)."""
-    memory: float | None = Field(None, gt=0)
+    tile_memory: float | None = Field(None, gt=0)
     """Memory for a tile, its sums and its results in GiB (default: a quarter of all there is, on a CPU at most 1)."""
     overlap: float = Field(0.25, ge=0, le=0.9)
     """Share of a tile that the next tile covers again."""
-    weights: Weights = "gaussian"
+    blending: Blending = "gaussian"
     """How tiles that overlap are joined: weighed by a Gaussian, or all alike, or each voxel from the nearest tile."""
     mirror_edge: Literal["reflect", "symmetric"] = "reflect"
     """How the image goes on beyond its border, where a network wants to see more: mirrored without repeating the border
     voxel, as in training, or with it."""
     batch: int = Field(1, ge=1, le=1024)
     """Tiles at once."""
-    flips: Flips = ()
-    """Axes along which tiles are mirrored, too; the result is the mean over all combinations, and takes as many times
-    as long: 2 for one axis, 4 for two, 8 for three."""
+    tta: Tta = ()
+    """Test-time augmentation: axes (z, y, x) along which tiles are also mirrored, or rotations for all 48 ways to turn
+    and mirror a cube (3d only). The result is the mean; one axis takes 2 times as long, two 4, three 8, rotations 48."""
     skip_constant: bool = False
     """Whether tiles in which each channel has one value everywhere are background without being computed."""
     box_start: Voxel | None = None
     """First voxel z y x of the part to segment (default: 0 0 0); what lies outside is background."""
     box_stop: Triple | None = None
     """The voxel z y x behind the last one of the part to segment (default: the end of the image)."""
-    cube: bool = False
-    """Whether tiles are seen in all 48 ways to turn and mirror a cube; in 3d only, and takes 48 times as long."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Whether the network is compiled first, which takes about a minute; auto does so where many tiles make it pay."""
     cascade: bool = True
@@ -88,10 +95,9 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
 
     @model_validator(mode="after")
     def _something_varies(self) -> Self:
-        if self.uncertainty_kind == "variance" and (self.view == "multi-view" or not (self.flips or self.cube)):
+        if self.uncertainty_kind == "variance" and (self.view == "multi-view" or not self.tta):
             raise ValueError(
-                "Variance is that over mirrored or turned tiles of one view; choose flips or cube, or uncertainty_kind "
-                "entropy."
+                "Variance is that over mirrored or turned tiles of one view; choose tta, or uncertainty_kind entropy."
             )
         return self
 

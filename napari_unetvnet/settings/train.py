@@ -15,7 +15,7 @@ from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import LabelSettings, numbers
 
 __all__ = ["Sampling", "TrainJob", "TrainSettings"]
-Rate = Literal["linear", "poly", "one_cycle"]
+LearningRateSchedule = Literal["linear", "poly", "one_cycle"]
 Sampling = Literal["balanced", "random", "one_positive", "all_positive"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Mirror = Annotated[tuple[Literal["z", "y", "x"], ...], BeforeValidator(numbers)]
@@ -45,7 +45,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Loss, or a weighted sum such as "dice + 10*bce"."""
     head: Literal["auto", "binary", "multiclass", "multilabel"] = "auto"
     """Output of the network; auto is a sigmoid for two classes, a softmax for more, a sigmoid each if they overlap."""
-    level_weights: LevelWeights = ()
+    deep_supervision_weights: LevelWeights = ()
     """Weights of the loss on the output and on each coarser level of the network (default: 1 0.5 0.25 ...)."""
     roi_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     """Weight of the loss on a head that looks at a region of interest, where the network has one."""
@@ -65,17 +65,17 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Budget in epochs."""
     steps: int | None = Field(None, ge=1)
     """Budget in optimiser steps."""
-    epoch_steps: int = Field(25, ge=1)
+    steps_per_epoch: int = Field(25, ge=1)
     """Steps between two looks at the hold-out."""
-    accumulate: int = Field(1, ge=1, le=1024)
+    gradient_accumulation: int = Field(1, ge=1, le=1024)
     """A step's patches are computed in so many parts, which takes less memory."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or stochastic gradient descent with Nesterov momentum."""
     learning_rate: float | None = Field(None, gt=0, le=10)
     """Peak learning rate (default: 0.002 for adamw, 0.01 for sgd)."""
-    rate: Rate = "linear"
-    """How the rate falls to 0: linear over the last 30 %, poly over the last 80 %, or one_cycle up and down."""
-    average: float = Field(0, ge=0, lt=1)
+    lr_schedule: LearningRateSchedule = "linear"
+    """How the learning rate falls to 0: linear over the last 30 %, poly over the last 80 %, or one_cycle up and down."""
+    ema_decay: float = Field(0, ge=0, lt=1)
     """Models are a moving average of the weights, of which this share stays at each step, such as 0.99; 0 for none."""
     patience: int | None = Field(None, ge=1)
     """Training ends early after so many epochs without a better score on the hold-out (default: never)."""
@@ -89,7 +89,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     """Which of these parts is held out, from 0."""
     augment: Literal["none", "light", "classic", "standard", "strong"] = "light"
     """Random change of patches: none; light flips and brightens; classic, standard (nnU-Net's) and strong do more."""
-    mirror: Mirror = ("z", "y", "x")
+    mirror_axes: Mirror = ("z", "y", "x")
     """Axes along which patches may be mirrored; leave out x where left is another class than right."""
     target_spacing: Spacing | None = None
     """Voxel size z y x, in the unit of the images, at which the network sees them (default: as they are); planes stay
@@ -152,8 +152,10 @@ class TrainSettings(ComputeSettings, LabelSettings):
 
     def _budget_misfits(self) -> list[str]:
         given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
-        if self.rate == "one_cycle" and given in ([], ["minutes"]):
-            return ["Rate one_cycle needs to know the number of steps; give steps or epochs instead of minutes."]
+        if self.lr_schedule == "one_cycle" and given in ([], ["minutes"]):
+            return [
+                "Learning rate schedule one_cycle needs to know the number of steps; give steps or epochs instead of minutes."
+            ]
         if len(given) < 2:
             return []
         return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]
@@ -173,7 +175,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
 
     def _supervision_misfits(self) -> list[str]:
         lines = []
-        if self.level_weights and not any(self.level_weights):
+        if self.deep_supervision_weights and not any(self.deep_supervision_weights):
             lines.append("The weights of all levels are 0; give at least one above.")
         for need, term in loss_needs(self.loss).items():
             given = {name: dict(NETWORKS.describe(name).facts.get("gives", ())) for name in NETWORKS}
@@ -215,7 +217,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     @property
     def planned_steps(self) -> int | None:
         """The budget in steps, None for a time budget."""
-        return self.epochs * self.epoch_steps if self.epochs else self.steps
+        return self.epochs * self.steps_per_epoch if self.epochs else self.steps
 
     @property
     def planned_patch(self) -> Triple:
@@ -258,7 +260,7 @@ class TrainJob(TrainSettings):
 
     left_open: ClassVar[tuple[str, ...]] = (
         "view", "network", "option", "target_spacing", "normalise", "objects_as", "loss", "class_weights", "patch",
-        "batch", "accumulate", "mirror", "augment", "hold_out", "average", "minutes",
+        "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay", "minutes",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 

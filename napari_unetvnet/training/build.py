@@ -65,8 +65,10 @@ def start(
     for pair in pairs:
         check_size(pair.image, model.smallest, settings.network)
     notices = [] if settings.start_from is None else _take_weights(model, settings)
-    schedule = Schedule(settings.peak_rate, settings.planned_minutes, settings.planned_steps, settings.rate)
-    criterion = DeepSupervision(_loss(data, model.card, settings), settings.level_weights, settings.roi_weight)
+    schedule = Schedule(settings.peak_rate, settings.planned_minutes, settings.planned_steps, settings.lr_schedule)
+    criterion = DeepSupervision(
+        _loss(data, model.card, settings), settings.deep_supervision_weights, settings.roi_weight
+    )
     return Run(
         folder,
         settings,
@@ -76,8 +78,8 @@ def start(
         _optimizer(model, settings),
         torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16"),
         schedule,
-        Average(model.network, settings.average),
-        Ladder(settings.accumulate),
+        Average(model.network, settings.ema_decay),
+        Ladder(settings.gradient_accumulation),
     ), notices
 
 

@@ -81,8 +81,8 @@ def steps(
         while not schedule.over and not _stale(run):
             losses.append((yield from fitting_step(run)))
             schedule.seconds = time.monotonic() - clock
-            epoch = -(-schedule.step // settings.epoch_steps)
-            ended = schedule.step % settings.epoch_steps == 0 or schedule.over
+            epoch = -(-schedule.step // settings.steps_per_epoch)
+            ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
             # Before anything is told: whoever stops at this step has its score, as a run that was never stopped.
             dice, saved = validate(run) if ended else (None, False)
             schedule.seconds = team.agreed(time.monotonic() - clock)
@@ -163,4 +163,4 @@ def _stale(run: Run) -> bool:
     patience, best = run.settings.patience, run.best
     if patience is None or best.dice is None:
         return False
-    return run.schedule.step - best.reached >= patience * run.settings.epoch_steps
+    return run.schedule.step - best.reached >= patience * run.settings.steps_per_epoch

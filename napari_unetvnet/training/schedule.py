@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_unetvnet.settings.train import Rate
+    from napari_unetvnet.settings.train import LearningRateSchedule
 
 __all__ = ["Schedule"]
 
@@ -48,7 +48,7 @@ class Schedule:
     peak: float
     minutes: float | None
     steps: int | None
-    rule: Rate = "linear"
+    rule: LearningRateSchedule = "linear"
     step: int = 0
     seconds: float = 0.0
 

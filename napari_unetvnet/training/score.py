@@ -43,7 +43,7 @@ def quick(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
     list of Region
         The same where they are small.
     """
-    epoch = settings.epoch_steps * settings.batch * math.prod(settings.planned_patch)
+    epoch = settings.steps_per_epoch * settings.batch * math.prod(settings.planned_patch)
     voxels = max(LEAST_VOXELS, round(SHARE * STEP_PASSES * epoch)) // max(1, len(regions))
     boxes = [block_to_score(region.target, voxels, settings.planned_patch) for region in regions]
     return [

@@ -81,7 +81,7 @@ def _step(run: Run) -> float:
     run.model.network.train()
     # Dropout, a function of the step; what a process drops has nothing to do with what the others drop.
     torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.team.rank * STEPS_APART)
-    run.model.network.freeze_for(run.schedule.step // run.settings.epoch_steps)
+    run.model.network.freeze_for(run.schedule.step // run.settings.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     loss = _backward(run, batch)
     if not np.isfinite(loss):
@@ -146,7 +146,7 @@ def _batch(run: Run) -> Batch:
     images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn[:2])
     weight = None if drawn.weight is None else torch.from_numpy(drawn.weight).to(run.model.device)
     fitted = recipe(
-        settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror, patch=card.patch
+        settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror_axes, patch=card.patch
     )
     strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, (step - GENTLE_STEPS) / GENTLE_STEPS / 3))
     rng = np.random.default_rng([settings.seed, step, 1])

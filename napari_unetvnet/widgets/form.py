@@ -36,7 +36,7 @@ LABEL_LETTERS = 18
 """So wide are the labels at least: forms below each other look like one."""
 LABELS = {
     "hold_out": "hold-out",
-    "epoch_steps": "steps an epoch",
+    "steps_per_epoch": "steps an epoch",
     "overlap": "tile overlap",
     "label_values": "labels are",
     "objects_as": "objects as",
@@ -46,8 +46,8 @@ EXAMPLES = {
     "regions": "brats, or A=1+2 B=2",
     "lines": "such as 2",
     "ignore_value": "such as 255",
-    "level_weights": "1 0.5 0.25 ...",
-    "smallest": "such as 50, or 1=50 2=10",
+    "deep_supervision_weights": "1 0.5 0.25 ...",
+    "min_size": "such as 50, or 1=50 2=10",
     "keep_largest": "such as 1, or 1=1 2=3",
     "fill_holes": "planes or volume",
     "split_depth": "longest voxel edge",

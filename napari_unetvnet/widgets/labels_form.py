@@ -117,7 +117,7 @@ APPLIES = {
     "regions": ("classes",),
     "lines": ("classes",),
     "ignore_value": ("classes", "objects", "overlapping"),
-    "soften": ("classes", "objects", "overlapping"),
+    "label_blur": ("classes", "objects", "overlapping"),
     "head": ("classes", "objects"),
 }
 """Rows that are there for some kinds of labels only."""

@@ -162,7 +162,7 @@ class Preview(QObject):  # type: ignore[misc]
             return
         _WORKING.add(self)
         shape = taken.labels[0].shape
-        most = MOST_VOXELS // (SOFT_COSTS if settings.soften or settings.lines else 1)
+        most = MOST_VOXELS // (SOFT_COSTS if settings.label_blur or settings.lines else 1)
         self._image, self._planes = image, _planes(self._viewer, image, shape, most)
         self._depth = shape[0] if len(shape) == 3 else 1
         arguments = (taken, settings, self._planes)

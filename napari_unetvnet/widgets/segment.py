@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentWidget"]
 
-OBJECTS = ("objects", "smallest", "smallest_in", "keep_largest", "fill_holes", "connectivity", "split_depth")
-ADVANCED = ("tile", "overlap", "batch", "flips", "precision")
+OBJECTS = ("objects", "min_size", "min_size_in", "keep_largest", "fill_holes", "connectivity", "split_depth")
+ADVANCED = ("tile", "overlap", "batch", "tta", "precision")
 
 
 class SegmentWidget(QWidget):  # type: ignore[misc]

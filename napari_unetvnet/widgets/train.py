@@ -41,7 +41,7 @@ __all__ = ["TrainWidget"]
 PLANNED = "Planned: "
 OF_LABELS = ("label_values", "objects_as", "class_weights")
 MAIN = (*OF_LABELS, "view", "context", "device")
-LABELS_ADVANCED = ("regions", "lines", "boundary_width", "soften", "ignore_value", "head")
+LABELS_ADVANCED = ("regions", "lines", "boundary_width", "label_blur", "ignore_value", "head")
 TRAINING = (
     "patch",
     "batch",
@@ -49,17 +49,17 @@ TRAINING = (
     "target_spacing",
     "optimizer",
     "learning_rate",
-    "rate",
-    "average",
+    "lr_schedule",
+    "ema_decay",
     "patience",
-    "epoch_steps",
+    "steps_per_epoch",
     "seed",
     "hold_out",
     "augment",
-    "mirror",
+    "mirror_axes",
     "normalise",
     "precision",
-    "level_weights",
+    "deep_supervision_weights",
     "roi_weight",
 )
 ADVANCED = (*LABELS_ADVANCED, *TRAINING)

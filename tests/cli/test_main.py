@@ -81,7 +81,7 @@ def test_pairs_from_a_table(folder, capsys):
     (folder / "pairs.csv").write_text(
         'image,label,split\nimage.tif,labels.tif,train\n"a,b [1].tif",labels.tif,val\n', encoding="utf-8"
     )
-    arguments = ["train", "--pairs", "pairs.csv", "--unlabelled", "ignore", "--epochs", "1", "--epoch-steps", "3"]
+    arguments = ["train", "--pairs", "pairs.csv", "--unlabelled", "ignore", "--epochs", "1", "--steps-per-epoch", "3"]
     assert main([*arguments, *TINY, "--output", "m.safetensors"]) == 0
     assert read_card("m.safetensors").steps == 3
 
@@ -91,7 +91,7 @@ def test_a_settings_file_and_what_overrides_it(folder, runs_folder):
     settings = next(runs_folder.glob("*/job.json"))
     assert main(["train", "--settings", str(settings), "--output", "again.safetensors"]) == 0
     assert (folder / "again.safetensors").read_bytes() == (folder / "m.safetensors").read_bytes()
-    assert main(["train", "--settings", str(settings), "--epochs", "1", "--epoch-steps", "2", "--option", "width=3",
+    assert main(["train", "--settings", str(settings), "--epochs", "1", "--steps-per-epoch", "2", "--option", "width=3",
                  "--output", "other.safetensors"]) == 0  # fmt: skip
     card = read_card("other.safetensors")
     assert (card.steps, card.option) == (2, {"width": 3, "depth": 2})
@@ -242,7 +242,7 @@ def test_an_interrupted_training_resumes_to_the_result_of_one_that_was_not(folde
 @pytest.mark.slow
 def test_who_looks_on_may_go_away(folder):
     given = ["--image", "image.tif", "--label", "labels.tif", "--unlabelled", "ignore", "--steps", "60", *TINY]
-    child = program("train", *given, "--epoch-steps", "5", "--output", "m.safetensors", stderr=subprocess.PIPE)
+    child = program("train", *given, "--steps-per-epoch", "5", "--output", "m.safetensors", stderr=subprocess.PIPE)
     child.stderr.readline()
     child.stderr.close()
     assert child.wait(60) == 0
@@ -408,8 +408,8 @@ def test_a_switch_that_is_on_can_be_turned_off():
 
 
 def test_each_command_has_the_options_that_settings_declare(capsys):
-    for name, option in (("train", "--patience"), ("segment", "--flips"), ("check", "--label-values"),
-                         ("augment", "--count"), ("sweep", "--losses"), ("clean", "--smallest"),
+    for name, option in (("train", "--patience"), ("segment", "--tta"), ("check", "--label-values"),
+                         ("augment", "--count"), ("sweep", "--losses"), ("clean", "--min-size"),
                          ("evaluate", "--truth-is"), ("run", "--resume")):  # fmt: skip
         with pytest.raises(SystemExit):
             main([name, "--help"])

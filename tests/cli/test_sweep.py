@@ -158,7 +158,7 @@ def test_the_command_trains_all_folds_and_skips_them_the_next_time(tmp_path, cap
     write_pair(tmp_path)
     monkeypatch.chdir(tmp_path)
     given = ["sweep", "--image", "image.tif", "--label", "labels.tif", "--unlabelled", "ignore", "--background", "1",
-             "--patch", "1", "16", "16", "--batch", "2", "--steps", "4", "--epoch-steps", "2", "--device", "cpu",
+             "--patch", "1", "16", "16", "--batch", "2", "--steps", "4", "--steps-per-epoch", "2", "--device", "cpu",
              "--option", "depth=2", "--networks", "unet_padding(width=2)", "--folds", "3"]  # fmt: skip
     assert main(given) == 2
     assert "--run" in capsys.readouterr().err

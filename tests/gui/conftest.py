@@ -56,7 +56,7 @@ def small(widget):
     widget.network.options.fields["depth"].widget.value = 3
     widget.settings.fields["patch"].widget.value = "1 48 48"
     widget.settings.fields["batch"].widget.value = "2"
-    widget.settings.fields["epoch_steps"].widget.value = 5
+    widget.settings.fields["steps_per_epoch"].widget.value = 5
     widget.settings.fields["device"].widget.value = "cpu"
     widget.budget.choose(10, "steps")
     return widget

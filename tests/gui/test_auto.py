@@ -28,7 +28,7 @@ ROWS = [
     {"name": "option", "value": {"width": 16}, "reason": "quick"},
     {"name": "loss", "value": "dice_ce", "reason": "right"},
     {"name": "patch", "value": [1, 64, 64], "reason": "fits"},
-    {"name": "mirror", "value": [], "reason": "sides"},
+    {"name": "mirror_axes", "value": [], "reason": "sides"},
 ]
 
 
@@ -49,7 +49,7 @@ def text_of(row):
 def test_nothing_that_is_left_open_is_in_the_job_of_an_untouched_form(opened):
     made = checked(TrainJob, opened.values() | FILES)
     assert not made.model_fields_set & set(TrainJob.left_open)
-    assert {"view", "patch", "batch", "mirror", "augment"} <= set(opened.settings.open)
+    assert {"view", "patch", "batch", "mirror_axes", "augment"} <= set(opened.settings.open)
 
 
 @pytest.mark.parametrize("name", [name for name in (*MAIN, *ADVANCED) if name != "context"])
@@ -72,8 +72,8 @@ def test_any_field_may_be_left_open(monkeypatch, name):
         ("batch", "6", 6),
         ("patch", "1 64 96", (1, 64, 96)),
         ("augment", "strong", "strong"),
-        ("mirror", "y x", ("y", "x")),
-        ("mirror", "none", ()),
+        ("mirror_axes", "y x", ("y", "x")),
+        ("mirror_axes", "none", ()),
     ],
 )
 def test_what_is_chosen_instead_is_in_the_job(name, typed, value):
@@ -117,7 +117,7 @@ def planned(opened, tmp_path):
 
 
 def test_what_was_chosen_stands_beside_the_word_and_why_below_the_row(planned):
-    rows = {"view": "2.5d", "patch": "1 64 64", "mirror": "none"}
+    rows = {"view": "2.5d", "patch": "1 64 64", "mirror_axes": "none"}
     found = {name: planned.settings.fields[name].widget.native for name in rows}
     found |= {"network": planned.network, "width": planned.network.width_box, "loss": planned.loss}
     for name, value in (rows | {"network": "unet_padding", "width": "16", "loss": "dice_ce"}).items():
@@ -211,7 +211,7 @@ def test_a_run_plans_what_is_open_and_says_so(opened, finish):
     assert opened.panel.view.error.text() == ""
     assert not job.read(opened.panel.task.folder).model_fields_set & set(TrainJob.left_open) - {"option"}
     chosen = {item.name for item in planned_in(opened.panel.task.folder / PLAN)}
-    assert {"view", "network", "loss", "patch", "batch", "mirror", "augment"} <= chosen
+    assert {"view", "network", "loss", "patch", "batch", "mirror_axes", "augment"} <= chosen
     assert opened.settings.fields["view"].widget.native.currentText() == "auto: 2d"
     assert not opened.panel.view.plan.isHidden()
     assert "Planned" not in opened.panel.view.notices.text()

@@ -55,9 +55,9 @@ def test_a_patch_is_three_numbers(text):
         ("class_weights", "1, 2.5", (1.0, 2.5)),
         ("class_weights", "", "none"),
         ("lines", "2 3", (2, 3)),
-        ("level_weights", "1, 0.5", (1.0, 0.5)),
+        ("deep_supervision_weights", "1, 0.5", (1.0, 0.5)),
         ("ignore_value", "255", 255),
-        ("soften", "1.5", 1.5),
+        ("label_blur", "1.5", 1.5),
         ("roi_weight", "0.5", 0.5),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_hidden_row_says_nothing():
         ("class_weights", "heavy", "should be one of none, inverse_frequency"),
         ("regions", "WT:1", "Region 'WT:1' should be name=value"),
         ("lines", "thin", "lines"),
-        ("level_weights", "0 0", "weights of all levels are 0"),
+        ("deep_supervision_weights", "0 0", "weights of all levels are 0"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(name, text, sentence):

@@ -64,23 +64,23 @@ def test_showing_them_again_renews_the_layers(stack, viewer, show):
     assert again is first
     assert (again.data[0, :2, :2] == 1).all()
     stack.unpainted.meaning.setCurrentText("background")
-    stack.settings.fields["soften"].widget.value = "1"
+    stack.settings.fields["label_blur"].widget.value = "1"
     later = show(stack)
     assert first not in viewer.layers
     assert len(later) == 4
 
 
 def test_previews_are_not_offered_as_inputs(stack, viewer, show):
-    stack.settings.fields["soften"].widget.value = "1"
+    stack.settings.fields["label_blur"].widget.value = "1"
     show(stack)
-    stack.settings.fields["soften"].widget.value = "0"
+    stack.settings.fields["label_blur"].widget.value = "0"
     show(stack)
     assert [stack.image.box.itemText(i) for i in range(stack.image.box.count())] == ["cells"]
     assert [stack.labels.box.itemText(i) for i in range(stack.labels.box.count())] == ["strokes"]
 
 
 def test_softened_classes_are_images_and_empty_where_nothing_is_known(stack, viewer, show):
-    stack.settings.fields["soften"].widget.value = "1"
+    stack.settings.fields["label_blur"].widget.value = "1"
     found = show(stack)
     painted = viewer.layers["strokes"].data
     assert [layer.name for layer in found] == ["target: background", "target: label 2", "target: label 5"]

@@ -92,13 +92,13 @@ def job_of(widget, no_child, finish):
 def test_what_labels_mean_is_in_the_job(trainer, no_child, finish):
     fields = trainer.settings.fields
     fields["class_weights"].widget.value = "1 3"
-    fields["soften"].widget.value = "1"
+    fields["label_blur"].widget.value = "1"
     fields["ignore_value"].widget.value = "9"
     fields["head"].widget.value = "multiclass"
-    fields["level_weights"].widget.value = "1 0.5"
+    fields["deep_supervision_weights"].widget.value = "1 0.5"
     made, _ = job_of(trainer, no_child, finish)
-    assert (made.class_weights, made.soften, made.ignore_value) == ((1, 3), 1, 9)
-    assert (made.head, made.level_weights, made.label_values) == ("multiclass", (1, 0.5), "classes")
+    assert (made.class_weights, made.label_blur, made.ignore_value) == ((1, 3), 1, 9)
+    assert (made.head, made.deep_supervision_weights, made.label_values) == ("multiclass", (1, 0.5), "classes")
 
 
 def shown(trainer):
@@ -374,14 +374,14 @@ def test_a_closed_widget_is_followed_by_the_next_one(qtbot, painted_viewer, trai
 def test_the_job_says_which_objects_are_wanted(segmenter, no_child, finish):
     fields = segmenter.settings.fields
     fields["objects"].widget.value = "watershed"
-    fields["smallest"].widget.value = "1=50 2=2.5"
+    fields["min_size"].widget.value = "1=50 2=2.5"
     fields["fill_holes"].widget.value = "planes"
     fields["split_depth"].widget.value = "1.5"
     segmenter.panel.button.click()
     finish(segmenter.panel)
     made = job.read(no_child[0])
     assert (made.objects, made.split_depth, made.keep_largest) == ("watershed", 1.5, ())
-    assert (made.smallest, made.fill_holes) == (((1, 50.0), (2, 2.5)), ((0, "planes"),))
+    assert (made.min_size, made.fill_holes) == (((1, 50.0), (2, 2.5)), ((0, "planes"),))
 
 
 def test_the_wrong_number_of_channels_is_refused_at_once(segmenter, painted_viewer, no_child):

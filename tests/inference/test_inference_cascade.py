@@ -145,7 +145,7 @@ def test_the_cascade_is_seen_in_each_turn_and_on_the_ladder():
     with torch.inference_mode():
         likely = (model.network.segmentation_logits(x).sigmoid() +
                   model.network.segmentation_logits(x.flip(-1)).sigmoid().flip(-1)) / 2  # fmt: skip
-    _, turned = labelled(model, volume, flips=("x",))
+    _, turned = labelled(model, volume, tta=("x",))
     np.testing.assert_allclose(turned, in_space(model, likely), atol=2e-3)
     whole, _ = labelled(model, volume)
     parts = [part.labels for part in Ladder(model, volume, SegmentSettings()).steps()]

@@ -154,7 +154,7 @@ def test_the_gpu_is_given_up_for_tiles_as_large_as_were_asked_for(monkeypatch):
 def test_a_tile_that_is_turned_like_a_cube_stays_one(monkeypatch):
     cubes = Volume(np.random.default_rng(1).normal(size=(1, 8, 8, 8)).astype(np.float32))
     starved(monkeypatch, lambda blocks: blocks.numel() <= 4**3)
-    _, told = segmented(a_model(patch=(8, 8, 8)), cubes, cube=True, overlap=0, tile=(8, 8, 8))
+    _, told = segmented(a_model(patch=(8, 8, 8)), cubes, tta="rotations", overlap=0, tile=(8, 8, 8))
     assert "4 x 4 x 4 voxels instead of 8 x 8 x 8" in told[0][1]
 
 

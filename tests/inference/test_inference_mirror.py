@@ -72,7 +72,7 @@ def stitched(model, volume, settings):
 @pytest.mark.parametrize("mirror", MIRRORS)
 def test_tiles_equal_one_pass_over_the_mirrored_image(up, mirror):
     model, volume = valid(up), image(1, 211, 159)
-    chosen = SegmentSettings(tile=(1, 84, 68), weights="centre", mirror_edge=mirror)
+    chosen = SegmentSettings(tile=(1, 84, 68), blending="centre", mirror_edge=mirror)
     tiles = stitched(model, volume, chosen)
     expected = one_pass(model, volume, mirror)
     assert np.abs(tiles - expected).max() < 1e-9 * expected.std()
@@ -82,17 +82,17 @@ def test_tiles_equal_one_pass_over_the_mirrored_image(up, mirror):
 def test_tiles_off_the_pooling_grid_do_not(up, monkeypatch):
     monkeypatch.setattr(UNetOriginal, "alignment", (8, 8))
     model, volume = valid(up), image(1, 211, 159)
-    chosen = SegmentSettings(tile=(1, 84, 68), weights="centre")
+    chosen = SegmentSettings(tile=(1, 84, 68), blending="centre")
     assert any(origin % 16 for origin in plan_tiles(model, volume.shape, chosen).origins[1])
     expected = one_pass(model, volume, "reflect")
     assert np.abs(stitched(model, volume, chosen) - expected).max() > 0.1 * expected.std()
 
 
-@pytest.mark.parametrize("weights", ["gaussian", "constant", "centre"])
+@pytest.mark.parametrize("blending", ["gaussian", "constant", "centre"])
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_in_single_precision_and_blended_they_do_too(weights, mirror):
+def test_in_single_precision_and_blended_they_do_too(blending, mirror):
     model, volume = valid(), image(1, 211, 159)
-    chosen = SegmentSettings(tile=(1, 84, 68), weights=weights, mirror_edge=mirror)
+    chosen = SegmentSettings(tile=(1, 84, 68), blending=blending, mirror_edge=mirror)
     found = torch.cat([logits[0] for _, logits in scores(model, volume, chosen, RAW)]).numpy()
     expected = one_pass(model, volume, mirror)
     assert found.shape == volume.shape

@@ -62,26 +62,26 @@ def odds(logits):
 def test_mirrored_tiles_come_back_in_their_place(view, flips):
     model = model_of(Shaved, view, context=1 if view == "2.5d" else 0)
     data = np.random.default_rng(0).normal(size=(1, 5, 19, 21)).astype(np.float32)
-    out = whole(model, Volume(data), tile=(3, 8, 8), overlap=0.5, batch=2, flips=flips)
+    out = whole(model, Volume(data), tile=(3, 8, 8), overlap=0.5, batch=2, tta=flips)
     np.testing.assert_allclose(odds(out), 2 * data[0], atol=1e-5)
 
 
 def test_tiles_turned_like_cubes_come_back_in_their_place():
     data = np.random.default_rng(0).normal(size=(1, 5, 11, 9)).astype(np.float32)
-    out = whole(model_of(Shaved), Volume(data), tile=(6, 6, 6), overlap=0.5, cube=True)
+    out = whole(model_of(Shaved), Volume(data), tile=(6, 6, 6), overlap=0.5, tta="rotations")
     np.testing.assert_allclose(odds(out), 2 * data[0], atol=1e-5)
 
 
 def test_the_margin_is_enough_on_each_side_for_all_turns():
     model = model_of(Shaved)
-    x_only = choose_turns(model, (6, 6, 6), (1, 1, 1), SegmentSettings(flips=("x",)))
+    x_only = choose_turns(model, (6, 6, 6), (1, 1, 1), SegmentSettings(tta=("x",)))
     assert widest_margin(model.margin, x_only) == ((2, 1), (0, 3), (4, 4))
     assert widest_margin(model.margin, cube_permutations()) == ((4, 4),) * 3
 
 
 def test_neighbour_planes_change_sides_in_a_mirrored_stack():
     data = np.random.default_rng(0).normal(size=(1, 6, 4, 4)).astype(np.float32)
-    out = whole(model_of(Below, "2.5d", context=1), Volume(data), flips=("z",))
+    out = whole(model_of(Below, "2.5d", context=1), Volume(data), tta=("z",))
     below, above = np.maximum(np.arange(6) - 1, 0), np.minimum(np.arange(6) + 1, 5)
     expected = [1 / (1 + np.exp(-2 * data[0, neighbours].astype(float))) for neighbours in (below, above)]
     np.testing.assert_allclose(1 / (1 + np.exp(-odds(out).astype(float))), np.mean(expected, axis=0), atol=1e-6)
@@ -116,8 +116,8 @@ def test_mirrored_in_gives_mirrored_out_whatever_the_network(view, network, opti
     chosen = {"tile": tile, "overlap": 0.5}
     for flips in (("x",), ("y", "x")):
         axes = tuple("zyx".index(flip) - 3 for flip in flips)
-        straight = whole(model, Volume(data), flips=flips, **chosen)
-        mirrored = whole(model, Volume(np.flip(data, axes).copy()), flips=flips, **chosen)
+        straight = whole(model, Volume(data), tta=flips, **chosen)
+        mirrored = whole(model, Volume(np.flip(data, axes).copy()), tta=flips, **chosen)
         np.testing.assert_allclose(np.flip(mirrored, axes), straight, atol=1e-5)
         alone = whole(model, Volume(data), **chosen)
         assert not np.allclose(np.flip(whole(model, Volume(np.flip(data, axes).copy()), **chosen), axes), alone)
@@ -126,7 +126,7 @@ def test_mirrored_in_gives_mirrored_out_whatever_the_network(view, network, opti
 def test_turned_in_gives_turned_out_of_a_cube():
     model = lopsided("3d", "unet3d", (8, 8, 8))
     data = np.random.default_rng(1).normal(size=(1, 8, 8, 8)).astype(np.float32)
-    chosen = {"tile": (8, 8, 8), "cube": True}
+    chosen = {"tile": (8, 8, 8), "tta": "rotations"}
     straight = whole(model, Volume(data), **chosen)
     turned = whole(model, Volume(data.transpose(0, 3, 1, 2).copy()), **chosen)
     np.testing.assert_allclose(turned, straight.transpose(0, 3, 1, 2), atol=1e-5)
@@ -139,7 +139,7 @@ def test_a_network_without_a_direction_says_the_same_with_flips():
             layer.weight.data = (layer.weight + layer.weight.flip(-1)) / 2
     volume = Volume(np.random.default_rng(1).normal(size=(1, 8, 16, 20)).astype(np.float32))
     plain = torch.from_numpy(whole(model, volume, overlap=0.5)).softmax(0)
-    flipped = torch.from_numpy(whole(model, volume, overlap=0.5, flips=("x",))).softmax(0)
+    flipped = torch.from_numpy(whole(model, volume, overlap=0.5, tta=("x",))).softmax(0)
     torch.testing.assert_close(flipped, plain, atol=1e-5, rtol=0)
 
 
@@ -163,8 +163,8 @@ def test_what_cannot_be_turned_like_a_cube_is_refused():
     volume = Volume(np.zeros((1, 8, 16, 16), np.float32))
     flat = Volume(np.zeros((1, 8, 16, 16), np.float32), spacing=(3.0, 1.0, 1.0), unit="micrometer")
     with pytest.raises(SettingsProblem, match=r"4 x 8 x 8 voxels.*three equal edges"):
-        next(steps(model_of(Pointwise), volume, SegmentSettings(cube=True, tile=(4, 8, 8))))
+        next(steps(model_of(Pointwise), volume, SegmentSettings(tta="rotations", tile=(4, 8, 8))))
     with pytest.raises(SettingsProblem, match="3 x 1 x 1 are no cubes"):
-        next(steps(model_of(Pointwise), flat, SegmentSettings(cube=True)))
+        next(steps(model_of(Pointwise), flat, SegmentSettings(tta="rotations")))
     with pytest.raises(SettingsProblem, match=r"view 3d only.*2d"):
-        next(steps(model_of(Pointwise, "2d"), volume, SegmentSettings(cube=True)))
+        next(steps(model_of(Pointwise, "2d"), volume, SegmentSettings(tta="rotations")))

@@ -60,8 +60,8 @@ def test_on_another_grid_all_is_as_without_a_mask_where_it_is_not_0():
         mask = np.zeros((1, *volume.shape), np.uint8)
         mask[0, 2:4, 3:9, 16:18] = 7
         for flips in ((), ("x",)):
-            labels, likely = segmented(model, volume, mask=mask, flips=flips)
-            whole_labels, whole_likely = segmented(model, volume, flips=flips)
+            labels, likely = segmented(model, volume, mask=mask, tta=flips)
+            whole_labels, whole_likely = segmented(model, volume, tta=flips)
             np.testing.assert_array_equal(labels, np.where(mask[0], whole_labels, 0))
             np.testing.assert_array_equal(likely[:, mask[0] != 0], whole_likely[:, mask[0] != 0])
 
@@ -182,7 +182,7 @@ def test_going_on_from_a_plane_gives_the_same_bits_of_a_part():
     torch.manual_seed(0)
     model = lopsided("3d", "unet_padding", (4, 8, 8))
     volume = Volume(np.random.default_rng(2).normal(size=(1, 12, 17, 19)))
-    chosen = SegmentSettings(box_start=(2, 3, 4), box_stop=(9, 9, 9), overlap=0.5, flips=("z",), skip_constant=True)
+    chosen = SegmentSettings(box_start=(2, 3, 4), box_stop=(9, 9, 9), overlap=0.5, tta=("z",), skip_constant=True)
     everything = np.concatenate([slab.labels for slab in steps(model, volume, chosen)])
     rest = np.concatenate([slab.labels for slab in steps(model, volume, chosen, first_plane=5)])
     np.testing.assert_array_equal(rest, everything[5:])

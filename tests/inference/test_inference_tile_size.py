@@ -74,21 +74,23 @@ def test_an_image_that_fits_is_one_tile(view, patch):
 @pytest.mark.parametrize(("view", "patch"), [("2d", (1, 64, 64)), ("2.5d", (1, 64, 64)), ("3d", (16, 32, 32))])
 def test_more_memory_never_means_smaller_tiles(view, patch):
     model, shape = model_for(view, patch), (40, 500, 700)
-    sizes = [np.prod(plan_tiles(model, shape, SegmentSettings(memory=gib)).size) for gib in (0.01, 0.05, 0.2, 1, 5)]
+    sizes = [
+        np.prod(plan_tiles(model, shape, SegmentSettings(tile_memory=gib)).size) for gib in (0.01, 0.05, 0.2, 1, 5)
+    ]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
 
 
 def test_where_the_sums_need_the_memory_tiles_become_flat():
     model = model_for("3d", (16, 32, 32), width=4)
-    wide = plan_tiles(model, (512, 2048, 2048), SegmentSettings(memory=1)).size
-    narrow = plan_tiles(model, (512, 256, 256), SegmentSettings(memory=1)).size
+    wide = plan_tiles(model, (512, 2048, 2048), SegmentSettings(tile_memory=1)).size
+    narrow = plan_tiles(model, (512, 256, 256), SegmentSettings(tile_memory=1)).size
     assert wide[0] < narrow[0]
 
 
 def test_results_count_in_the_memory_for_a_tile():
     model = model_for("3d", (16, 32, 32), width=4)
-    job = SegmentJob(image="a.npy", model="m.safetensors", memory=1)
+    job = SegmentJob(image="a.npy", model="m.safetensors", tile_memory=1)
     likely = job.model_copy(update={"probabilities": Path("p.zarr"), "uncertainty_kind": "entropy"})
     assert (job.result_bytes(3), likely.result_bytes(3)) == (1, 1 + 2 + 3 * 2)
     few, many = (np.prod(plan_tiles(model, (512, 1024, 1024), chosen).size) for chosen in (job, likely))
@@ -104,8 +106,16 @@ def test_what_is_held_back_of_a_chunk_is_a_copy_of_it_alone():
 
 
 def test_a_tile_is_never_smaller_than_the_training_patch():
-    assert plan_tiles(model_for("3d", (16, 48, 32)), (200, 300, 300), SegmentSettings(memory=1e-6)).size == (16, 48, 32)
-    assert plan_tiles(model_for("3d", (16, 48, 32)), (9, 300, 300), SegmentSettings(memory=1e-6)).size == (16, 48, 32)
+    assert plan_tiles(model_for("3d", (16, 48, 32)), (200, 300, 300), SegmentSettings(tile_memory=1e-6)).size == (
+        16,
+        48,
+        32,
+    )
+    assert plan_tiles(model_for("3d", (16, 48, 32)), (9, 300, 300), SegmentSettings(tile_memory=1e-6)).size == (
+        16,
+        48,
+        32,
+    )
 
 
 @given(
@@ -113,7 +123,7 @@ def test_a_tile_is_never_smaller_than_the_training_patch():
 )
 def test_tiles_of_every_size_cover_the_volume(shape, memory, overlap):
     model = pointwise_model(patch=(4, 8, 8))
-    tiles = plan_tiles(model, shape, SegmentSettings(memory=memory, overlap=overlap))
+    tiles = plan_tiles(model, shape, SegmentSettings(tile_memory=memory, overlap=overlap))
     for origins, size, length in zip(tiles.origins, tiles.size, shape, strict=True):
         covered = np.zeros(max(length, origins[-1] + size), bool)
         for origin in origins:

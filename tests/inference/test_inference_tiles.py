@@ -1,4 +1,4 @@
-"""How tiles are joined: every kind of weights, in any order."""
+"""How tiles are joined: every kind of blending, in any order."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ WEIGHTS = ("gaussian", "constant", "centre")
 
 @quick
 @given(shapes, tiles, st.floats(0, 0.9), st.sampled_from(WEIGHTS))
-def test_constant_in_gives_constant_out(shape, tile, overlap, weights):
+def test_constant_in_gives_constant_out(shape, tile, overlap, blending):
     volume = Volume(np.full((1, *shape), 3.0, np.float32))
-    out = whole(pointwise_model(), volume, tile=tile, overlap=overlap, weights=weights)
+    out = whole(pointwise_model(), volume, tile=tile, overlap=overlap, blending=blending)
     np.testing.assert_allclose(out[0], 3.0, rtol=rounding(overlap))
 
 
 @quick
 @given(shapes, tiles, st.floats(0, 0.9), st.integers(1, 4))
 def test_each_voxel_comes_from_one_tile_of_which_the_centre_is_nearest(shape, tile, overlap, divisor):
-    chosen = SegmentSettings(tile=tile, overlap=overlap, weights="centre")
+    chosen = SegmentSettings(tile=tile, overlap=overlap, blending="centre")
     laid = plan_tiles(pointwise_model(divisor=divisor), shape, chosen)
     for length, size, origins, windows in zip(shape, laid.size, laid.origins, laid.windows, strict=True):
         far = np.abs(np.arange(length)[:, None] - (np.array(origins) + (size - 1) / 2))
@@ -38,7 +38,7 @@ def test_each_voxel_comes_from_one_tile_of_which_the_centre_is_nearest(shape, ti
 
 def test_weights_by_hand():
     def windows(kind):
-        chosen = SegmentSettings(tile=(1, 1, 4), overlap=0.5, weights=kind)
+        chosen = SegmentSettings(tile=(1, 1, 4), overlap=0.5, blending=kind)
         return plan_tiles(pointwise_model(), (1, 1, 6), chosen).windows[2].tolist()
 
     assert windows("constant") == [[1, 1, 0.5, 0.5], [0.5, 0.5, 1, 1]]
@@ -48,11 +48,11 @@ def test_weights_by_hand():
     np.testing.assert_allclose(np.add(first[2:], second[:2]), 1)
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_the_order_of_tiles_changes_nothing(weights, monkeypatch):
+@pytest.mark.parametrize("blending", WEIGHTS)
+def test_the_order_of_tiles_changes_nothing(blending, monkeypatch):
     model = lopsided("3d", "unet3d", (8, 8, 8))
     volume = Volume(np.random.default_rng(1).normal(size=(1, 10, 20, 23)).astype(np.float32))
-    chosen = {"overlap": 0.5, "batch": 3, "weights": weights}
+    chosen = {"overlap": 0.5, "batch": 3, "blending": blending}
     straight = whole(model, volume, **chosen)
     places = Tiles.places.fget
     shuffled = property(lambda laid: [tuple(p) for p in np.random.default_rng(0).permutation(places(laid))])

@@ -82,7 +82,7 @@ def unsure(model, data, **chosen):
 
 def test_a_network_to_which_mirrored_is_the_same_does_not_vary_and_another_does():
     data = np.random.default_rng(0).normal(size=(1, 12, 20, 24)).astype(np.float32)
-    chosen = {"uncertainty_kind": "variance", "flips": ("x",), "tile": (8, 16, 16)}
+    chosen = {"uncertainty_kind": "variance", "tta": ("x",), "tile": (8, 16, 16)}
     assert unsure(model_of(Pointwise(3)), data, **chosen).max() < 1e-6
     assert unsure(model_of(Lopsided(3)), data, **chosen).min() >= 0
     assert unsure(model_of(Lopsided(3)), data, **chosen).mean() > 1e-3
@@ -93,7 +93,7 @@ def test_the_variance_changes_nothing_about_the_logits():
     ways = [
         torch.cat([found for _, found in scores(model_of(Lopsided(3)), Volume(data), settings, RAW)], 1)
         for settings in (
-            SegmentSettings(device="cpu", flips=("z", "x"), tile=(8, 16, 16), uncertainty_kind=kind)
+            SegmentSettings(device="cpu", tta=("z", "x"), tile=(8, 16, 16), uncertainty_kind=kind)
             for kind in ("entropy", "variance")
         )
     ]
@@ -104,7 +104,7 @@ def test_the_variance_changes_nothing_about_the_logits():
 @pytest.mark.parametrize("kind", ["entropy", "variance"])
 def test_uncertainty_is_the_same_from_any_plane_on_and_0_where_nothing_is_wanted(kind):
     data = np.random.default_rng(0).normal(size=(1, 13, 20, 24)).astype(np.float32)
-    chosen = SegmentSettings(device="cpu", flips=("x",), tile=(4, 16, 16), uncertainty_kind=kind, box_stop=(13, 20, 20))
+    chosen = SegmentSettings(device="cpu", tta=("x",), tile=(4, 16, 16), uncertainty_kind=kind, box_stop=(13, 20, 20))
     model = model_of(Lopsided(3))
     whole = np.concatenate([slab.uncertainty for slab in steps(model, Volume(data), chosen)])
     rest = np.concatenate([slab.uncertainty for slab in steps(model, Volume(data), chosen, first_plane=5)])
@@ -120,7 +120,7 @@ def test_uncertainty_lies_on_the_images_grid_when_the_network_sees_another(kind)
     model = Model(Lopsided(3), card, CPU)
     data = np.random.default_rng(0).normal(size=(1, 24, 20, 24)).astype(np.float32)
     volume = Volume(data, (1.0, 1.0, 1.0), "micrometer")
-    chosen = SegmentSettings(device="cpu", flips=("x",), uncertainty_kind=kind, skip_constant=True)
+    chosen = SegmentSettings(device="cpu", tta=("x",), uncertainty_kind=kind, skip_constant=True)
     slabs = list(steps(model, volume, chosen))
     found = np.concatenate([slab.uncertainty for slab in slabs])
     assert found.shape == data.shape[1:]

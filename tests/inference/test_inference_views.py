@@ -36,7 +36,7 @@ def model_for(view, head="multiclass", values=(0, 1, 2)):
 def along(model, volume, order, flips=()):
     """Probabilities of the planes along one axis, (K, Z, Y, X)."""
     turned = Volume(volume.data.transpose(0, *(1 + axis for axis in order)).copy())
-    _, likely = segmented(model, turned, flips=flips)
+    _, likely = segmented(model, turned, tta=flips)
     return likely.astype(float).transpose(0, *(1 + order.index(axis) for axis in range(3)))
 
 
@@ -63,7 +63,7 @@ def test_it_is_the_mean_of_three_segmentations(volume, view, head, values):
 
 def test_axes_to_mirror_are_those_of_the_image(volume):
     model = model_for("2d")
-    _, likely = segmented(model, volume, view="multi-view", flips=("z",))
+    _, likely = segmented(model, volume, view="multi-view", tta=("z",))
     names = {(0, 1, 2): (), (1, 0, 2): ("y",), (2, 0, 1): ("y",)}  # z is the first axis of these planes
     three = [along(model, volume, order, flips) for order, flips in names.items()]
     np.testing.assert_allclose(likely.astype(float), np.mean(three, axis=0), atol=2e-3)

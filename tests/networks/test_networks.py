@@ -140,7 +140,7 @@ def test_impossible_widths_and_depths_are_refused(name, options):
         build_network(name, 2, 1, 1, {"width": 2, **options})
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.5])
+@pytest.mark.parametrize("lr_schedule", [-0.1, 1.5])
 def test_impossible_dropout_rates_are_refused_with_a_sentence(rate):
     with pytest.raises(SettingsProblem, match=str(rate)):
         build_network("unet_original", 2, 1, 1, {"width": 2, "depth": 2, "dropout_rate": rate})

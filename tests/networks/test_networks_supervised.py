@@ -171,7 +171,7 @@ def test_impossible_widths_and_depths_are_refused(name, options):
 
 
 @pytest.mark.parametrize("name", ["hypercolumn_unet", "unet3d_ds"])
-@pytest.mark.parametrize("rate", [-0.1, 1.5])
+@pytest.mark.parametrize("lr_schedule", [-0.1, 1.5])
 def test_impossible_dropout_rates_are_refused(name, rate):
     with pytest.raises(SettingsProblem, match=str(rate)):
         on_paper(name, 2, dropout_rate=rate)

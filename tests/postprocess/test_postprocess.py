@@ -62,13 +62,13 @@ ROW = np.array([[[1, 1, 1, 1, 0, 1, 1, 0, 1, 2, 2, 2, 0, 2]]], np.uint8)
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"smallest": 2}, [1, 1, 1, 1, 0, 1, 1, 0, 0, 2, 2, 2, 0, 0]),
-        ({"smallest": "1=3"}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 2]),
-        ({"smallest": "3 2=1"}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 2]),
+        ({"min_size": 2}, [1, 1, 1, 1, 0, 1, 1, 0, 0, 2, 2, 2, 0, 0]),
+        ({"min_size": "1=3"}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 2]),
+        ({"min_size": "3 2=1"}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 2]),
         ({"keep_largest": 1}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0]),
         ({"keep_largest": "1=2"}, [1, 1, 1, 1, 0, 1, 1, 0, 0, 2, 2, 2, 0, 2]),
-        ({"keep_largest": 2, "smallest": 3}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0]),
-        ({"smallest": 9}, [0] * 14),
+        ({"keep_largest": 2, "min_size": 3}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 0]),
+        ({"min_size": 9}, [0] * 14),
         ({}, ROW[0, 0].tolist()),
     ],
 )
@@ -79,11 +79,11 @@ def test_small_pieces_go_class_by_class(settings, expected):
     assert result.table is None
 
 
-@pytest.mark.parametrize(("smallest", "kept"), [(0.3, 2), (0.30000001, 1), (0.29, 2), (0.7, 0)])
-def test_a_size_in_physical_units_counts_the_voxels_volume(smallest, kept):
+@pytest.mark.parametrize(("min_size", "kept"), [(0.3, 2), (0.30000001, 1), (0.29, 2), (0.7, 0)])
+def test_a_size_in_physical_units_counts_the_voxels_volume(min_size, kept):
     """Pieces of 3 and 6 voxels of 0.1 x 1 x 1: 0.3 and 0.6, though three times 0.1 is not quite that in binary."""
     labels = np.array([[[1, 1, 1, 0, 1, 1, 1, 1, 1, 1]]], np.uint8)
-    result = cleaned(labels, (0.1, 1, 1), smallest=smallest, smallest_in="physical")
+    result = cleaned(labels, (0.1, 1, 1), min_size=min_size, min_size_in="physical")
     assert components(result.labels).max() == kept
 
 
@@ -92,24 +92,24 @@ def test_of_equal_pieces_the_first_is_kept():
 
 
 @given(images(2), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["faces", "edges", "corners"]))
-def test_what_is_left_is_large_enough_and_was_there(classes, smallest, most, connectivity):
-    settings = {"smallest": smallest, "keep_largest": most, "connectivity": connectivity}
+def test_what_is_left_is_large_enough_and_was_there(classes, min_size, most, connectivity):
+    settings = {"min_size": min_size, "keep_largest": most, "connectivity": connectivity}
     result = cleaned(classes, **settings).labels
     assert ((result == classes) | (result == 0)).all()
     for value in (1, 2):
         sizes = np.bincount(components(result == value, connectivity).ravel())[1:]
         assert len(sizes) <= most
-        assert (sizes >= smallest).all()
+        assert (sizes >= min_size).all()
     np.testing.assert_array_equal(cleaned(result, **settings).labels, result)
 
 
 @given(images(2), st.integers(1, 4), st.sampled_from(["components", "watershed", "border"]))
-def test_objects_are_numbered_without_gaps_and_their_table_counts_them(classes, smallest, rule):
-    result = cleaned(classes, (2, 1, 0.5), "mm", objects=rule, smallest=smallest)
+def test_objects_are_numbered_without_gaps_and_their_table_counts_them(classes, min_size, rule):
+    result = cleaned(classes, (2, 1, 0.5), "mm", objects=rule, min_size=min_size)
     table, counts = result.table, np.bincount(result.labels.ravel())[1:]
     assert table["index"].tolist() == list(range(1, len(counts) + 1))
     assert table["voxels"].tolist() == counts.tolist()
-    assert (counts >= smallest).all()
+    assert (counts >= min_size).all()
     firsts = [np.flatnonzero(result.labels == index)[0] for index in table["index"]]
     assert firsts == sorted(firsts)
     if rule != "border":
@@ -132,7 +132,7 @@ def test_input_is_never_changed():
     labels = np.ones((1, 3, 3), np.uint8)
     labels[0, 1, 1] = 0
     before = labels.copy()
-    for settings in ({"fill_holes": "volume"}, {"objects": "components", "smallest": 99}, {"smallest": 99}):
+    for settings in ({"fill_holes": "volume"}, {"objects": "components", "min_size": 99}, {"min_size": 99}):
         cleaned(labels, **settings)
         np.testing.assert_array_equal(labels, before)
 
@@ -154,7 +154,7 @@ def test_labels_that_do_not_fit_into_memory_are_told_of(monkeypatch):
 
     monkeypatch.setattr("napari_unetvnet.postprocess.pipeline.objects", full)
     with pytest.raises(DataProblem, match="10 bytes a voxel"):
-        cleaned(ROW, smallest=2)
+        cleaned(ROW, min_size=2)
 
 
 def test_a_table_by_hand():
@@ -194,7 +194,7 @@ def test_measures_are_those_of_the_list_of_voxels(ids, spacing):
 
 
 def test_an_image_without_objects_has_an_empty_table():
-    result = cleaned(np.zeros((2, 3, 4), np.uint8), objects="watershed", smallest=3, keep_largest=1)
+    result = cleaned(np.zeros((2, 3, 4), np.uint8), objects="watershed", min_size=3, keep_largest=1)
     assert not result.labels.any()
     assert {len(column) for column in result.table.values()} == {0}
 
@@ -271,10 +271,10 @@ def test_labels_that_are_no_tumour_regions_are_refused():
 @pytest.mark.parametrize(
     ("values", "stored"),
     [
-        ({"smallest": "50"}, ((0, 50.0),)),
-        ({"smallest": 50}, ((0, 50.0),)),
-        ({"smallest": ["1=50", "2=2.5"]}, ((1, 50.0), (2, 2.5))),
-        ({"smallest": ["1=50 2=2.5"]}, ((1, 50.0), (2, 2.5))),
+        ({"min_size": "50"}, ((0, 50.0),)),
+        ({"min_size": 50}, ((0, 50.0),)),
+        ({"min_size": ["1=50", "2=2.5"]}, ((1, 50.0), (2, 2.5))),
+        ({"min_size": ["1=50 2=2.5"]}, ((1, 50.0), (2, 2.5))),
         ({"keep_largest": "1, 2=3"}, ((0, 1), (2, 3))),
         ({"fill_holes": "planes 2=volume"}, ((0, "planes"), (2, "volume"))),
         ({"fill_holes": [[0, "planes"]]}, ((0, "planes"),)),
@@ -291,8 +291,8 @@ def test_choices_for_all_classes_or_for_each(values, stored):
     ("values", "fragments"),
     [
         ({"objects": "cells"}, ["objects=cells", "'watershed'"]),
-        ({"smallest": "many"}, ["smallest", "many", "number"]),
-        ({"smallest": -1}, ["smallest", "-1", "0"]),
+        ({"min_size": "many"}, ["min_size", "many", "number"]),
+        ({"min_size": -1}, ["min_size", "-1", "0"]),
         ({"keep_largest": 0}, ["keep_largest", "0", "1"]),
         ({"keep_largest": "1=2.5"}, ["keep_largest", "2.5", "integer"]),
         ({"keep_largest": {"1": 2}}, ["keep_largest"]),

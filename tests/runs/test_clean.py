@@ -45,7 +45,7 @@ def rows(path):
 
 
 def test_a_label_file_is_cleaned_on_its_own_grid(labels, tmp_path, capsys):
-    given = ["clean", "labels.nii.gz", "--output", "out.nii.gz", "--smallest", "2", "--fill-holes", "volume"]
+    given = ["clean", "labels.nii.gz", "--output", "out.nii.gz", "--min-size", "2", "--fill-holes", "volume"]
     assert main(given) == 0
     assert capsys.readouterr().out == "Labels: out.nii.gz\n"
     result = read_labels("out.nii.gz")
@@ -71,7 +71,7 @@ def test_a_voxel_size_can_be_given_for_a_file_without_one(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     np.save("labels.npy", np.array([[1, 1, 0, 1]], np.uint8))
     given = ["clean", "labels.npy", "--output", "out.npy", "--spacing", "3", "2", "0.5", "--unit", "um"]
-    assert main([*given, "--objects", "components", "--smallest", "6", "--smallest-in", "physical"]) == 0
+    assert main([*given, "--objects", "components", "--min-size", "6", "--min-size-in", "physical"]) == 0
     (only,) = rows(tmp_path / "out_objects.csv")
     assert only["volume_um3"] == "6.0"
     assert np.load("out.npy").tolist() == [[1, 1, 0, 0]]
@@ -93,8 +93,8 @@ def test_many_objects_fit_into_the_file(tmp_path, monkeypatch):
         (["--objects", "border"], "not 3"),
         (["--objects", "cells"], "objects=cells"),
         (["--nested", "brats"], "3 was found"),
-        (["--smallest", "2", "--output", "labels.nii.gz"], "would replace"),
-        (["--smallest", "2", "--output", "out.jpg"], "JPEG"),
+        (["--min-size", "2", "--output", "labels.nii.gz"], "would replace"),
+        (["--min-size", "2", "--output", "out.jpg"], "JPEG"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(labels, options, sentence, capsys):
@@ -140,7 +140,7 @@ def test_without_options_a_run_leaves_what_it_always_left(bright, tmp_path):
 
 
 def test_a_run_writes_ids_and_their_table_and_keeps_the_labels(bright, tmp_path):
-    folder = segmented(tmp_path, "ids", output=str(tmp_path / "out.npy"), objects="components", smallest=2)
+    folder = segmented(tmp_path, "ids", output=str(tmp_path / "out.npy"), objects="components", min_size=2)
     events = list(job.run(folder))
     assert any(isinstance(event, Notice) and "cleaned" in event.text for event in events)
     expected = bright.copy()
@@ -182,6 +182,6 @@ def test_a_run_says_what_does_not_fit_and_keeps_its_labels(bright, tmp_path, mon
 
 
 def test_the_settings_are_in_the_job_file(bright, tmp_path):
-    folder = segmented(tmp_path, "stored", smallest="1=50 2=10", fill_holes="planes")
-    assert json.loads((folder / job.JOB).read_text())["smallest"] == [[1, 50.0], [2, 10.0]]
+    folder = segmented(tmp_path, "stored", min_size="1=50 2=10", fill_holes="planes")
+    assert json.loads((folder / job.JOB).read_text())["min_size"] == [[1, 50.0], [2, 10.0]]
     assert job.read(folder).fill_holes == ((0, "planes"),)

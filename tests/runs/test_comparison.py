@@ -21,7 +21,7 @@ from napari_unetvnet.runs.comparison import table as drawing
 from napari_unetvnet.runs.folder import MODEL, PLAN
 from napari_unetvnet.settings import TrainJob, checked
 
-TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "epoch_steps": 2, "steps": 4,
+TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "steps_per_epoch": 2, "steps": 4,
         "device": "cpu", "unlabelled": "ignore", "background": 1, "view": "2d", "network": "unet_padding",
         "augment": "none"}  # fmt: skip
 

@@ -325,7 +325,7 @@ def test_results_must_be_apart_and_replace_nothing_that_is_read(tmp_path):
         ({"output": "l.tif", "uncertainty": "l.tif"}, "Several results"),
         ({"output": str(tmp_path / "a.zarr")}, "would replace"),
         ({"uncertainty_kind": "entropy"}, "where to write"),
-        ({"uncertainty": "u.tif", "uncertainty_kind": "variance"}, "choose flips or cube"),
+        ({"uncertainty": "u.tif", "uncertainty_kind": "variance"}, "choose tta"),
     ):
         with pytest.raises(SettingsProblem, match=sentence):
             checked(SegmentJob, given | changes)

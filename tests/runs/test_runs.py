@@ -21,7 +21,7 @@ from napari_unetvnet.model.provenance import RECORD
 from napari_unetvnet.runs.folder import LABELS, MODEL
 from napari_unetvnet.settings import SegmentJob, SegmentSettings, TrainJob, checked
 
-TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "epoch_steps": 4, "device": "cpu"}
+TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "steps_per_epoch": 4, "device": "cpu"}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
     mask = np.zeros((6, 48, 48), np.uint8)
     mask[1:4, 8:40] = 1
     np.save(files / "mask.npy", mask)
-    chosen = {"plain": {}, "part": {"mask": str(files / "mask.npy"), "box_stop": (3, 48, 20), "flips": "y x"}}
+    chosen = {"plain": {}, "part": {"mask": str(files / "mask.npy"), "box_stop": (3, 48, 20), "tta": "y x"}}
     list(job.run(trained))
     for name, changes in chosen.items():
         folder = segment_folder(files, trained / MODEL, name, **changes)
@@ -300,7 +300,7 @@ def test_a_child_that_is_stopped_leaves_a_model(files, how):
 
 @pytest.mark.slow
 def test_a_child_that_was_killed_leaves_its_best_model_and_can_be_resumed(files):
-    folder = train_folder(files, steps=60, epoch_steps=5)
+    folder = train_folder(files, steps=60, steps_per_epoch=5)
     with job.start(folder) as child:
         wait_for(folder, StepDone)
         while not (folder / MODEL).exists():
@@ -323,7 +323,7 @@ def test_settings_files_must_be_json_objects(tmp_path):
 
 
 def test_a_finished_run_goes_on_for_longer(files):
-    folder = train_folder(files, steps=6, average=0.9)
+    folder = train_folder(files, steps=6, ema_decay=0.9)
     list(job.run(folder))
     events = list(job.run(folder, resume=True, budget={"steps": 10}))
     assert [e.step for e in events if isinstance(e, StepDone)] == [7, 8, 9, 10]

@@ -61,7 +61,7 @@ REFUSED = [
     ({"minutes": float("nan")}, ["minutes=nan"]),
     ({"epochs": 0}, ["epochs=0", "1"]),
     ({"steps": -5}, ["steps=-5", "1"]),
-    ({"epoch_steps": 0}, ["epoch_steps=0", "1"]),
+    ({"steps_per_epoch": 0}, ["steps_per_epoch=0", "1"]),
     ({"learning_rate": 0}, ["learning_rate=0", "greater than 0"]),
     ({"learning_rate": 11}, ["learning_rate=11", "10"]),
     ({"seed": -1}, ["seed=-1", "0"]),
@@ -255,7 +255,7 @@ def test_a_segmentation_job_survives_json(values):
         ({}, 5.0, None),
         ({"minutes": 2}, 2.0, None),
         ({"steps": 70}, None, 70),
-        ({"epochs": 3, "epoch_steps": 20}, None, 60),
+        ({"epochs": 3, "steps_per_epoch": 20}, None, 60),
     ],
 )
 def test_the_budget_is_planned_in_minutes_or_in_steps(budget, minutes, steps):

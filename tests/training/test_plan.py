@@ -56,7 +56,7 @@ def test_what_the_user_chose_stays():
         name: chosen[name] for name in ("view", "network", "patch", "batch", "augment")
     }
     assert settings.loss[0].name == "focal"
-    left = {"mirror", "normalise", "class_weights", "accumulate", "average", "minutes"}
+    left = {"mirror_axes", "normalise", "class_weights", "gradient_accumulation", "ema_decay", "minutes"}
     assert set(reasons) == left
 
 
@@ -103,13 +103,13 @@ def sided(seed, size=32):
 
 def test_axes_along_which_classes_have_sides_are_not_mirrored():
     settings, reasons = planned([sided(seed) for seed in range(6)])
-    assert settings.mirror == ("z", "x")
-    assert "different sides along y" in reasons["mirror"]
+    assert settings.mirror_axes == ("z", "x")
+    assert "different sides along y" in reasons["mirror_axes"]
 
 
 def test_one_image_tells_nothing_of_sides():
     settings, _ = planned([sided(0)])
-    assert settings.mirror == ("z", "y", "x")
+    assert settings.mirror_axes == ("z", "y", "x")
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(monkeypatch):
     needed = memory.step_bytes(settings, 1, settings.batch)
     monkeypatch.setattr(memory, "free_bytes", lambda device: needed)
     settings, reasons = planned([a_pair()])
-    assert settings.accumulate == 2
-    assert "GiB are free" in reasons["accumulate"]
+    assert settings.gradient_accumulation == 2
+    assert "GiB are free" in reasons["gradient_accumulation"]
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * needed)
     settings, reasons = planned([a_pair()])
-    assert settings.accumulate == 1
-    assert f"a step needs about {needed / 2**30:.1f} GiB" in reasons["accumulate"]
+    assert settings.gradient_accumulation == 1
+    assert f"a step needs about {needed / 2**30:.1f} GiB" in reasons["gradient_accumulation"]
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -30,7 +30,7 @@ TINY = {
     "option": {"width": 2, "depth": 2},
     "patch": (1, 16, 16),
     "batch": 2,
-    "epoch_steps": 4,
+    "steps_per_epoch": 4,
     "steps": 10,
     "device": "cpu",
     "unlabelled": "ignore",
@@ -308,7 +308,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(pair, tmp_path):
 
 @pytest.mark.slow
 def test_the_real_image_is_learnt_from_its_painted_half(nuclei, nuclei_objects, painted_half, tmp_path):
-    chosen = settings_of(option={"width": 8}, patch=(1, 128, 128), steps=100, epoch_steps=25, batch=4)
+    chosen = settings_of(option={"width": 8}, patch=(1, 128, 128), steps=100, steps_per_epoch=25, batch=4)
     train(Pair(nuclei, painted_half), chosen, tmp_path / "run")
     model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
     out = np.concatenate([slab.labels for slab in segment(model, nuclei, SegmentSettings())])[0]

@@ -27,7 +27,7 @@ TINY = {
     "view": "2d",
     "patch": (1, 16, 16),
     "batch": 4,
-    "epoch_steps": 4,
+    "steps_per_epoch": 4,
     "steps": 12,
     "device": "cpu",
     "precision": "fp32",
@@ -81,7 +81,13 @@ def test_the_split_of_the_first_image_is_told_before_the_first_step(tmp_path, ch
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": "sgd"}, {"rate": "poly"}, {"rate": "one_cycle"}, {"average": 0.9}, {"precision": "bf16"}],
+    [
+        {"optimizer": "sgd"},
+        {"lr_schedule": "poly"},
+        {"lr_schedule": "one_cycle"},
+        {"ema_decay": 0.9},
+        {"precision": "bf16"},
+    ],
 )
 def test_every_way_of_learning_learns(tmp_path, changes):
     rate = {} if "optimizer" in changes else {"learning_rate": 0.01}
@@ -91,7 +97,9 @@ def test_every_way_of_learning_learns(tmp_path, changes):
     assert max(event.dice for event in events if isinstance(event, EpochDone)) > 0.7
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"average": 0.9}, {"rate": "poly"}, {"accumulate": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "sgd"}, {"ema_decay": 0.9}, {"lr_schedule": "poly"}, {"gradient_accumulation": 2}]
+)
 def test_each_of_them_can_be_resumed_to_the_same_model(tmp_path, changes):
     train(tmp_path / "whole", **changes)
     settings = checked(TrainSettings, TINY | changes)
@@ -134,7 +142,7 @@ def test_one_cycle_rises_and_falls(total):
 
 def test_one_cycle_needs_a_number_of_steps():
     with pytest.raises(SettingsProblem, match="one_cycle needs to know the number of steps"):
-        checked(TrainSettings, {"rate": "one_cycle", "minutes": 1})
+        checked(TrainSettings, {"lr_schedule": "one_cycle", "minutes": 1})
 
 
 def test_a_poly_budget_of_time_is_a_number_of_steps():
@@ -154,7 +162,7 @@ def test_a_poly_budget_of_time_is_a_number_of_steps():
 
 
 def test_a_batch_in_parts_is_the_same_step(tmp_path):
-    whole, parts = (losses(train(tmp_path / str(n), accumulate=n, steps=4, optimizer="sgd")) for n in (1, 4))
+    whole, parts = (losses(train(tmp_path / str(n), gradient_accumulation=n, steps=4, optimizer="sgd")) for n in (1, 4))
     assert whole == pytest.approx(parts, rel=1e-4)
     for a, b in zip(weights(tmp_path / "1").values(), weights(tmp_path / "4").values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
@@ -241,7 +249,7 @@ def test_what_does_not_fit_is_computed_in_parts_and_told(tmp_path, monkeypatch):
         "each step now computes its 4 patches in 2 parts.",
         "each step now computes its 4 patches in 4 parts.",
     ]
-    assert losses(events) == pytest.approx(losses(train(tmp_path / "starving", steps=2, accumulate=4)))
+    assert losses(events) == pytest.approx(losses(train(tmp_path / "starving", steps=2, gradient_accumulation=4)))
 
 
 def test_what_worked_is_where_the_next_training_of_the_kind_begins(tmp_path, monkeypatch):
@@ -266,7 +274,7 @@ def test_after_the_parts_blocks_are_computed_twice(tmp_path, monkeypatch):
     events = train(tmp_path / "run", steps=2)
     told = [e.text for e in events if isinstance(e, Notice) and "did not fit" in e.text]
     assert told[-1].endswith("what a step would have to remember is now computed twice.")
-    alike = losses(train(tmp_path / "starving", steps=2, accumulate=4))
+    alike = losses(train(tmp_path / "starving", steps=2, gradient_accumulation=4))
     assert losses(events) == pytest.approx(alike)
 
 

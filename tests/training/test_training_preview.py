@@ -25,7 +25,7 @@ TINY = {
     "option": {"width": 4, "depth": 2},
     "patch": (1, 16, 16),
     "batch": 2,
-    "epoch_steps": 4,
+    "steps_per_epoch": 4,
     "steps": 6,
     "device": "cpu",
     "precision": "fp32",
@@ -132,7 +132,7 @@ def test_in_3d_a_block_of_two_patches_is_shown(tmp_path, always):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"average": 0.9}, {"view": "2.5d", "context": 2}, {"network": "unet_padding"}]
+    "changes", [{}, {"ema_decay": 0.9}, {"view": "2.5d", "context": 2}, {"network": "unet_padding"}]
 )  # fmt: skip
 @pytest.mark.parametrize("plane", [0, 3])
 def test_the_last_preview_is_what_the_model_says(tmp_path, always, plane, changes):
@@ -159,7 +159,7 @@ def test_of_classes_that_overlap_the_later_one_is_shown(tmp_path, always):
     assert np.array_equal(shown, np.where(second, second, first))
 
 
-@pytest.mark.parametrize("changes", [{}, {"average": 0.9}, BLOCKS, {"network": "unet_padding"}])
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9}, BLOCKS, {"network": "unet_padding"}])
 def test_the_model_is_the_same_with_and_without_previews(tmp_path, monkeypatch, changes):
     pair = pair_of((6, 40, 40))
     without = train(tmp_path / "without", pair, **changes)
@@ -191,7 +191,7 @@ def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Times, "due", lambda self, seconds: True)
     monkeypatch.setattr(preview.Preview, "show", watched)
-    train(tmp_path / "run", pair_of((1, 40, 40)), average=0.9, steps=3)
+    train(tmp_path / "run", pair_of((1, 40, 40)), ema_decay=0.9, steps=3)
     assert seen == [(True, True, True, 2), (True, True, True, 2), (True, True, True, 1)]  # the last is scored before
 
 

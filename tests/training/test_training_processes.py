@@ -37,7 +37,7 @@ TINY = {
     "view": "2d",
     "patch": (1, 16, 16),
     "batch": 3,  # two patches for the one, one for the other
-    "epoch_steps": 3,
+    "steps_per_epoch": 3,
     "steps": 6,
     "optimizer": "sgd",  # AdamW makes a step of a gradient that is nothing but rounding
     "loss": "dice_ce",  # over the batch
@@ -239,9 +239,9 @@ def test_two_processes_agree_add_up_put_together_and_normalise(tmp_path):
     "changes",
     [
         {},
-        {"network": "unet_padding", "average": 0.9},  # batch norm
-        {"batch": 5, "accumulate": 2, "loss": "generalised_dice + ce"},
-        {"level_weights": (1.0, 0.0)},  # a head that no loss looks at
+        {"network": "unet_padding", "ema_decay": 0.9},  # batch norm
+        {"batch": 5, "gradient_accumulation": 2, "loss": "generalised_dice + ce"},
+        {"deep_supervision_weights": (1.0, 0.0)},  # a head that no loss looks at
     ],
     ids=["instance norm", "batch norm", "in parts", "idle head"],
 )

@@ -59,7 +59,7 @@ def pairs():
 
 def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(score, "LEAST_VOXELS", 400)
-    settings = settings_of(epoch_steps=4, batch=1, steps=12)
+    settings = settings_of(steps_per_epoch=4, batch=1, steps=12)
     data = prepare(pairs, settings, settings.planned_patch)
     (part,) = quick(data.hold_out, settings)
     assert prod(part.image.shape) < prod(data.hold_out[0].image.shape) / 4

@@ -97,7 +97,7 @@ def test_lines_are_learnt_with_blurred_outputs_that_results_leave_out(tmp_path):
     assert (found == labels[0]).mean() > 0.95
 
 
-@pytest.mark.parametrize("chosen", [{"soften": 1.0}, {"lines": [1]}])
+@pytest.mark.parametrize("chosen", [{"label_blur": 1.0}, {"lines": [1]}])
 def test_the_target_of_a_patch_is_that_of_the_whole_image(chosen):
     labels = nested()
     settings = checked(TrainSettings, {"hold_out": 0, "normalise": "none", **chosen})
@@ -152,7 +152,10 @@ def test_weights_of_classes_and_levels_change_what_is_minimised(tmp_path):
         return losses_of(events)[0]
 
     plain, weighted = first_loss("plain"), first_loss("weighted", class_weights="inverse_frequency")
-    alone, doubled = first_loss("alone", level_weights=(1, 0, 0)), first_loss("doubled", level_weights=(2, 0, 0))
+    alone, doubled = (
+        first_loss("alone", deep_supervision_weights=(1, 0, 0)),
+        first_loss("doubled", deep_supervision_weights=(2, 0, 0)),
+    )
     assert plain > alone  # 1 + 1/2 + 1/4 of about the same
     assert weighted != plain
     assert doubled == pytest.approx(2 * alone)
@@ -196,7 +199,7 @@ def test_the_region_head_learns_by_its_own_weight(tmp_path):
 def test_a_training_on_channels_can_be_resumed_to_the_same_model(tmp_path):
     labels = nested()
     pair = Pair(seen(labels), Volume(labels))
-    settings = checked(TrainSettings, TINY | {"regions": "brats", "soften": 1.0, "steps": 6, "epoch_steps": 2})
+    settings = checked(TrainSettings, TINY | {"regions": "brats", "label_blur": 1.0, "steps": 6, "steps_per_epoch": 2})
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     list(loop.steps([pair], settings, tmp_path / "whole"))

@@ -270,7 +270,7 @@ def target_margin(classes: Classes, settings: TrainSettings) -> tuple[int, int, 
     """
     if classes.lines:
         return 0, LINE_MARGIN, LINE_MARGIN
-    reach = math.ceil(4 * settings.soften)
+    reach = math.ceil(4 * settings.label_blur)
     return (reach if settings.view == "3d" else 0), reach, reach
 
 
@@ -291,9 +291,9 @@ def loss_target(target: NDArray[np.uint8], classes: Classes, settings: TrainSett
     """
     if classes.lines:
         return with_line_channels(target, classes.lines)
-    if not settings.soften:
+    if not settings.label_blur:
         return target
-    sigma = (settings.soften if settings.view == "3d" else 0.0, settings.soften, settings.soften)
+    sigma = (settings.label_blur if settings.view == "3d" else 0.0, settings.label_blur, settings.label_blur)
     softened = soft(target if target.ndim == 4 else one_hot(target, len(classes)), sigma)
     return softened[1:] if settings.head_for(len(classes)) == "binary" else softened
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Point", "Row", "read_run", "runs_in"]
 
-LABEL_FIELDS = tuple(name for name in LabelSettings.model_fields if name not in ("class_weights", "soften"))
+LABEL_FIELDS = tuple(name for name in LabelSettings.model_fields if name not in ("class_weights", "label_blur"))
 """What labels mean; the two left out change the loss only."""
 INPUTS = ("image", "label", "mask", "pairs")
 SHOWN = ("command", "network", "option", "loss", "folds", "fold", "output", *INPUTS)

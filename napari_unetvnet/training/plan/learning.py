@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "augmentation",
-    "average",
     "budget",
     "class_weights",
+    "ema_decay",
     "hold_out",
     "loss",
     "mirroring",
@@ -106,8 +106,8 @@ def mirroring(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> li
     sided = _sided_axes(pairs, settings)
     axes = [axis for axis in "zyx" if axis not in sided]
     if sided:
-        return [Choice("mirror", axes, f"classes lie on different sides along {', '.join(sided)}")]
-    return [Choice("mirror", axes, "no class is always on one side of another")]
+        return [Choice("mirror_axes", axes, f"classes lie on different sides along {', '.join(sided)}")]
+    return [Choice("mirror_axes", axes, "no class is always on one side of another")]
 
 
 def _sided_axes(pairs: Sequence[Pair], settings: TrainSettings) -> list[str]:
@@ -152,7 +152,7 @@ def hold_out(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> lis
 def average(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
     """Keep the average of the last weights."""
     del pairs, settings, device
-    return [Choice("average", 0.98, "steadier than the weights of any one step")]
+    return [Choice("ema_decay", 0.98, "steadier than the weights of any one step")]
 
 
 def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:

@@ -42,7 +42,7 @@ def memory(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
     parts = 1
     while parts < settings.batch and step_bytes(settings, channels, -(-settings.batch // parts)) > SHARE * free:
         parts *= 2
-    return [Choice("accumulate", min(parts, settings.batch), told)]
+    return [Choice("gradient_accumulation", min(parts, settings.batch), told)]
 
 
 def _gib(count: int) -> str:

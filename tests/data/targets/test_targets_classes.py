@@ -149,7 +149,7 @@ def test_a_line_that_is_no_class_is_refused():
 def test_softened_targets_sum_to_one_and_keep_what_is_unknown(view, margin):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (4, 16, 16))
-    settings = checked(TrainSettings, {"soften": 1.5, "view": view, "ignore_value": 9})
+    settings = checked(TrainSettings, {"label_blur": 1.5, "view": view, "ignore_value": 9})
     labels[0, 0] = 9
     classes, target = of(labels, ignore_value=9)
     softened = loss_target(target, classes, settings)
@@ -164,7 +164,7 @@ def test_softened_targets_sum_to_one_and_keep_what_is_unknown(view, margin):
 def test_a_binary_head_compares_with_the_softened_foreground_alone():
     labels = np.zeros((1, 9, 9), int)
     labels[0, 4:] = 1
-    settings = checked(TrainSettings, {"soften": 1.0})
+    settings = checked(TrainSettings, {"label_blur": 1.0})
     classes, target = of(labels)
     softened = loss_target(target, classes, settings)
     assert softened.shape == (1, 1, 9, 9)
@@ -236,7 +236,7 @@ def test_weights_by_frequency_leave_the_scale_of_the_loss(counts):
         ({"class_weights": "often"}, "'often' should be one of none"),
         ({"class_weights": [0, 0]}, "should not all be 0"),
         ({"class_weights": [1, -1]}, "greater than or equal to 0"),
-        ({"level_weights": [0, 0]}, "weights of all levels are 0"),
+        ({"deep_supervision_weights": [0, 0]}, "weights of all levels are 0"),
         ({"loss": "attention_dice"}, "attention, which unet_padding does not have; choose network unet25d"),
         ({"loss": "vae", "network": "segresnet_vae", "view": "3d"}, "turn it on with option vae"),
     ],
