@@ -59,19 +59,16 @@ def choose_turns(
         return tuple(CubePermutation(mirrored=flips) for flips in chosen)
     if model.card.dims != 3:
         raise SettingsProblem(
-            f"Test-time augmentation by rotations is for view 3d only, and the model's view is {model.card.view}; choose "
-            "axes to mirror."
+            f"tta=rotations is for view 3d only, and the model's view is {model.card.view}; choose axes to mirror."
         )
     if len(set(tile)) > 1:
         size = " x ".join(map(str, tile))
         raise SettingsProblem(
-            f"Tiles of {size} voxels cannot be turned like cubes; choose a tile with three equal edges, or axes to mirror."
+            f"tta=rotations needs tiles with three equal edges, not {size} voxels; choose such a tile, or axes to mirror."
         )
     if max(spacing) > LEAST_CHANGE * min(spacing):
         size = " x ".join(f"{edge:g}" for edge in spacing)
-        raise SettingsProblem(
-            f"Voxels of {size} are no cubes, so tiles cannot be turned like cubes; choose axes to mirror as tta."
-        )
+        raise SettingsProblem(f"tta=rotations needs voxels with three equal edges, not {size}; choose axes to mirror.")
     return cube_permutations()
 
 

@@ -55,7 +55,7 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """Tiles at once."""
     tta: Tta = ()
     """Test-time augmentation: axes (z, y, x) along which tiles are also mirrored, or rotations for all 48 ways to turn
-    and mirror a cube (3d only). The result is the mean; one axis takes 2 times as long, two 4, three 8, rotations 48."""
+    and mirror a cube (3d only). The result is the mean; 1, 2 or 3 axes take 2, 4 or 8 times as long, rotations 48."""
     skip_constant: bool = False
     """Whether tiles in which each channel has one value everywhere are background without being computed."""
     box_start: Voxel | None = None

@@ -74,7 +74,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     learning_rate: float | None = Field(None, gt=0, le=10)
     """Peak learning rate (default: 0.002 for adamw, 0.01 for sgd)."""
     lr_schedule: LearningRateSchedule = "linear"
-    """How the learning rate falls to 0: linear over the last 30 %, poly over the last 80 %, or one_cycle up and down."""
+    """Learning rate: falls to 0 linearly over the last 30 %, as poly over the last 80 %, or rises and falls in one_cycle."""
     ema_decay: float = Field(0, ge=0, lt=1)
     """Models are a moving average of the weights, of which this share stays at each step, such as 0.99; 0 for none."""
     patience: int | None = Field(None, ge=1)
@@ -153,9 +153,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     def _budget_misfits(self) -> list[str]:
         given = [name for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
         if self.lr_schedule == "one_cycle" and given in ([], ["minutes"]):
-            return [
-                "Learning rate schedule one_cycle needs to know the number of steps; give steps or epochs instead of minutes."
-            ]
+            return ["lr_schedule=one_cycle needs the number of steps; give steps or epochs instead of minutes."]
         if len(given) < 2:
             return []
         return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]

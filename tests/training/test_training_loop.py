@@ -141,7 +141,7 @@ def test_one_cycle_rises_and_falls(total):
 
 
 def test_one_cycle_needs_a_number_of_steps():
-    with pytest.raises(SettingsProblem, match="one_cycle needs to know the number of steps"):
+    with pytest.raises(SettingsProblem, match="one_cycle needs the number of steps"):
         checked(TrainSettings, {"lr_schedule": "one_cycle", "minutes": 1})
 
 

@@ -149,7 +149,7 @@ def hold_out(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> lis
     return [Choice("hold_out", 0.1, f"of {len(pairs)} images a tenth tells enough")]
 
 
-def average(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
+def ema_decay(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
     """Keep the average of the last weights."""
     del pairs, settings, device
     return [Choice("ema_decay", 0.98, "steadier than the weights of any one step")]

@@ -12,9 +12,9 @@ from napari_unetvnet.training.plan.from_model import as_the_model
 from napari_unetvnet.training.plan.inputs import batch, network, patch, target_spacing, view
 from napari_unetvnet.training.plan.learning import (
     augmentation,
-    average,
     budget,
     class_weights,
+    ema_decay,
     hold_out,
     loss,
     mirroring,
@@ -33,7 +33,7 @@ __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
     as_the_model, objects, view, network, target_spacing, normalisation, loss, class_weights, patch, batch, memory,
-    mirroring, augmentation, hold_out, average, budget,
+    mirroring, augmentation, hold_out, ema_decay, budget,
 )  # fmt: skip
 """Each sees what those before it have chosen."""
 
