@@ -64,7 +64,7 @@ def choose_turns(
     if len(set(tile)) > 1:
         size = " x ".join(map(str, tile))
         raise SettingsProblem(
-            f"tta=rotations needs tiles with three equal edges, not {size} voxels; choose such a tile, or axes to mirror."
+            f"tta=rotations needs tiles with three equal edges, not {size} voxels; choose one, or axes to mirror."
         )
     if max(spacing) > LEAST_CHANGE * min(spacing):
         size = " x ".join(f"{edge:g}" for edge in spacing)

@@ -74,7 +74,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     learning_rate: float | None = Field(None, gt=0, le=10)
     """Peak learning rate (default: 0.002 for adamw, 0.01 for sgd)."""
     lr_schedule: LearningRateSchedule = "linear"
-    """Learning rate: falls to 0 linearly over the last 30 %, as poly over the last 80 %, or rises and falls in one_cycle."""
+    """Learning rate: linear falls to 0 over the last 30 % of the steps, poly over 80 %, one_cycle rises and falls."""
     ema_decay: float = Field(0, ge=0, lt=1)
     """Models are a moving average of the weights, of which this share stays at each step, such as 0.99; 0 for none."""
     patience: int | None = Field(None, ge=1)
