@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.arrays import Stack, Typed, View, cut, new_array, parts
 from napari_unetvnet.images.pairs import PairFiles, find_pairs, read_pairs_csv, resolve
 from napari_unetvnet.images.readers import ARRAYS, LARGE_BYTES, ImageFile, existing, paths_of, read_file, stem_of
 from napari_unetvnet.images.volume import Volume, check_finite
-from napari_unetvnet.images.writers import WRITERS, discard, put_in_place, replaceable
+from napari_unetvnet.images.writers import WRITERS, replaceable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -324,12 +325,6 @@ def _check_grid(array: Any, axes: int, like: Volume) -> None:
 
 
 def _write(path: Path, array: Any, like: Volume) -> None:
-    """Write a result beside its place, then move it there."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the ending, and gets the usual permissions
-    try:
-        WRITERS[path.suffix.lower()](temporary, array, like)
-        put_in_place(temporary, path)
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
-    finally:
-        discard(temporary)
+    """Write a result, whole or not at all."""
+    with writing(path), replacing(path) as part:
+        WRITERS[path.suffix.lower()](part, array, like)

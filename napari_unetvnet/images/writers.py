@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["WRITERS", "discard", "put_in_place", "replaceable"]
+__all__ = ["WRITERS", "replaceable"]
 
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 """A zarr folder has one of them."""
@@ -42,37 +40,6 @@ def replaceable(path: Path) -> bool:
     if not path.is_dir():
         return not path.exists()
     return any((path / name).exists() for name in ZARR_FILES) or not any(path.iterdir())
-
-
-def put_in_place(made: Path, path: Path) -> None:
-    """Move a complete result to its place; a result that is there is gone then.
-
-    Parameters
-    ----------
-    made : Path
-        A file or a zarr folder, on the same disk.
-    path : Path
-    """
-    if not path.is_dir():
-        made.replace(path)
-        return
-    old = path.with_name(f".{os.getpid()}-old-{path.name}")
-    path.rename(old)  # a folder with something in it is not replaced by renaming another
-    made.rename(path)
-    shutil.rmtree(old)
-
-
-def discard(path: Path) -> None:
-    """Remove a file or a zarr folder, if it is there.
-
-    Parameters
-    ----------
-    path : Path
-    """
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _planes(array: Any) -> Iterator[NDArray[Any]]:

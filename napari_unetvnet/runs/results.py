@@ -9,7 +9,6 @@ chunks.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
+from napari_unetvnet.files import beside, put_in_place, remove
 from napari_unetvnet.images import ome_zarr
 from napari_unetvnet.images.arrays import Filed
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
-from napari_unetvnet.images.writers import discard, put_in_place
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.clean import table_beside
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
@@ -110,10 +109,9 @@ class Results:
         """Make the results anew."""
         for kind, place in self._places().items():
             if self._wanted[kind].beside and place != self._wanted[kind].output:
-                discard(place)
-        tag = secrets.token_hex(4)
+                remove(place)
         places = {
-            kind: wanted.output.with_name(f"part-{tag}-{wanted.output.name}")
+            kind: beside(wanted.output, "part-")
             for kind, wanted in self._wanted.items()
             if wanted.output is not None and wanted.beside
         }
@@ -202,7 +200,7 @@ def _opened(place: Path) -> Any:
 
 def _move(made: Path, output: Path) -> None:
     try:
-        put_in_place(made, output)
+        put_in_place([made], [output])
     except OSError as error:
         reason = error.strerror or error
         raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {made}.") from error
