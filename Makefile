@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it; the work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check format screenshots clean
+.PHONY: help setup demo test quick check docs format screenshots clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,8 +18,11 @@ test: setup  ## all checks and all tests
 quick: setup  ## all checks and the tests that take seconds
 	@bash scripts/check.sh quick
 
-check: setup  ## the checks that run no test: ruff, mypy, lint-imports, npe2
+check: setup  ## the checks that run no test: ruff, mypy, lint-imports, structure, npe2
 	@bash scripts/check.sh static
+
+docs: setup  ## regenerate the pages that are made from the code (docs/reference/)
+	.venv/bin/python scripts/reference.py
 
 format: setup  ## put every file into ruff's form and fix what it can fix
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .

@@ -51,6 +51,7 @@ step "ruff check" .venv/bin/ruff check .
 step "ruff format" .venv/bin/ruff format --check .
 step "mypy" .venv/bin/mypy
 step "lint-imports" .venv/bin/lint-imports
+step "structure" .venv/bin/python scripts/structure.py --check
 step "npe2 validate" .venv/bin/npe2 validate napari_unetvnet/napari.yaml
 
 case $mode in

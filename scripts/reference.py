@@ -1,6 +1,6 @@
 """Write docs/reference/ from the settings and the tables, so that it cannot disagree with the program.
 
-Run: python scripts/reference.py            writes the pages
+Run: python scripts/reference.py            writes the pages (make docs)
      python scripts/reference.py --check    fails if a page is not what it would write
 """
 
@@ -18,7 +18,7 @@ from napari_unetvnet.networks.facts import network_facts
 from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
-MADE = "<!-- Made by scripts/reference.py; change the docstrings and descriptions it reads, not this page. -->\n"
+MADE = "<!-- Made by `make docs` (scripts/reference.py); change the docstrings and descriptions it reads, not this page. -->\n"
 
 COMMANDS = """
 | command | what it does |
@@ -116,7 +116,7 @@ def main() -> int:
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)
     if stale:
-        print(f"Not up to date: {', '.join(stale)}; run python scripts/reference.py")
+        print(f"Not up to date: {', '.join(stale)}; run make docs")
     return bool(stale)
 
 
