@@ -38,7 +38,7 @@ def cache_folder(tmp_path_factory):
 def runs_folder(tmp_path, monkeypatch, cache_folder):
     folder = tmp_path / "runs"
     monkeypatch.setenv("NAPARI_UNETVNET_CACHE", str(cache_folder))
-    (cache_folder / "ladder.json").unlink(missing_ok=True)
+    (cache_folder / "fallback.json").unlink(missing_ok=True)
     monkeypatch.setenv("NAPARI_UNETVNET_RUNS", str(folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for child processes, as `one_thread` for this one
     return folder

@@ -8,7 +8,6 @@ with which the run is resumed, so that the planes that are left come out as they
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,11 @@ import torch
 
 from napari_unetvnet.errors import OutOfMemory
 from napari_unetvnet.events import Notice
+from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.inference.compiled import compile_for_tiles, run_as_written
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.tiles import plan_tiles
-from napari_unetvnet.model.device import LADDER, device_name, lacks_memory, recall, remember
+from napari_unetvnet.model.device import FALLBACK, device_name, lacks_memory, recall, remember
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -83,16 +83,16 @@ class Ladder:
         In the number format in which it is to compute.
     volume : Volume, data of shape (C, Z, Y, X)
     settings : SegmentSettings
-    folder : Path, optional
+    file : Path, optional
         Of the run, to keep the rung in.
     """
 
-    def __init__(self, model: Model, volume: Volume, settings: SegmentSettings, folder: Path | None = None) -> None:
+    def __init__(self, model: Model, volume: Volume, settings: SegmentSettings, file: Path | None = None) -> None:
         self.rung = Rung()
         self._model, self._volume, self._asked = model, volume, settings
         self._seen = seen_by(model.card, volume, settings)
         self._kind = self._named()
-        self._file = None if folder is None else folder / LADDER
+        self._file = file
         self._settled = False  # whether to compile
 
     def steps(self, *, first_plane: int = 0, **further: Any) -> Iterator[Slab | Notice]:
@@ -127,7 +127,7 @@ class Ladder:
                 yield from self._compile()
                 for slab in steps(self._model, self._volume, self._settings, first_plane=first_plane, **further):
                     if climbed and not self.rung.cpu and self.rung != Rung():
-                        remember(LADDER, self._kind, asdict(self.rung))
+                        remember(FALLBACK, self._kind, asdict(self.rung))
                     climbed, first_plane = False, slab.start + slab.labels.shape[-3]
                     yield slab
                 return
@@ -153,7 +153,7 @@ class Ladder:
         if first_plane:
             known, why = self._kept(), "As before it was interrupted, the run goes on"
         else:
-            known = recall(LADDER, self._kind)
+            known = recall(FALLBACK, self._kind)
             why = "Such tiles did not fit into this device's memory before; it begins"
             self._forget()
         if not isinstance(known, dict) or not set(asdict(self.rung)) <= set(known):
@@ -241,14 +241,12 @@ class Ladder:
         """Read the rung of an interrupted run; None if it took none."""
         if self._file is None or not self._file.exists():
             return None
-        return json.loads(self._file.read_text(encoding="utf-8"))
+        return read_json(self._file, dict, "remove it to go on with tiles as the settings say, or start a new run")
 
     def _keep(self) -> None:
-        """Write the rung into the run folder, whole or not at all."""
+        """Write the rung into the run folder."""
         if self._file is not None:
-            part = self._file.with_name(self._file.name + ".part")
-            part.write_text(json.dumps(asdict(self.rung) | {"precision": self._model.precision}), encoding="utf-8")
-            part.replace(self._file)
+            write_json(self._file, asdict(self.rung) | {"precision": self._model.precision})
 
     def _forget(self) -> None:
         """Drop what an earlier run of the folder, which begins anew, had to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import json
+import logging
 import os
 import platform
 import time
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from napari_unetvnet.errors import OutOfMemory, SettingsProblem
+from napari_unetvnet.errors import FileProblem, OutOfMemory, SettingsProblem
+from napari_unetvnet.files import read_json, remove, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import ComputeSettings
 
 __all__ = [
-    "LADDER",
+    "FALLBACK",
     "bf16_pays",
     "choose_device",
     "device_failed",
@@ -36,8 +37,8 @@ __all__ = [
     "remember",
 ]
 
-LADDER = "ladder.json"
-"""What had to be made smaller to fit into memory: in the cache by device and kind of work, in a run folder its own."""
+FALLBACK = "fallback.json"
+"""In the user's cache: what had to be made smaller to fit into memory, by device and kind of work."""
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 DEVICE_FAULT = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
 
@@ -140,12 +141,9 @@ def recall(file: str, key: str) -> Any:
     Returns
     -------
     What JSON holds, or None
-        None if it is not known, or the file cannot be read.
+        None if it is not known.
     """
-    try:
-        return json.loads((_memory() / file).read_text(encoding="utf-8")).get(key)
-    except (OSError, ValueError, AttributeError):
-        return None
+    return _known(_memory() / file).get(key)
 
 
 def remember(file: str, key: str, value: Any) -> None:
@@ -158,13 +156,22 @@ def remember(file: str, key: str, value: Any) -> None:
     value : what JSON holds
     """
     path = _memory() / file
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: value}), encoding="utf-8")
+        write_json(path, _known(path) | {key: value})
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """Read a file of the cache; one that is damaged is said to be, and is of no further use."""
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path, dict, "what it held is found out again")
+    except FileProblem as problem:
+        logging.getLogger(__name__).warning("%s", problem)
+        with suppress(OSError):
+            remove(path)
+        return {}
 
 
 def _memory() -> Path:

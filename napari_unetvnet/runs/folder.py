@@ -16,14 +16,14 @@ from napari_unetvnet.model.provenance import RECORD
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 __all__ = [
-    "CLEANED", "EVENTS", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN", "PROBABILITIES",
-    "SETTLED", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow",
-    "new_folder", "read", "read_settings",
+    "CLEANED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN",
+    "PROBABILITIES", "SETTLED", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty",
+    "follow", "new_folder", "read", "read_settings",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 MODEL, PLAN = "model.safetensors", "plan.json"
-SETTLED, PLACES = "settled.json", "results.json"
+SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
 CLEANED, OBJECTS = "cleaned.npy", "objects.csv"
 COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}

@@ -13,7 +13,7 @@ import numpy as np
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.model.card import find_model
 from napari_unetvnet.runs.clean import finish
-from napari_unetvnet.runs.folder import LABELS, SETTLED
+from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     with own_memory(), of_one_size(model.device):
         scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
         likely = job.probabilities is not None
-        ladder = inference.Ladder(model, volume, job, folder)
+        ladder = inference.Ladder(model, volume, job, folder / FALLBACK)
         slabs = ladder.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
         yield from inference.behind(told, whole_chunks(slabs, results.planes, depth))
     if not job.postprocessed:

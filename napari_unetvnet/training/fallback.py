@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unetvnet.model.device import LADDER, device_name, recall, remember
+from napari_unetvnet.model.device import FALLBACK, device_name, recall, remember
 from napari_unetvnet.training.recompute import recompute
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Ladder:
         run : Run
         """
         if not self.cpu:
-            remember(LADDER, _kind(run), asdict(self))
+            remember(FALLBACK, _kind(run), asdict(self))
 
     def begin(self, run: Run) -> str | None:
         """Begin where the last training of the same kind on this device had to go.
@@ -97,7 +97,7 @@ class Ladder:
             What is done, as a sentence; None if nothing is known.
         """
         # Several processes must do the same, and each machine has a memory of its own.
-        known = None if run.group.distributed else recall(LADDER, _kind(run))
+        known = None if run.team.several else recall(FALLBACK, _kind(run))
         if not isinstance(known, dict) or set(known) != set(asdict(self)):
             return None
         self.climb_to(run, known | {"parts": max(self.parts, known["parts"])})

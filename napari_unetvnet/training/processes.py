@@ -1,10 +1,10 @@
 """Several processes that train one model together, as torchrun starts them.
 
-The environment tells each process its rank. All do the same steps, each with its share of the patches; rank 0 alone
-writes files, takes the time and is asked to stop, and the others follow its decisions. Messages other than gradients go
-through gloo, so that a process which has ended is noticed at once, also where GPUs compute.
+Each is told by the environment which one it is. All do the same steps, each with its share of the patches; the first
+one alone writes files, takes the time and is asked to stop, and the others do what it decides. What they tell each
+other besides gradients goes by gloo, so that a process which has ended is noticed at once also where GPUs compute.
 
-A single process is a group of size one, for which every operation here returns its input.
+A process alone is a team of one, for which everything here gives back what it was given.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import ComputeSettings
 
-__all__ = ["SINGLE", "ProcessGroup", "from_environment"]
+__all__ = ["ALONE", "Team", "from_environment"]
 
-TIMEOUT = timedelta(days=1)
-"""The others wait while rank 0 scores, saves and shows."""
+PATIENCE = timedelta(days=1)
+"""The others wait while the first one scores, saves and shows."""
 LOST = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
 """Words by which torch says that another process has gone."""
 
 
 @dataclass(frozen=True)
-class ProcessGroup:
-    """The processes that train together, and the rank of this one.
+class Team:
+    """The processes that work together, and which of them this one is.
 
     Parameters
     ----------
     rank : int
         From 0.
     size : int
-        Number of processes.
+        How many there are.
     local : int
         As `rank`, but on this machine.
     """
@@ -54,23 +54,23 @@ class ProcessGroup:
     local: int = 0
 
     @property
-    def is_first(self) -> bool:
-        """Whether this is rank 0, which writes the files."""
+    def first(self) -> bool:
+        """Whether this process writes the files."""
         return self.rank == 0
 
     @property
-    def distributed(self) -> bool:
-        """Whether there are other processes."""
+    def several(self) -> bool:
+        """Whether there are others."""
         return self.size > 1
 
     @property
     def label(self) -> str:
-        """Prefix of the lines that this process prints; empty for a single process."""
-        return f"[process {self.rank + 1} of {self.size}] " if self.distributed else ""
+        """What stands before a line that this process complains with; nothing if it is alone."""
+        return f"[process {self.rank + 1} of {self.size}] " if self.several else ""
 
     @contextmanager
     def joined(self, settings: ComputeSettings) -> Iterator[None]:
-        """Connect the processes: wait for all at the beginning and, unless something failed, at the end.
+        """Work together: wait for all at the beginning and, unless something failed, at the end.
 
         Parameters
         ----------
@@ -86,14 +86,14 @@ class ProcessGroup:
         SettingsProblem
             If there are fewer GPUs than processes.
         """
-        if not self.distributed:
+        if not self.several:
             yield
             return
         from torch import distributed
 
-        distributed.init_process_group(self._backend(settings), timeout=TIMEOUT)
+        distributed.init_process_group(self._backend(settings), timeout=PATIENCE)
         yield
-        self.barrier()
+        self.wait()
         gc.collect()  # what still holds the group, whose threads would otherwise outlive Python and abort the process
         distributed.destroy_process_group()
 
@@ -113,7 +113,7 @@ class ProcessGroup:
         return "cpu:gloo,cuda:nccl"
 
     def share(self, count: int) -> slice:
-        """Divide a number of items among the processes; shares differ by one at most.
+        """Give which of so many things are this process's; shares differ by one at most.
 
         Parameters
         ----------
@@ -127,17 +127,17 @@ class ProcessGroup:
         first = self.rank * each + min(self.rank, more)
         return slice(first, first + each + (self.rank < more))
 
-    def barrier(self) -> None:
-        """Wait until all processes have arrived here."""
-        if not self.distributed:
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if not self.several:
             return
         import torch
         from torch import distributed
 
         distributed.all_reduce(torch.zeros(1))
 
-    def broadcast(self, value: float) -> float:
-        """Give all processes the value of rank 0.
+    def agreed(self, value: float) -> float:
+        """Give the first process's value.
 
         Parameters
         ----------
@@ -147,17 +147,17 @@ class ProcessGroup:
         -------
         float
         """
-        if not self.distributed:
+        if not self.several:
             return value
         import torch
         from torch import distributed
 
-        shared = torch.tensor(float(value), dtype=torch.float64)
-        distributed.broadcast(shared, 0)
-        return shared.item()
+        told = torch.tensor(float(value), dtype=torch.float64)
+        distributed.broadcast(told, 0)
+        return told.item()
 
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add up the numbers of all processes.
+    def summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add up the numbers of all.
 
         Parameters
         ----------
@@ -167,18 +167,18 @@ class ProcessGroup:
         -------
         array of float64
         """
-        if not self.distributed:
+        if not self.several:
             return values
         import torch
         from torch import distributed
 
-        reduced = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(reduced)
-        total: NDArray[np.float64] = reduced.numpy()
+        told = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(told)
+        total: NDArray[np.float64] = told.numpy()
         return total
 
-    def gather(self, own: Tensor, count: int) -> Tensor:
-        """Join the shares of a batch.
+    def gathered(self, own: Tensor, count: int) -> Tensor:
+        """Put the shares of a batch together again.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class ProcessGroup:
         -------
         Tensor of shape (B, ...)
         """
-        if not self.distributed:
+        if not self.several:
             return own
         import torch
         from torch import distributed
@@ -202,14 +202,14 @@ class ProcessGroup:
                 distributed.broadcast(own.detach().contiguous(), rank)
                 parts.append(own)
                 continue
-            rows = len(own) * _length(ProcessGroup(rank, self.size).share(count)) // _length(self.share(count))
+            rows = len(own) * _length(Team(rank, self.size).share(count)) // _length(self.share(count))
             part = own.new_empty((rows, *own.shape[1:]))
             distributed.broadcast(part, rank)
             parts.append(part)
         return torch.cat(parts)
 
-    def lost_process(self, error: RuntimeError) -> RunProblem | None:
-        """Explain an error that means that another process has ended.
+    def loss_of(self, error: RuntimeError) -> RunProblem | None:
+        """Say in a sentence that another process has gone, if an error means that.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class ProcessGroup:
         -------
         RunProblem or None
         """
-        if not self.distributed or not any(word in str(error).lower() for word in LOST):
+        if not self.several or not any(word in str(error).lower() for word in LOST):
             return None
         return RunProblem(
             "Another process of this training has ended; if it was not killed, it says why. What was reached is kept; "
@@ -227,20 +227,20 @@ class ProcessGroup:
         )
 
 
-SINGLE = ProcessGroup()
+ALONE = Team()
 
 
 def _length(share: slice) -> int:
     return int(share.stop - share.start)
 
 
-def from_environment() -> ProcessGroup:
-    """Read the rank and size that torchrun gives to a process.
+def from_environment() -> Team:
+    """Read what torchrun tells a process that it starts.
 
     Returns
     -------
-    ProcessGroup
-        `SINGLE` where there is no torchrun.
+    Team
+        Of one where there is no torchrun.
     """
-    values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-    return ProcessGroup(*(int(value) for value in values if value)) if all(values) else SINGLE
+    told = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    return Team(*(int(number) for number in told if number)) if all(told) else ALONE

@@ -8,18 +8,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from test_inference import pointwise_model
+from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs as job
 from napari_unetvnet.errors import DeviceProblem, OutOfMemory
 from napari_unetvnet.events import Notice, SlabDone
 from napari_unetvnet.images.volume import Volume, intensity
 from napari_unetvnet.inference import Ladder, steps
-from napari_unetvnet.inference import agreement as agreement_module
-from napari_unetvnet.inference import ladder as ladder_module
+from napari_unetvnet.inference import fallback as ladder_module
+from napari_unetvnet.inference import precision_check as agreement_module
 from napari_unetvnet.inference.fallback import Rung
 from napari_unetvnet.model.card import ModelCard
-from napari_unetvnet.model.device import LADDER, device_failed, lacks_memory
+from napari_unetvnet.model.device import FALLBACK, device_failed, lacks_memory
 from napari_unetvnet.model.model import Model, build_model, save_model
 from napari_unetvnet.runs.folder import LABELS
 from napari_unetvnet.settings import SegmentJob, SegmentSettings, checked
@@ -62,10 +62,10 @@ def starved(monkeypatch, fits, calls=0):
     return tried
 
 
-def segmented(model, volume, folder=None, **chosen):
+def segmented(model, volume, file=None, **chosen):
     """All labels, and the sentences with the number of planes that were there before each."""
     labels, told = [], []
-    for part in Ladder(model, volume, SegmentSettings(**TILE | chosen), folder).steps():
+    for part in Ladder(model, volume, SegmentSettings(**TILE | chosen), file).steps():
         if isinstance(part, Notice):
             told.append((sum(map(len, labels)), part.text))
         else:
@@ -81,7 +81,7 @@ def plain(model, volume, first_plane=0, **chosen):
 
 
 def test_what_fits_is_what_it_is_without_a_ladder(volume, tmp_path):
-    labels, told = segmented(a_model(), volume, tmp_path, batch=3)
+    labels, told = segmented(a_model(), volume, tmp_path / "fallback.json", batch=3)
     np.testing.assert_array_equal(labels, plain(a_model(), volume, batch=3))
     assert told == []
     assert not list(tmp_path.iterdir())
@@ -235,13 +235,13 @@ def test_a_run_that_was_interrupted_goes_on_on_its_rung_to_the_same_bits(folder_
     for folder in (whole, parts):
         with monkeypatch.context() as patch:
             starved(patch, lambda blocks: blocks.numel() <= 8 * 8 * 8, calls=30)
-            (cache_folder / LADDER).unlink(missing_ok=True)
+            (cache_folder / FALLBACK).unlink(missing_ok=True)
             list(job.run(folder)) if folder == whole else stopped_after(folder, 3)
     told = [event.text for event in job.follow(whole)[0] if isinstance(event, Notice)]
     assert any("from plane 8 on they are 8 x 8 x 8 voxels" in text for text in told)
-    kept = json.loads((parts / LADDER).read_text())
+    kept = json.loads((parts / FALLBACK).read_text())
     assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False, "precision": "fp32"}
-    (cache_folder / LADDER).unlink()
+    (cache_folder / FALLBACK).unlink()
     tried = starved(monkeypatch, lambda blocks: True)
     list(job.run(parts, resume=True))
     assert {shape[2:] for shape in tried} == {(8, 8, 8)}
@@ -267,7 +267,7 @@ def test_what_begins_at_the_rung_of_another_run_is_resumed_there(folder_of, monk
         list(job.run(other))
     list(job.run(whole))
     stopped_after(parts, 2)
-    (cache_folder / LADDER).unlink()
+    (cache_folder / FALLBACK).unlink()
     list(job.run(parts, resume=True))
     for folder in (whole, parts):
         np.testing.assert_array_equal(np.load(folder / LABELS), np.load(other / LABELS))

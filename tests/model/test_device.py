@@ -81,12 +81,24 @@ def test_what_was_measured_once_stays_though_the_machine_is_busy(memory, monkeyp
     assert bf16_pays()
 
 
-@pytest.mark.parametrize("junk", ["", "[]", "{", '{"a": 1}'])
-def test_a_spoiled_memory_is_measured_anew(memory, monkeypatch, junk):
+@pytest.mark.parametrize("junk", [b"", b"[]", b"{", b'{"a": "\xff"}'])
+def test_a_damaged_memory_is_told_and_measured_anew(memory, monkeypatch, caplog, junk):
     memory.parent.mkdir()
-    memory.write_text(junk)
+    memory.write_bytes(junk)
     monkeypatch.setattr(compute, "_measured_gain", lambda: 2.0)
     assert bf16_pays()
+    (record,) = caplog.records
+    assert record.getMessage().startswith(str(memory))
+    assert record.getMessage().endswith("what it held is found out again.")
+    bf16_pays.cache_clear()
+    monkeypatch.setattr(compute, "_measured_gain", lambda: 0.5)
+    assert bf16_pays(), "it was measured twice"
+
+
+def test_what_else_is_remembered_stays(memory):
+    compute.remember(memory.name, "a", 1)
+    compute.remember(memory.name, "b", [2])
+    assert [compute.recall(memory.name, key) for key in "abc"] == [1, [2], None]
 
 
 @pytest.mark.alone

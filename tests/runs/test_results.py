@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import zarr
-from test_inference import pointwise_model
+from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs as job
 from napari_unetvnet.errors import FileProblem, SettingsProblem
