@@ -18,7 +18,7 @@ from napari_unetvnet.networks.facts import network_facts
 from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
-MADE = "<!-- Made by `make docs` (scripts/reference.py); change the docstrings and descriptions it reads, not this page. -->\n"
+MADE = "<!-- Made by `make docs`; change the docstrings and descriptions it reads, not this page. -->\n"
 
 COMMANDS = """
 | command | what it does |

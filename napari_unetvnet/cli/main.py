@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check_processes(command: Callable[[Namespace], int | None]) -> None:
     """See that processes which torchrun started work on one thing and not each on its own."""
-    if command is not _run and from_environment().several:
+    if command is not _run and from_environment().distributed:
         raise SettingsProblem(
             "Several processes work on a run folder together, with: torchrun --nproc_per_node N -m napari_unetvnet run "
             "FOLDER. Start all other commands without torchrun."
@@ -269,7 +269,7 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
     try:
         with Progress(sys.stderr) as progress:
             for finished in run(folder, resume=resume, budget=budget):
-                if from_environment().first:
+                if from_environment().is_first:
                     progress.show(finished)
     finally:
         for number, handler in zip(signals, before, strict=True):
@@ -277,7 +277,7 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
     if not isinstance(finished, RunFinished):
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)
-    if finished.state == "stopped" and from_environment().first:
+    if finished.state == "stopped" and from_environment().is_first:
         _complain(f"Stopped. What was reached is kept; go on with: napari-unetvnet run {folder} --resume")
     return finished
 

@@ -15,7 +15,7 @@ from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.runs.segment import segment
 from napari_unetvnet.runs.train import train
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
-from napari_unetvnet.training.processes import ALONE, Team, from_environment
+from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -52,12 +52,12 @@ def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None 
     GeneratorExit
         When the consumer asks for no more: the run is stopped and what it has is kept.
     """
-    job, team = _with_budget(read(folder), budget or {}), from_environment()
+    job, group = _with_budget(read(folder), budget or {}), from_environment()
     if not isinstance(job, TrainJob):
-        yield from _led(folder, job, ALONE, resume=resume) if team.first else (RunFinished("done"),)
+        yield from _led(folder, job, SINGLE, resume=resume) if group.is_first else (RunFinished("done"),)
         return
-    with team.joined(job):
-        yield from (_led if team.first else _followed)(folder, job, team, resume=resume)
+    with group.joined(job):
+        yield from (_led if group.is_first else _followed)(folder, job, group, resume=resume)
 
 
 def _with_budget(job: TrainJob | SegmentJob, budget: Mapping[str, Any]) -> TrainJob | SegmentJob:
@@ -70,18 +70,18 @@ def _with_budget(job: TrainJob | SegmentJob, budget: Mapping[str, Any]) -> Train
     return checked(TrainJob, kept | dict(budget))
 
 
-def _led(folder: Path, job: TrainJob | SegmentJob, team: Team, *, resume: bool) -> Generator[Event]:
+def _led(folder: Path, job: TrainJob | SegmentJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Do the job as the process that the run folder belongs to."""
     with _held(folder, resume=resume) as recorder:
         if job != read(folder):
             create(folder, job)
-        yield from _recorded(folder, job, recorder, team, resume=resume)
+        yield from _recorded(folder, job, recorder, group, resume=resume)
 
 
-def _followed(folder: Path, job: TrainJob, team: Team, *, resume: bool) -> Generator[Event]:
+def _followed(folder: Path, job: TrainJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Do the job with the first process, which says and keeps what comes of it."""
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        yield RunFinished((yield from _drive(folder, job, _Recorder(nowhere), team, resume=resume)))
+        yield RunFinished((yield from _drive(folder, job, _Recorder(nowhere), group, resume=resume)))
 
 
 @contextmanager
@@ -105,12 +105,12 @@ def _held(folder: Path, *, resume: bool) -> Iterator[_Recorder]:
 
 
 def _recorded(
-    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, team: Team, *, resume: bool
+    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event]:
     """Do the job and write each event and how it ended to the folder."""
     try:
         try:
-            state = yield from _drive(folder, job, recorder, team, resume=resume)
+            state = yield from _drive(folder, job, recorder, group, resume=resume)
             finished = RunFinished(state, results=deliver(folder, job) | {"run": str(folder)})
         except OSError as error:
             raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
@@ -144,11 +144,11 @@ def _drop_half_line(path: Path) -> None:
 
 
 def _drive(
-    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, team: Team, *, resume: bool
+    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event, None, Literal["done", "stopped"]]:
     """Ask for one event after the other until the work is done or somebody wants it to stop."""
     if isinstance(job, TrainJob):
-        events = train(folder, job, resume=resume, team=team)
+        events = train(folder, job, resume=resume, group=group)
     else:
         events = segment(folder, job, finished=_finished_planes(folder) if resume else 0)
     try:
@@ -156,12 +156,12 @@ def _drive(
             if type(event) is not Event:
                 recorder.write(event)
                 yield event
-            if _ends_here(folder, event, team):
+            if _ends_here(folder, event, group):
                 return "stopped"
     except KeyboardInterrupt:
         return "stopped"
     except RuntimeError as error:
-        if (problem := team.loss_of(error) or _fault_of_device(folder, error)) is None:
+        if (problem := group.lost_process(error) or _fault_of_device(folder, error)) is None:
             raise
         raise problem from error
     finally:
@@ -183,11 +183,11 @@ def _fault_of_device(folder: Path, error: RuntimeError) -> DeviceProblem | None:
     )
 
 
-def _ends_here(folder: Path, event: Event, team: Team) -> bool:
+def _ends_here(folder: Path, event: Event, group: ProcessGroup) -> bool:
     """Whether somebody wants the run to stop; several processes ask after a step, which all of them take."""
-    if not team.several:
+    if not group.distributed:
         return (folder / STOP).exists()
-    return isinstance(event, StepDone) and bool(team.agreed((folder / STOP).exists()))
+    return isinstance(event, StepDone) and bool(group.broadcast((folder / STOP).exists()))
 
 
 class _Recorder:

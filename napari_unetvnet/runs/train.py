@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import Event, Notice
 from napari_unetvnet.runs.folder import PLAN
-from napari_unetvnet.training.processes import ALONE, Team
+from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> Generator[Event]:
+def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SINGLE) -> Generator[Event]:
     """Train in a run folder.
 
     Parameters
@@ -28,7 +28,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> G
     folder : Path
     job : TrainJob
     resume : bool
-    team : Team
+    group : ProcessGroup
         The processes that do it together; the first one plans.
 
     Yields
@@ -47,17 +47,17 @@ def train(folder: Path, job: TrainJob, *, resume: bool, team: Team = ALONE) -> G
         check_writable(job.output, "model")
     files = pair_files(job)
     pairs = [read_pair(each, job) for each in files]
-    if not team.first:
-        team.wait()  # for the plan
-    made = load_plan(job, folder / PLAN) if resume or not team.first else None
+    if not group.is_first:
+        group.barrier()  # for the plan
+    made = load_plan(job, folder / PLAN) if resume or not group.is_first else None
     if made is None:
         made = plan(pairs, job, choose_device(job)[0].type)
         save_plan(made, folder / PLAN)
         for text in (*notices(examine(pairs, made.settings)), made.text):
             if text:
                 yield Notice(text)
-    if team.first:
+    if group.is_first:
         save_record(folder, files, *choose_device(job))
-        team.wait()
+        group.barrier()
     with own_memory():
-        yield from steps(pairs, made.settings, folder, resume=resume, team=team)
+        yield from steps(pairs, made.settings, folder, resume=resume, group=group)

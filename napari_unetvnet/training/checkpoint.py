@@ -30,7 +30,7 @@ def save_best(run: Run, best: Best) -> None:
     run : Run
     best : Best
     """
-    if not run.team.first:
+    if not run.group.is_first:
         return
     found = {"hold_out_dice": best.dice} if best.dice is not None else {}
     found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
@@ -47,7 +47,7 @@ def save_last(run: Run) -> None:
     ----------
     run : Run
     """
-    if not run.team.first:
+    if not run.group.is_first:
         return
     tensors = {f"network.{name}": tensor for name, tensor in run.model.network.state_dict().items()}
     for index, moments in run.optimizer.state_dict()["state"].items():

@@ -97,7 +97,7 @@ class Ladder:
             What is done, as a sentence; None if nothing is known.
         """
         # Several processes must do the same, and each machine has a memory of its own.
-        known = None if run.team.several else recall(FALLBACK, _kind(run))
+        known = None if run.group.distributed else recall(FALLBACK, _kind(run))
         if not isinstance(known, dict) or set(known) != set(asdict(self)):
             return None
         self.climb_to(run, known | {"parts": max(self.parts, known["parts"])})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.data.patches import Batch
     from napari_unetvnet.losses.adapters import DeepSupervision
     from napari_unetvnet.model.model import Model
-    from napari_unetvnet.training.processes import Team
+    from napari_unetvnet.training.processes import ProcessGroup
 
 __all__ = ["learner", "own_gradients"]
 
@@ -31,24 +31,24 @@ __all__ = ["learner", "own_gradients"]
 class _Learner(nn.Module):
     """The loss as a function of a part of the batch."""
 
-    def __init__(self, model: Model, criterion: DeepSupervision, team: Team) -> None:
+    def __init__(self, model: Model, criterion: DeepSupervision, group: ProcessGroup) -> None:
         super().__init__()
         self.network = model.network  # where DistributedDataParallel finds the parameters
-        self._model, self._criterion, self._team = model, criterion, team
+        self._model, self._criterion, self._group = model, criterion, group
 
     def forward(self, part: Batch) -> Tensor:
         """Give the loss of the whole part; the same in all processes."""
-        images, team = part.images, self._team
-        outputs, seen = self._model.supervised(images[team.share(len(images))] if team.several else images)
-        if team.several:
-            outputs, seen = self._whole(outputs, len(images)), team.gathered(seen, len(images))
+        images, group = part.images, self._group
+        outputs, seen = self._model.supervised(images[group.share(len(images))] if group.distributed else images)
+        if group.distributed:
+            outputs, seen = self._whole(outputs, len(images)), group.gather(seen, len(images))
         return self._criterion(outputs, part.target, part.weight, seen)
 
     def _whole(self, outputs: TrainingOutputs, count: int) -> TrainingOutputs:
         """Put the outputs of all processes together."""
 
         def whole(tensor: Tensor) -> Tensor:
-            return self._team.gathered(tensor, count)
+            return self._group.gather(tensor, count)
 
         return TrainingOutputs(
             whole(outputs.logits),
@@ -60,7 +60,7 @@ class _Learner(nn.Module):
         )
 
 
-def learner(model: Model, criterion: DeepSupervision, team: Team) -> nn.Module:
+def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn.Module:
     """Make what maps a part of a batch to its loss.
 
     Parameters
@@ -68,21 +68,21 @@ def learner(model: Model, criterion: DeepSupervision, team: Team) -> nn.Module:
     model : Model
         Of several processes, its batch norms are changed so that they normalise over the patches of all.
     criterion : DeepSupervision
-    team : Team
+    group : ProcessGroup
 
     Returns
     -------
     Module
         Takes a Batch of tensors and gives a scalar.
     """
-    if not team.several:
-        return _Learner(model, criterion, team)
+    if not group.distributed:
+        return _Learner(model, criterion, group)
     norm_across(model.network, model.device)
     # What is frozen now may be released later, and only what can learn at this moment is reduced.
     learns = {parameter: parameter.requires_grad for parameter in model.network.parameters()}
     model.network.requires_grad_(True)
     made = DistributedDataParallel(
-        _Learner(model, criterion, team), find_unused_parameters=_may_idle(model.network, criterion)
+        _Learner(model, criterion, group), find_unused_parameters=_may_idle(model.network, criterion)
     )
     for parameter, flag in learns.items():
         parameter.requires_grad_(flag)

@@ -16,7 +16,7 @@ from napari_unetvnet.training.checkpoint import BEST, LAST, load_last, save_last
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.prefetch import Ahead
 from napari_unetvnet.training.preview import Preview
-from napari_unetvnet.training.processes import ALONE, Team
+from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 from napari_unetvnet.training.score import quick
 from napari_unetvnet.training.step import draw, fitting_step
 from napari_unetvnet.training.validation import final_score, leave, validate
@@ -36,7 +36,7 @@ __all__ = ["steps"]
 
 
 def steps(
-    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False, team: Team = ALONE
+    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False, group: ProcessGroup = SINGLE
 ) -> Iterator[Event]:
     """Train a model, one step each time an event is asked for.
 
@@ -52,7 +52,7 @@ def steps(
         Must exist.
     resume : bool
         Whether to go on from ``last.safetensors``, if it is there.
-    team : Team
+    group : ProcessGroup
         Processes that take the same steps together, each with its share of the patches; they have joined.
 
     Yields
@@ -74,7 +74,7 @@ def steps(
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    run, preview = yield from _begin(pairs, settings, folder, resume=resume, team=team)
+    run, preview = yield from _begin(pairs, settings, folder, resume=resume, group=group)
     settings, schedule, losses = run.settings, run.schedule, list[float]()
     clock = time.monotonic() - schedule.seconds
     try:
@@ -85,9 +85,9 @@ def steps(
             ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
             # Before anything is told: whoever stops at this step has its score, as a run that was never stopped.
             dice, saved = validate(run) if ended else (None, False)
-            schedule.seconds = team.agreed(time.monotonic() - clock)
+            schedule.seconds = group.broadcast(time.monotonic() - clock)
             yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
-            if team.first and preview.due(schedule.seconds):
+            if group.is_first and preview.due(schedule.seconds):
                 yield from preview.show()
             if not ended:
                 continue
@@ -103,18 +103,18 @@ def steps(
 
 
 def _begin(
-    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool, team: Team
+    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool, group: ProcessGroup
 ) -> Generator[Event, None, tuple[Run, Preview]]:
     """Prepare the data, build what is trained, or go back to where it was, and tell what the user should know."""
     shapes, pairs = [pair.image.shape for pair in pairs], seen(pairs, settings)
-    settings, patch = _shared(settings, team), settings.planned_patch
+    settings, patch = _shared(settings, group), settings.planned_patch
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
         yield _split(data, i, pair.image, shape)
     run, told = start(pairs, data, settings, folder, patch)
-    run.team = team
+    run.group = group
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
@@ -122,7 +122,7 @@ def _begin(
     begun = _go_on(run) if resume and (folder / LAST).exists() else run.ladder.begin(run)
     for text in (*told, *([begun] if begun else [])):
         yield Notice(text)
-    run.learn = learner(run.model, run.criterion, team)
+    run.learn = learner(run.model, run.criterion, group)
     return run, Preview(pairs[0], run, shapes[0])
 
 
@@ -142,19 +142,19 @@ def _go_on(run: Run) -> str:
     return f"Going on after step {run.schedule.step}."
 
 
-def _shared(settings: TrainSettings, team: Team) -> TrainSettings:
+def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:
     """See that there is work for each process, and have all compute in the number format of the first."""
-    if not team.several:
+    if not group.distributed:
         return settings
-    if settings.batch < team.size:
+    if settings.batch < group.size:
         raise SettingsProblem(
-            f"Batch {settings.batch} is too small for {team.size} processes, which share the patches of a step; choose "
-            f"a batch of at least {team.size}, or start fewer processes."
+            f"Batch {settings.batch} is too small for {group.size} processes, which share the patches of a step; use "
+            f"a batch of at least {group.size}, or start fewer processes."
         )
     if settings.precision != "auto":
         return settings
     # The speed that decides it is measured.
-    bf16 = team.agreed(choose_device(settings)[1] == "bf16")
+    bf16 = group.broadcast(choose_device(settings)[1] == "bf16")
     return settings.model_copy(update={"precision": "bf16" if bf16 else "fp32"})
 
 

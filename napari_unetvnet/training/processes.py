@@ -1,10 +1,10 @@
 """Several processes that train one model together, as torchrun starts them.
 
-Each is told by the environment which one it is. All do the same steps, each with its share of the patches; the first
-one alone writes files, takes the time and is asked to stop, and the others do what it decides. What they tell each
-other besides gradients goes by gloo, so that a process which has ended is noticed at once also where GPUs compute.
+The environment tells each process its rank. All do the same steps, each with its share of the patches; rank 0 alone
+writes files, takes the time and is asked to stop, and the others follow its decisions. Messages other than gradients go
+through gloo, so that a process which has ended is noticed at once, also where GPUs compute.
 
-A process alone is a team of one, for which everything here gives back what it was given.
+A single process is a group of size one, for which every operation here returns its input.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import ComputeSettings
 
-__all__ = ["ALONE", "Team", "from_environment"]
+__all__ = ["SINGLE", "ProcessGroup", "from_environment"]
 
-PATIENCE = timedelta(days=1)
-"""The others wait while the first one scores, saves and shows."""
+TIMEOUT = timedelta(days=1)
+"""The others wait while rank 0 scores, saves and shows."""
 LOST = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
 """Words by which torch says that another process has gone."""
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that work together, and which of them this one is.
+class ProcessGroup:
+    """The processes that train together, and the rank of this one.
 
     Parameters
     ----------
     rank : int
         From 0.
     size : int
-        How many there are.
+        Number of processes.
     local : int
         As `rank`, but on this machine.
     """
@@ -54,23 +54,23 @@ class Team:
     local: int = 0
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes the files."""
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes the files."""
         return self.rank == 0
 
     @property
-    def several(self) -> bool:
-        """Whether there are others."""
+    def distributed(self) -> bool:
+        """Whether there are other processes."""
         return self.size > 1
 
     @property
     def label(self) -> str:
-        """What stands before a line that this process complains with; nothing if it is alone."""
-        return f"[process {self.rank + 1} of {self.size}] " if self.several else ""
+        """Prefix of the lines that this process prints; empty for a single process."""
+        return f"[process {self.rank + 1} of {self.size}] " if self.distributed else ""
 
     @contextmanager
     def joined(self, settings: ComputeSettings) -> Iterator[None]:
-        """Work together: wait for all at the beginning and, unless something failed, at the end.
+        """Connect the processes: wait for all at the beginning and, unless something failed, at the end.
 
         Parameters
         ----------
@@ -86,14 +86,14 @@ class Team:
         SettingsProblem
             If there are fewer GPUs than processes.
         """
-        if not self.several:
+        if not self.distributed:
             yield
             return
         from torch import distributed
 
-        distributed.init_process_group(self._backend(settings), timeout=PATIENCE)
+        distributed.init_process_group(self._backend(settings), timeout=TIMEOUT)
         yield
-        self.wait()
+        self.barrier()
         gc.collect()  # what still holds the group, whose threads would otherwise outlive Python and abort the process
         distributed.destroy_process_group()
 
@@ -113,7 +113,7 @@ class Team:
         return "cpu:gloo,cuda:nccl"
 
     def share(self, count: int) -> slice:
-        """Give which of so many things are this process's; shares differ by one at most.
+        """Divide a number of items among the processes; shares differ by one at most.
 
         Parameters
         ----------
@@ -127,17 +127,17 @@ class Team:
         first = self.rank * each + min(self.rank, more)
         return slice(first, first + each + (self.rank < more))
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
-        if not self.several:
+    def barrier(self) -> None:
+        """Wait until all processes have arrived here."""
+        if not self.distributed:
             return
         import torch
         from torch import distributed
 
         distributed.all_reduce(torch.zeros(1))
 
-    def agreed(self, value: float) -> float:
-        """Give the first process's value.
+    def broadcast(self, value: float) -> float:
+        """Give all processes the value of rank 0.
 
         Parameters
         ----------
@@ -147,17 +147,17 @@ class Team:
         -------
         float
         """
-        if not self.several:
+        if not self.distributed:
             return value
         import torch
         from torch import distributed
 
-        told = torch.tensor(float(value), dtype=torch.float64)
-        distributed.broadcast(told, 0)
-        return told.item()
+        shared = torch.tensor(float(value), dtype=torch.float64)
+        distributed.broadcast(shared, 0)
+        return shared.item()
 
-    def summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add up the numbers of all.
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add up the numbers of all processes.
 
         Parameters
         ----------
@@ -167,18 +167,18 @@ class Team:
         -------
         array of float64
         """
-        if not self.several:
+        if not self.distributed:
             return values
         import torch
         from torch import distributed
 
-        told = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(told)
-        total: NDArray[np.float64] = told.numpy()
+        reduced = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(reduced)
+        total: NDArray[np.float64] = reduced.numpy()
         return total
 
-    def gathered(self, own: Tensor, count: int) -> Tensor:
-        """Put the shares of a batch together again.
+    def gather(self, own: Tensor, count: int) -> Tensor:
+        """Join the shares of a batch.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class Team:
         -------
         Tensor of shape (B, ...)
         """
-        if not self.several:
+        if not self.distributed:
             return own
         import torch
         from torch import distributed
@@ -202,14 +202,14 @@ class Team:
                 distributed.broadcast(own.detach().contiguous(), rank)
                 parts.append(own)
                 continue
-            rows = len(own) * _length(Team(rank, self.size).share(count)) // _length(self.share(count))
+            rows = len(own) * _length(ProcessGroup(rank, self.size).share(count)) // _length(self.share(count))
             part = own.new_empty((rows, *own.shape[1:]))
             distributed.broadcast(part, rank)
             parts.append(part)
         return torch.cat(parts)
 
-    def loss_of(self, error: RuntimeError) -> RunProblem | None:
-        """Say in a sentence that another process has gone, if an error means that.
+    def lost_process(self, error: RuntimeError) -> RunProblem | None:
+        """Explain an error that means that another process has ended.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class Team:
         -------
         RunProblem or None
         """
-        if not self.several or not any(word in str(error).lower() for word in LOST):
+        if not self.distributed or not any(word in str(error).lower() for word in LOST):
             return None
         return RunProblem(
             "Another process of this training has ended; if it was not killed, it says why. What was reached is kept; "
@@ -227,20 +227,20 @@ class Team:
         )
 
 
-ALONE = Team()
+SINGLE = ProcessGroup()
 
 
 def _length(share: slice) -> int:
     return int(share.stop - share.start)
 
 
-def from_environment() -> Team:
-    """Read what torchrun tells a process that it starts.
+def from_environment() -> ProcessGroup:
+    """Read the rank and size that torchrun gives to a process.
 
     Returns
     -------
-    Team
-        Of one where there is no torchrun.
+    ProcessGroup
+        `SINGLE` where there is no torchrun.
     """
-    told = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-    return Team(*(int(number) for number in told if number)) if all(told) else ALONE
+    values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    return ProcessGroup(*(int(value) for value in values if value)) if all(values) else SINGLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.training.processes import ALONE, Team
+from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ class Run:
         The best model with its score on the whole hold-out, once the training is over.
     learn : Module
         Maps a part of a batch to its loss; set by the loop.
-    team : Team
+    group : ProcessGroup
         The processes that train together.
     within_step : bool
         Whether a step was begun and not ended.
@@ -88,5 +88,5 @@ class Run:
     scored: list[Region] = field(default_factory=list)
     final: Best | None = None
     learn: nn.Module = field(init=False)
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE
     within_step: bool = False

@@ -11,7 +11,7 @@ from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.hold_out import block_to_score
 from napari_unetvnet.inference import decide, scores
 from napari_unetvnet.settings import SegmentSettings
-from napari_unetvnet.training.processes import ALONE, Team
+from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def quick(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
 
 
 def dice_on(
-    regions: Sequence[Region], model: Model, classes: Classes, team: Team = ALONE
+    regions: Sequence[Region], model: Model, classes: Classes, group: ProcessGroup = SINGLE
 ) -> tuple[float | None, dict[str, float]]:
     """Give the mean Dice of the foreground classes over whole regions, and that of each class.
 
@@ -62,7 +62,7 @@ def dice_on(
     regions : sequence of Region
     model : Model
     classes : Classes
-    team : Team
+    group : ProcessGroup
         Processes that have the same model; each looks at some of the regions.
 
     Returns
@@ -75,14 +75,14 @@ def dice_on(
     card = model.card
     overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
     model.network.eval()
-    for region in regions[team.rank :: team.size]:
+    for region in regions[group.rank :: group.size]:
         for start, logits in scores(model, region.image, SegmentSettings(), region.scale):
             shown = logits[list(card.class_outputs)] if classes.several else logits
             predicted = decide(shown, card.head).cpu().numpy()
             common, both = _overlaps(predicted, region.target[..., start : start + predicted.shape[-3], :, :], classes)
             overlap += common
             total += both
-    overlap, total = team.summed(np.stack([overlap, total]))
+    overlap, total = group.sum(np.stack([overlap, total]))
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
     names = classes.names if classes.several and classes.names else tuple(map(str, classes.written))

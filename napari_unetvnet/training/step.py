@@ -60,7 +60,7 @@ def fitting_step(run: Run) -> Generator[Event, None, float]:
             loss = _step(run)
         except OutOfMemory:
             # Of several processes, the others wait within the step for what this one cannot say.
-            told = None if run.team.several else run.ladder.climb(run)
+            told = None if run.group.distributed else run.ladder.climb(run)
             if told is None:
                 raise
         else:
@@ -80,7 +80,7 @@ def _step(run: Run) -> float:
     batch = _batch(run)
     run.model.network.train()
     # Dropout, a function of the step; what a process drops has nothing to do with what the others drop.
-    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.team.rank * STEPS_APART)
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.group.rank * STEPS_APART)
     run.model.network.freeze_for(run.schedule.step // run.settings.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     loss = _backward(run, batch)
@@ -103,12 +103,12 @@ def _step(run: Run) -> float:
 def _backward(run: Run, batch: Batch) -> float:
     """Compute the gradients of a batch, a part after the other, and give its loss."""
     # Each process has a patch of each part at least.
-    parts = _parts(batch, min(run.ladder.parts, run.settings.batch // run.team.size))
+    parts = _parts(batch, min(run.ladder.parts, run.settings.batch // run.group.size))
     total = 0.0
     for number, part in enumerate(parts, start=1):
         with own_gradients(run.learn, last=number == len(parts)):
             loss = len(part.images) / run.settings.batch * run.learn(part)
-            run.model.in_memory((run.scaler.scale(loss) * run.team.size).backward, part.images)
+            run.model.in_memory((run.scaler.scale(loss) * run.group.size).backward, part.images)
         total += loss.item()
     return total
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import CheckpointSaved
 from napari_unetvnet.training.checkpoint import BEST, save_best, save_last
-from napari_unetvnet.training.processes import ALONE
+from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best
 from napari_unetvnet.training.score import dice_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_unetvnet.training.processes import Team
+    from napari_unetvnet.training.processes import ProcessGroup
     from napari_unetvnet.training.run import Run
 
 __all__ = ["final_score", "leave", "validate"]
@@ -32,7 +32,7 @@ def validate(run: Run) -> tuple[float | None, bool]:
     dice : float or None
     saved : bool
     """
-    newest = _snapshot(run, run.team)
+    newest = _snapshot(run, run.group)
     if newest.dice is not None and run.best.dice is not None and newest.dice < run.best.dice:
         return newest.dice, False
     if newest.dice is not None and newest.dice == run.best.dice:
@@ -42,10 +42,10 @@ def validate(run: Run) -> tuple[float | None, bool]:
     return newest.dice, True
 
 
-def _snapshot(run: Run, team: Team) -> Best:
+def _snapshot(run: Run, group: ProcessGroup) -> Best:
     """Score the present weights, or their average, and copy them."""
     with run.average.shown():
-        dice, by_class = dice_on(run.scored, run.model, run.data.classes, team)
+        dice, by_class = dice_on(run.scored, run.model, run.data.classes, group)
         weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
 
@@ -66,7 +66,7 @@ def final_score(run: Run) -> Iterator[CheckpointSaved]:
         return
     own = {name: tensor.detach().clone() for name, tensor in run.model.network.state_dict().items()}
     run.model.network.load_state_dict(run.best.weights)
-    dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, run.team)
+    dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, run.group)
     run.model.network.load_state_dict(own)
     run.final = replace(run.best, dice=dice, scores=by_class)
     save_best(run, run.final)
@@ -80,10 +80,10 @@ def leave(run: Run) -> None:
     ----------
     run : Run
     """
-    if run.schedule.step == 0 or not run.team.first:
+    if run.schedule.step == 0 or not run.group.is_first:
         return
     # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
     # goes on must end like one that was never stopped.
-    save_best(run, run.final or (run.best if run.best.weights else _snapshot(run, ALONE)))
+    save_best(run, run.final or (run.best if run.best.weights else _snapshot(run, SINGLE)))
     if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
         save_last(run)

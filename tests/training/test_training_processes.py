@@ -28,7 +28,7 @@ from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.runs.folder import MODEL
 from napari_unetvnet.settings import SegmentJob, TrainJob, TrainSettings, checked
 from napari_unetvnet.training import step
-from napari_unetvnet.training.processes import ALONE, Team, from_environment
+from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -112,7 +112,7 @@ def losses(folder):
 
 @given(count=st.integers(0, 50), size=st.integers(1, 9))
 def test_shares_are_the_whole_and_differ_by_one_at_most(count, size):
-    shares = [Team(rank, size).share(count) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(count) for rank in range(size)]
     assert (shares[0].start, shares[-1].stop) == (0, count)
     assert all(a.stop == b.start for a, b in pairwise(shares))
     lengths = [share.stop - share.start for share in shares]
@@ -122,37 +122,37 @@ def test_shares_are_the_whole_and_differ_by_one_at_most(count, size):
 
 def test_a_process_alone_gets_back_what_it_gave():
     tensor = torch.ones(2, 3)
-    assert ALONE.agreed(1.5) == 1.5
-    assert ALONE.summed(array := np.ones(2)) is array
-    assert ALONE.gathered(tensor, 2) is tensor
-    assert ALONE.label == ""
-    assert ALONE.loss_of(RuntimeError("gloo: connection closed")) is None
-    with ALONE.joined(checked(TrainSettings, {})):
-        ALONE.wait()
+    assert SINGLE.broadcast(1.5) == 1.5
+    assert SINGLE.sum(array := np.ones(2)) is array
+    assert SINGLE.gather(tensor, 2) is tensor
+    assert SINGLE.label == ""
+    assert SINGLE.lost_process(RuntimeError("gloo: connection closed")) is None
+    with SINGLE.joined(checked(TrainSettings, {})):
+        SINGLE.barrier()
         assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize(
-    ("told", "team"),
+    ("told", "group"),
     [
-        ({}, ALONE),
-        ({"WORLD_SIZE": "4"}, ALONE),  # some other program's
-        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Team(5, 8, 1)),
-        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, ALONE),
+        ({}, SINGLE),
+        ({"WORLD_SIZE": "4"}, SINGLE),  # some other program's
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessGroup(5, 8, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, SINGLE),
     ],
 )
-def test_the_environment_says_which_process_this_is(monkeypatch, told, team):
+def test_the_environment_says_which_process_this_is(monkeypatch, told, group):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    assert from_environment() == team
+    assert from_environment() == group
 
 
 def test_a_lost_process_is_told_from_other_faults():
-    team = Team(0, 2)
-    assert "go on with --resume" in str(team.loss_of(RuntimeError("[../gloo/pair.cc] Connection closed by peer")))
-    assert team.loss_of(RuntimeError("shapes do not fit")) is None
+    group = ProcessGroup(0, 2)
+    assert "go on with --resume" in str(group.lost_process(RuntimeError("[../gloo/pair.cc] Connection closed by peer")))
+    assert group.lost_process(RuntimeError("shapes do not fit")) is None
 
 
 def test_other_commands_are_refused_in_several_processes(monkeypatch, capsys):
@@ -172,7 +172,7 @@ def test_several_processes_do_not_make_a_step_smaller(monkeypatch):
     climbed = []
     ladder = SimpleNamespace(climb=lambda run: climbed.append(run))
     with pytest.raises(OutOfMemory, match="choose a smaller batch"):
-        next(step.fitting_step(SimpleNamespace(team=Team(1, 2), ladder=ladder)))
+        next(step.fitting_step(SimpleNamespace(group=ProcessGroup(1, 2), ladder=ladder)))
     assert climbed == []
 
 
@@ -184,21 +184,21 @@ from napari_unetvnet.settings import TrainSettings
 from napari_unetvnet.training.batch_norm import norm_across
 
 torch.manual_seed(0)
-team = from_environment()
-with team.joined(TrainSettings(device="cpu")):
-    assert team.size == 2
-    assert team.agreed(team.rank + 0.25) == 0.25
-    np.testing.assert_array_equal(team.summed(np.array([[1.0, team.rank]])), [[2, 1]])
+group = from_environment()
+with group.joined(TrainSettings(device="cpu")):
+    assert group.size == 2
+    assert group.broadcast(group.rank + 0.25) == 0.25
+    np.testing.assert_array_equal(group.sum(np.array([[1.0, group.rank]])), [[2, 1]])
 
     whole = torch.randn(5, 2, 4, 4, dtype=torch.float64).requires_grad_()
-    own = whole[team.share(5)]
-    together = team.gathered(own, 5)
+    own = whole[group.share(5)]
+    together = group.gather(own, 5)
     assert torch.equal(together, whole)
     together.square().sum().backward()  # reaches the own share only
     expected = torch.zeros_like(whole)
-    expected[team.share(5)] = 2 * whole.detach()[team.share(5)]
+    expected[group.share(5)] = 2 * whole.detach()[group.share(5)]
     assert torch.equal(whole.grad, expected)
-    assert team.gathered(own.flatten(0, 1), 5).shape == (10, 4, 4)  # two rows a patch
+    assert group.gather(own.flatten(0, 1), 5).shape == (10, 4, 4)  # two rows a patch
 
     # The gradients of all shares add up to that of batch norm in one process.
     x, factor = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
@@ -208,13 +208,13 @@ with team.joined(TrainSettings(device="cpu")):
     norms[1].load_state_dict(norms[0].state_dict())
     norm_across(norms[1], torch.device("cpu"))
     inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
-    part = team.share(5)
+    part = group.share(5)
     outputs = [norms[0](inputs[0]), norms[1](inputs[1][part])]
     torch.testing.assert_close(outputs[1], outputs[0][part])
     (outputs[0] * factor).sum().backward()
     (outputs[1] * factor[part]).sum().backward()
     torch.testing.assert_close(inputs[1].grad[part], inputs[0].grad[part])
-    of_scale = team.summed(norms[1][0].weight.grad.double().numpy())
+    of_scale = group.sum(norms[1][0].weight.grad.double().numpy())
     np.testing.assert_allclose(of_scale, norms[0][0].weight.grad.numpy(), rtol=1e-4, atol=1e-5)
     for (name, a), b in zip(norms[0].state_dict().items(), norms[1].state_dict().values()):
         torch.testing.assert_close(a, b)
