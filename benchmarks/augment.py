@@ -27,7 +27,7 @@ from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.losses import build_loss
 from napari_unetvnet.model.card import ModelCard
-from napari_unetvnet.model.device import own_memory
+from napari_unetvnet.model.device import keep_freed_memory
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.settings import TrainSettings
 
@@ -154,7 +154,7 @@ def main():
     torch.set_num_threads(chosen.threads)
     lines = [HEADER]
     print(HEADER)
-    with own_memory():
+    with keep_freed_memory():
         for name in TASKS:
             for line in rows(name, chosen.rounds, chosen.draws, chosen.device):
                 lines.append(line)

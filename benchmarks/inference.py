@@ -31,9 +31,9 @@ import torch
 from torch import nn
 
 from napari_unetvnet.images.volume import Intensity, Volume
-from napari_unetvnet.inference import settle_precision, steps
+from napari_unetvnet.inference import choose_precision, steps
 from napari_unetvnet.model.card import ModelCard
-from napari_unetvnet.model.device import bf16_pays, own_memory
+from napari_unetvnet.model.device import bf16_pays, keep_freed_memory
 from napari_unetvnet.model.model import Model
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import SegmentationNetwork
@@ -272,11 +272,11 @@ def one_time(who, case):
 
     def job():
         if who == "auto":
-            settle_precision(model, Volume(data[None]), chosen, SCALE)
+            choose_precision(model, Volume(data[None]), chosen, SCALE)
         ours(model, data, tile=tile, overlap=overlap)
 
     jobs = {"monai": lambda: monai(plain, data, tile, overlap), "fp32": job, "auto": job}
-    with own_memory() if who != "monai" else nullcontext():
+    with keep_freed_memory() if who != "monai" else nullcontext():
         jobs[who]()
         taken = []
         for _ in range(2):
@@ -382,7 +382,7 @@ def one_memory(who, size):
         "monai": lambda d: monai(network, d, tile, 0.25),
         "nnunet": lambda d: nnunet(network, d, tile, 0.25, 3),
     }
-    with own_memory():
+    with keep_freed_memory():
         jobs[who](small)  # what is loaded on first use does not count
         before = psutil.Process().memory_info().rss
         jobs[who](data)
@@ -440,7 +440,7 @@ def main():
         return
     lines = []
     parts = {"3d": volumes, "2d": planes, "stitching": stitching, "busy": busy}
-    with own_memory():
+    with keep_freed_memory():
         for name, part in parts.items():
             if name in given.only:
                 lines += (found := part(given.rounds))

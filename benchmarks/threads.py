@@ -40,7 +40,7 @@ def measured():
     """Print the milliseconds of an addition, a tile and a step, for each kind."""
     import torch
 
-    from napari_unetvnet.model.device import own_memory
+    from napari_unetvnet.model.device import keep_freed_memory
     from napari_unetvnet.networks import build_network
 
     numbers = torch.ones(51200)
@@ -64,7 +64,7 @@ def measured():
         torch.nn.functional.cross_entropy(found, truth).backward()
         optimizer.step()
 
-    with own_memory():
+    with keep_freed_memory():
         for kind in KINDS:
             torch.set_num_threads(1 if kind == "one thread" else 2)
             busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if kind.endswith("busy") else None

@@ -21,12 +21,12 @@ __all__ = [
     "LEAST_VOXELS",
     "Boxes",
     "block_to_score",
+    "box_numbers",
+    "boxes_from_numbers",
     "choose_block",
     "labels_needed",
     "margin_of",
     "margins",
-    "packed",
-    "unpacked",
 ]
 
 Boxes = tuple[Box, Box]
@@ -36,7 +36,7 @@ HOLD_OUT_PATCHES = 4
 """A held-out block is at most so many patches long on each axis."""
 
 
-def packed(boxes: Boxes | None) -> tuple[int, ...]:
+def box_numbers(boxes: Boxes | None) -> tuple[int, ...]:
     """Write the two boxes of a split as the numbers that a card holds.
 
     Parameters
@@ -51,8 +51,8 @@ def packed(boxes: Boxes | None) -> tuple[int, ...]:
     return () if boxes is None else (*boxes[0].start, *boxes[0].stop, *boxes[1].start, *boxes[1].stop)
 
 
-def unpacked(row: tuple[int, ...]) -> Boxes | None:
-    """Read what `packed` wrote.
+def boxes_from_numbers(row: tuple[int, ...]) -> Boxes | None:
+    """Read what `box_numbers` wrote.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_unetvnet.data.counts import class_counts, known_along
 from napari_unetvnet.data.folds import divide
-from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, choose_block, margin_of, unpacked
+from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, boxes_from_numbers, choose_block, margin_of
 from napari_unetvnet.data.patches import Region, TrainingData
 from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, separation
 from napari_unetvnet.errors import DataProblem
@@ -163,7 +163,7 @@ def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) 
 def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:
     """Make the target part by part, each with as much around it as its border needs to be as its inside."""
     labels, mask, shape = pair.labels.data, pair.mask, pair.labels.shape
-    target = new_array((len(classes), *shape) if classes.several else shape, np.uint8)
+    target = new_array((len(classes), *shape) if classes.multilabel else shape, np.uint8)
     reach = label_margin(settings)
     for box in parts(labels):
         sides = zip(box, shape, strict=True)
@@ -209,7 +209,7 @@ def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | 
     """Give the blocks that the model to start from was scored on, if it was trained on images of these sizes."""
     if settings.start_from is None:
         return []
-    boxes = [unpacked(row) for row in read_card(settings.start_from).split]
+    boxes = [boxes_from_numbers(row) for row in read_card(settings.start_from).split]
     if len(boxes) != len(regions):
         return []
     for region, pair in zip(regions, boxes, strict=True):

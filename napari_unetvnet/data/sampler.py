@@ -41,7 +41,7 @@ class Sampler:
 
     def __init__(self, targets: Sequence[NDArray[np.uint8]], classes: Classes, sampling: Sampling) -> None:
         # Where classes overlap, the voxels that have none are drawn as if they were one class more.
-        count = len(classes) + classes.several
+        count = len(classes) + classes.multilabel
         self._sampling, self._known = sampling, count
         self._shapes = [target.shape[-3:] for target in targets]
         found = [places(target, count) for target in targets]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from napari_unetvnet.inference.background_writer import behind
 from napari_unetvnet.inference.fallback import Ladder
 from napari_unetvnet.inference.labels import decide, written
-from napari_unetvnet.inference.precision_check import settle_precision
+from napari_unetvnet.inference.precision_check import choose_precision
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
@@ -20,11 +20,11 @@ __all__ = [
     "Slab",
     "Tiles",
     "behind",
+    "choose_precision",
     "decide",
     "plan_tiles",
     "scores",
     "seen_by",
-    "settle_precision",
     "steps",
     "written",
 ]

@@ -20,7 +20,7 @@ import torch
 
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.labels import written
-from napari_unetvnet.inference.orientations import choose_turns
+from napari_unetvnet.inference.orientations import choose_orientations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -125,7 +125,7 @@ def _wanted(model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings)
     parts = (settings.box_start, settings.box_stop, settings.skip_constant, getattr(settings, "mask", None))
     if any(parts) or settings.view == "multi-view":
         return False
-    turns = choose_turns(model, tiles.size, seen.spacing, settings)
+    turns = choose_orientations(model, tiles.size, seen.spacing, settings)
     count = prod(len(axis) for axis in tiles.origins) * len(turns)
     return count >= LEAST_TILES and compiling_pays(model, _noise(model, tiles, settings), count)
 

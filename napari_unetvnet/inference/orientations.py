@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Margin, Model
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["choose_turns", "turned_logits", "widest_margin"]
+__all__ = ["choose_orientations", "oriented_logits", "widest_margin"]
 
 AXES = "zyx"
 UNTURNED = CubePermutation()
 
 
-def choose_turns(
+def choose_orientations(
     model: Model, tile: Triple, spacing: Sequence[float], settings: SegmentSettings
 ) -> tuple[CubePermutation, ...]:
     """Give the ways in which each tile is seen.
@@ -99,7 +99,7 @@ def _margin_in_image(margin: Margin, turn: CubePermutation) -> Margin:
     return found[0], found[1], found[2]
 
 
-def turned_logits(
+def oriented_logits(
     model: Model, blocks: Tensor, brought: Margin, turn: CubePermutation, *, cascade: bool = True
 ) -> Tensor:
     """Run the network on tiles that are turned, and turn what it says back.

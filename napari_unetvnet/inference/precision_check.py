@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["settle_precision"]
+__all__ = ["choose_precision"]
 
 BLOCK = {2: (1, 128, 128), 3: (32, 64, 64)}
 """Voxels z y x of the block, by the dimensions of the network."""
@@ -39,7 +39,7 @@ AGREEMENT = 0.999
 """Share of the labels that must be the same."""
 
 
-def settle_precision(model: Model, volume: Volume, settings: SegmentSettings, scale: Intensity) -> str:
+def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, scale: Intensity) -> str:
     """Let a model compute in the fastest number format whose labels agree with those of fp32.
 
     Parameters

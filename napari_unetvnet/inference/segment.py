@@ -21,7 +21,7 @@ from napari_unetvnet.inference.labels import (
     written,
 )
 from napari_unetvnet.inference.regrid import back, plane_before
-from napari_unetvnet.inference.selection import choose_part
+from napari_unetvnet.inference.selection import select
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
 from napari_unetvnet.inference.tiles import smallest_image
@@ -173,7 +173,7 @@ def steps(
     check_fits(model, volume, settings)
     model.network.eval()
     seen = seen_by(card, volume, settings)
-    wanted = choose_part(volume, seen.shape, settings, mask)
+    wanted = select(volume, seen.shape, settings, mask)
     if settings.skip_constant:
         background_logits(card)  # refused at once where there is none
     scale = scale or intensity(volume, card.normalise)

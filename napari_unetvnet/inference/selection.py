@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["Wanted", "choose_part"]
+__all__ = ["Selection", "select"]
 
 
-def choose_part(volume: Volume, seen: Triple, settings: SegmentSettings, mask: Any = None) -> Wanted | None:
+def select(volume: Volume, seen: Triple, settings: SegmentSettings, mask: Any = None) -> Selection | None:
     """Give the part of a volume that is to be segmented.
 
     Parameters
@@ -40,7 +40,7 @@ def choose_part(volume: Volume, seen: Triple, settings: SegmentSettings, mask: A
 
     Returns
     -------
-    Wanted or None
+    Selection or None
         None for all of it.
 
     Raises
@@ -63,11 +63,11 @@ def choose_part(volume: Volume, seen: Triple, settings: SegmentSettings, mask: A
     if mask is None and settings.box_start is None and settings.box_stop is None:
         return None
     z, y, x = map(min, stop, volume.shape)
-    return Wanted(Box(start, (z, y, x)), mask, volume.shape, seen)
+    return Selection(Box(start, (z, y, x)), mask, volume.shape, seen)
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
+class Selection:
     """A part of an image.
 
     Parameters

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from napari_unetvnet.images.volume import check_finite, read_box
 from napari_unetvnet.inference.labels import background_logits, mean_logits
-from napari_unetvnet.inference.orientations import choose_turns, turned_logits, widest_margin
+from napari_unetvnet.inference.orientations import choose_orientations, oriented_logits, widest_margin
 from napari_unetvnet.inference.prefetch import ahead
 from napari_unetvnet.inference.sums import Part, Sums
 from napari_unetvnet.inference.tiles import plan_tiles
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Edge
     from napari_unetvnet.images.volume import Intensity, Volume
-    from napari_unetvnet.inference.selection import Wanted
+    from napari_unetvnet.inference.selection import Selection
     from napari_unetvnet.inference.tiles import Place, Tiles
     from napari_unetvnet.model.model import Margin, Model
     from napari_unetvnet.model.symmetry import CubePermutation
@@ -49,7 +49,7 @@ def scores(
     settings: SegmentSettings,
     scale: Intensity,
     first_plane: int = 0,
-    wanted: Wanted | None = None,
+    wanted: Selection | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the blended logits of a volume slab by slab.
 
@@ -63,7 +63,7 @@ def scores(
         How to normalise the volume.
     first_plane : int
         Planes before it are left out.
-    wanted : Wanted, optional
+    wanted : Selection, optional
         The part to be segmented (default: all); of the rest the logits mean nothing.
 
     Yields
@@ -87,7 +87,7 @@ def parts(
     settings: SegmentSettings,
     scale: Intensity,
     first_plane: int = 0,
-    wanted: Wanted | None = None,
+    wanted: Selection | None = None,
 ) -> Iterator[Part]:
     """Give the blended logits of a volume as soon as they are finished, without a copy.
 
@@ -98,7 +98,7 @@ def parts(
     settings : SegmentSettings
     scale : Intensity
     first_plane : int
-    wanted : Wanted, optional
+    wanted : Selection, optional
         All as for `scores`.
 
     Yields
@@ -107,7 +107,7 @@ def parts(
         Some rows of some planes; in order, those of the same planes one after the other. Of K + 1 as for `scores`.
     """
     tiles = plan_tiles(model, volume.shape, settings)
-    turns = choose_turns(model, tiles.size, volume.spacing, settings)
+    turns = choose_orientations(model, tiles.size, volume.spacing, settings)
     work = _Work(model, volume, scale, tiles, turns, settings, wanted)
     sums = Sums(tiles, volume.shape, model.card.outputs + work.varies, model.device)
     needed = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
@@ -173,7 +173,7 @@ class _Work:
     tiles: Tiles
     turns: tuple[CubePermutation, ...]
     settings: SegmentSettings
-    wanted: Wanted | None = None
+    wanted: Selection | None = None
 
     @cached_property
     def margin(self) -> Margin:
@@ -242,7 +242,7 @@ class _Work:
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on tiles, in all turns."""
         cascade = self.settings.cascade
-        found = (turned_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
+        found = (oriented_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
         if self.varies:
             return with_variance(found, self.model.card.head)
         return next(found) if len(self.turns) == 1 else mean_logits(found, self.model.card.head)

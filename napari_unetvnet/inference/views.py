@@ -16,7 +16,7 @@ from napari_unetvnet.images.arrays import View, new_array
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.volume import Box
 from napari_unetvnet.inference.labels import activated, as_logits
-from napari_unetvnet.inference.selection import Wanted
+from napari_unetvnet.inference.selection import Selection
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import smallest_image
 
@@ -46,7 +46,7 @@ def multi_view_scores(
     settings: SegmentSettings,
     scale: Intensity,
     first_plane: int = 0,
-    wanted: Wanted | None = None,
+    wanted: Selection | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the logits of the mean probability over the planes along z, y and x, slab by slab.
 
@@ -64,7 +64,7 @@ def multi_view_scores(
         How to normalise the volume.
     first_plane : int
         Planes before it are left out.
-    wanted : Wanted, optional
+    wanted : Selection, optional
         The part to be segmented (default: all); of the rest the logits mean nothing.
 
     Yields
@@ -106,11 +106,11 @@ def _turned_settings(settings: SegmentSettings, order: Triple) -> SegmentSetting
     return settings.model_copy(update={"tta": mirrored})
 
 
-def _turned_part(wanted: Wanted, order: Triple) -> Wanted:
+def _turned_part(wanted: Selection, order: Triple) -> Selection:
     """See a part of an image with its axes in another order."""
     mask = None if wanted.mask is None else View(wanted.mask, (0, *(1 + axis for axis in order)))
     box = Box(_ordered(wanted.box.start, order), _ordered(wanted.box.stop, order))
-    return Wanted(box, mask, _ordered(wanted.own, order), _ordered(wanted.seen, order))
+    return Selection(box, mask, _ordered(wanted.own, order), _ordered(wanted.seen, order))
 
 
 def _ordered(values: Sequence[Number], order: Triple) -> tuple[Number, Number, Number]:

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FALLBACK",
+    "autotuned_convolutions",
     "bf16_pays",
     "choose_device",
     "device_failed",
     "device_name",
     "faster_formats",
+    "keep_freed_memory",
     "lacks_memory",
-    "of_one_size",
-    "own_memory",
     "recall",
     "remember",
 ]
@@ -235,7 +235,7 @@ def device_failed(error: BaseException) -> bool:
 
 
 @contextmanager
-def own_memory() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Let freed memory be used again for the next layer instead of giving it back to the system at once.
 
     The C library of Linux maps large arrays anew, and clears them, for every layer, which costs up to a third of the
@@ -255,7 +255,7 @@ def own_memory() -> Iterator[None]:
 
 
 @contextmanager
-def of_one_size(device: torch.device) -> Iterator[None]:
+def autotuned_convolutions(device: torch.device) -> Iterator[None]:
     """Let a GPU try which way to convolve is the fastest, which pays where all blocks have one size.
 
     Ways differ in rounding, and another run may find another one the fastest.

@@ -44,7 +44,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     """
     from napari_unetvnet import inference
     from napari_unetvnet.images.io import read_labels
-    from napari_unetvnet.model.device import of_one_size, own_memory
+    from napari_unetvnet.model.device import autotuned_convolutions, keep_freed_memory
     from napari_unetvnet.model.model import load_model
     from napari_unetvnet.runs.inputs import read_image
 
@@ -67,7 +67,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     def told(found: Slab | Notice) -> SlabDone | Notice:
         return found if isinstance(found, Notice) else results.put(found)
 
-    with own_memory(), of_one_size(model.device):
+    with keep_freed_memory(), autotuned_convolutions(model.device):
         scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
         likely = job.probabilities is not None
         ladder = inference.Ladder(model, volume, job, folder / FALLBACK)
@@ -85,7 +85,7 @@ def _settled(
 ) -> Generator[Notice, None, Intensity]:
     """Choose normalisation and number format; a resumed run keeps to them, unless the device is of another kind."""
     from napari_unetvnet.images.volume import Intensity, intensity
-    from napari_unetvnet.inference import settle_precision
+    from napari_unetvnet.inference import choose_precision
 
     known = _read(path) if again else {}
     if known:
@@ -94,7 +94,7 @@ def _settled(
         scale = intensity(volume, model.card.normalise)
     if known.get("device") == model.device.type and job.precision == "auto":
         model.move_to(model.device, known["precision"])
-    elif job.precision == "auto" and (text := settle_precision(model, volume, job, scale)):
+    elif job.precision == "auto" and (text := choose_precision(model, volume, job, scale)):
         yield Notice(text)
     facts = {"device": model.device.type, "precision": model.precision}
     facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}

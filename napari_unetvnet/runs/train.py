@@ -37,7 +37,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     """
     from napari_unetvnet.data.checks import examine, notices
     from napari_unetvnet.images.io import check_writable
-    from napari_unetvnet.model.device import choose_device, own_memory
+    from napari_unetvnet.model.device import choose_device, keep_freed_memory
     from napari_unetvnet.model.provenance import save_record
     from napari_unetvnet.runs.inputs import pair_files, read_pair
     from napari_unetvnet.training.loop import steps
@@ -59,5 +59,5 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     if group.is_first:
         save_record(folder, files, *choose_device(job))
         group.barrier()
-    with own_memory():
+    with keep_freed_memory():
         yield from steps(pairs, made.settings, folder, resume=resume, group=group)

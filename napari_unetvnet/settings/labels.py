@@ -81,7 +81,7 @@ class LabelSettings(Settings):
     """Importance of the classes: none, inverse_frequency, effective_number, or a number for each class."""
 
     @property
-    def several_labels(self) -> bool:
+    def multilabel(self) -> bool:
         """Whether a voxel may carry several labels, so that each class has an output of its own."""
         return bool(self.regions or self.lines) or self.label_values == "overlapping"
 

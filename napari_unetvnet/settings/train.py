@@ -142,7 +142,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
         lines += self._fold_misfits()
         if self.dims not in NETWORKS.describe(self.network).facts.get("supported_dims", (2, 3)):
             lines.append(f"Network {self.network} has no {self.dims}D form; choose another view than {self.view}.")
-        if self.several_labels and self.head not in ("auto", "multilabel"):
+        if self.multilabel and self.head not in ("auto", "multilabel"):
             lines.append(f"Classes that overlap need head multilabel, not {self.head}.")
         elif all(misfits := [head_misfits(self.loss, head) for head in self.heads]):
             lines += misfits[-1]
@@ -198,7 +198,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
         """The head modes that may come out; which one depends on how many classes there are."""
         if self.head != "auto":
             return (self.head,)
-        return ("multilabel",) if self.several_labels else ("binary", "multiclass")
+        return ("multilabel",) if self.multilabel else ("binary", "multiclass")
 
     @property
     def dims(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.data.counts import class_counts, known_voxels
-from napari_unetvnet.data.hold_out import packed
+from napari_unetvnet.data.hold_out import box_numbers
 from napari_unetvnet.data.targets import loss_weights
 from napari_unetvnet.errors import ModelProblem
 from napari_unetvnet.images.refusals import check_size
@@ -123,7 +123,7 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
         normalise=settings.normalise,
         loss=write_loss(settings.loss),
         seed=settings.seed,
-        split=tuple(packed(boxes) for boxes in data.boxes),
+        split=tuple(box_numbers(boxes) for boxes in data.boxes),
         versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},
     )
 

@@ -14,12 +14,12 @@ from napari_unetvnet.model.device import choose_device
 from napari_unetvnet.training.build import start
 from napari_unetvnet.training.checkpoint import BEST, LAST, load_last, save_last
 from napari_unetvnet.training.forward import learner
-from napari_unetvnet.training.prefetch import Ahead
+from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import Preview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 from napari_unetvnet.training.score import quick
 from napari_unetvnet.training.step import draw, fitting_step
-from napari_unetvnet.training.validation import final_score, leave, validate
+from napari_unetvnet.training.validation import finish, score_whole_hold_out, validate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -96,10 +96,10 @@ def steps(
             if saved:
                 yield CheckpointSaved(str(folder / BEST), schedule.step, dice)
             save_last(run)
-        yield from final_score(run)
+        yield from score_whole_hold_out(run)
     finally:
         run.ahead.close()
-        leave(run)
+        finish(run)
 
 
 def _begin(
@@ -117,7 +117,7 @@ def _begin(
     run.group = group
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
-    run.ahead = Ahead(partial(draw, data, settings, (z, y, x)))
+    run.ahead = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = quick(data.hold_out, settings)
     begun = _go_on(run) if resume and (folder / LAST).exists() else run.ladder.begin(run)
     for text in (*told, *([begun] if begun else [])):

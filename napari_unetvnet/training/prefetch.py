@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import Batch
 
-__all__ = ["Ahead"]
+__all__ = ["Prefetcher"]
 
 
-class Ahead:
+class Prefetcher:
     """Batches by the number of their step and the size of their patches, one drawn ahead.
 
     Parameters

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.average import Average
     from napari_unetvnet.training.fallback import Ladder
-    from napari_unetvnet.training.prefetch import Ahead
+    from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
 
 __all__ = ["Best", "Run"]
@@ -59,7 +59,7 @@ class Run:
     ladder : Ladder
         How a step is made to fit into memory.
     best : Best
-    ahead : Ahead
+    ahead : Prefetcher
         Draws batches; set by the loop.
     scored : list of Region
         The part of the hold-out that is scored after each epoch; set by the loop.
@@ -84,7 +84,7 @@ class Run:
     average: Average
     ladder: Ladder
     best: Best = field(default_factory=Best)
-    ahead: Ahead = field(init=False)
+    ahead: Prefetcher = field(init=False)
     scored: list[Region] = field(default_factory=list)
     final: Best | None = None
     learn: nn.Module = field(init=False)

@@ -77,7 +77,7 @@ def dice_on(
     model.network.eval()
     for region in regions[group.rank :: group.size]:
         for start, logits in scores(model, region.image, SegmentSettings(), region.scale):
-            shown = logits[list(card.class_outputs)] if classes.several else logits
+            shown = logits[list(card.class_outputs)] if classes.multilabel else logits
             predicted = decide(shown, card.head).cpu().numpy()
             common, both = _overlaps(predicted, region.target[..., start : start + predicted.shape[-3], :, :], classes)
             overlap += common
@@ -85,7 +85,7 @@ def dice_on(
     overlap, total = group.sum(np.stack([overlap, total]))
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
-    names = classes.names if classes.several and classes.names else tuple(map(str, classes.written))
+    names = classes.names if classes.multilabel and classes.names else tuple(map(str, classes.written))
     return mean, {names[k]: value for k, value in dice.items()}
 
 
@@ -94,7 +94,7 @@ def _overlaps(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count for each class the known voxels where both have it, and those of the one plus those of the other."""
     predicted = np.where(target == IGNORE, IGNORE, predicted)
-    if classes.several:
+    if classes.multilabel:
         there, true = predicted == 1, target == 1
         sums = tuple(mask.sum(axis=(1, 2, 3)) for mask in (there & true, there, true))
     else:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.processes import ProcessGroup
     from napari_unetvnet.training.run import Run
 
-__all__ = ["final_score", "leave", "validate"]
+__all__ = ["finish", "score_whole_hold_out", "validate"]
 
 
 def validate(run: Run) -> tuple[float | None, bool]:
@@ -50,7 +50,7 @@ def _snapshot(run: Run, group: ProcessGroup) -> Best:
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
 
 
-def final_score(run: Run) -> Iterator[CheckpointSaved]:
+def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
     """Score the best model on the whole hold-out if only a part was looked at until now.
 
     Parameters
@@ -73,7 +73,7 @@ def final_score(run: Run) -> Iterator[CheckpointSaved]:
     yield CheckpointSaved(str(run.folder / BEST), run.best.step, dice)
 
 
-def leave(run: Run) -> None:
+def finish(run: Run) -> None:
     """Bring both files up to date, whatever ended the run; the other processes may be gone by then.
 
     Parameters

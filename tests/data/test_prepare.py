@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.counts import class_counts
-from napari_unetvnet.data.hold_out import LEAST_VOXELS, choose_block, margin_of, packed
+from napari_unetvnet.data.hold_out import LEAST_VOXELS, box_numbers, choose_block, margin_of
 from napari_unetvnet.data.prepare import prepare
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.pairs import Pair
@@ -127,7 +127,7 @@ def test_a_training_that_goes_on_keeps_the_block_that_scored_the_model(tmp_path)
     image = Volume(numbered((1, 60, 80)))
     first = prepare([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
     card = ModelCard(network="unet_padding", head="binary", view="2d", values=(0, 1), patch=(1, 16, 16),
-                     split=[packed(boxes) for boxes in first.boxes])  # fmt: skip
+                     split=[box_numbers(boxes) for boxes in first.boxes])  # fmt: skip
     save_model(tmp_path / "m.safetensors", {"weight": torch.zeros(1)}, card)
     labels[..., :20] = 0  # other labels, which would ask for another block
     labels[..., :5, :20] = 1

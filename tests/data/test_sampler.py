@@ -22,7 +22,7 @@ from napari_unetvnet.settings import TrainSettings, checked
 
 MODES = ("balanced", "random", "one_positive", "all_positive")
 THREE = Classes((0, 1, 2), (0, 1, 2))
-OVERLAPPING = Classes((1, 2), (1, 2), several=True)
+OVERLAPPING = Classes((1, 2), (1, 2), multilabel=True)
 DRAWS, BATCH = 3000, 4
 
 

@@ -10,7 +10,7 @@ from test_inference_ladder import a_model, noise, plain, run_folder, segmented, 
 from napari_unetvnet import runs as job
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference import compiled as compiled_module
-from napari_unetvnet.model.device import of_one_size
+from napari_unetvnet.model.device import autotuned_convolutions
 from napari_unetvnet.runs.folder import LABELS
 
 FIRST = "The network is compiled first, which takes about a minute."
@@ -143,10 +143,10 @@ def test_a_run_that_was_not_compiled_stays_so_when_it_is_resumed(tmp_path, compi
 
 def test_ways_to_convolve_are_tried_on_a_gpu_only_and_no_longer_than_that():
     before = torch.backends.cudnn.benchmark
-    with of_one_size(torch.device("cuda")):
+    with autotuned_convolutions(torch.device("cuda")):
         assert torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark == before
-    with of_one_size(torch.device("cpu")):
+    with autotuned_convolutions(torch.device("cpu")):
         assert not torch.backends.cudnn.benchmark
 
 

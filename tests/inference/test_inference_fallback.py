@@ -193,7 +193,7 @@ def test_formats_that_cannot_be_compared_for_want_of_memory_are_not(volume, monk
     monkeypatch.setattr(agreement_module, "_labels", labels)
     model = a_model()
     model.precision = "bf16"
-    text = agreement_module.settle_precision(model, volume, CPU, intensity(volume, "zscore"))
+    text = agreement_module.choose_precision(model, volume, CPU, intensity(volume, "zscore"))
     assert "fp32 is used" in text
     assert model.precision == "fp32"
 

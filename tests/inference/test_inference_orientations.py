@@ -13,7 +13,7 @@ from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps
 from napari_unetvnet.inference.labels import mean_logits
-from napari_unetvnet.inference.orientations import choose_turns, widest_margin
+from napari_unetvnet.inference.orientations import choose_orientations, widest_margin
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model
 from napari_unetvnet.model.symmetry import cube_permutations
@@ -74,7 +74,7 @@ def test_tiles_turned_like_cubes_come_back_in_their_place():
 
 def test_the_margin_is_enough_on_each_side_for_all_turns():
     model = model_of(Shaved)
-    x_only = choose_turns(model, (6, 6, 6), (1, 1, 1), SegmentSettings(tta=("x",)))
+    x_only = choose_orientations(model, (6, 6, 6), (1, 1, 1), SegmentSettings(tta=("x",)))
     assert widest_margin(model.margin, x_only) == ((2, 1), (0, 3), (4, 4))
     assert widest_margin(model.margin, cube_permutations()) == ((4, 4),) * 3
 
@@ -88,7 +88,7 @@ def test_neighbour_planes_change_sides_in_a_mirrored_stack():
 
 
 def test_single_planes_are_not_computed_twice_for_a_mirrored_stack():
-    turns = choose_turns(model_of(Pointwise, "2d"), (1, 8, 8), (1, 1, 1), SegmentSettings(flips=AXES))
+    turns = choose_orientations(model_of(Pointwise, "2d"), (1, 8, 8), (1, 1, 1), SegmentSettings(flips=AXES))
     assert len(turns) == 4
 
 

@@ -10,7 +10,7 @@ from test_inference_turns import model_of
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Intensity, Volume
-from napari_unetvnet.inference import agreement, settle_precision
+from napari_unetvnet.inference import agreement, choose_precision
 from napari_unetvnet.settings import SegmentSettings
 
 AUTO = SegmentSettings()
@@ -45,7 +45,7 @@ def image(bright=0):
 @pytest.mark.parametrize(("bright", "precision"), [(0, "bf16"), (16, "bf16"), (17, "fp32")])
 def test_one_label_in_a_thousand_may_differ(monkeypatch, bright, precision):
     model = torn(("bf16",), monkeypatch, bf16=5)  # of 128 x 128 voxels 16 are a little less than a thousandth
-    told = settle_precision(model, image(bright), AUTO, RAW)
+    told = choose_precision(model, image(bright), AUTO, RAW)
     assert model.precision == precision
     only = "only 99.896 % of the labels in bf16 are those of fp32, so fp32 is used, which is slower."
     assert told == ("" if precision == "bf16" else f"On a part of the image {only}")
@@ -53,26 +53,26 @@ def test_one_label_in_a_thousand_may_differ(monkeypatch, bright, precision):
 
 def test_the_next_format_is_asked_if_the_first_is_not_good_enough(monkeypatch):
     model = torn(("bf16", "fp16"), monkeypatch, bf16=0)
-    told = settle_precision(model, image(), AUTO, RAW)
+    told = choose_precision(model, image(), AUTO, RAW)
     assert model.precision == "fp16"
     assert "only 0 % of the labels in bf16 are" in told
     assert "fp16 is used" in told
     model = torn(("bf16", "fp16"), monkeypatch, bf16=0, fp16=0)
-    assert "in bf16 and 0 % of the labels in fp16" in settle_precision(model, image(), AUTO, RAW)
+    assert "in bf16 and 0 % of the labels in fp16" in choose_precision(model, image(), AUTO, RAW)
     assert model.precision == "fp32"
 
 
 def test_a_small_image_is_segmented_in_fp32_without_asking(monkeypatch):
     model = torn(("bf16",), monkeypatch)
     model.move_to(CPU, "bf16")
-    assert settle_precision(model, Volume(np.zeros((1, 5, 128, 128))), AUTO, RAW) == ""
+    assert choose_precision(model, Volume(np.zeros((1, 5, 128, 128))), AUTO, RAW) == ""
     assert model.precision == "fp32"
     assert not hasattr(model.network, "seen")
 
 
 def test_where_nothing_is_faster_nothing_is_asked(monkeypatch):
     model = torn((), monkeypatch)
-    assert settle_precision(model, image(), AUTO, RAW) == ""
+    assert choose_precision(model, image(), AUTO, RAW) == ""
     assert model.precision == "fp32"
     assert not hasattr(model.network, "seen")
 
@@ -83,7 +83,7 @@ def test_the_part_that_is_asked_about_holds_something_and_is_normalised_like_the
     data = np.zeros((1, 70, 200, 210), np.float32)
     data[0, 34:36, 190, 150] = 8
     doubled = Intensity(np.zeros(1, np.float32), np.full(1, 0.5, np.float32))
-    settle_precision(model, Volume(data), AUTO, doubled)
+    choose_precision(model, Volume(data), AUTO, doubled)
     assert model.network.seen.shape[2:] == ((128, 128) if view == "2d" else (32, 64, 64))
     assert model.network.seen.max() == 16
 
@@ -92,11 +92,11 @@ def test_an_image_at_another_voxel_size_is_asked_about_as_the_network_sees_it(mo
     model = torn(("bf16",), monkeypatch)
     model.card = model.card.model_copy(update={"spacing": (1.0, 1.0, 1.0), "unit": "micrometer"})
     volume = Volume(np.ones((1, 1, 200, 200)), spacing=(1.0, 2.0, 2.0), unit="micrometer")
-    settle_precision(model, volume, AUTO, RAW)
+    choose_precision(model, volume, AUTO, RAW)
     assert model.network.seen.shape[2:] == (128, 128)
     assert model.precision == "bf16"
 
 
 def test_what_does_not_fit_is_refused_in_the_usual_words(monkeypatch):
     with pytest.raises(DataProblem, match=r"1 channel.*has 2"):
-        settle_precision(torn(("bf16",), monkeypatch), Volume(np.zeros((2, 1, 400, 400))), AUTO, RAW)
+        choose_precision(torn(("bf16",), monkeypatch), Volume(np.zeros((2, 1, 400, 400))), AUTO, RAW)

@@ -11,7 +11,7 @@ import torch
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.model import device as compute
-from napari_unetvnet.model.device import bf16_pays, choose_device, faster_formats, own_memory
+from napari_unetvnet.model.device import bf16_pays, choose_device, faster_formats, keep_freed_memory
 from napari_unetvnet.settings import ComputeSettings
 
 
@@ -108,7 +108,7 @@ def test_the_gain_is_a_ratio_of_times():
 
 PAGES = """
 import resource, sys
-from napari_unetvnet.model.device import own_memory
+from napari_unetvnet.model.device import keep_freed_memory
 import torch
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -117,7 +117,7 @@ def work():
         torch.ones(12_000_000)  # 48 MB
 work()
 before = faults(); work(); usual = faults() - before
-with own_memory():
+with keep_freed_memory():
     work()
     before = faults(); work(); kept = faults() - before
 sys.exit(0 if kept < usual / 4 else f"{kept} page faults instead of {usual}")
@@ -133,5 +133,5 @@ def test_freed_memory_is_used_again():
 
 def test_without_the_allocator_of_linux_nothing_is_done(monkeypatch):
     monkeypatch.setattr(compute.platform, "libc_ver", lambda: ("", ""))
-    with own_memory():
+    with keep_freed_memory():
         pass

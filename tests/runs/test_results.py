@@ -400,7 +400,7 @@ facts = {"head": "multiclass", "view": "3d", "values": (0, 1, 2, 3), "patch": (1
 card = ModelCard(network="unet3d", **facts)
 model.load_model = lambda *_: model.Model(Four(3, 1, 4), card, torch.device("cpu"))
 
-compute.own_memory = contextlib.nullcontext  # what is freed goes back at once, so that what is needed can be seen
+compute.keep_freed_memory = contextlib.nullcontext  # what is freed goes back at once, so that what is needed can be seen
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Spacing, Triple
 
-__all__ = ["Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Picture"]
+__all__ = ["Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbnail"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class ImageFacts:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Thumbnail:
     """What was seen on some evenly spread planes of the labels.
 
     Parameters
@@ -142,7 +142,7 @@ class LabelFacts:
     bare : int
         Counted voxels that are 0 in every channel.
     digest : str
-    picture : Picture
+    picture : Thumbnail
     read : float
         Share of the voxels that was looked at.
     """
@@ -156,7 +156,7 @@ class LabelFacts:
     painted_planes: tuple[bool, ...] = ()
     bare: int = 0
     digest: str = ""
-    picture: Picture = field(default_factory=Picture)
+    picture: Thumbnail = field(default_factory=Thumbnail)
     read: float = 1.0
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.data.checks.facts import Grid, ImageFacts, LabelFacts, MaskFacts, PairFacts
-from napari_unetvnet.data.checks.thumbnail import take_picture
+from napari_unetvnet.data.checks.thumbnail import thumbnail
 from napari_unetvnet.data.targets import count_values
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.refusals import check_grids
@@ -57,7 +57,7 @@ def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
     if found.fraction is None:
         found = _counted(found, labels, mask)
         if image.shape == labels.shape:
-            found = replace(found, picture=take_picture(image, labels, found.painted_planes, settings))
+            found = replace(found, picture=thumbnail(image, labels, found.painted_planes, settings))
     hides = None if mask is None else MaskFacts(mask.name, 1 - found.total / _voxels(labels) / found.read)
     return PairFacts(_image(image), found, hides, pair.split, refused)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.data.checks.facts import Picture
+from napari_unetvnet.data.checks.facts import Thumbnail
 from napari_unetvnet.images.sampling import spread
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["TURNS", "take_picture"]
+__all__ = ["TURNS", "thumbnail"]
 
 PICTURE_VOXELS = 1 << 21
 LEAST_SIDE = 4
@@ -39,7 +39,7 @@ TURNS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 """What may have happened to labels that were saved by another program."""
 
 
-def take_picture(image: Volume, labels: Volume, painted: Sequence[bool], settings: TrainSettings) -> Picture:
+def thumbnail(image: Volume, labels: Volume, painted: Sequence[bool], settings: TrainSettings) -> Thumbnail:
     """Look at some planes of labels and their image.
 
     Parameters
@@ -52,11 +52,11 @@ def take_picture(image: Volume, labels: Volume, painted: Sequence[bool], setting
 
     Returns
     -------
-    Picture
+    Thumbnail
     """
     planes, step = _chosen(labels, painted)
     if not len(planes):
-        return Picture()
+        return Thumbnail()
     raw = _planes(labels, planes, step)
     values, codes = _codes(raw)
     seen = _planes(image, planes, step)
@@ -66,7 +66,7 @@ def take_picture(image: Volume, labels: Volume, painted: Sequence[bool], setting
     drawn = codes != 0
     present, winding = _pieces(codes, edge, len(values))
     whole = len(planes) == labels.shape[0] >= LEAST_SIDE
-    return Picture(
+    return Thumbnail(
         lone=_lone(codes, counts),
         pieces=float(present.sum() / max(1, sum(len(np.unique(plane[plane != 0])) for plane in codes))),
         thin={int(v): float(e / n) for v, e, n in zip(values, at_edge, counts, strict=True) if v and n},

@@ -58,7 +58,7 @@ class Classes:
         The value that results carry.
     names : tuple of str
         Empty where the classes have none.
-    several : bool
+    multilabel : bool
         Whether a voxel may have several, so that a target has a channel for each.
     lines : tuple of int
         Indices of classes that are thin lines.
@@ -67,7 +67,7 @@ class Classes:
     values: tuple[int, ...]
     written: tuple[int, ...]
     names: tuple[str, ...] = ()
-    several: bool = False
+    multilabel: bool = False
     lines: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
         raise DataProblem(f"Line(s) {missing} are no classes; the labels hold {list(values)}.")
     lines = tuple(i for i, value in enumerate(values) if value in settings.lines)
     several = bool(lines) or settings.head == "multilabel"
-    return Classes(values, written_values(values, settings), several=several, lines=lines)
+    return Classes(values, written_values(values, settings), multilabel=several, lines=lines)
 
 
 _OF_OBJECTS = {
@@ -129,7 +129,7 @@ def _overlapping(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     if empty:
         raise DataProblem(f"Mask(s) {', '.join(map(str, empty))} hold no voxel of their class; paint them first.")
     numbers = tuple(range(1, count + 1))
-    return Classes(numbers, numbers, several=True)
+    return Classes(numbers, numbers, multilabel=True)
 
 
 def _channel(volume: Volume, k: int) -> Any:
@@ -142,7 +142,7 @@ def _regions(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     if empty:
         raise DataProblem(f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions.")
     names = tuple(region.name for region in settings.regions)
-    return Classes(tuple(range(1, len(names) + 1)), regions.written_values(settings.regions), names, several=True)
+    return Classes(tuple(range(1, len(names) + 1)), regions.written_values(settings.regions), names, multilabel=True)
 
 
 def make_target(
@@ -174,7 +174,7 @@ def make_target(
         target = _of_objects(labels[0], settings)
     else:
         target = encode(labels[0], classes.values, settings, name)
-        target = one_hot(target, len(classes)) if classes.several else target
+        target = one_hot(target, len(classes)) if classes.multilabel else target
     if mask is not None:
         target[..., mask == 0] = IGNORE
     return target
@@ -331,7 +331,7 @@ def loss_weights(
                 f"(values {', '.join(map(str, classes.values))}); give one for each."
             )
         weights = settings.class_weights
-    elif classes.several:
+    elif classes.multilabel:
         pairs = zip(counts.tolist(), known.tolist(), strict=True)
         both = [class_weights((total - count, count), settings.class_weights) for count, total in pairs]
         weights = tuple(there / elsewhere for elsewhere, there in both)

@@ -71,7 +71,7 @@ def loss(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Ch
     del pairs, device
     if settings.lines:
         return [Choice("loss", "ten_channel", "made for thin lines beside blocks")]
-    if settings.several_labels:
+    if settings.multilabel:
         return [Choice("loss", "bce_dice", "classes may overlap")]
     return [Choice("loss", "dice_ce", "right for most images, rare classes among them")]
 

@@ -59,7 +59,7 @@ def test_nothing_is_known_outside_of_a_mask(chosen):
 
 def test_regions_are_channels_that_lie_in_each_other():
     classes, target = of(ROW, regions="brats", ignore_value=255)
-    assert (classes.names, classes.written, classes.several) == (("WT", "TC", "ET"), (2, 1, 4), True)
+    assert (classes.names, classes.written, classes.multilabel) == (("WT", "TC", "ET"), (2, 1, 4), True)
     assert target[:, 0, 0].tolist() == [[0, 1, 1, 1, IGNORE], [0, 1, 0, 1, IGNORE], [0, 0, 0, 1, IGNORE]]
 
 
@@ -202,7 +202,7 @@ def test_weights_of_classes(rule, expected):
 
 def test_a_channel_weighs_its_class_against_the_rest_and_a_line_four_times():
     settings = checked(TrainSettings, {"class_weights": "inverse_frequency"})
-    classes = Classes((1, 2), (1, 2), several=True, lines=(0,))
+    classes = Classes((1, 2), (1, 2), multilabel=True, lines=(0,))
     found = loss_weights(np.array([20, 50]), np.array([100, 100]), classes, settings)
     assert found == pytest.approx((4, 4, 4, 4, 1))
 
