@@ -24,7 +24,7 @@ import numpy as np
 import zarr
 from torch import nn
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, save_model
@@ -78,7 +78,7 @@ def network(path):
 
 def start(folder, *, resume=False):
     """Start a run as a child process that knows the network, too."""
-    code = f"import sys, large_volume; from napari_unetvnet import job; list(job.run({folder!r}, resume={resume}))"
+    code = f"import sys, large_volume; from napari_unetvnet import job; list(runs.run({folder!r}, resume={resume}))"
     code = code.replace("PosixPath(", "__import__('pathlib').Path(")
     return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
 
@@ -86,15 +86,15 @@ def start(folder, *, resume=False):
 def followed(folder, child, until=None):
     """Wait for a run, or kill it when so many planes are done; give planes, seconds and peak resident MiB."""
     begun, peak = time.monotonic(), 0
-    before = len(job.follow(folder)[0])
+    before = len(runs.follow(folder)[0])
     while child.poll() is None:
         peak = max(peak, resident(child.pid))
-        done = [event.stop for event in job.follow(folder)[0][before:] if isinstance(event, SlabDone)]
+        done = [event.stop for event in runs.follow(folder)[0][before:] if isinstance(event, SlabDone)]
         if until and done and done[-1] >= until:
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
         time.sleep(0.05)
-    done = [event for event in job.follow(folder)[0][before:] if isinstance(event, SlabDone)]
+    done = [event for event in runs.follow(folder)[0][before:] if isinstance(event, SlabDone)]
     if child.returncode != (-signal.SIGKILL if until else 0):
         raise SystemExit(f"The run ended with {child.returncode}; see {folder}.")
     return f"{done[0].start} to {done[-1].stop}", time.monotonic() - begun, peak / 1024
@@ -121,7 +121,7 @@ def new_run(folder, name, given):
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir()
     outputs = {"output": str(folder / name / "labels.zarr"), "uncertainty": str(folder / name / "uncertainty.zarr")}
-    job.create(folder / name, checked(SegmentJob, given | outputs))
+    runs.create(folder / name, checked(SegmentJob, given | outputs))
     return folder / name
 
 

@@ -283,11 +283,11 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
 
 
 def _check(parsed: Namespace) -> int:
-    from napari_unetvnet.runs.check import check_files, written
+    from napari_unetvnet.runs.check import as_text, check_files
     from napari_unetvnet.settings import TrainJob
 
     report = check_files(_job(parsed, TrainJob, "train"))
-    _say(written(report, as_json=parsed.json))
+    _say(as_text(report, as_json=parsed.json))
     return 2 if report.of("error") else 0
 
 
@@ -314,15 +314,15 @@ def _augment(parsed: Namespace) -> None:
 
 
 def _compare(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.comparison import compare, written
+    from napari_unetvnet.runs.comparison import as_text, compare
 
-    _say(written(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
+    _say(as_text(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
 
 
 def _sweep(parsed: Namespace) -> None:
     from napari_unetvnet.cli.sweep import members, sweep
     from napari_unetvnet.images.io import check_writable
-    from napari_unetvnet.runs.comparison import written
+    from napari_unetvnet.runs.comparison import as_text
     from napari_unetvnet.settings import TrainJob
 
     values = _values(parsed, TrainJob, "train")
@@ -332,7 +332,7 @@ def _sweep(parsed: Namespace) -> None:
         check_writable(output, "model")
     planned = members(values, parsed.networks, parsed.losses)
     for told in sweep(parsed.run, planned, _follow, Path(output) if output else None):
-        _say(told if isinstance(told, str) else written(told, plain=_plain()))
+        _say(told if isinstance(told, str) else as_text(told, plain=_plain()))
 
 
 def _plain() -> bool:
@@ -342,12 +342,12 @@ def _plain() -> bool:
 
 def _evaluate(parsed: Namespace) -> None:
     from napari_unetvnet.metrics import EvaluateSettings
-    from napari_unetvnet.runs.evaluate import score, written
+    from napari_unetvnet.runs.evaluate import as_text, score
     from napari_unetvnet.settings import checked
 
     given = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
     result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, given))
-    _say(written(result, parsed.form or "table"))
+    _say(as_text(result, parsed.form or "table"))
 
 
 def _demo(parsed: Namespace) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.losses.expression import read_terms
 from napari_unetvnet.runs import EVENTS, JOB, LOG, create, read
-from napari_unetvnet.runs.comparison import Row, Table, read_run, tabulate, written
+from napari_unetvnet.runs.comparison import Row, Table, as_text, read_run, tabulate
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.settings import TrainJob, checked
 
@@ -206,7 +206,7 @@ def _save(folder: Path, planned: Sequence[Member]) -> Table:
     table = tabulate(list(_rows(folder, planned)))
     part = folder / f"{TABLE}.part"
     try:
-        part.write_text(written(table, as_json=True) + "\n", encoding="utf-8")
+        part.write_text(as_text(table, as_json=True) + "\n", encoding="utf-8")
         part.replace(folder / TABLE)
     except OSError as error:
         raise FileProblem(f"{folder / TABLE} cannot be written ({error.strerror}).") from None

@@ -179,7 +179,7 @@ def _absent(made: Fold, classes: Classes, settings: TrainSettings) -> list[str]:
     present = np.sum(list(counts.values()), axis=0) > 0
     notices = []
     for side, count in counts.items():
-        if missing := [str(classes.written[k]) for k in np.flatnonzero(present & (count == 0))]:
+        if missing := [str(classes.output_values[k]) for k in np.flatnonzero(present & (count == 0))]:
             notices.append(f"{_called(settings)} has nothing of class {', '.join(missing)} to {side}.")
     return notices
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from napari_unetvnet.inference.background_writer import behind
 from napari_unetvnet.inference.fallback import Ladder
-from napari_unetvnet.inference.labels import decide, written
+from napari_unetvnet.inference.labels import decide, label_values
 from napari_unetvnet.inference.precision_check import choose_precision
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
 from napari_unetvnet.inference.slabs import scores
@@ -22,9 +22,9 @@ __all__ = [
     "behind",
     "choose_precision",
     "decide",
+    "label_values",
     "plan_tiles",
     "scores",
     "seen_by",
     "steps",
-    "written",
 ]

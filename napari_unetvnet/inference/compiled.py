@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_unetvnet.events import Notice
-from napari_unetvnet.inference.labels import written
+from napari_unetvnet.inference.labels import label_values
 from napari_unetvnet.inference.orientations import choose_orientations
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _seconds(model: Model, block: Tensor) -> float:
 @torch.inference_mode()
 def _labels(model: Model, block: Tensor, settings: SegmentSettings) -> Tensor:
     """Label tiles with their margins (B, C, Z, Y, X)."""
-    return torch.stack([written(logits, model.card) for logits in model.logits(block, cascade=settings.cascade)])
+    return torch.stack([label_values(logits, model.card) for logits in model.logits(block, cascade=settings.cascade)])
 
 
 def _compile(model: Model, mode: str | None, labels: Callable[[], Tensor], expected: Tensor) -> str:

@@ -25,9 +25,9 @@ __all__ = [
     "background_logits",
     "class_probabilities",
     "decide",
+    "label_values",
     "leave_out",
     "mean_logits",
-    "written",
 ]
 
 BYTE = 256
@@ -63,7 +63,7 @@ def decide(logits: Tensor, head: str) -> Tensor:
     return found
 
 
-def written(logits: Tensor, card: ModelCard) -> Tensor:
+def label_values(logits: Tensor, card: ModelCard) -> Tensor:
     """Turn logits into label values.
 
     Parameters

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.errors import OutOfMemory
-from napari_unetvnet.inference.labels import written
+from napari_unetvnet.inference.labels import label_values
 from napari_unetvnet.inference.segment import check_fits, seen_by
 from napari_unetvnet.inference.slabs import read_block
 from napari_unetvnet.model.device import faster_formats
@@ -113,4 +113,4 @@ def _starts(length: int, size: int) -> list[int]:
 def _labels(model: Model, block: Tensor, precision: str, *, cascade: bool) -> Tensor:
     """Label a block (C, Z, Y, X) with its margin in a number format, which the model keeps."""
     model.move_to(model.device, precision)
-    return written(model.logits(block[None], cascade=cascade)[0], model.card)
+    return label_values(model.logits(block[None], cascade=cascade)[0], model.card)

@@ -17,8 +17,8 @@ from napari_unetvnet.inference.labels import (
     as_logits,
     background_logits,
     class_probabilities,
+    label_values,
     leave_out,
-    written,
 )
 from napari_unetvnet.inference.regrid import back, plane_before
 from napari_unetvnet.inference.selection import select
@@ -219,7 +219,7 @@ def _makers(
     """Say how each array of a slab is made of logits (K, dz, dy, X) and the variance behind them, if any."""
     dtype, k = np.min_scalar_type(max(card.values)), card.outputs
     makers: dict[str, Callable[[Tensor], NDArray[Any]]] = {
-        "labels": lambda given: written(given[:k], card).cpu().numpy().astype(dtype, copy=False)
+        "labels": lambda given: label_values(given[:k], card).cpu().numpy().astype(dtype, copy=False)
     }
     if probabilities:
         makers["probabilities"] = lambda given: class_probabilities(given[:k], card)

@@ -9,7 +9,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.postprocess.components import check_classes, components, neighbourhood
 from napari_unetvnet.postprocess.table import values_in
-from napari_unetvnet.settings.regions import PRESETS, written_values
+from napari_unetvnet.settings.regions import PRESETS, region_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     if np.count_nonzero(whole) > TUMOUR and np.count_nonzero(enhancing) < SMALL_ENHANCING:
         enhancing[...] = False
     result = np.zeros_like(classes)
-    for region, value in zip((whole, core, enhancing), written_values(regions), strict=True):
+    for region, value in zip((whole, core, enhancing), region_values(regions), strict=True):
         result[region] = value
     return result
 

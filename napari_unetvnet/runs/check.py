@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.settings import TrainJob
 
-__all__ = ["check_files", "written"]
+__all__ = ["as_text", "check_files"]
 
 
 def check_files(job: TrainJob) -> Report:
@@ -68,7 +68,7 @@ def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
         yield pair
 
 
-def written(report: Report, *, as_json: bool) -> str:
+def as_text(report: Report, *, as_json: bool) -> str:
     """Write a report as text.
 
     Parameters

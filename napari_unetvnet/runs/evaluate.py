@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.metrics import EvaluateSettings
 
-__all__ = ["score", "score_cases", "score_files", "written"]
+__all__ = ["as_text", "score", "score_cases", "score_files"]
 
 Files = tuple[str, str]
 """A prediction and its truth."""
@@ -127,7 +127,7 @@ def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
     return replace(summarise(cases, settings), files=files)
 
 
-def written(result: Evaluation | Summary, form: Literal["table", "json", "csv"]) -> str:
+def as_text(result: Evaluation | Summary, form: Literal["table", "json", "csv"]) -> str:
     """Write scores as text.
 
     Parameters

@@ -16,7 +16,7 @@ from napari_unetvnet.errors import SettingsProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PRESETS", "Region", "Regions", "paint_order", "parse_regions", "written_values"]
+__all__ = ["PRESETS", "Region", "Regions", "paint_order", "parse_regions", "region_values"]
 
 
 class Region(BaseModel):
@@ -94,7 +94,7 @@ Regions = Annotated[tuple[Region, ...], BeforeValidator(_from_text)]
 """The type of a setting that takes regions."""
 
 
-def written_values(regions: Iterable[Region]) -> tuple[int, ...]:
+def region_values(regions: Iterable[Region]) -> tuple[int, ...]:
     """Give the label value with which each region is written: its least that no region inside it has.
 
     Parameters

@@ -111,7 +111,7 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
         view=settings.view,
         context=settings.context if settings.view == "2.5d" else 0,
         channels=data.channels,
-        values=data.classes.written,
+        values=data.classes.output_values,
         class_names=data.classes.names,
         overlapping=settings.label_values == "overlapping",
         paint_order=paint_order(settings.regions),

@@ -19,7 +19,7 @@ from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.images.arrays import parts
 from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Intensity, Volume, intensity
-from napari_unetvnet.inference import scores, written
+from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _labelled(model: Model, image: Volume, box: Box, scale: Intensity) -> NDArra
     settings = SegmentSettings(batch=1, overlap=0)
     parts: list[NDArray[Any]] = []
     for _, logits in scores(model, seen, settings, scale, first_plane=z - low):
-        parts.append(_painted(written(logits, model.card).cpu().numpy()))
+        parts.append(_painted(label_values(logits, model.card).cpu().numpy()))
         if sum(map(len, parts)) >= depth:
             break
     labels: NDArray[Any] = np.concatenate(parts)[:depth].astype(np.min_scalar_type(max(model.card.values)))

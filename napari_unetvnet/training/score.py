@@ -85,7 +85,7 @@ def dice_on(
     overlap, total = group.sum(np.stack([overlap, total]))
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
-    names = classes.names if classes.multilabel and classes.names else tuple(map(str, classes.written))
+    names = classes.names if classes.multilabel and classes.names else tuple(map(str, classes.output_values))
     return mean, {names[k]: value for k, value in dice.items()}
 
 

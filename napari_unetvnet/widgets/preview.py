@@ -105,7 +105,7 @@ def _painted(channel: Channel) -> NDArray[Any]:
 def _names(classes: Classes, masks: Sequence[str]) -> Iterator[str]:
     """Name each output of the network."""
     kinds = ["line" if i in classes.lines else "label" for i in range(len(classes))]
-    both = zip(kinds, classes.values, classes.written, strict=True)
+    both = zip(kinds, classes.values, classes.output_values, strict=True)
     told = [f"{kind} {value}" if written else "background" for kind, value, written in both]
     for i, name in enumerate(classes.names or (masks if len(masks) > 1 else told)):
         yield f"target: {name}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.errors import RunProblem, UserError
 from napari_unetvnet.events import RunFinished
 
@@ -128,7 +128,7 @@ class Task(QObject):  # type: ignore[misc]
         """
         if self.state != "idle":
             raise RunProblem("This run is under way already.")
-        self.folder = job.new_folder(name)
+        self.folder = runs.new_folder(name)
         self._cancelled = threading.Event()
         self._offset, self._last, self._child = 0, None, None
         executor = ThreadPoolExecutor(1, thread_name_prefix="napari-unetvnet")
@@ -151,7 +151,7 @@ class Task(QObject):  # type: ignore[misc]
             return False
         self._cancelled.set()
         if self._child is not None:  # before that the folder may be on its way out; a child that comes is asked then
-            job.ask_to_stop(self.folder)
+            runs.ask_to_stop(self.folder)
         self._become("stopping")
         return True
 
@@ -186,7 +186,7 @@ class Task(QObject):  # type: ignore[misc]
             self._last = RunFinished("stopped")
             self._end(())
         elif self._cancelled.is_set() and self.folder is not None:
-            job.ask_to_stop(self.folder)  # the wish to stop came while the child was started
+            runs.ask_to_stop(self.folder)  # the wish to stop came while the child was started
         else:
             self._become("running")
         return True
@@ -196,7 +196,7 @@ class Task(QObject):  # type: ignore[misc]
         if self._child is None or self.folder is None:
             return
         gone = self._child.poll() is not None  # before the events are read, so that none is missed
-        events, self._offset = job.follow(self.folder, self._offset)
+        events, self._offset = runs.follow(self.folder, self._offset)
         for event in events:
             if isinstance(event, RunFinished):
                 self._last, self._last_seen = event, time.monotonic()
@@ -206,7 +206,7 @@ class Task(QObject):  # type: ignore[misc]
 
     def _complaint(self) -> tuple[str, ...]:
         """Give the sentences of a run that failed, none if it did not."""
-        log = None if self.folder is None else self.folder / job.LOG
+        log = None if self.folder is None else self.folder / runs.LOG
         if self._last is None:
             code = self._child.returncode if self._child else None
             how = f"was killed (signal {-code})" if code is not None and code < 0 else f"broke off (exit status {code})"
@@ -248,8 +248,8 @@ def _launched(folder: Path, prepare: Prepare, cancelled: threading.Event) -> sub
     try:
         prepared = prepare(folder, cancelled)
         if not cancelled.is_set():
-            job.create(folder, prepared)
-            return job.start(folder)
+            runs.create(folder, prepared)
+            return runs.start(folder)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise RunProblem(f"The run cannot be started ({error}).") from error

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QComboBox, QLineEdit, QSpinBox
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.events import Notice
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
@@ -209,7 +209,7 @@ def test_a_run_plans_what_is_open_and_says_so(opened, finish):
     opened.panel.button.click()
     finish(opened.panel)
     assert opened.panel.view.error.text() == ""
-    assert not job.read(opened.panel.task.folder).model_fields_set & set(TrainJob.left_open) - {"option"}
+    assert not runs.read(opened.panel.task.folder).model_fields_set & set(TrainJob.left_open) - {"option"}
     chosen = {item.name for item in planned_in(opened.panel.task.folder / PLAN)}
     assert {"view", "network", "loss", "patch", "batch", "mirror_axes", "augment"} <= chosen
     assert opened.settings.fields["view"].widget.native.currentText() == "auto: 2d"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.events import PreviewReady
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 
@@ -119,7 +119,7 @@ def test_the_form_asks_for_what_is_looked_at_and_shows_it(trainer, painted_viewe
     trainer.budget.choose(2, "steps")
     trainer.panel.button.click()
     finish(trainer.panel)
-    assert job.read(trainer.panel.task.folder).preview == (0, 30, 40)
+    assert runs.read(trainer.panel.task.folder).preview == (0, 30, 40)
     labels = np.ones((1, 160, 192), np.uint8)
     trainer.panel.task.happened.emit(ready(labels, start=(0, 0, 0)))
     layer = painted_viewer.layers["cells preview"]

@@ -14,7 +14,7 @@ import pytest
 from napari.utils.task_status import Status
 from qtpy.QtCore import QTimer
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.events import EpochDone, StepDone
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.settings import SegmentJob, TrainJob
@@ -62,7 +62,7 @@ def test_the_job_says_what_the_form_says(trainer, no_child, finish):
     trainer.settings.fields["seed"].widget.value = 7
     trainer.panel.button.click()
     finish(trainer.panel)
-    made = job.read(no_child[0])
+    made = runs.read(no_child[0])
     assert isinstance(made, TrainJob)
     shown = {"width": 4, "depth": 3, "block": "none", "block_in": "both", "up": "nearest", "deep_supervision": 0}
     assert made.option == shown
@@ -78,7 +78,7 @@ def test_unpainted_may_be_background(trainer, no_child, finish):
     assert not trainer.unpainted.background.isEnabled()
     trainer.panel.button.click()
     finish(trainer.panel)
-    made = job.read(no_child[0])
+    made = runs.read(no_child[0])
     assert (made.unlabelled, made.background) == ("background", None)
 
 
@@ -86,7 +86,7 @@ def job_of(widget, no_child, finish):
     widget.panel.button.click()
     finish(widget.panel)
     assert no_child, widget.panel.view.error.text()
-    return job.read(no_child[-1]), json.loads((no_child[-1] / "job.json").read_text())
+    return runs.read(no_child[-1]), json.loads((no_child[-1] / "job.json").read_text())
 
 
 def test_what_labels_mean_is_in_the_job(trainer, no_child, finish):
@@ -171,7 +171,7 @@ def test_masks_that_overlap_come_back_as_masks(qtbot, trainer, painted_viewer, f
     trainer.panel.button.click()
     finish(trainer.panel)
     assert trainer.panel.view.error.text() == ""
-    assert job.read(trainer.panel.task.folder).label[0].count("|") == 1
+    assert runs.read(trainer.panel.task.folder).label[0].count("|") == 1
     segmenter = SegmentWidget(painted_viewer)
     qtbot.addWidget(segmenter)
     segmenter.model.choose(trainer.model)
@@ -199,7 +199,7 @@ def test_one_budget_is_given(trainer, no_child, finish, unit, amount):
     trainer.budget.choose(amount, unit)
     trainer.panel.button.click()
     finish(trainer.panel)
-    given = job.read(no_child[0]).model_dump(include={"minutes", "epochs", "steps"}, exclude_none=True)
+    given = runs.read(no_child[0]).model_dump(include={"minutes", "epochs", "steps"}, exclude_none=True)
     assert given == {unit: amount}
 
 
@@ -275,7 +275,7 @@ def test_train_continue_segment_and_correct(qtbot, trainer, painted_viewer, fini
     trainer.resume.click()
     finish(trainer.panel)
     assert trainer.model != first
-    assert job.read(trainer.panel.task.folder).start_from == first
+    assert runs.read(trainer.panel.task.folder).start_from == first
     assert segmenter.model.path == trainer.model
     segmenter.panel.button.click()
     finish(segmenter.panel)
@@ -379,7 +379,7 @@ def test_the_job_says_which_objects_are_wanted(segmenter, no_child, finish):
     fields["split_depth"].widget.value = "1.5"
     segmenter.panel.button.click()
     finish(segmenter.panel)
-    made = job.read(no_child[0])
+    made = runs.read(no_child[0])
     assert (made.objects, made.split_depth, made.keep_largest) == ("watershed", 1.5, ())
     assert (made.min_size, made.fill_holes) == (((1, 50.0), (2, 2.5)), ((0, "planes"),))
 
@@ -470,8 +470,8 @@ def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewe
     np.save(folder / "image.npy", painted_viewer.layers["cells"].data)
     np.save(folder / "label.npy", painted_viewer.layers["strokes"].data)
     files = {"image": (str(folder / "image.npy"),), "label": (str(folder / "label.npy"),)}
-    made = job.read(trainer.panel.task.folder)
-    job.create(folder, made.model_copy(update=files))
+    made = runs.read(trainer.panel.task.folder)
+    runs.create(folder, made.model_copy(update=files))
     run_by_hand(folder)
     assert (folder / "model.safetensors").read_bytes() == trainer.model.read_bytes()
 
@@ -484,7 +484,7 @@ def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewe
     again = tmp_path / "segment_by_hand"
     again.mkdir()
     files = {"image": str(folder / "image.npy"), "model": str(folder / "model.safetensors")}
-    job.create(again, SegmentJob(**files, device="cpu"))
+    runs.create(again, SegmentJob(**files, device="cpu"))
     run_by_hand(again)
     labels = np.load(again / "labels.npy")
     assert np.array_equal(labels[0], painted_viewer.layers["cells segmented"].data)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import MODEL
 from napari_unetvnet.widgets.scroll import Scrolling
@@ -58,7 +58,7 @@ def test_closing_the_window_stops_the_run_and_keeps_its_model(qtbot, window_view
     qtbot.waitUntil(lambda: train.panel.view.curves.points[1] >= 1, timeout=60_000)
     running, folder = train.panel.task, train.panel.task.folder
     window_viewer.close()
-    assert (folder / job.STOP).exists()
+    assert (folder / runs.STOP).exists()
     qtbot.waitUntil(lambda: running.state == "idle", timeout=30_000)
     assert read_card(folder / MODEL).steps < 100_000
 

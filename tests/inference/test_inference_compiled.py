@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_inference_ladder import a_model, noise, plain, run_folder, segmented, starved, stopped_after
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference import compiled as compiled_module
 from napari_unetvnet.model.device import autotuned_convolutions
@@ -127,7 +127,7 @@ def test_a_run_that_is_resumed_is_compiled_if_it_was(tmp_path, compiler):
     for folder in (was, was_not):
         stopped_after(folder, 2)
         compiler["times"] = 0
-        told = [event.text for event in job.run(folder, resume=True) if isinstance(event, Notice)]
+        told = [event.text for event in runs.run(folder, resume=True) if isinstance(event, Notice)]
         assert (FIRST in told) == (compiler["times"] > 0) == (folder == was)
     np.testing.assert_array_equal(np.load(was / LABELS), np.load(was_not / LABELS))
 
@@ -137,7 +137,7 @@ def test_a_run_that_was_not_compiled_stays_so_when_it_is_resumed(tmp_path, compi
     stopped_after(folder, 2)
     monkeypatch.setattr(compiled_module, "LEAST_TILES", 1)
     monkeypatch.setattr(compiled_module, "compiling_pays", lambda *_: True)
-    list(job.run(folder, resume=True))
+    list(runs.run(folder, resume=True))
     assert compiler["modes"] == []
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_inference_segment import pointwise_model
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.errors import DeviceProblem, OutOfMemory
 from napari_unetvnet.events import Notice, SlabDone
 from napari_unetvnet.images.volume import Volume, intensity
@@ -213,7 +213,7 @@ def run_folder(parent, name, **changes):
     folder.mkdir()
     chosen = {"image": str(image), "model": str(model), "device": "cpu", "precision": "fp32", "overlap": 0.5}
     chosen |= TILE | changes
-    job.create(folder, checked(SegmentJob, chosen))
+    runs.create(folder, checked(SegmentJob, chosen))
     return folder
 
 
@@ -223,10 +223,10 @@ def slabs_of(events):
 
 def stopped_after(folder, slabs):
     """Run a folder until so many slabs are done."""
-    for event in job.run(folder):
+    for event in runs.run(folder):
         slabs -= isinstance(event, SlabDone)
         if slabs == 0:
-            job.ask_to_stop(folder)
+            runs.ask_to_stop(folder)
     assert event.state == "stopped"
 
 
@@ -236,26 +236,26 @@ def test_a_run_that_was_interrupted_goes_on_on_its_rung_to_the_same_bits(folder_
         with monkeypatch.context() as patch:
             starved(patch, lambda blocks: blocks.numel() <= 8 * 8 * 8, calls=30)
             (cache_folder / FALLBACK).unlink(missing_ok=True)
-            list(job.run(folder)) if folder == whole else stopped_after(folder, 3)
-    told = [event.text for event in job.follow(whole)[0] if isinstance(event, Notice)]
+            list(runs.run(folder)) if folder == whole else stopped_after(folder, 3)
+    told = [event.text for event in runs.follow(whole)[0] if isinstance(event, Notice)]
     assert any("from plane 8 on they are 8 x 8 x 8 voxels" in text for text in told)
     kept = json.loads((parts / FALLBACK).read_text())
     assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False, "precision": "fp32"}
     (cache_folder / FALLBACK).unlink()
     tried = starved(monkeypatch, lambda blocks: True)
-    list(job.run(parts, resume=True))
+    list(runs.run(parts, resume=True))
     assert {shape[2:] for shape in tried} == {(8, 8, 8)}
     np.testing.assert_array_equal(np.load(parts / LABELS), np.load(whole / LABELS))
 
 
 def test_what_another_run_remembered_does_not_change_one_that_is_resumed(folder_of, monkeypatch):
     whole, parts, other = (folder_of(name) for name in ("whole", "parts", "other"))
-    list(job.run(whole))
+    list(runs.run(whole))
     stopped_after(parts, 2)
     with monkeypatch.context() as patch:
         starved(patch, lambda blocks: blocks.numel() <= 8 * 8 * 8)
-        list(job.run(other))
-    list(job.run(parts, resume=True))
+        list(runs.run(other))
+    list(runs.run(parts, resume=True))
     np.testing.assert_array_equal(np.load(parts / LABELS), np.load(whole / LABELS))
     assert (np.load(other / LABELS) != np.load(whole / LABELS)).any()
 
@@ -264,11 +264,11 @@ def test_what_begins_at_the_rung_of_another_run_is_resumed_there(folder_of, monk
     other, whole, parts = (folder_of(name) for name in ("other", "whole", "parts"))
     with monkeypatch.context() as patch:
         starved(patch, lambda blocks: blocks.numel() <= 8 * 8 * 8)
-        list(job.run(other))
-    list(job.run(whole))
+        list(runs.run(other))
+    list(runs.run(whole))
     stopped_after(parts, 2)
     (cache_folder / FALLBACK).unlink()
-    list(job.run(parts, resume=True))
+    list(runs.run(parts, resume=True))
     for folder in (whole, parts):
         np.testing.assert_array_equal(np.load(folder / LABELS), np.load(other / LABELS))
 
@@ -283,7 +283,7 @@ def test_what_begins_at_the_rung_of_another_run_is_resumed_there(folder_of, monk
 )
 def test_a_gpu_that_fails_leaves_its_planes_and_says_how_to_go_on(folder_of, monkeypatch, error):
     whole, broken = folder_of("whole"), folder_of("broken")
-    list(job.run(whole))
+    list(runs.run(whole))
     with monkeypatch.context() as patch:
         logits, calls = Model.logits, []
 
@@ -298,11 +298,11 @@ def test_a_gpu_that_fails_leaves_its_planes_and_says_how_to_go_on(folder_of, mon
             r"^The GPU failed \(.*\)\. The first 8 planes are finished and kept; go on with: .* run .*broken --resume$"
         )
         with pytest.raises(DeviceProblem, match=told):
-            list(job.run(broken))
-    finished = job.follow(broken)[0][-1]
+            list(runs.run(broken))
+    finished = runs.follow(broken)[0][-1]
     assert (finished.state, finished.fault) == ("failed", False)
-    assert slabs_of(job.follow(broken)[0]) == [4, 8]
-    list(job.run(broken, resume=True))
+    assert slabs_of(runs.follow(broken)[0]) == [4, 8]
+    list(runs.run(broken, resume=True))
     np.testing.assert_array_equal(np.load(broken / LABELS), np.load(whole / LABELS))
 
 

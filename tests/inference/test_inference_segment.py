@@ -11,7 +11,7 @@ from torch import nn
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.volume import Intensity, Volume
-from napari_unetvnet.inference import plan_tiles, scores, steps, sums, written
+from napari_unetvnet.inference import label_values, plan_tiles, scores, steps, sums
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model
 from napari_unetvnet.networks.base import SegmentationNetwork
@@ -210,7 +210,7 @@ def test_what_does_not_fit_the_model_is_refused():
 def written_row(logits, **card):
     """Label values of voxels (V,) from their logits, a row for each channel."""
     made = ModelCard(network="unet_padding", head="multilabel", view="2d", patch=(1, 8, 8), **card)
-    return written(torch.tensor(logits).reshape(len(logits), 1, 1, -1), made)[..., 0, 0, :].tolist()
+    return label_values(torch.tensor(logits).reshape(len(logits), 1, 1, -1), made)[..., 0, 0, :].tolist()
 
 
 def test_of_several_sigmoids_the_likeliest_that_reaches_one_half_is_written():

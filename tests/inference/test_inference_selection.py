@@ -13,7 +13,7 @@ from test_inference_turns import lopsided, model_of
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps
-from napari_unetvnet.inference.labels import background_logits, class_probabilities, written
+from napari_unetvnet.inference.labels import background_logits, class_probabilities, label_values
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.settings import SegmentSettings, checked
 
@@ -160,7 +160,7 @@ def test_what_is_background_for_certain_is_written_as_0_by_every_head(card):
     made = ModelCard(network="unet_padding", view="2d", patch=(1, 8, 8), **card)
     logits = background_logits(made)
     assert logits.shape == (made.outputs, 1, 1, 1)
-    assert not written(logits, made).any()
+    assert not label_values(logits, made).any()
     likely = class_probabilities(logits, made).ravel()
     np.testing.assert_allclose(likely.astype(float), [value == 0 for value in made.values], atol=1e-3)
 

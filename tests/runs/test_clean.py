@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from test_inference import Pointwise, pointwise_model
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Notice, SlabDone
@@ -126,13 +126,13 @@ def segmented(tmp_path, name, **settings):
     folder = tmp_path / name
     folder.mkdir()
     values = {"image": str(tmp_path / "image.npy"), "model": str(tmp_path / "m.safetensors"), "device": "cpu"}
-    job.create(folder, checked(SegmentJob, values | {"tile": (2, 16, 16)} | settings))
+    runs.create(folder, checked(SegmentJob, values | {"tile": (2, 16, 16)} | settings))
     return folder
 
 
 def test_without_options_a_run_leaves_what_it_always_left(bright, tmp_path):
     folder = segmented(tmp_path, "plain", output=str(tmp_path / "out.npy"))
-    results = list(job.run(folder))[-1].results
+    results = list(runs.run(folder))[-1].results
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), bright)
     np.testing.assert_array_equal(np.load(folder / LABELS), bright)
     assert results == {"labels": str(tmp_path / "out.npy"), "run": str(folder)}
@@ -141,7 +141,7 @@ def test_without_options_a_run_leaves_what_it_always_left(bright, tmp_path):
 
 def test_a_run_writes_ids_and_their_table_and_keeps_the_labels(bright, tmp_path):
     folder = segmented(tmp_path, "ids", output=str(tmp_path / "out.npy"), objects="components", min_size=2)
-    events = list(job.run(folder))
+    events = list(runs.run(folder))
     assert any(isinstance(event, Notice) and "cleaned" in event.text for event in events)
     expected = bright.copy()
     expected[2:5, 10:16, 9:17] = 2
@@ -159,13 +159,13 @@ def test_a_run_writes_ids_and_their_table_and_keeps_the_labels(bright, tmp_path)
 def test_a_run_that_was_interrupted_is_cleaned_alike(bright, tmp_path, after):
     settings = {"objects": "watershed", "keep_largest": 1}
     whole = segmented(tmp_path, "whole", output=str(tmp_path / "whole.npy"), **settings)
-    list(job.run(whole))
+    list(runs.run(whole))
     parts = segmented(tmp_path, "parts", output=str(tmp_path / "parts.npy"), **settings)
-    for event in job.run(parts):
+    for event in runs.run(parts):
         if isinstance(event, SlabDone) and event.stop == after:
-            job.ask_to_stop(parts)
+            runs.ask_to_stop(parts)
     assert not (tmp_path / "parts.npy").exists()
-    list(job.run(parts, resume=True))
+    list(runs.run(parts, resume=True))
     for name in (LABELS, cleaning.CLEANED, cleaning.OBJECTS):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
@@ -177,11 +177,11 @@ def test_a_run_says_what_does_not_fit_and_keeps_its_labels(bright, tmp_path, mon
     monkeypatch.setattr("napari_unetvnet.model.model.load_model", lambda *_: model)
     folder = segmented(tmp_path, "misfit", objects="border")
     with pytest.raises(Exception, match="not 5"):
-        list(job.run(folder))
+        list(runs.run(folder))
     assert np.load(folder / LABELS).max() == 5
 
 
 def test_the_settings_are_in_the_job_file(bright, tmp_path):
     folder = segmented(tmp_path, "stored", min_size="1=50 2=10", fill_holes="planes")
-    assert json.loads((folder / job.JOB).read_text())["min_size"] == [[1, 50.0], [2, 10.0]]
-    assert job.read(folder).fill_holes == ((0, "planes"),)
+    assert json.loads((folder / runs.JOB).read_text())["min_size"] == [[1, 50.0], [2, 10.0]]
+    assert runs.read(folder).fill_holes == ((0, "planes"),)

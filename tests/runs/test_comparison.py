@@ -15,7 +15,7 @@ from napari_unetvnet import runs as job
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.events import EpochDone, RunFinished, StepDone, to_line
-from napari_unetvnet.runs.comparison import Point, Row, compare, read_run, tabulate, written
+from napari_unetvnet.runs.comparison import Point, Row, as_text, compare, read_run, tabulate
 from napari_unetvnet.runs.comparison import runs as reading
 from napari_unetvnet.runs.comparison import table as drawing
 from napari_unetvnet.runs.folder import MODEL, PLAN
@@ -75,7 +75,7 @@ def test_runs_on_the_same_hold_out_are_ranked(runs):
     assert table.comparable
     assert [row.name for row in table.rows] == sorted("ab", key=lambda name: -read_run(runs / name).dice)
     assert [rank for rank, _ in table.ranked()] == [1, 2]
-    text = written(table)
+    text = as_text(table)
     assert "learning_rate=0.01" in text, "what else differs is told"
     assert "steps=" not in text
     assert not table.remarks
@@ -86,7 +86,7 @@ def test_different_hold_outs_are_told_and_not_ranked(runs):
     assert len(table.rows) == 3
     assert not table.comparable
     assert {rank for rank, _ in table.ranked()} == {None}
-    assert "not all scored on the same hold-out" in written(table)
+    assert "not all scored on the same hold-out" in as_text(table)
 
 
 def test_other_inputs_are_another_hold_out(runs):
@@ -126,8 +126,8 @@ def test_a_run_without_a_model_is_a_row(tmp_path):
     assert row.network == "unet_padding"
     with (folder / job.EVENTS).open("w") as file:
         file.write(to_line(RunFinished("failed", ("There is no a.tif.",))) + "\n")
-    assert "r: There is no a.tif." in written(tabulate([read_run(folder)]))
-    json.loads(written(tabulate([read_run(folder)]), as_json=True))
+    assert "r: There is no a.tif." in as_text(tabulate([read_run(folder)]))
+    json.loads(as_text(tabulate([read_run(folder)]), as_json=True))
 
 
 def test_steps_taken_twice_count_once():
@@ -150,7 +150,7 @@ def test_curves_share_time_and_scale():
     first, second = drawing._sparklines([long, short], drawing.BLOCKS)
     assert (len(first), first[0], first[-1]) == (16, "▁", "█")
     assert second == " " * 7 + "▁"
-    assert written(tabulate([long, short]), plain=True).isascii()
+    assert as_text(tabulate([long, short]), plain=True).isascii()
 
 
 def test_folds_are_summed_up_with_mean_and_spread():

@@ -14,7 +14,7 @@ import pytest
 import zarr
 from test_inference_segment import pointwise_model
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.errors import FileProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished, SlabDone
 from napari_unetvnet.images import ome_zarr
@@ -217,15 +217,15 @@ def run_folder(place, name, **changes):
     values = {"image": str(place / "image.npy"), "model": str(place / "m.safetensors"), "device": "cpu"}
     values |= {"tile": (8, 16, 16)} | {kind: str(place / file) for kind, file in changes.items() if "." in str(file)}
     values |= {kind: value for kind, value in changes.items() if "." not in str(value)}
-    job.create(place / name, checked(SegmentJob, values))
+    runs.create(place / name, checked(SegmentJob, values))
     return place / name
 
 
 def test_a_zarr_result_is_the_same_as_a_file_and_there_is_no_second_one(place):
     plain = run_folder(place, "plain", probabilities="p.npy", uncertainty="u.npy")
-    list(job.run(plain))
+    list(runs.run(plain))
     folder = run_folder(place, "run", output="l.zarr", probabilities="p.ome.zarr", uncertainty="u.zarr")
-    events = list(job.run(folder))
+    events = list(runs.run(folder))
     stops = [event.stop for event in events if isinstance(event, SlabDone)]
     assert stops == [16, 32, 37]  # ends of chunks of 16 planes, and of the volume
     assert events[-1].results["labels"] == str(place / "l.zarr")
@@ -239,10 +239,10 @@ def test_a_zarr_result_is_the_same_as_a_file_and_there_is_no_second_one(place):
 
 def test_labels_in_a_zarr_folder_can_be_seen_while_they_are_computed(place):
     folder = run_folder(place, "run", output="l.zarr")
-    for event in job.run(folder):
+    for event in runs.run(folder):
         if isinstance(event, SlabDone) and event.stop == 16:
             seen = open_labels(labels_in(folder))[:16]
-            job.ask_to_stop(folder)
+            runs.ask_to_stop(folder)
     assert not (place / "l.zarr").exists()
     np.testing.assert_array_equal(seen, (np.load(place / "image.npy")[:16] < 0).astype(np.uint8))
     assert event.results["labels"] == str(labels_in(folder))
@@ -250,71 +250,71 @@ def test_labels_in_a_zarr_folder_can_be_seen_while_they_are_computed(place):
 
 
 def test_an_interrupted_zarr_result_is_gone_on_with_and_a_foreign_one_is_not(place):
-    list(job.run(run_folder(place, "whole", output="whole.zarr")))
+    list(runs.run(run_folder(place, "whole", output="whole.zarr")))
     folder, other = run_folder(place, "run", output="l.zarr"), run_folder(place, "other", output="l.zarr")
-    for event in job.run(folder):
+    for event in runs.run(folder):
         if isinstance(event, SlabDone):
-            job.ask_to_stop(folder)
-    assert [e.start for e in job.run(other) if isinstance(e, SlabDone)] == [0, 16, 32]
-    events = [event for event in job.run(folder, resume=True) if isinstance(event, SlabDone)]
+            runs.ask_to_stop(folder)
+    assert [e.start for e in runs.run(other) if isinstance(e, SlabDone)] == [0, 16, 32]
+    events = [event for event in runs.run(folder, resume=True) if isinstance(event, SlabDone)]
     assert events[0].start == 16
     assert contents(place / "l.zarr") == contents(place / "whole.zarr")
     assert not list(place.glob("part-*"))
-    list(job.run(folder, resume=True))  # of a run that is done nothing is computed again, and nothing lost
+    list(runs.run(folder, resume=True))  # of a run that is done nothing is computed again, and nothing lost
     assert contents(place / "l.zarr") == contents(place / "whole.zarr")
 
 
 def test_a_run_can_be_stopped_while_coarser_levels_are_computed(place, monkeypatch):
     monkeypatch.setattr("napari_unetvnet.images.ome_zarr.WHOLE_PLANE", 5)
-    list(job.run(run_folder(place, "whole", output="whole.zarr")))
+    list(runs.run(run_folder(place, "whole", output="whole.zarr")))
     folder, completing = run_folder(place, "run", output="l.zarr"), ome_zarr.completing
 
     def stopped(path):
         for number, _ in enumerate(completing(path)):
             assert not number, "it went on"
-            job.ask_to_stop(folder)
+            runs.ask_to_stop(folder)
             yield
 
     with monkeypatch.context() as patched:
         patched.setattr(ome_zarr, "completing", stopped)
-        assert list(job.run(folder))[-1].state == "stopped"
+        assert list(runs.run(folder))[-1].state == "stopped"
     assert not (place / "l.zarr").exists()
-    assert list(job.run(folder, resume=True))[-1].state == "done"
+    assert list(runs.run(folder, resume=True))[-1].state == "done"
     assert contents(place / "l.zarr") == contents(place / "whole.zarr")
 
 
 def test_cleaned_labels_go_to_the_zarr_folder_at_the_end(place):
     folder = run_folder(place, "run", output="l.zarr", objects="components")
-    list(job.run(folder))
+    list(runs.run(folder))
     np.testing.assert_array_equal(read_labels(place / "l.zarr").data[0], np.load(labels_in(folder)))
     assert (folder / LABELS).exists()
 
 
 def test_planes_of_a_result_that_was_lost_do_not_count_although_the_run_breaks_off_again(place):
     folder = run_folder(place, "run")
-    for event in job.run(folder):
+    for event in runs.run(folder):
         if isinstance(event, SlabDone) and event.stop > 20:
-            job.ask_to_stop(folder)
+            runs.ask_to_stop(folder)
     (folder / LABELS).unlink()
-    running = job.run(folder, resume=True)
+    running = runs.run(folder, resume=True)
     while not (folder / LABELS).exists():
         next(running)
     running.close()  # nothing is computed yet
-    list(job.run(folder, resume=True))
+    list(runs.run(folder, resume=True))
     np.testing.assert_array_equal(np.load(folder / LABELS), np.load(place / "image.npy") < 0)
 
 
 def test_a_resumed_run_keeps_to_its_scale_and_number_format(place, monkeypatch):
     folder = run_folder(place, "run")
-    for event in job.run(folder):
+    for event in runs.run(folder):
         if isinstance(event, SlabDone):
-            job.ask_to_stop(folder)
+            runs.ask_to_stop(folder)
     settled = json.loads((folder / SETTLED).read_text())
     (folder / SETTLED).write_text(json.dumps(settled | {"shift": [100.0], "precision": "bf16"}))
     model = pointwise_model()
     monkeypatch.setattr("napari_unetvnet.model.model.load_model", lambda *_: model)
-    first = next(e for e in job.run(folder, resume=True) if isinstance(e, SlabDone)).start
-    list(job.run(folder, resume=True))
+    first = next(e for e in runs.run(folder, resume=True) if isinstance(e, SlabDone)).start
+    list(runs.run(folder, resume=True))
     assert model.precision == "bf16"
     assert np.load(folder / LABELS)[first + 8 :].all()  # all voxels are dark, less 100
 
@@ -352,15 +352,15 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, ending):
         (tmp_path / name).mkdir()
         outputs = {kind: str(tmp_path / name / f"{word}.{ending}") for kind, word in kinds.items()}
         given = {"image": str(tmp_path / "image.zarr"), "model": str(tmp_path / "m.safetensors"), "device": "cpu"}
-        job.create(tmp_path / name, checked(SegmentJob, given | {"overlap": 0.8, "tile": (16, 48, 48)} | outputs))
-    list(job.run(tmp_path / "whole"))
-    child = job.start(tmp_path / "killed")
+        runs.create(tmp_path / name, checked(SegmentJob, given | {"overlap": 0.8, "tile": (16, 48, 48)} | outputs))
+    list(runs.run(tmp_path / "whole"))
+    child = runs.start(tmp_path / "killed")
     while child.poll() is None:
-        if any(isinstance(event, SlabDone) and event.stop >= 32 for event in job.follow(tmp_path / "killed")[0]):
+        if any(isinstance(event, SlabDone) and event.stop >= 32 for event in runs.follow(tmp_path / "killed")[0]):
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
         time.sleep(0.01)
-    before, _ = job.follow(tmp_path / "killed")
+    before, _ = runs.follow(tmp_path / "killed")
     assert child.returncode == -signal.SIGKILL
     assert not any(isinstance(event, RunFinished) for event in before)
     assert not (tmp_path / "killed" / f"labels.{ending}").exists() or ending == "npy"
@@ -368,7 +368,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path, ending):
         [sys.executable, "-m", "napari_unetvnet", "run", str(tmp_path / "killed"), "--resume"], capture_output=True
     )
     assert again.returncode == 0, again.stderr
-    after = job.follow(tmp_path / "killed")[0][len(before) :]
+    after = runs.follow(tmp_path / "killed")[0][len(before) :]
     assert next(event.start for event in after if isinstance(event, SlabDone)) >= 32
     one, other = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     results = {name for name in one if name.startswith((*kinds.values(), "settled"))}
@@ -384,7 +384,7 @@ import torch
 
 from napari_unetvnet.model import device as compute
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 
 from napari_unetvnet.model import model
 from napari_unetvnet.model.card import ModelCard
@@ -400,7 +400,7 @@ facts = {"head": "multiclass", "view": "3d", "values": (0, 1, 2, 3), "patch": (1
 card = ModelCard(network="unet3d", **facts)
 model.load_model = lambda *_: model.Model(Four(3, 1, 4), card, torch.device("cpu"))
 
-compute.keep_freed_memory = contextlib.nullcontext  # what is freed goes back at once, so that what is needed can be seen
+compute.keep_freed_memory = contextlib.nullcontext  # freed memory goes back at once, so that the peak can be seen
 
 def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -415,7 +415,7 @@ def measured(*given, **more):
     return steps(*given, **more)
 
 seen, ladder.steps = [], measured
-events = list(job.run(Path(sys.argv[1])))
+events = list(runs.run(Path(sys.argv[1])))
 print(json.dumps({"state": events[-1].state, "loaded": seen[0], "peak": status("VmHWM")}))
 """
 
@@ -437,7 +437,7 @@ def test_memory_does_not_grow_with_the_depth(tmp_path, ending):
         outputs = {kind: str(folder / f"{kind}.{ending}") for kind in ("output", "probabilities", "uncertainty")}
         given = {"image": image, "model": str(tmp_path / "m.safetensors"), "device": "cpu", "overlap": 0}
         given["tile"] = (16, 128, 128)
-        job.create(folder, checked(SegmentJob, given | {"precision": "fp32"} | outputs))
+        runs.create(folder, checked(SegmentJob, given | {"precision": "fp32"} | outputs))
         command = [sys.executable, "-c", MEMORY, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]

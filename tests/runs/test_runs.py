@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Notice, RunFinished, SlabDone, SplitMade, StepDone
 from napari_unetvnet.images.io import read_labels
@@ -40,7 +40,7 @@ def train_folder(files, name="train", **changes):
     folder = files / name
     folder.mkdir()
     values = TINY | {"image": str(files / "image.npy"), "label": str(files / "labels.npy"), "steps": 6} | changes
-    job.create(folder, checked(TrainJob, values))
+    runs.create(folder, checked(TrainJob, values))
     return folder
 
 
@@ -48,38 +48,38 @@ def segment_folder(files, model, name="segment", **changes):
     folder = files / name
     folder.mkdir()
     values = {"image": str(files / "image.npy"), "model": str(model), "device": "cpu"} | changes
-    job.create(folder, checked(SegmentJob, values))
+    runs.create(folder, checked(SegmentJob, values))
     return folder
 
 
 @pytest.fixture
 def model(files):
     folder = train_folder(files, "model")
-    list(job.run(folder))
+    list(runs.run(folder))
     return folder / MODEL
 
 
 def test_a_run_leaves_model_events_and_settings(files):
     folder = train_folder(files, output=str(files / "out.safetensors"))
-    events = list(job.run(folder))
+    events = list(runs.run(folder))
     assert events[-1] == RunFinished(
         "done", results={"model": str(files / "out.safetensors"), "steps": "6", "run": str(folder)}
     )
     assert (folder / MODEL).read_bytes() == (files / "out.safetensors").read_bytes()
-    written, _ = job.follow(folder)
+    written, _ = runs.follow(folder)
     assert written[-1] == events[-1]
-    assert job.read(folder).steps == 6
+    assert runs.read(folder).steps == 6
 
 
 def test_following_gives_each_event_once(files):
     folder = train_folder(files)
     seen, offset = [], 0
-    for _ in job.run(folder):
-        events, offset = job.follow(folder, offset)
+    for _ in runs.run(folder):
+        events, offset = runs.follow(folder, offset)
         seen += events
-    assert seen == job.follow(folder)[0]
+    assert seen == runs.follow(folder)[0]
     assert isinstance(seen[-1], RunFinished)
-    assert job.follow(folder, offset) == ([], offset)
+    assert runs.follow(folder, offset) == ([], offset)
 
 
 def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
@@ -89,10 +89,10 @@ def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
     mask[1:4, 8:40] = 1
     np.save(files / "mask.npy", mask)
     chosen = {"plain": {}, "part": {"mask": str(files / "mask.npy"), "box_stop": (3, 48, 20), "tta": "y x"}}
-    list(job.run(trained))
+    list(runs.run(trained))
     for name, changes in chosen.items():
         folder = segment_folder(files, trained / MODEL, name, **changes)
-        assert list(job.run(folder))[-1].state == "done"
+        assert list(runs.run(folder))[-1].state == "done"
     assert np.load(files / "plain" / LABELS).all()
     mask[3:], mask[..., 20:] = 0, 0
     np.testing.assert_array_equal(np.load(files / "part" / LABELS) > 0, mask > 0)
@@ -105,7 +105,7 @@ def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypat
     monkeypatch.setattr(agreement, "faster_formats", lambda _: ("bf16",))
     monkeypatch.setattr(agreement, "LEAST_TIMES", 1)
     monkeypatch.setattr(agreement, "AGREEMENT", 1.1)
-    events = list(job.run(segment_folder(files, model, precision=precision)))
+    events = list(runs.run(segment_folder(files, model, precision=precision)))
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert any("those of fp32" in text for text in notices) is told
 
@@ -113,60 +113,60 @@ def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypat
 def test_a_half_written_event_waits_for_its_end(files):
     folder = files / "run"
     folder.mkdir()
-    (folder / job.EVENTS).write_text('{"event": "Notice", "text": "a"}\n{"event": "Not')
-    events, offset = job.follow(folder)
+    (folder / runs.EVENTS).write_text('{"event": "Notice", "text": "a"}\n{"event": "Not')
+    events, offset = runs.follow(folder)
     assert events == [Notice("a")]
-    with (folder / job.EVENTS).open("a") as file:
+    with (folder / runs.EVENTS).open("a") as file:
         file.write('ice", "text": "b"}\n')
-    assert job.follow(folder, offset)[0] == [Notice("b")]
+    assert runs.follow(folder, offset)[0] == [Notice("b")]
 
 
 def test_a_stop_request_keeps_what_was_reached(files):
     folder = train_folder(files, output=str(files / "out.safetensors"), steps=1000)
     seen = 0
-    for event in job.run(folder):
+    for event in runs.run(folder):
         seen += isinstance(event, StepDone)
         if seen == 3:
-            job.ask_to_stop(folder)
+            runs.ask_to_stop(folder)
     assert event.state == "stopped"
     assert load_model(files / "out.safetensors", SegmentSettings(device="cpu")).card.steps == 3
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(files):
     whole = train_folder(files, "whole", steps=10)
-    list(job.run(whole))
+    list(runs.run(whole))
     parts = train_folder(files, "parts", steps=10)
-    for event in job.run(parts):
+    for event in runs.run(parts):
         if isinstance(event, StepDone) and event.step == 5:
-            job.ask_to_stop(parts)
+            runs.ask_to_stop(parts)
     with pytest.raises(RunProblem, match="run before"):
-        next(job.run(parts))
-    assert list(job.run(parts, resume=True))[-1].state == "done"
+        next(runs.run(parts))
+    assert list(runs.run(parts, resume=True))[-1].state == "done"
     assert (parts / MODEL).read_bytes() == (whole / MODEL).read_bytes()
 
 
 def test_a_consumer_that_goes_away_stops_the_run(files):
     folder = train_folder(files, steps=1000)
-    running = job.run(folder)
+    running = runs.run(folder)
     for event in running:
         if isinstance(event, StepDone) and event.step == 5:
             break
     running.close()
-    assert job.follow(folder)[0][-1].state == "stopped"
+    assert runs.follow(folder)[0][-1].state == "stopped"
     assert (folder / MODEL).exists()
 
 
 def test_a_segmentation_that_was_interrupted_ends_with_the_same_bytes(files, model):
     whole = segment_folder(files, model, "whole", output=str(files / "whole.tif"))
-    list(job.run(whole))
+    list(runs.run(whole))
     parts = segment_folder(files, model, "parts", output=str(files / "parts.tif"))
-    for event in job.run(parts):
+    for event in runs.run(parts):
         if isinstance(event, SlabDone) and event.stop == 3:
-            job.ask_to_stop(parts)
+            runs.ask_to_stop(parts)
     assert not (files / "parts.tif").exists()
-    with (parts / job.EVENTS).open("a") as file:
+    with (parts / runs.EVENTS).open("a") as file:
         file.write('{"event": "Sla')  # killed while it wrote
-    events = list(job.run(parts, resume=True))
+    events = list(runs.run(parts, resume=True))
     assert next(e for e in events if isinstance(e, SlabDone)).start == 3
     assert (parts / LABELS).read_bytes() == (whole / LABELS).read_bytes()
     assert (files / "parts.tif").read_bytes() == (files / "whole.tif").read_bytes()
@@ -175,7 +175,7 @@ def test_a_segmentation_that_was_interrupted_ends_with_the_same_bytes(files, mod
 def test_labels_and_probabilities_are_written_on_the_images_grid(files, model):
     output, shares = files / "out.nii.gz", files / "shares.npy"
     folder = segment_folder(files, model, output=str(output), probabilities=str(shares))
-    assert list(job.run(folder))[-1].results["labels"] == str(output)
+    assert list(runs.run(folder))[-1].results["labels"] == str(output)
     labels = read_labels(output)
     assert labels.shape == (6, 48, 48)
     assert np.load(shares).shape == (2, 6, 48, 48)
@@ -186,8 +186,8 @@ def test_a_mistake_is_the_last_event_and_is_raised(files):
     np.save(files / "labels.npy", np.zeros((6, 48, 48), np.uint8))
     folder = train_folder(files)
     with pytest.raises(UserError, match="nothing but 0"):
-        list(job.run(folder))
-    last = job.follow(folder)[0][-1]
+        list(runs.run(folder))
+    last = runs.follow(folder)[0][-1]
     assert (last.state, last.fault) == ("failed", False)
     assert "nothing but 0" in last.lines[0]
 
@@ -196,46 +196,46 @@ def test_a_fault_is_the_last_event_and_is_raised(files, monkeypatch):
     folder = train_folder(files)
     monkeypatch.setattr("napari_unetvnet.training.loop.steps", lambda *_, **__: iter([1 / 0 for _ in "a"]))
     with pytest.raises(ZeroDivisionError):
-        list(job.run(folder))
-    last = job.follow(folder)[0][-1]
+        list(runs.run(folder))
+    last = runs.follow(folder)[0][-1]
     assert (last.state, last.fault) == ("failed", True)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"command": "tra', "[]", '"train"'])
 def test_a_half_written_folder_is_refused_with_a_sentence(tmp_path, text):
-    (tmp_path / job.JOB).write_text(text)
+    (tmp_path / runs.JOB).write_text(text)
     with pytest.raises(RunProblem, match="half written"):
-        job.read(tmp_path)
+        runs.read(tmp_path)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunProblem, match="no run"):
-        next(job.run(tmp_path))
-    (tmp_path / job.JOB).write_text('{"command": "bake"}')
+        next(runs.run(tmp_path))
+    (tmp_path / runs.JOB).write_text('{"command": "bake"}')
     with pytest.raises(RunProblem, match="bake"):
-        job.read(tmp_path)
-    (tmp_path / job.JOB).write_text('{"command": "segment", "image": "a.tif", "model": "m", "overlap": 2}')
+        runs.read(tmp_path)
+    (tmp_path / runs.JOB).write_text('{"command": "segment", "image": "a.tif", "model": "m", "overlap": 2}')
     with pytest.raises(SettingsProblem, match="overlap=2"):
-        job.read(tmp_path)
+        runs.read(tmp_path)
 
 
 def test_a_run_that_is_being_worked_on_is_left_alone(files):
     folder = train_folder(files, steps=1000)
-    running = job.run(folder)
+    running = runs.run(folder)
     next(running)
     with pytest.raises(RunProblem, match="being worked on"):
-        next(job.run(folder, resume=True))
+        next(runs.run(folder, resume=True))
     running.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "shape", "gone"])
 def test_a_damaged_result_is_computed_again(files, model, damage):
     whole = segment_folder(files, model, "whole")
-    list(job.run(whole))
+    list(runs.run(whole))
     parts = segment_folder(files, model, "parts")
-    for event in job.run(parts):
+    for event in runs.run(parts):
         if isinstance(event, SlabDone) and event.stop == 3:
-            job.ask_to_stop(parts)
+            runs.ask_to_stop(parts)
     labels = parts / LABELS
     if damage == "cut":
         labels.write_bytes(labels.read_bytes()[:50])
@@ -243,7 +243,7 @@ def test_a_damaged_result_is_computed_again(files, model, damage):
         np.save(labels, np.zeros((2, 2), np.uint8))
     else:
         labels.unlink()
-    events = list(job.run(parts, resume=True))
+    events = list(runs.run(parts, resume=True))
     assert next(e for e in events if isinstance(e, SlabDone)).start == 0
     assert labels.read_bytes() == (whole / LABELS).read_bytes()
 
@@ -254,34 +254,34 @@ def test_inputs_beside_the_job_are_found(files):
     for name in ("image", "labels"):
         (files / f"{name}.npy").rename(folder / "inputs" / f"{name}.npy")
     values = TINY | {"image": "inputs/image.npy|inputs/image.npy", "label": "inputs/labels.npy", "steps": 1}
-    job.create(folder, checked(TrainJob, values))
-    assert list(job.run(folder))[-1].state == "done"
+    runs.create(folder, checked(TrainJob, values))
+    assert list(runs.run(folder))[-1].state == "done"
 
 
 def test_run_folders_never_collide(tmp_path):
-    folders = {job.new_folder("a b/c", tmp_path) for _ in range(5)}
+    folders = {runs.new_folder("a b/c", tmp_path) for _ in range(5)}
     assert len(folders) == 5
     assert all(folder.is_dir() and folder.parent == tmp_path for folder in folders)
     (tmp_path / "file").touch()
     with pytest.raises(FileProblem, match="No run folder"):
-        job.new_folder("x", tmp_path / "file")
+        runs.new_folder("x", tmp_path / "file")
 
 
 def wait_for(folder, kind, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        events, _ = job.follow(folder)
+        events, _ = runs.follow(folder)
         if any(isinstance(event, kind) for event in events):
             return events
         time.sleep(0.05)
-    raise TimeoutError((folder / job.LOG).read_text())
+    raise TimeoutError((folder / runs.LOG).read_text())
 
 
 @pytest.mark.slow
 def test_a_child_does_the_same_as_this_process(files):
     here, there = train_folder(files, "here"), train_folder(files, "there")
-    list(job.run(here))
-    with job.start(there) as child:
+    list(runs.run(here))
+    with runs.start(there) as child:
         assert child.wait(60) == 0
     assert (here / MODEL).read_bytes() == (there / MODEL).read_bytes()
 
@@ -290,54 +290,54 @@ def test_a_child_does_the_same_as_this_process(files):
 @pytest.mark.parametrize("how", ["ask", "terminate"])
 def test_a_child_that_is_stopped_leaves_a_model(files, how):
     folder = train_folder(files, steps=1_000_000)
-    with job.start(folder) as child:
+    with runs.start(folder) as child:
         wait_for(folder, StepDone)
-        job.ask_to_stop(folder) if how == "ask" else child.terminate()
+        runs.ask_to_stop(folder) if how == "ask" else child.terminate()
         assert child.wait(30) == 130
-    assert job.follow(folder)[0][-1].state == "stopped"
+    assert runs.follow(folder)[0][-1].state == "stopped"
     load_model(folder / MODEL, SegmentSettings(device="cpu"))
 
 
 @pytest.mark.slow
 def test_a_child_that_was_killed_leaves_its_best_model_and_can_be_resumed(files):
     folder = train_folder(files, steps=60, steps_per_epoch=5)
-    with job.start(folder) as child:
+    with runs.start(folder) as child:
         wait_for(folder, StepDone)
         while not (folder / MODEL).exists():
             time.sleep(0.02)
         os.kill(child.pid, signal.SIGKILL)
     load_model(folder / MODEL, SegmentSettings(device="cpu"))
-    assert list(job.run(folder, resume=True))[-1].state == "done"
+    assert list(runs.run(folder, resume=True))[-1].state == "done"
 
 
 def test_settings_files_must_be_json_objects(tmp_path):
     with pytest.raises(FileProblem, match="cannot be read"):
-        job.read_settings(tmp_path / "none.json")
+        runs.read_settings(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{'a': 1}")
     with pytest.raises(SettingsProblem, match="no JSON"):
-        job.read_settings(tmp_path / "bad.json")
+        runs.read_settings(tmp_path / "bad.json")
     (tmp_path / "good.json").write_text(json.dumps({"image": ["x.npy|" + "y.npy"], "minutes": 1}))
     (tmp_path / "x.npy").touch()
-    values = job.read_settings(tmp_path / "good.json")
+    values = runs.read_settings(tmp_path / "good.json")
     assert values == {"image": [f"{tmp_path / 'x.npy'}|{tmp_path / 'y.npy'}"], "minutes": 1}
 
 
 def test_a_finished_run_goes_on_for_longer(files):
     folder = train_folder(files, steps=6, ema_decay=0.9)
-    list(job.run(folder))
-    events = list(job.run(folder, resume=True, budget={"steps": 10}))
+    list(runs.run(folder))
+    events = list(runs.run(folder, resume=True, budget={"steps": 10}))
     assert [e.step for e in events if isinstance(e, StepDone)] == [7, 8, 9, 10]
-    assert job.read(folder).steps == 10
+    assert runs.read(folder).steps == 10
     assert read_card(folder / MODEL).steps <= 10
-    again = [e for e in job.run(folder, resume=True) if isinstance(e, StepDone)]
+    again = [e for e in runs.run(folder, resume=True) if isinstance(e, StepDone)]
     assert not again  # it is over
 
 
 @pytest.mark.alone
 def test_a_time_budget_is_decided_anew_for_longer(files):
     folder = train_folder(files, steps=None, minutes=0.02)
-    first = max(e.step for e in job.run(folder) if isinstance(e, StepDone))
-    events = list(job.run(folder, resume=True, budget={"minutes": 0.06}))
+    first = max(e.step for e in runs.run(folder) if isinstance(e, StepDone))
+    events = list(runs.run(folder, resume=True, budget={"minutes": 0.06}))
     steps = [e for e in events if isinstance(e, StepDone)]
     assert steps[0].step == first + 1
     assert 2 < steps[-1].seconds < 8
@@ -345,14 +345,14 @@ def test_a_time_budget_is_decided_anew_for_longer(files):
 
 def test_a_segmentation_has_no_budget(files, model):
     with pytest.raises(SettingsProblem, match="no budget"):
-        list(job.run(segment_folder(files, model), budget={"steps": 3}))
+        list(runs.run(segment_folder(files, model), budget={"steps": 3}))
 
 
 def test_what_a_training_was_made_of_is_recorded(files):
     cards = []
     for name in ("one", "two"):
         folder = train_folder(files, name, steps=1)
-        list(job.run(folder))
+        list(runs.run(folder))
         made = json.loads((folder / RECORD).read_text())
         assert made["versions"]["torch"]
         assert made["hardware"]["threads"] >= 1
@@ -361,13 +361,13 @@ def test_what_a_training_was_made_of_is_recorded(files):
     assert cards[0] == cards[1]
     assert cards[0].inputs.startswith("1 image(s), sha256 ")
     assert cards[0].device == made["hardware"]["device"] != ""
-    events, _ = job.follow(folder)
+    events, _ = runs.follow(folder)
     assert [event.number for event in events if isinstance(event, SplitMade)] == [0]
     labels = np.load(files / "labels.npy")
     labels[0, 0, 0] ^= 1
     np.save(files / "labels.npy", labels)
     other = train_folder(files, "three", steps=1)
-    list(job.run(other))
+    list(runs.run(other))
     assert read_card(other / MODEL).inputs != cards[0].inputs
 
 

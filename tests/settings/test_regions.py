@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.settings.regions import PRESETS, Region, parse_regions, written_values
+from napari_unetvnet.settings.regions import PRESETS, Region, parse_regions, region_values
 
 BRATS = PRESETS["brats"]
 
@@ -39,18 +39,18 @@ def test_what_is_no_region_is_refused_with_a_sentence(words, said):
 
 
 def test_the_tumour_regions_are_written_with_their_own_values():
-    assert written_values(BRATS) == (2, 1, 4)
+    assert region_values(BRATS) == (2, 1, 4)
 
 
 def test_a_region_without_a_value_of_its_own_has_its_least():
-    assert written_values(parse_regions("all=1+2 a=1 b=2")) == (1, 1, 2)
+    assert region_values(parse_regions("all=1+2 a=1 b=2")) == (1, 1, 2)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6, unique=True))
 def test_a_chain_of_regions_says_every_voxel(chain):
     regions = tuple(Region(name=f"r{i}", values=tuple(chain[i:])) for i in range(len(chain)))
     labels = np.array([0, *chain])
-    written = written_values(regions)
+    written = region_values(regions)
     again = np.zeros_like(labels)
     for region, value in zip(regions, written, strict=True):
         again[np.isin(labels, region.values)] = value

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from napari_unetvnet import runs as job
+from napari_unetvnet import runs
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import OutOfMemory
 from napari_unetvnet.events import EpochDone, Notice, RunFinished, StepDone
@@ -67,7 +67,7 @@ def run_folder(files, folder, **changes):
     values |= {"unlabelled": "ignore", "background": 1} | changes
     if "minutes" in changes:
         values.pop("steps")
-    job.create(folder, checked(TrainJob, values))
+    runs.create(folder, checked(TrainJob, values))
     return folder
 
 
@@ -85,7 +85,7 @@ def done(*words):
 
 
 def events(folder):
-    return job.follow(folder)[0]
+    return runs.follow(folder)[0]
 
 
 def wait_for_step(folder, child, step):
@@ -247,7 +247,7 @@ def test_two_processes_agree_add_up_put_together_and_normalise(tmp_path):
 )
 def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
     one, two = (run_folder(files, tmp_path / name, **changes) for name in ("one", "two"))
-    list(job.run(one))
+    list(runs.run(one))
     told = done("run", two)
     assert told.returncode == 0, told.stderr
     assert_same_training(one, two)
@@ -267,13 +267,13 @@ def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_in_another_number_of_processes(files, tmp_path):
     two = run_folder(files, tmp_path / "two")
-    job.ask_to_stop(two)  # seen after the first step
+    runs.ask_to_stop(two)  # seen after the first step
     told = done("run", two)
     assert "Stopped. What was reached is kept" in told.stderr
     assert (events(two)[-1].state, events(two)[-1].results["steps"]) == ("stopped", "1")
     again = tmp_path / "again"
     shutil.copytree(two, again)
-    list(job.run(two, resume=True))
+    list(runs.run(two, resume=True))
     assert done("run", again, "--resume").returncode == 0
     assert events(two)[-1].results["steps"] == events(again)[-1].results["steps"] == "6"
     assert_same_training(two, again)
@@ -326,11 +326,11 @@ def test_too_small_a_batch_is_refused_and_a_segmentation_is_done_by_the_first(fi
     assert "Batch 1 is too small for 2 processes" in told.stderr
     assert events(folder)[-1].state == "failed"
     trained = run_folder(files, tmp_path / "trained")
-    list(job.run(trained))
+    list(runs.run(trained))
     folder = tmp_path / "segment"
     folder.mkdir()
     values = {"image": str(files / "image.npy"), "model": str(trained / MODEL), "device": "cpu"}
-    job.create(folder, checked(SegmentJob, values | {"output": str(tmp_path / "labels.npy")}))
+    runs.create(folder, checked(SegmentJob, values | {"output": str(tmp_path / "labels.npy")}))
     told = done("run", folder)
     assert told.returncode == 0, told.stderr
     assert events(folder)[-1].state == "done"

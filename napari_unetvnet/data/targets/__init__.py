@@ -20,7 +20,7 @@ from napari_unetvnet.data.targets.classes import (
 )
 from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
 from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
-from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, written_values
+from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, output_values
 from napari_unetvnet.data.targets.weight_map import separation_weights
 
 __all__ = [
@@ -41,11 +41,11 @@ __all__ = [
     "loss_weights",
     "make_target",
     "one_hot",
+    "output_values",
     "region_channels",
     "separation",
     "separation_weights",
     "soft",
     "target_margin",
     "with_line_channels",
-    "written_values",
 ]

@@ -18,7 +18,7 @@ from napari_unetvnet.data.targets.balance import class_weights, count_values
 from napari_unetvnet.data.targets.channels import one_hot, region_channels, soft
 from napari_unetvnet.data.targets.lines import with_line_channels
 from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
-from napari_unetvnet.data.targets.values import encode, find_values, written_values
+from napari_unetvnet.data.targets.values import encode, find_values, output_values
 from napari_unetvnet.data.targets.weight_map import separation_weights
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import cut
@@ -54,7 +54,7 @@ class Classes:
     ----------
     values : tuple of int
         Label value of each class, as painted.
-    written : tuple of int
+    output_values : tuple of int
         The value that results carry.
     names : tuple of str
         Empty where the classes have none.
@@ -65,7 +65,7 @@ class Classes:
     """
 
     values: tuple[int, ...]
-    written: tuple[int, ...]
+    output_values: tuple[int, ...]
     names: tuple[str, ...] = ()
     multilabel: bool = False
     lines: tuple[int, ...] = ()
@@ -76,7 +76,7 @@ class Classes:
     @property
     def foreground(self) -> list[int]:
         """Indices of the classes that are not written as 0; all if none is."""
-        return [i for i, value in enumerate(self.written) if value != 0]
+        return [i for i, value in enumerate(self.output_values) if value != 0]
 
 
 def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
@@ -107,7 +107,7 @@ def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
         raise DataProblem(f"Line(s) {missing} are no classes; the labels hold {list(values)}.")
     lines = tuple(i for i, value in enumerate(values) if value in settings.lines)
     several = bool(lines) or settings.head == "multilabel"
-    return Classes(values, written_values(values, settings), multilabel=several, lines=lines)
+    return Classes(values, output_values(values, settings), multilabel=several, lines=lines)
 
 
 _OF_OBJECTS = {
@@ -142,7 +142,7 @@ def _regions(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     if empty:
         raise DataProblem(f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions.")
     names = tuple(region.name for region in settings.regions)
-    return Classes(tuple(range(1, len(names) + 1)), regions.written_values(settings.regions), names, multilabel=True)
+    return Classes(tuple(range(1, len(names) + 1)), regions.region_values(settings.regions), names, multilabel=True)
 
 
 def make_target(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["encode", "find_values", "written_values"]
+__all__ = ["encode", "find_values", "output_values"]
 
 TABLE = 1 << 20
 """Values below this are looked up, which is faster than searching."""
@@ -139,7 +139,7 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
     return encoded
 
 
-def written_values(values: Sequence[int], settings: TrainSettings) -> tuple[int, ...]:
+def output_values(values: Sequence[int], settings: TrainSettings) -> tuple[int, ...]:
     """Give the value that results carry for each class: the user's own, and 0 for the named background.
 
     Parameters

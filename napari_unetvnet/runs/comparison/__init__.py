@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.runs.comparison.runs import Point, Row, read_run, runs_in
-from napari_unetvnet.runs.comparison.table import Configuration, Table, tabulate, written
+from napari_unetvnet.runs.comparison.table import Configuration, Table, as_text, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Configuration", "Point", "Row", "Table", "compare", "read_run", "tabulate", "written"]
+__all__ = ["Configuration", "Point", "Row", "Table", "as_text", "compare", "read_run", "tabulate"]
 
 
 def compare(folders: Sequence[Path]) -> Table:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.runs.comparison.runs import Point, Row
 
-__all__ = ["Configuration", "Table", "tabulate", "written"]
+__all__ = ["Configuration", "Table", "as_text", "tabulate"]
 
 COLUMNS = 16
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.:-=+*#"
@@ -129,7 +129,7 @@ def _remarks(rows: Sequence[Row], same: bool) -> list[str]:
     return remarks
 
 
-def written(table: Table, *, as_json: bool = False, plain: bool = False) -> str:
+def as_text(table: Table, *, as_json: bool = False, plain: bool = False) -> str:
     """Write a table as text.
 
     Parameters

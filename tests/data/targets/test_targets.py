@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.targets import MANY_VALUES, Classes, encode, find_values, written_values
+from napari_unetvnet.data.targets import MANY_VALUES, Classes, encode, find_values, output_values
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings, checked
@@ -137,5 +137,5 @@ def test_class_indices_lead_back_to_the_painted_values(values, ignore, seed):
     ],
 )
 def test_results_carry_the_painted_values_and_0_for_the_background(chosen, values, written, in_front):
-    assert written_values(values, settings(**chosen)) == written
+    assert output_values(values, settings(**chosen)) == written
     assert Classes(values, written).foreground == in_front

@@ -59,7 +59,7 @@ def test_nothing_is_known_outside_of_a_mask(chosen):
 
 def test_regions_are_channels_that_lie_in_each_other():
     classes, target = of(ROW, regions="brats", ignore_value=255)
-    assert (classes.names, classes.written, classes.multilabel) == (("WT", "TC", "ET"), (2, 1, 4), True)
+    assert (classes.names, classes.output_values, classes.multilabel) == (("WT", "TC", "ET"), (2, 1, 4), True)
     assert target[:, 0, 0].tolist() == [[0, 1, 1, 1, IGNORE], [0, 1, 0, 1, IGNORE], [0, 0, 0, 1, IGNORE]]
 
 
@@ -76,7 +76,7 @@ def test_regions_that_are_nowhere_are_refused():
 def test_overlapping_masks_are_channels():
     masks = np.array([[[[0, 1, 5]]], [[[0, 1, 0]]]])
     classes, target = of(masks, label_values="overlapping")
-    assert (classes.values, classes.written) == ((1, 2), (1, 2))
+    assert (classes.values, classes.output_values) == ((1, 2), (1, 2))
     assert target[:, 0, 0].tolist() == [[0, 1, 1], [0, 1, 0]]
 
 
@@ -250,7 +250,7 @@ def test_touching_objects_are_separated_by_a_gap_and_others_stay_whole():
     labels = np.zeros((1, 1, 8, 12), np.uint8)
     labels[0, 0, 2:6, 1:5], labels[0, 0, 2:6, 5:9], labels[0, 0, 7, 11] = 1, 2, 3
     classes, target = of(labels, label_values="objects", objects_as="separated")
-    assert classes.written == (0, 1)
+    assert classes.output_values == (0, 1)
     assert (target[0, 3, :10] == [0, 1, 1, 1, 0, 0, 1, 1, 1, 0]).all()  # a voxel of each is given up
     assert target[0, 7, 11] == 1
     assert target.sum() == 2 * 4 * 3 + 1
