@@ -90,17 +90,17 @@ def _parser(wanted: str) -> Parser:
         return added
 
     _add_jobs(add, wanted)
-    scoring = add("evaluate", _evaluate, "Compare labels with the truth.")
+    scoring = add("evaluate", _evaluate, "Compare labels with the ground truth.")
     if wanted == "evaluate":
         _add_evaluate_options(scoring)
-    comparing = add("compare", _compare, "Rank trainings by their score on the hold-out.")
-    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of several.")
+    comparing = add("compare", _compare, "Rank trainings by their validation score.")
+    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of them.")
     comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
-    running = add("run", _run, "Do what a run folder says; the viewer starts its work with this.")
+    running = add("run", _run, "Run the job of a run folder; the viewer starts its jobs with this.")
     running.add_argument("folder", type=Path)
-    running.add_argument("--resume", action="store_true", help="Go on where an earlier run of the folder ended.")
+    running.add_argument("--resume", action="store_true", help="Continue where an earlier run of the folder ended.")
     for name, kind in (("minutes", float), ("epochs", int), ("steps", int)):
-        text = f"With --resume: train on to so many {name} in all, whatever the run was to do."
+        text = f"With --resume: continue until this total number of {name}, whatever the job says."
         running.add_argument(f"--{name}", type=kind, help=text)
     add_listings(add)
     showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
@@ -126,9 +126,9 @@ def _add_jobs(add: Add, wanted: str) -> None:
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
     fields(checking, "TrainJob")
     checking.add_argument("--json", action="store_true", help="Print JSON.")
-    looking = add("augment", _augment, "Write patches as training sees them, to look at; takes the options of train.")
+    looking = add("augment", _augment, "Write augmented patches as training sees them; takes the options of train.")
     fields(looking, "TrainJob")
-    looking.add_argument("--count", type=int, default=16, metavar="N", help="So many patches. Default: 16.")
+    looking.add_argument("--count", type=int, default=16, metavar="N", help="Number of patches (default 16).")
     text = "File for the patches (.npy or .tif); their labels go beside it."
     looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
@@ -136,7 +136,7 @@ def _add_jobs(add: Add, wanted: str) -> None:
     _add_sweep_options(sweeping)
     for job in (training, segmenting, checking, looking, sweeping):
         job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
-        job.add_argument("--run", type=Path, help="Where to keep the record (default: the user's data folder).")
+        job.add_argument("--run", type=Path, help="Where to make the run folder (default: the user's data folder).")
     cleaning = add("clean", _clean, "Clean a label file, and divide it into objects.")
     fields(cleaning, "CleanJob", ["labels"])
 
@@ -153,7 +153,7 @@ def _add_evaluate_options(parser: Parser) -> None:
     from napari_unetvnet.metrics.options import EvaluateSettings
 
     parser.add_argument("prediction", metavar="PREDICTION", nargs="?", help="Label image to score, or a folder.")
-    parser.add_argument("truth", metavar="TRUTH", nargs="?", help="Label image that is right, or a folder.")
+    parser.add_argument("truth", metavar="TRUTH", nargs="?", help="Label image of the ground truth, or a folder.")
     parser.add_argument(
         "--pairs", type=Path, metavar="FILE", help="CSV file with the columns image (the prediction) and label (truth)."
     )
@@ -189,7 +189,7 @@ def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
 
     job = checked(kind, _values(parsed, kind, command))
     if job.output is None and parsed.command not in {_check, _augment}:
-        raise SettingsProblem("Say with --output where to write the result.")
+        raise SettingsProblem("No output was given; say with --output where to write the result.")
     return job
 
 
@@ -200,12 +200,12 @@ def _train(parsed: Namespace) -> None:
     finished = _work(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}")
     results = finished.results
     if "model" not in results:
-        raise SettingsProblem("Stopped before the first step: there is no model.")
+        raise SettingsProblem("Stopped before the first step; there is no model yet.")
     _say(f"Model: {results['model']}")
     _say(f"Run: {results['run']}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _say(f"It took {results['steps']} steps; the same options with --steps {results['steps']} make the same model.")
+    _say(f"Trained for {results['steps']} steps. To reproduce, add --steps {results['steps']}.")
 
 
 def _segment(parsed: Namespace) -> None:
@@ -278,7 +278,7 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)
     if finished.state == "stopped" and from_environment().is_first:
-        _complain(f"Stopped. What was reached is kept; go on with: napari-unetvnet run {folder} --resume")
+        _complain(f"Stopped. Progress is saved. Resume with: napari-unetvnet run {folder} --resume")
     return finished
 
 

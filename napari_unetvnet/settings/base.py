@@ -15,16 +15,16 @@ __all__ = ["ComputeSettings", "Settings", "checked"]
 
 
 class Settings(BaseModel):
-    """Frozen choices that refuse unknown names."""
+    """Frozen settings that refuse unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ComputeSettings(Settings):
-    """Where and how exactly to compute."""
+    """Device and number format."""
 
     device: Device = "auto"
-    """Where to compute; auto takes a CUDA GPU if there is one."""
+    """Device to compute on; auto takes a CUDA GPU if there is one."""
     precision: Precision = "auto"
     """Number format of the network; auto is bf16 where the device is faster in it, else fp32. fp16 is for GPUs only."""
 

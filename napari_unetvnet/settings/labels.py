@@ -1,4 +1,4 @@
-"""What labels mean, and what is learnt from them."""
+"""The meaning of labels, and what the network learns from them."""
 
 from __future__ import annotations
 
@@ -54,31 +54,32 @@ Values = Annotated[tuple[int, ...], BeforeValidator(numbers)]
 
 
 class LabelSettings(Settings):
-    """What labels mean, and what is learnt from them."""
+    """The meaning of labels, and what the network learns from them."""
 
     unlabelled: Literal["background", "ignore"] = "background"
-    """What label 0 means: the background class, or not painted and therefore ignored."""
+    """Meaning of label 0: the background class, or not painted and therefore ignored."""
     background: int | None = Field(None, ge=0)
-    """With unlabelled=ignore: the painted value that means background and is written as 0."""
+    """With unlabelled=ignore: the painted value that means background; it becomes 0 in results."""
     ignore_value: int | None = Field(None, ge=1)
-    """A painted value of voxels that nothing may be learnt from, such as 255."""
+    """Label value of voxels to ignore, such as 255."""
     classes: Values = ()
-    """Label values that are classes; any other value is then an error (default: all values found)."""
+    """Label values that are classes; any other value is then an error (default: all values that occur)."""
     label_values: Literal["classes", "objects", "overlapping"] = "classes"
-    """What label values mean: classes, ids of single objects of one class, or a mask of one class in each channel."""
+    """Meaning of label values: classes, ids of single objects of one class, or one mask per class (overlapping)."""
     objects_as: Literal["foreground", "separated", "boundaries", "borders"] = "foreground"
-    """What is learnt from object ids: that there is one, the same with a gap between those that touch, the lines
-    between them, or their inside and their border."""
+    """What is learnt from object ids: foreground, foreground with a gap between touching objects, the boundaries
+    between them, or inside and border as two classes."""
     boundary_width: int = Field(1, ge=1, le=50)
-    """With objects_as=boundaries: voxels count that are so near to another object; 1 makes lines of two voxels."""
+    """With objects_as=boundaries: distance in voxels to another object that counts as boundary; 1 makes lines two
+    voxels wide."""
     regions: Regions = ()
-    """Classes that may lie in each other, as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
+    """Nested classes as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
     lines: Values = ()
-    """Label values of thin lines; each is learnt together with three blurred copies, which guide to it."""
+    """Label values of thin lines; each is learnt together with three blurred copies of it."""
     label_blur: float = Field(0, ge=0, le=20)
-    """How far the borders of labels are blurred for the loss: sigma of a Gaussian in voxels; 0 for none."""
+    """Blur of label borders for the loss: sigma of a Gaussian in voxels; 0 for none."""
     class_weights: Weights = "none"
-    """Importance of the classes: none, inverse_frequency, effective_number, or a number for each class."""
+    """Class weights of the loss: none, inverse_frequency, effective_number, or a number for each class."""
 
     @property
     def multilabel(self) -> bool:

@@ -70,28 +70,28 @@ class PostprocessSettings(Settings):
     """How a label image is cleaned and divided into objects."""
 
     objects: Literal["none", "components", "watershed", "border"] = "none"
-    """What is written: classes (none), or ids of single objects, which are the connected components of each class, the
-    same cut at their necks (watershed), or the inside (class 1) grown into the border (class 2)."""
+    """What the result holds: classes (none), or ids of single objects: the connected components of each class,
+    components split at their necks (watershed), or the inside (class 1) grown into the border (class 2)."""
     connectivity: Connectivity = "corners"
-    """Voxels of one class belong together if they share a face, an edge or only a corner."""
+    """Voxels of one class are connected if they share a face, an edge or a corner."""
     split_depth: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """With objects=watershed: a neck is cut if its radius is by more than this smaller than that of the parts on both
-    sides, in the unit of the voxel size (default: the longest voxel edge)."""
+    """With objects=watershed: how much narrower than the parts on both sides, in radius, a neck must be to be split, in
+    the unit of the voxel size (default: the longest voxel edge)."""
     keep_largest: Counts = ()
-    """So many of the largest pieces or objects of each class are kept, such as 1, or 1=1 2=3 for classes 1 and 2."""
+    """Keep the N largest components or objects per class, such as 1, or 1=1 2=3 for classes 1 and 2."""
     min_size: Sizes = ()
-    """Smaller pieces or objects are removed, such as 50, or 1=50 2=10 for classes 1 and 2."""
+    """Remove smaller components or objects, such as 50, or 1=50 2=10 for classes 1 and 2."""
     min_size_in: Literal["voxels", "physical"] = "voxels"
-    """What the smallest size is counted in: voxels, or the unit of the voxel size, cubed."""
+    """Unit of min_size: voxels, or physical (the unit of the voxel size, cubed)."""
     fill_holes: Fillings = ()
-    """Background that one class encloses becomes that class: in planes, in the volume, or 1=planes 2=volume."""
+    """Fill background enclosed by one class: in planes, in the volume, or 1=planes 2=volume."""
     nested: Literal["none", "brats"] = "none"
-    """With brats, tumour regions (labels 1, 2, 4) are first closed, freed of small pieces and put into each other."""
+    """With brats: tumour regions (labels 1, 2, 4) are first closed, freed of small components and nested."""
 
     @model_validator(mode="after")
     def _depth_has_a_use(self) -> Self:
         if self.split_depth is not None and self.objects != "watershed":
-            raise ValueError("A split depth is for objects=watershed only.")
+            raise ValueError("split_depth is for objects=watershed only.")
         return self
 
     @property
@@ -105,18 +105,18 @@ class CleanJob(PostprocessSettings):
     """Clean a label image, and divide it into objects."""
 
     labels: str = Field(min_length=1)
-    """Label file, with a value for each class."""
+    """Label file with one value per class."""
     output: Path
     """Where to write the result; the ending decides the format (.nii.gz, .nii, .tif, .npy, .zarr, .png)."""
     spacing: Spacing | None = None
-    """Voxel size z y x for a file that carries none."""
+    """Voxel size z y x for a file that has none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
 
     @model_validator(mode="after")
     def _has_work_and_a_place(self) -> Self:
         if not self.postprocessed:
-            raise ValueError("Say what to do: give objects, keep_largest, min_size, fill_holes or nested.")
+            raise ValueError("There is nothing to do: give objects, keep_largest, min_size, fill_holes or nested.")
         if str(self.output) == self.labels:
             raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
         return self

@@ -36,43 +36,45 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """How to segment."""
 
     precision: Precision = "auto"
-    """Number format of the network; auto is the fastest that gives 999 of 1000 labels of a part of the image as fp32
-    does. fp16 is for GPUs only."""
+    """Number format of the network; auto is the fastest that reproduces 99.9 % of the fp32 labels on a part of the
+    image. fp16 is for GPUs only."""
     view: Looks | None = None
-    """The view of the model (default), or multi-view: the mean over the planes along z, y and x; another is refused."""
+    """View of the model (default), or multi-view: the mean over planes along z, y and x; any other is refused."""
     tile: Triple | None = None
-    """Tile z y x in voxels (default: the largest that fits into the memory for it, the whole image if it can be)."""
+    """Tile size z y x in voxels (default: the largest that fits into tile_memory, the whole image if possible)."""
     tile_memory: float | None = Field(None, gt=0)
-    """Memory for a tile, its sums and its results in GiB (default: a quarter of all there is, on a CPU at most 1)."""
+    """Memory for a tile, its sums and its results in GiB (default: a quarter of the total, on a CPU at most 1)."""
     overlap: float = Field(0.25, ge=0, le=0.9)
-    """Share of a tile that the next tile covers again."""
+    """Overlap of neighbouring tiles, as a fraction of a tile."""
     blending: Blending = "gaussian"
-    """How tiles that overlap are joined: weighed by a Gaussian, or all alike, or each voxel from the nearest tile."""
+    """Blending of overlapping tiles: Gaussian weights, constant weights, or each voxel from the tile with nearest
+    centre."""
     mirror_edge: Literal["reflect", "symmetric"] = "reflect"
-    """How the image goes on beyond its border, where a network wants to see more: mirrored without repeating the border
-    voxel, as in training, or with it."""
+    """How the image continues beyond its border, for networks that need more context: mirrored without repeating the
+    border voxel, as in training, or with it."""
     batch: int = Field(1, ge=1, le=1024)
-    """Tiles at once."""
+    """Number of tiles per forward pass."""
     tta: Tta = ()
     """Test-time augmentation: axes (z, y, x) along which tiles are also mirrored, or rotations for all 48 ways to turn
     and mirror a cube (3d only). The result is the mean; 1, 2 or 3 axes take 2, 4 or 8 times as long, rotations 48."""
     skip_constant: bool = False
-    """Whether tiles in which each channel has one value everywhere are background without being computed."""
+    """Treat tiles in which every channel is constant as background, without computing them."""
     box_start: Voxel | None = None
-    """First voxel z y x of the part to segment (default: 0 0 0); what lies outside is background."""
+    """Region of interest: first voxel z y x (default: 0 0 0); everything outside is background."""
     box_stop: Triple | None = None
-    """The voxel z y x behind the last one of the part to segment (default: the end of the image)."""
+    """Region of interest: stop voxel z y x, exclusive (default: the end of the image)."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Whether the network is compiled first, which takes about a minute; auto does so where many tiles make it pay."""
+    """Compile the network first, which takes about a minute; auto does so where there are enough tiles to make it
+    pay."""
     cascade: bool = True
-    """Whether a network that looks twice (fine_grained_unet) does so: the region of its big object is enlarged, and the
-    tiny objects that are found in it count, with the network's own threshold."""
+    """Run the second stage of a cascaded network (fine_grained_unet): the region of its large object is enlarged, and
+    the tiny objects are searched for in it, with the network's own threshold."""
     resample: bool = True
-    """Whether an image with another voxel size than the model's is resampled for the network; the labels have the
-    image's own grid in any case."""
+    """Resample an image whose voxel size differs from the model's; the labels are on the image's own grid in any
+    case."""
     uncertainty_kind: Uncertainty | None = None
-    """What uncertainty is: the entropy of the probabilities as a share of the highest there can be (default; where
-    classes overlap, the highest of a class), or the variance of a probability over mirrored or turned tiles."""
+    """Measure of uncertainty: entropy of the probabilities as a fraction of its maximum (default; for overlapping
+    classes the highest of any class), or variance of the probabilities over test-time augmentation."""
 
     def result_bytes(self, classes: int) -> int:
         """Count the bytes for each voxel of what is made of a slab.
@@ -90,14 +92,14 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     @model_validator(mode="after")
     def _box_holds_something(self) -> Self:
         if self.box_stop and any(a >= b for a, b in zip(self.box_start or (0, 0, 0), self.box_stop, strict=True)):
-            raise ValueError(f"The box ends at {self.box_stop}, not behind its start {self.box_start}; make it larger.")
+            raise ValueError(f"The box stops at {self.box_stop}, not after its start {self.box_start}; enlarge it.")
         return self
 
     @model_validator(mode="after")
     def _something_varies(self) -> Self:
         if self.uncertainty_kind == "variance" and (self.view == "multi-view" or not self.tta):
             raise ValueError(
-                "Variance is that over mirrored or turned tiles of one view; choose tta, or uncertainty_kind entropy."
+                "Variance is computed over test-time augmentation of one view; choose tta, or uncertainty_kind entropy."
             )
         return self
 
@@ -110,18 +112,19 @@ class SegmentJob(SegmentSettings):
     model: str = Field(min_length=1)
     """Name of a model (see the models command) or a .safetensors file."""
     spacing: Spacing | None = None
-    """Voxel size z y x for an image whose file carries none."""
+    """Voxel size z y x for an image whose file has none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
     mask: str | None = None
-    """File of the same size as the image; what is 0 in it is background and, as far as tiles allow, not computed."""
+    """Mask file of the same size as the image; where it is 0 the result is background and, if possible, not
+    computed."""
     output: Path | None = None
     """Where to write the labels; the ending decides the format (.nii.gz, .nii, .tif, .npy, .png, or .zarr, which is
     filled while they are computed)."""
     probabilities: Path | None = None
-    """Where to write a probability for each class, too (.nii.gz, .nii, .tif, .npy, .zarr)."""
+    """Where to write class probabilities as well (.nii.gz, .nii, .tif, .npy, .zarr)."""
     uncertainty: Path | None = None
-    """Where to write how unsure the network is of each voxel, too; 0 is certain."""
+    """Where to write the uncertainty of each voxel as well; 0 is certain."""
 
     def result_bytes(self, classes: int) -> int:
         """Count the bytes for each voxel of what is made of a slab, with probabilities if these are wanted.

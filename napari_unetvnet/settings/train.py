@@ -44,11 +44,13 @@ class TrainSettings(ComputeSettings, LabelSettings):
     loss: Annotated[tuple[LossTerm, ...], BeforeValidator(_loss_terms)] = (LossTerm(name="dice_ce"),)
     """Loss, or a weighted sum such as "dice + 10*bce"."""
     head: Literal["auto", "binary", "multiclass", "multilabel"] = "auto"
-    """Output of the network; auto is a sigmoid for two classes, a softmax for more, a sigmoid each if they overlap."""
+    """Output of the network; auto is a sigmoid for two classes, a softmax for more, a sigmoid per class if they
+    overlap."""
     deep_supervision_weights: LevelWeights = ()
-    """Weights of the loss on the output and on each coarser level of the network (default: 1 0.5 0.25 ...)."""
+    """Weights of the loss on the full-size output and on each coarser level of the network (default: 1 0.5 0.25
+    ...)."""
     roi_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
-    """Weight of the loss on a head that looks at a region of interest, where the network has one."""
+    """Weight of the loss on the network's region-of-interest head, if it has one."""
     view: View = "2d"
     """What the network sees: single planes, planes with neighbours as channels, or blocks."""
     context: int = Field(1, ge=1, le=16)
@@ -56,19 +58,20 @@ class TrainSettings(ComputeSettings, LabelSettings):
     patch: Triple | None = Field(None)
     """Training patch z y x in voxels; by default 1 128 128 in 2d and 2.5d, 32 64 64 in 3d."""
     batch: int = Field(4, ge=1, le=1024)
-    """Patches a step."""
+    """Batch size (patches per step)."""
     sampling: Sampling = "balanced"
-    """Patches lie around each class alike, any label, foreground for a third (as nnU-Net), or always (if tiny)."""
+    """Patches lie around each class equally often, any label, foreground in a third of them (as in nnU-Net), or
+    always."""
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Time budget; give this, epochs or steps (default: 5 minutes)."""
+    """Time budget in minutes; give this, epochs or steps (default: 5)."""
     epochs: int | None = Field(None, ge=1)
     """Budget in epochs."""
     steps: int | None = Field(None, ge=1)
-    """Budget in optimiser steps."""
+    """Budget in optimizer steps."""
     steps_per_epoch: int = Field(25, ge=1)
-    """Steps between two looks at the hold-out."""
+    """Steps per epoch; the hold-out is scored after each epoch."""
     gradient_accumulation: int = Field(1, ge=1, le=1024)
-    """A step's patches are computed in so many parts, which takes less memory."""
+    """Gradient accumulation: the batch of a step is computed in this many parts, which takes less memory."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or stochastic gradient descent with Nesterov momentum."""
     learning_rate: float | None = Field(None, gt=0, le=10)
@@ -76,30 +79,30 @@ class TrainSettings(ComputeSettings, LabelSettings):
     lr_schedule: LearningRateSchedule = "linear"
     """Learning rate: linear falls to 0 over the last 30 % of the steps, poly over 80 %, one_cycle rises and falls."""
     ema_decay: float = Field(0, ge=0, lt=1)
-    """Models are a moving average of the weights, of which this share stays at each step, such as 0.99; 0 for none."""
+    """Decay of the exponential moving average of the weights that becomes the model, such as 0.99; 0 for none."""
     patience: int | None = Field(None, ge=1)
-    """Training ends early after so many epochs without a better score on the hold-out (default: never)."""
+    """Early stopping: epochs without improvement of the validation score before training ends (default: never)."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Same seed, data and settings give the same model on the same machine."""
+    """Seed of the random numbers; the same seed, data and settings give the same model on the same machine."""
     hold_out: float = Field(0.2, ge=0, le=0.5)
-    """Share of the labels that scores the model and is never trained on; 0 for none."""
+    """Share of the labels that is held out to score the model and never trained on; 0 for none."""
     folds: int = Field(1, ge=1, le=100)
-    """Cross-validation: the labels are divided into so many parts, one of which is held out; 1 for none."""
+    """Cross-validation: number of folds into which the labels are divided; 1 for none."""
     fold: int = Field(0, ge=0)
-    """Which of these parts is held out, from 0."""
+    """Cross-validation: the fold that is held out, from 0."""
     augment: Literal["none", "light", "classic", "standard", "strong"] = "light"
-    """Random change of patches: none; light flips and brightens; classic, standard (nnU-Net's) and strong do more."""
+    """Data augmentation: none; light (mirroring, brightness); classic, standard (as nnU-Net) and strong do more."""
     mirror_axes: Mirror = ("z", "y", "x")
-    """Axes along which patches may be mirrored; leave out x where left is another class than right."""
+    """Axes along which patches may be mirrored; leave out x where left and right are different classes."""
     target_spacing: Spacing | None = None
-    """Voxel size z y x, in the unit of the images, at which the network sees them (default: as they are); planes stay
-    as far apart as they are in 2d and 2.5d."""
+    """Voxel size z y x, in the unit of the images, to which images are resampled for the network (default: none); in 2d
+    and 2.5d the distance between planes is kept."""
     normalise: Normalise = "zscore"
-    """Intensities of each image and channel: zscore, percentile (1 to 99.8) or none."""
+    """Intensity normalisation per image and channel: zscore, percentile (1 to 99.8) or none."""
     preview: Voxel | None = None
-    """Voxel z y x around which previews are shown (default: where most labels are)."""
+    """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None
-    """Model file whose weights the training starts from."""
+    """Model file whose weights training starts from."""
 
     @field_validator("option")
     @classmethod
@@ -125,7 +128,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     @classmethod
     def _losses_exist(cls, value: tuple[LossTerm, ...]) -> tuple[LossTerm, ...]:
         if not value:
-            raise ValueError("The loss has no term; name one, such as dice_ce.")
+            raise ValueError("The loss has no term; give one, such as dice_ce.")
         lines: list[str] = []
         for term in value:
             try:
@@ -141,7 +144,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
         lines = [*self._budget_misfits(), *self._patch_misfits(), *self.label_misfits(), *self._supervision_misfits()]
         lines += self._fold_misfits()
         if self.dims not in NETWORKS.describe(self.network).facts.get("supported_dims", (2, 3)):
-            lines.append(f"Network {self.network} has no {self.dims}D form; choose another view than {self.view}.")
+            lines.append(f"Network {self.network} does not support {self.dims}D; choose another view than {self.view}.")
         if self.multilabel and self.head not in ("auto", "multilabel"):
             lines.append(f"Classes that overlap need head multilabel, not {self.head}.")
         elif all(misfits := [head_misfits(self.loss, head) for head in self.heads]):
@@ -174,7 +177,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     def _supervision_misfits(self) -> list[str]:
         lines = []
         if self.deep_supervision_weights and not any(self.deep_supervision_weights):
-            lines.append("The weights of all levels are 0; give at least one above.")
+            lines.append("All deep_supervision_weights are 0; give at least one above 0.")
         for need, term in loss_needs(self.loss).items():
             given = {name: dict(NETWORKS.describe(name).facts.get("gives", ())) for name in NETWORKS}
             able = {name: gives[need] for name, gives in given.items() if need in gives}

@@ -96,7 +96,7 @@ def test_a_hidden_row_says_nothing():
         ("class_weights", "heavy", "should be one of none, inverse_frequency"),
         ("regions", "WT:1", "Region 'WT:1' should be name=value"),
         ("lines", "thin", "lines"),
-        ("deep_supervision_weights", "0 0", "weights of all levels are 0"),
+        ("deep_supervision_weights", "0 0", "All deep_supervision_weights are 0"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(name, text, sentence):

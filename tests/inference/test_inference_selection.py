@@ -171,7 +171,7 @@ def test_parts_that_cannot_be_are_refused():
         next(steps(model, volume, SegmentSettings(box_start=(0, 16, 0))))
     with pytest.raises(DataProblem, match=r"mask has 8 x 16 x 15 voxels.*8 x 16 x 16"):
         next(steps(model, volume, SegmentSettings(), mask=np.ones((1, 8, 16, 15))))
-    with pytest.raises(SettingsProblem, match=r"ends at \(4, 4, 4\), not behind its start \(0, 4, 0\)"):
+    with pytest.raises(SettingsProblem, match=r"stops at \(4, 4, 4\), not after its start \(0, 4, 0\)"):
         checked(SegmentSettings, {"box_start": (0, 4, 0), "box_stop": (4, 4, 4)})
     model.card = model.card.model_copy(update={"values": (3, 7)})
     with pytest.raises(SettingsProblem, match=r"no background \(it writes 3, 7\)"):

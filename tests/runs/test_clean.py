@@ -89,7 +89,7 @@ def test_many_objects_fit_into_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "Say what to do"),
+        ([], "There is nothing to do"),
         (["--objects", "border"], "not 3"),
         (["--objects", "cells"], "objects=cells"),
         (["--nested", "brats"], "3 was found"),

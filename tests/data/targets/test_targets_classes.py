@@ -236,7 +236,7 @@ def test_weights_by_frequency_leave_the_scale_of_the_loss(counts):
         ({"class_weights": "often"}, "'often' should be one of none"),
         ({"class_weights": [0, 0]}, "should not all be 0"),
         ({"class_weights": [1, -1]}, "greater than or equal to 0"),
-        ({"deep_supervision_weights": [0, 0]}, "weights of all levels are 0"),
+        ({"deep_supervision_weights": [0, 0]}, "All deep_supervision_weights are 0"),
         ({"loss": "attention_dice"}, "attention, which unet_padding does not have; choose network unet25d"),
         ({"loss": "vae", "network": "segresnet_vae", "view": "3d"}, "turn it on with option vae"),
     ],
