@@ -1,4 +1,8 @@
-"""What every member of the loss table must do; a new member is held to it without an edit here."""
+"""What every member of the loss table must do; a new member is held to it without an edit here.
+
+A case is one property of one loss: it goes through all heads that the loss fits, each beside every size and every
+other value that the property asks for, though not beside all of them at once.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,31 @@ import re
 
 import pytest
 import torch
+from combinations import in_one_case, pairs
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.losses import LOSSES, build_loss
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
-SHAPES = {"2D": (5, 6), "3D": (3, 4, 5)}
+SIZES = [(5, 6), (3, 4, 5)]
 FACTS = {name: LOSSES.describe(name).facts for name in LOSSES}
 PAIRS = [(name, head) for name in LOSSES for head in FACTS[name]["head_modes"]]
-INDICES = [pair for pair in PAIRS if pair[1] != "multilabel"]  # one class a voxel
+INDICES = ["binary", "multiclass"]  # one class a voxel
 JUNK = [0.0, 1.0, 77.0, float("inf"), float("-inf"), float("nan")]
-every_loss = pytest.mark.parametrize(("name", "head"), PAIRS)
 # Losses with no class weights of their own.
-FROM_OUTSIDE = [pair for pair in PAIRS if "class_weights" not in LOSSES.describe(pair[0]).defaults]
-with_and_without_class_weights = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-both_shapes = pytest.mark.parametrize("size", SHAPES.values(), ids=SHAPES)
+FROM_OUTSIDE = [name for name in LOSSES if "class_weights" not in LOSSES.describe(name).defaults]
+
+
+def every_loss(heads=tuple(CHANNELS), names=tuple(LOSSES), **others):
+    """Hold each loss to a test: a case a loss, with its heads and the values of other arguments in pairs."""
+    fitting = {name: [head for head in FACTS[name]["head_modes"] if head in heads] for name in names}
+
+    def decorate(test):
+        looped = in_one_case(", ".join(("head", *others)), lambda name: pairs(fitting[name], *others.values()))
+        return pytest.mark.parametrize("name", [name for name in fitting if fitting[name]])(looped(test))
+
+    return decorate
 
 
 def a_target(head, size, *, count=2, channels=3, absent=False, seed=0):
@@ -103,10 +116,7 @@ def same_value_and_gradient(loss, one, other):
     return gradient
 
 
-@every_loss
-@both_shapes
-@with_and_without_class_weights
-@pytest.mark.parametrize("absent", [False, True])
+@every_loss(size=SIZES, weighted=[False, True], absent=[False, True])
 def test_a_perfect_prediction_costs_nothing(name, head, size, weighted, absent):
     target, weights = a_target(head, size, absent=absent), weights_of(head) if weighted else ()
     assert build_loss(name, head=head, class_weights=weights)(right(target, head, 50), target).item() == pytest.approx(
@@ -114,9 +124,7 @@ def test_a_perfect_prediction_costs_nothing(name, head, size, weighted, absent):
     )
 
 
-@every_loss
-@both_shapes
-@with_and_without_class_weights
+@every_loss(size=SIZES, weighted=[False, True])
 def test_costs_more_the_worse_the_prediction(name, head, size, weighted):
     target = a_target(head, size)
     loss = build_loss(name, head=head, class_weights=weights_of(head) if weighted else ())
@@ -126,9 +134,7 @@ def test_costs_more_the_worse_the_prediction(name, head, size, weighted):
     assert min(values) > 0
 
 
-@every_loss
-@both_shapes
-@pytest.mark.parametrize("junk", JUNK)
+@every_loss(size=SIZES, junk=JUNK)
 def test_what_the_network_says_at_ignored_voxels_matters_not_at_all(name, head, size, junk):
     mask, logits = a_mask(size), some_logits(head, size)
     target = ignoring(a_target(head, size), mask)
@@ -139,8 +145,7 @@ def test_what_the_network_says_at_ignored_voxels_matters_not_at_all(name, head, 
     assert (gradient[~everywhere(mask, gradient)] != 0).any()
 
 
-@every_loss
-@both_shapes
+@every_loss(size=SIZES)
 def test_ignored_voxels_cost_the_same_as_voxels_of_weight_zero(name, head, size):
     mask, logits, target = a_mask(size), some_logits(head, size), a_target(head, size)
     loss = build_loss(name, head=head)
@@ -150,19 +155,15 @@ def test_ignored_voxels_cost_the_same_as_voxels_of_weight_zero(name, head, size)
     torch.testing.assert_close(weighted_gradient, gradient)
 
 
-@every_loss
-@pytest.mark.parametrize("junk", JUNK)
-def test_weights_at_ignored_voxels_matter_not_at_all(name, head, junk):
-    size = SHAPES["2D"]
+@every_loss(size=SIZES, junk=JUNK)
+def test_weights_at_ignored_voxels_matter_not_at_all(name, head, size, junk):
     mask, logits, weight = a_mask(size), some_logits(head, size), torch.rand(2, *size)
     target, loss = ignoring(a_target(head, size), mask), build_loss(name, head=head)
     same_value_and_gradient(loss, (logits, target, weight), (logits, target, weight.masked_fill(mask, junk)))
 
 
-@every_loss
-@pytest.mark.parametrize("junk", JUNK)
-def test_labels_and_logits_at_voxels_of_weight_zero_matter_not_at_all(name, head, junk):
-    size = SHAPES["2D"]
+@every_loss(size=SIZES, junk=JUNK)
+def test_labels_and_logits_at_voxels_of_weight_zero_matter_not_at_all(name, head, size, junk):
     mask, logits, target = a_mask(size), some_logits(head, size), a_target(head, size).float()
     weight, loss = torch.rand(2, *size).masked_fill(mask, 0), build_loss(name, head=head)
     other = (array.masked_fill(everywhere(mask, array), junk) for array in (logits, target))
@@ -170,10 +171,9 @@ def test_labels_and_logits_at_voxels_of_weight_zero_matter_not_at_all(name, head
     assert (gradient[everywhere(mask, gradient)] == 0).all()
 
 
-@pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] == "multiclass"])
-@pytest.mark.parametrize("junk", JUNK)
+@every_loss(heads=["multiclass"], junk=JUNK)
 def test_the_other_channels_of_a_softmax_voxel_with_one_unknown_matter_not_at_all(name, head, junk):
-    size = SHAPES["2D"]
+    size = SIZES[0]
     mask, logits = a_mask(size), some_logits(head, size)
     target, loss = truth(a_target(head, size), head).float(), build_loss(name, head=head)
     target[:, 1].masked_fill_(mask, IGNORE)
@@ -183,8 +183,7 @@ def test_the_other_channels_of_a_softmax_voxel_with_one_unknown_matter_not_at_al
     torch.testing.assert_close(loss(logits, target), loss(logits, ignoring(a_target(head, size), mask)))
 
 
-@every_loss
-@both_shapes
+@every_loss(size=SIZES)
 def test_a_patch_of_which_nothing_is_known_costs_nothing(name, head, size):
     target = torch.full_like(a_target(head, size), IGNORE)
     value, gradient = value_and_gradient(build_loss(name, head=head), some_logits(head, size), target)
@@ -192,8 +191,7 @@ def test_a_patch_of_which_nothing_is_known_costs_nothing(name, head, size):
     assert (gradient == 0).all()
 
 
-@every_loss
-@both_shapes
+@every_loss(size=SIZES)
 def test_weights_of_zero_everywhere_cost_nothing(name, head, size):
     weight = torch.zeros(2, *size)
     value, gradient = value_and_gradient(
@@ -203,9 +201,7 @@ def test_weights_of_zero_everywhere_cost_nothing(name, head, size):
     assert gradient.isfinite().all()
 
 
-@every_loss
-@both_shapes
-@pytest.mark.parametrize("side", [1e4, -1e4])
+@every_loss(size=SIZES, side=[1e4, -1e4])
 def test_extreme_logits_stay_finite(name, head, size, side):
     target = a_target(head, size)
     loss = build_loss(name, head=head)
@@ -216,8 +212,7 @@ def test_extreme_logits_stay_finite(name, head, size, side):
         assert gradient.isfinite().all()
 
 
-@every_loss
-@pytest.mark.parametrize("kind", [0, 1])
+@every_loss(kind=[0, 1])
 def test_targets_of_one_kind_only_stay_finite(name, head, kind):
     target = torch.full_like(a_target(head, (4, 4)), kind)
     value, gradient = value_and_gradient(build_loss(name, head=head), some_logits(head, (4, 4)), target)
@@ -225,8 +220,7 @@ def test_targets_of_one_kind_only_stay_finite(name, head, kind):
     assert gradient.isfinite().all()
 
 
-@every_loss
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@every_loss(dtype=[torch.float16, torch.bfloat16])
 def test_half_precision_logits_are_computed_in_float32_even_under_autocast(name, head, dtype):
     target, logits = a_target(head, (5, 6)), some_logits(head, (5, 6), dtype=dtype)
     loss = build_loss(name, head=head)
@@ -249,8 +243,7 @@ def test_sums_over_a_patch_too_large_for_float16_are_right(name):
     torch.testing.assert_close(value.double(), loss(logits.double(), target), rtol=1e-4, atol=1e-6)
 
 
-@every_loss
-@both_shapes
+@every_loss(size=SIZES)
 def test_the_gradient_is_that_of_the_value(name, head, size):
     size = tuple(min(n, 3) for n in size)
     loss, target = build_loss(name, head=head), a_target(head, size, count=1)
@@ -259,8 +252,7 @@ def test_the_gradient_is_that_of_the_value(name, head, size):
     assert torch.autograd.gradcheck(lambda x: loss(x, ignoring(target, mask), weight), logits)
 
 
-@pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] != "binary"])
-@both_shapes
+@every_loss(heads=["multiclass", "multilabel"], size=SIZES)
 def test_the_order_of_the_classes_does_not_matter(name, head, size):
     order = an_order(name)
     logits = some_logits(head, size, channels=5, dtype=torch.float64)
@@ -268,7 +260,7 @@ def test_the_order_of_the_classes_does_not_matter(name, head, size):
     torch.testing.assert_close(loss(logits[:, order], reordered(target, head, order)), loss(logits, target))
 
 
-@pytest.mark.parametrize(("name", "head"), [pair for pair in PAIRS if pair[1] != "binary"])
+@every_loss(heads=["multiclass", "multilabel"])
 def test_class_weights_belong_to_classes_in_whatever_order(name, head):
     order, weights = an_order(name), [0.5, 2.0, 1.0, 3.0, 0.25]
     logits = some_logits(head, (5, 6), channels=5, dtype=torch.float64)
@@ -287,15 +279,14 @@ def weights_of(head, weight=None):
     return [1 + k if weight is None else weight for k in range(count)]
 
 
-@pytest.mark.parametrize(("name", "head"), FROM_OUTSIDE)
-@both_shapes
+@every_loss(names=FROM_OUTSIDE, size=SIZES)
 def test_class_weights_of_one_change_nothing(name, head, size):
     logits, target = some_logits(head, size), ignoring(a_target(head, size), a_mask(size))
     plain, weighted = (build_loss(name, head=head, class_weights=given) for given in ((), weights_of(head, 1.0)))
     torch.testing.assert_close(value_and_gradient(weighted, logits, target), value_and_gradient(plain, logits, target))
 
 
-@pytest.mark.parametrize(("name", "head"), [pair for pair in FROM_OUTSIDE if pair in INDICES])
+@every_loss(heads=INDICES, names=FROM_OUTSIDE)
 def test_a_class_weight_is_the_weight_of_its_voxels(name, head):
     logits, target = some_logits(head, (5, 6)), a_target(head, (5, 6))
     weights = weights_of(head)
@@ -303,8 +294,7 @@ def test_a_class_weight_is_the_weight_of_its_voxels(name, head):
     torch.testing.assert_close(build_loss(name, head=head, class_weights=weights)(logits, target), weighted)
 
 
-@every_loss
-@both_shapes
+@every_loss(size=SIZES)
 def test_a_batch_of_one_has_a_loss(name, head, size):
     value, gradient = value_and_gradient(
         build_loss(name, head=head), some_logits(head, size, count=1), a_target(head, size, count=1)
@@ -313,38 +303,35 @@ def test_a_batch_of_one_has_a_loss(name, head, size):
     assert gradient.abs().sum() > 0
 
 
-@every_loss
+@every_loss()
 def test_a_plane_costs_the_same_as_a_volume_of_one_slice(name, head):
     logits, target = some_logits(head, (5, 6)), a_target(head, (5, 6))
     loss = build_loss(name, head=head)
     torch.testing.assert_close(loss(logits.unsqueeze(2), target.unsqueeze(-3)), loss(logits, target))
 
 
-@every_loss
-@both_shapes
+@every_loss(size=SIZES)
 def test_mirroring_changes_nothing(name, head, size):
     logits, target = some_logits(head, size, dtype=torch.float64), a_target(head, size)
     loss = build_loss(name, head=head)
     torch.testing.assert_close(loss(logits.flip(-1), target.flip(-1)), loss(logits, target))
 
 
-@pytest.mark.parametrize(("name", "head"), INDICES)
-@both_shapes
+@every_loss(heads=INDICES, size=SIZES)
 def test_class_indices_cost_the_same_as_a_channel_for_each_class(name, head, size):
     logits, target = some_logits(head, size), a_target(head, size)
     loss = build_loss(name, head=head)
     torch.testing.assert_close(loss(logits, truth(target, head).float()), loss(logits, target))
 
 
-@every_loss
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32])
+@every_loss(dtype=[torch.uint8, torch.int16, torch.int64, torch.float32])
 def test_the_number_type_of_the_target_does_not_matter(name, head, dtype):
     target = ignoring(a_target(head, (5, 6)), a_mask((5, 6)))
     logits, loss = some_logits(head, (5, 6)), build_loss(name, head=head)
     assert torch.equal(loss(logits, target.to(dtype)), loss(logits, target))
 
 
-@every_loss
+@every_loss()
 def test_soft_targets_are_taken(name, head):
     soft = torch.rand(2, CHANNELS[head], 5, 6, generator=torch.Generator().manual_seed(3))
     soft = soft / soft.sum(1, keepdim=True) if head == "multiclass" else soft
@@ -353,7 +340,7 @@ def test_soft_targets_are_taken(name, head):
     assert gradient.isfinite().all()
 
 
-@every_loss
+@every_loss()
 def test_a_weighted_sum_costs_the_sum_of_its_parts(name, head):
     fitting = [other for other, its_head in PAIRS if its_head == head]
     other = fitting[fitting.index(name) - 1]
@@ -379,8 +366,8 @@ def test_every_loss_tells_its_formula_its_source_and_its_options(name):
     assert told.summary.endswith(".")
 
 
-@pytest.mark.parametrize("head", CHANNELS)
 @pytest.mark.parametrize("name", LOSSES)
+@in_one_case("head", list(CHANNELS))
 def test_a_head_that_does_not_fit_is_refused_with_losses_that_do(name, head):
     if (name, head) in PAIRS:
         build_loss(name, head=head)
@@ -391,7 +378,7 @@ def test_a_head_that_does_not_fit_is_refused_with_losses_that_do(name, head):
         build_loss(fitting, head=head)
 
 
-@every_loss
+@every_loss()
 def test_a_target_of_another_shape_is_refused(name, head):
     with pytest.raises(DataProblem, match=r"\(2, 5, 7\) does not fit .*\.$"):
         build_loss(name, head=head)(some_logits(head, (5, 6)), torch.zeros(2, 5, 7))
