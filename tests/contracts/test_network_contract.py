@@ -97,7 +97,9 @@ def test_maps_channels_to_classes_at_the_smallest_size(name, dims, in_channels, 
     with torch.no_grad():
         for count in (1, 2):
             x = batch(network, count=count)
-            assert_output_fits(network, x, network(x))
+            logits = network(x)
+            assert_output_fits(network, x, logits)
+            assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -270,13 +272,15 @@ def test_weights_are_drawn_by_he_for_rectifiers(name, dims):
     first = convolutions[0].weight
     fan_in = first[0].numel()
     assert first.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+    largest = max(convolutions, key=lambda m: m.weight.numel()).weight
+    assert largest.std().item() == pytest.approx((2 / largest[0].numel()) ** 0.5, rel=0.1)
     assert abs(first.mean().item()) < 0.1 * first.std().item()
     assert all((m.bias == 0).all() for m in convolutions if m.bias is not None)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_can_be_exported(name):
-    network = small(name, min(DIMS[name]))
+@every_network()
+def test_can_be_exported(name, dims):
+    network = small(name, dims)
     x = batch(network)
     exported = torch.export.export(network, (x,)).module()
     with torch.no_grad():

@@ -12,6 +12,7 @@ import itertools
 
 import pytest
 import torch
+from combinations import in_one_case, pairs
 from torch import nn
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
@@ -63,7 +64,8 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "dims", "channels", "options", "parameters", "total"), COUNTS)
+@pytest.mark.parametrize("name", ["unet_original", "unet_padding", "unet3d"])
+@in_one_case("dims, channels, options, parameters, total", lambda name: [row[1:] for row in COUNTS if row[0] == name])
 def test_has_the_published_number_of_parameters(name, dims, channels, options, parameters, total):
     network = on_paper(name, dims, *channels, **options)
     assert trainable(network) == parameters
@@ -75,13 +77,13 @@ SIZES = {188: 4, 204: 20, 256: 68, 284: 100, 380: 196, 444: 260, 448: 260, 508: 
 
 
 @pytest.mark.parametrize("up", ["nearest", "transposed"])
-@pytest.mark.parametrize(("given_voxels", "left"), SIZES.items())
+@in_one_case("given_voxels, left", list(SIZES.items()))
 def test_unet_original_loses_what_its_valid_convolutions_take(given_voxels, left, up):
     network = on_paper("unet_original", 2, 1, 1, width=2, up=up)
     assert network(torch.empty(1, 1, given_voxels, 572, device="meta")).shape == (1, 1, left, 388)
 
 
-@pytest.mark.parametrize("size", [(187, 188), (188, 187), (16, 512)])
+@in_one_case("size", [(187, 188), (188, 187), (16, 512)])
 def test_unet_original_refuses_what_is_below_188(size):
     network = on_paper("unet_original", 2, 1, 1, width=2)
     with pytest.raises(DataProblem, match="188 x 188"):
@@ -100,7 +102,7 @@ def test_unet_original_has_the_sizes_of_the_paper_at_572():
     ]
 
 
-@pytest.mark.parametrize("size", [1, 188, 189, 300, 572, 1000])
+@in_one_case("size", [1, 188, 189, 300, 572, 1000])
 def test_unet_original_fits_to_sizes_that_rounding_leaves_whole(size):
     fits = on_paper("unet_original", 2, 1, 1, width=2).fit((size, 572))
     assert fits[0] % 16 == 12
@@ -126,21 +128,21 @@ def test_padded_networks_want_multiples_of_their_poolings(name, dims, divisor):
 
 
 @pytest.mark.parametrize("name", ["unet_original", "unet_padding", "unet3d"])
-@pytest.mark.parametrize("depth", [2, 3, 4, 6])
+@in_one_case("depth", [2, 3, 4, 6])
 def test_any_depth_builds_and_runs(name, depth):
     network = on_paper(name, 2, 1, 2, width=2, depth=depth)
     size = network.fit((33, 34))
     assert network(torch.empty(1, 1, *size, device="meta")).shape[:2] == (1, 2)
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": 1}, {"depth": -3}])
 @pytest.mark.parametrize("name", ["unet_original", "unet_padding", "unet3d"])
+@in_one_case("options", [{"width": 0}, {"depth": 1}, {"depth": -3}])
 def test_impossible_widths_and_depths_are_refused(name, options):
     with pytest.raises(SettingsProblem, match=str(next(iter(options.values())))):
         build_network(name, 2, 1, 1, {"width": 2, **options})
 
 
-@pytest.mark.parametrize("lr_schedule", [-0.1, 1.5])
+@pytest.mark.parametrize("rate", [-0.1, 1.5])
 def test_impossible_dropout_rates_are_refused_with_a_sentence(rate):
     with pytest.raises(SettingsProblem, match=str(rate)):
         build_network("unet_original", 2, 1, 1, {"width": 2, "depth": 2, "dropout_rate": rate})
@@ -281,8 +283,7 @@ def test_up_conv_doubles_and_pads_after_the_end_only():
         assert not step(torch.ones(1, 1, 2, 2)).any()
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("kernel", [2, 3, 4])
+@in_one_case("dims, kernel", pairs([2, 3], [2, 3, 4]))
 def test_transposed_convolutions_double_each_axis(dims, kernel):
     size = (3, 5, 4)[:dims]
     out = transposed_conv(dims, 2, 1, kernel)(torch.zeros(1, 2, *size))

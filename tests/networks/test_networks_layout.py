@@ -6,15 +6,14 @@ import itertools
 
 import pytest
 import torch
+from combinations import in_one_case, pairs
 from torch import nn
 
 from napari_unetvnet.networks import NETWORKS, build_network
 from napari_unetvnet.networks.layout import InstanceNorm, fast_layout
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("affine", [True, False])
+@in_one_case("dims, batch, affine", pairs([2, 3], [1, 3], [True, False]))
 def test_instance_norm_is_torchs_and_so_is_its_gradient(dims, batch, affine):
     ours = InstanceNorm(4, affine=affine).double()
     theirs = (nn.InstanceNorm2d if dims == 2 else nn.InstanceNorm3d)(4, affine=affine).double()
@@ -33,9 +32,9 @@ def test_instance_norm_is_torchs_and_so_is_its_gradient(dims, batch, affine):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize(("dims", "order"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_keeps_the_order_of_its_input(dims, order, batch):
+@in_one_case("dims, batch", pairs([2, 3], [1, 2]))
+def test_instance_norm_keeps_the_order_of_its_input(dims, batch):
+    order = {2: torch.channels_last, 3: torch.channels_last_3d}[dims]
     x = torch.randn(batch, 4, *(5, 6, 7)[:dims]).contiguous(memory_format=order)
     assert InstanceNorm(4)(x).is_contiguous(memory_format=order)
 
@@ -70,7 +69,7 @@ def test_networks_with_other_norms_stay_as_they_are(norm):
 def test_every_network_gives_the_same_logits_in_its_fast_layout(name):
     described = NETWORKS.describe(name)
     dims = described.facts.get("supported_dims", (2, 3))[0]
-    small = {"width": 8, "feature_size": 12, "window": 2}
+    small = {"width": 8, "depth": 3, "poolings": 2, "feature_size": 12, "window": 2}
     option = {key: value for key, value in small.items() if key in described.defaults}
     torch.manual_seed(0)
     network = build_network(name, dims, 2, 3, option).double().eval()
@@ -88,9 +87,7 @@ def poison():
         del junk
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("dims", "stride", "transposed"), pairs([2, 3], [1, 2], [False, True]))
 def test_gradients_in_bf16_are_right_however_small_the_input(dims, stride, transposed):
     kinds = {(2, False): nn.Conv2d, (3, False): nn.Conv3d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d}
     for size in itertools.product((1, 2, 5), repeat=dims):

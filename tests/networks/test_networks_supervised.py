@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 
 import pytest
 import torch
+from combinations import in_one_case, pairs
 from torch import nn
 from torch.nn import functional
 
@@ -96,7 +96,8 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "dims", "channels", "options", "parameters", "total"), COUNTS)
+@every_network
+@in_one_case("dims, channels, options, parameters, total", lambda name: [row[1:] for row in COUNTS if row[0] == name])
 def test_has_the_published_number_of_parameters(name, dims, channels, options, parameters, total):
     network = on_paper(name, dims, *channels, **options)
     assert trainable(network) == parameters
@@ -107,18 +108,7 @@ def test_has_the_published_number_of_parameters(name, dims, channels, options, p
 
 
 @every_network
-@both_dims
-@pytest.mark.parametrize(("in_channels", "classes"), [(1, 1), (3, 2), (4, 5)])
-def test_maps_channels_to_classes_at_the_smallest_and_at_odd_sizes(name, dims, in_channels, classes):
-    network = small(name, dims, in_channels, classes, depth=2)
-    for wanted in (network.smallest, (7, 3, 5)[:dims]):
-        size = network.fit(wanted)
-        with torch.no_grad():
-            assert network(noise(network, *size, count=2)).shape == (2, classes, *size)
-
-
-@every_network
-@both_dims
+@in_one_case("dims", [2, 3])
 def test_gradients_reach_every_parameter_through_what_training_sees(name, dims):
     reached, extra = set(), {"deep_supervision": 1} if name in GENERIC else {"supervision": True}
     for seed in range(3):  # a rectifier may rest for one draw of weights
@@ -131,47 +121,14 @@ def test_gradients_reach_every_parameter_through_what_training_sees(name, dims):
 
 
 @every_network
-def test_the_description_says_what_the_signature_says(name):
-    parameters = inspect.signature(TABLE.resolve(name)).parameters.values()
-    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    described = TABLE.describe(name)
-    assert [(o.name, o.default) for o in described.options] == [(p.name, p.default) for p in keywords]
-    assert all(option.help.endswith(".") for option in described.options)
-
-
-@every_network
-@both_dims
-def test_evaluation_is_deterministic_stored_and_the_same_in_training_outputs(name, dims):
-    first, second = small(name, dims), small(name, dims, seed=1)
-    x = noise(first, *(8,) * dims)
-    second.load_state_dict(first.state_dict())
-    with torch.no_grad():
-        once = first(x)
-        assert all(torch.equal(out, once) for out in (first(x), second(x), first.training_outputs(x).logits))
-
-
-@every_network
-@both_dims
-def test_works_in_other_precisions_and_when_exported(name, dims):
-    network = small(name, dims)
-    x = noise(network, *(8,) * dims)
-    with torch.no_grad():
-        plain = network(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert network(100 * x).isfinite().all()
-        torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), plain)
-        torch.testing.assert_close(network.double()(x.double()), plain.double(), rtol=1e-3, atol=1e-3)
-
-
-@every_network
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": 1}])
+@in_one_case("options", [{"width": 0}, {"depth": 1}])
 def test_impossible_widths_and_depths_are_refused(name, options):
     with pytest.raises(SettingsProblem, match=r"not .*\.$"):
         on_paper(name, 2, **options)
 
 
 @pytest.mark.parametrize("name", ["hypercolumn_unet", "unet3d_ds"])
-@pytest.mark.parametrize("lr_schedule", [-0.1, 1.5])
+@in_one_case("rate", [-0.1, 1.5])
 def test_impossible_dropout_rates_are_refused(name, rate):
     with pytest.raises(SettingsProblem, match=str(rate)):
         on_paper(name, 2, dropout_rate=rate)
@@ -185,7 +142,7 @@ def test_a_wrong_size_is_refused_with_one_that_fits(name):
 
 
 @every_network
-@both_dims
+@in_one_case("dims", [2, 3])
 def test_a_patch_with_one_voxel_at_the_bottom_trains_or_is_refused_with_a_sentence(name, dims):
     network = small(name, dims).train()
     x = noise(network, *network.smallest)
@@ -202,8 +159,7 @@ def test_a_patch_with_one_voxel_at_the_bottom_trains_or_is_refused_with_a_senten
 
 
 @pytest.mark.parametrize("name", GENERIC)
-@both_dims
-@pytest.mark.parametrize("levels", [0, 1, 2])
+@in_one_case("dims, levels", pairs([2, 3], [0, 1, 2]))
 def test_auxiliary_logits_are_of_full_size_and_cost_nothing_in_inference(name, dims, levels):
     network = small(name, dims, depth=4, deep_supervision=levels)
     x = noise(network, *(16,) * dims)
@@ -217,7 +173,7 @@ def test_auxiliary_logits_are_of_full_size_and_cost_nothing_in_inference(name, d
 
 
 @pytest.mark.parametrize("name", GENERIC)
-@pytest.mark.parametrize("levels", [-1, 4])
+@in_one_case("levels", [-1, 4])
 def test_more_supervised_levels_than_there_are_is_refused(name, levels):
     assert on_paper(name, 2, deep_supervision=3)
     with pytest.raises(SettingsProblem, match=r"3 decoder levels .*\.$"):
@@ -242,7 +198,7 @@ def test_the_finest_auxiliary_level_comes_first_and_is_resized_linearly(name):
 
 
 @pytest.mark.parametrize("up", ["bilinear", "transposed"])
-@pytest.mark.parametrize("size", [(480, 480), (584, 565), (16, 31)])
+@in_one_case("size", [(480, 480), (584, 565), (16, 31)])
 def test_drive_keeps_any_size(up, size):
     assert on_paper("unet_drive", 2, 3, 2, up=up)(on_meta(1, 3, *size)).shape == (1, 2, *size)
 
@@ -313,8 +269,8 @@ def test_unetpp_has_fifteen_nodes_whose_width_is_that_of_their_level():
             assert inputs.shape[1] == (j + 1) * out.shape[1]
 
 
-@both_dims
 @pytest.mark.parametrize("up", ["deconv", "interpolation"])
+@in_one_case("dims", [2, 3])
 def test_unetpp_accurate_inference_is_the_mean_of_four_heads_of_full_size(dims, up):
     network = small("unetpp", dims, depth=5, up=up)
     x = noise(network, *(16,) * dims)
@@ -436,9 +392,7 @@ def test_hypercolumn_drops_half_as_much_after_the_first_pooling_and_in_training_
 # ---- summed 3D U-Net -----------------------------------------------------------------------------------------------
 
 
-@both_dims
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-@pytest.mark.parametrize("depth", [3, 5])
+@pytest.mark.parametrize(("dims", "norm", "depth"), pairs([2, 3], ["instance", "batch"], [3, 5]))
 def test_silent_deep_heads_leave_what_the_unsupervised_network_gives(dims, norm, depth):
     network = small("unet3d_ds", dims, depth=depth, norm=norm)
     plain = small("unet3d_ds", dims, depth=depth, norm=norm, supervision=False)
@@ -453,7 +407,7 @@ def test_silent_deep_heads_leave_what_the_unsupervised_network_gives(dims, norm,
 
 
 @both_dims
-@pytest.mark.parametrize("level", [0, 1, 2])
+@in_one_case("level", [0, 1, 2])
 def test_each_bias_of_a_deep_head_shifts_all_logits_alike(dims, level):
     network = small("unet3d_ds", dims, depth=4).double()
     x = noise(network, *(16,) * dims).double()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
-
 import pytest
 import torch
+from combinations import in_one_case, pairs
 from torch import nn
 from torch.nn import functional
 
@@ -26,12 +24,6 @@ FAMILY = Registry(
 )
 every_member = pytest.mark.parametrize("name", FAMILY)
 both_dims = pytest.mark.parametrize("dims", [2, 3])
-CHOICES = [
-    (name, option.name, choice)
-    for name in FAMILY
-    for option in FAMILY.describe(name).options
-    for choice in (option.choices or ((True, False) if option.kind == "bool" else ()))
-]
 
 
 def build(name, dims, in_channels, classes, **options):
@@ -88,7 +80,8 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "dims", "channels", "options", "parameters", "total"), COUNTS)
+@every_member
+@in_one_case("dims, channels, options, parameters, total", lambda name: [row[1:] for row in COUNTS if row[0] == name])
 def test_has_the_published_number_of_parameters(name, dims, channels, options, parameters, total):
     network = on_paper(name, dims, *channels, **options)
     assert trainable(network) == parameters
@@ -167,10 +160,8 @@ def silence(block):
             nn.init.zeros_(layer.weight)
 
 
-@both_dims
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["vnet2d", "vnet"])
-@pytest.mark.parametrize("channels", [1, 3])
+@in_one_case("dims, channels, training", pairs([2, 3], [1, 3], [True, False]))
 def test_a_silent_first_level_gives_the_zero_padded_image(name, dims, channels, training):
     stage = small(name, dims, channels).train(training).encoder[0]
     silence(stage)
@@ -305,8 +296,7 @@ def test_a_bottleneck_of_zeros_gives_its_rectified_input_and_projects_only_other
 
 
 @every_member
-@both_dims
-@pytest.mark.parametrize("count", [1, 2])
+@in_one_case("dims, count", pairs([2, 3], [1, 2]))
 def test_auxiliary_logits_have_full_size_and_leave_the_main_ones_alone(name, dims, count):
     network = small(name, dims, 2, 3, depth=4, deep_supervision=count)
     x = batch(network, network.fit((9, 16, 17)[:dims]))
@@ -333,7 +323,7 @@ def test_the_first_auxiliary_head_reads_the_finest_level_below_the_top(name):
 
 
 @every_member
-@both_dims
+@in_one_case("dims", [2, 3])
 def test_auxiliary_losses_reach_every_head(name, dims):
     network = small(name, dims, deep_supervision=1)
     outputs = network.training_outputs(batch(network, (8,) * dims))
@@ -360,57 +350,35 @@ def test_auxiliary_heads_add_only_their_own_parameters(name):
 
 
 @every_member
-@pytest.mark.parametrize("count", [-1, 2])
+@in_one_case("count", [-1, 2])
 def test_more_auxiliary_heads_than_levels_are_refused(name, count):
     with pytest.raises(SettingsProblem, match=rf"between 0 and 1, not {count}\.$"):
         small(name, 2, deep_supervision=count)
 
 
 @every_member
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": 1}, {"depth": -3}])
+@in_one_case("options", [{"width": 0}, {"depth": 1}, {"depth": -3}])
 def test_impossible_widths_and_depths_are_refused(name, options):
     with pytest.raises(SettingsProblem, match=rf"not .*{next(iter(options.values()))}.*\.$"):
         small(name, 2, **options)
 
 
 @every_member
-@both_dims
-@pytest.mark.parametrize("in_channels", [1, 3, 4])
-@pytest.mark.parametrize("classes", [1, 2, 5])
-def test_maps_channels_to_classes_at_the_smallest_and_at_uneven_sizes(name, dims, in_channels, classes):
-    network = small(name, dims, in_channels, classes, width=2)
+@in_one_case("dims", [2, 3])
+def test_keeps_uneven_sizes_that_are_multiples_of_its_poolings(name, dims):
+    network = small(name, dims, width=2)
     assert network.divisor == network.smallest == (4,) * dims
+    assert network.fit((3, 7, 9)[:dims]) == (4, 8, 12)[:dims]
     with torch.no_grad():
-        for size in (network.smallest, network.fit((3, 7, 9)[:dims])):
-            assert network(batch(network, size)).shape == (2, classes, *size)
+        assert network(batch(network, (4, 8, 12)[:dims])).shape == (2, 2, *(4, 8, 12)[:dims])
 
 
 @every_member
-@pytest.mark.parametrize("depth", [2, 4, 6])
+@in_one_case("depth", [2, 4, 6])
 def test_any_depth_builds_and_runs(name, depth):
     network = on_paper(name, 2, 1, 2, width=2, depth=depth)
     size = network.fit((33, 70))
     assert network(torch.empty(2, 1, *size, device="meta")).shape == (2, 2, *size)
-
-
-@pytest.mark.parametrize(("name", "option", "choice"), CHOICES)
-@both_dims
-def test_every_choice_of_every_option_builds_and_learns(name, option, choice, dims):
-    network = small(name, dims, width=2, depth=2, **{option: choice}).train()
-    logits = network(batch(network, (4,) * dims))
-    logits.square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-
-
-@every_member
-@both_dims
-def test_gradients_reach_every_parameter(name, dims):
-    reached = set()
-    for seed in range(4):  # a rectifier may rest for one draw of weights
-        network = small(name, dims, 2, seed=seed)
-        network(batch(network, (8,) * dims, seed=seed)).square().sum().backward()
-        reached |= {key for key, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert reached == {key for key, _ in network.named_parameters()}
 
 
 @every_member
@@ -420,57 +388,6 @@ def test_a_wrong_size_and_a_lone_smallest_patch_in_training_are_refused(name):
         network(torch.zeros(1, 1, 7, 8))
     with pytest.raises(DataProblem, match="larger patch"):
         network.train()(torch.zeros(1, 1, 4, 4))
-
-
-@every_member
-@both_dims
-def test_precision_storage_and_determinism(name, dims):
-    network, other = small(name, dims), small(name, dims, seed=1)
-    x = batch(network, (8,) * dims)
-    with torch.no_grad():
-        once = network(x)
-        assert torch.equal(network(x), once)
-        assert not torch.equal(other(x), once)
-        other.load_state_dict(network.state_dict())
-        assert torch.equal(other(x), once)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert network(100 * x).isfinite().all()
-        torch.testing.assert_close(network.double()(x.double()), once.double(), rtol=1e-3, atol=1e-3)
-
-
-@every_member
-@both_dims
-def test_can_be_exported(name, dims):
-    network = small(name, dims, width=2)
-    x = batch(network, (4,) * dims, count=1)
-    exported = torch.export.export(network, (x,)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(exported(x), network(x))
-
-
-@every_member
-def test_weights_are_drawn_by_he(name):
-    network = small(name, 2, 4, width=32)
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    first = convolutions[0].weight
-    assert first.std().item() == pytest.approx((2 / first[0].numel()) ** 0.5, rel=0.1)
-    assert all((m.bias == 0).all() for m in convolutions)
-
-
-@every_member
-def test_the_static_description_equals_the_signature(name):
-    member = FAMILY.resolve(name)
-    parameters = inspect.signature(member).parameters
-    options = {key: p for key, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    described = {option.name: option for option in FAMILY.describe(name).options}
-    assert list(parameters)[:3] == ["dims", "in_channels", "classes"]
-    assert list(described) == list(options)
-    for key, option in described.items():
-        assert option.default == options[key].default
-        assert option.help.endswith(".")
-        assert option.check(option.default) == option.default
-        annotation = eval(options[key].annotation, vars(typing))  # noqa: S307 (our own source)
-        assert option.choices == typing.get_args(annotation)
 
 
 @both_dims

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
+from combinations import in_one_case, pairs
 from torch import nn
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
@@ -75,7 +74,8 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "channels", "options", "parameters"), COUNTS)
+@every_member
+@in_one_case("channels, options, parameters", lambda name: [row[1:] for row in COUNTS if row[0] == name])
 def test_has_the_published_number_of_parameters(name, channels, options, parameters):
     assert trainable(on_paper(name, 3, *channels, **options)) == parameters
 
@@ -91,26 +91,7 @@ def test_the_source_holds_76256_parameters_that_it_never_uses():
     assert sum(p.numel() for p in network.branch.unused.parameters()) == 76_256
 
 
-# The contract, as far as it needs no registration.
-
-
-@every_member
-def test_options_read_from_the_source_are_those_of_the_signature(name):
-    described = MEMBERS.describe(name)
-    parameters = inspect.signature(MEMBERS.resolve(name)).parameters.values()
-    assert described.defaults == {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert described.facts.get("supported_dims", (2, 3)) == MEMBERS.resolve(name).supported_dims
-
-
-@every_case
-@pytest.mark.parametrize(("in_channels", "classes"), [(1, 1), (3, 2), (4, 5)])
-def test_maps_channels_to_classes_at_the_smallest_and_at_odd_sizes(name, dims, in_channels, classes):
-    network = small(name, dims, in_channels, classes)
-    odd = network.fit([n + 3 + i for i, n in enumerate(network.smallest)])
-    for count, size in ((1, network.smallest), (2, network.smallest), (3, odd)):
-        x = batch(network, size, count)
-        with torch.no_grad():
-            assert network(x).shape == (count, classes, *x.shape[2:])
+# Sizes, gradients, deep supervision.
 
 
 @every_case
@@ -165,70 +146,29 @@ def test_deep_supervision_takes_the_finest_levels_first(name, dims):
 
 
 @every_case
-@pytest.mark.parametrize("count", [-1, 3])
+@in_one_case("count", [-1, 3])
 def test_more_heads_than_levels_are_refused(name, dims, count):
     with pytest.raises(SettingsProblem, match="2 decoder levels"):
         small(name, dims, deep_supervision=count)
 
 
-@every_case
-def test_evaluation_is_deterministic_and_finite_under_bf16_and_float64(name, dims):
-    network = small(name, dims)
-    x = batch(network, count=2)
-    with torch.no_grad():
-        once = network(x)
-        assert torch.equal(network(x), once)
-        assert torch.equal(network.training_outputs(x).logits, once)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert network(100 * x).isfinite().all()
-        torch.testing.assert_close(network.double()(x.double()), once.double(), rtol=1e-3, atol=1e-3)
-
-
-@every_case
-def test_weights_are_drawn_by_he_and_kept_by_a_state_dict(name, dims):
-    first, second = small(name, dims, seed=0), small(name, dims, seed=1)
-    convolutions = [m for m in first.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
-    assert all((m.bias == 0).all() for m in convolutions if m.bias is not None)
-    largest = max(convolutions, key=lambda m: m.weight.numel()).weight
-    assert largest.std().item() == pytest.approx((2 / largest[0].numel()) ** 0.5, rel=0.1)
-    second.load_state_dict(first.state_dict())
-    x = batch(first)
-    with torch.no_grad():
-        assert torch.equal(first(x), second(x))
-
-
-@every_case
-def test_can_be_exported(name, dims):
-    network = small(name, dims)
-    x = batch(network)
-    exported = torch.export.export(network, (x,)).module()
-    with torch.no_grad():
-        torch.testing.assert_close(exported(x), network(x))
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        *[("unet25d", {key: value}) for key, value in (("width", 0), ("depth", 1), ("planar", -1))],
-        *[("vs_seg", {key: value}) for key, value in (("width", 0), ("depth", 1), ("planar", -1), ("dropout", 1.0))],
-        *[("segresnet_vae", {key: 0}) for key in ("width", "groups", "latent")],
-        ("segresnet_vae", {"width": 12, "groups": 8}),
-        ("segresnet_vae", {"dropout": 1.0}),
-        ("segresnet_vae", {"down_dropout": -0.1}),
-        ("segresnet_vae", {"vae": "paper", "patch_y": 24}),
-        ("segresnet_vae", {"vae": "paper", "patch_x": 0}),
-    ],
-)
-def test_impossible_options_are_refused_with_a_sentence(name, options):
-    with pytest.raises(SettingsProblem, match=r"\.$"):
-        small(name, 3, **options)
+IMPOSSIBLE = [
+    *[("unet25d", {key: value}) for key, value in (("width", 0), ("depth", 1), ("planar", -1))],
+    *[("vs_seg", {key: value}) for key, value in (("width", 0), ("depth", 1), ("planar", -1), ("dropout", 1.0))],
+    *[("segresnet_vae", {key: 0}) for key in ("width", "groups", "latent")],
+    ("segresnet_vae", {"width": 12, "groups": 8}),
+    ("segresnet_vae", {"dropout": 1.0}),
+    ("segresnet_vae", {"down_dropout": -0.1}),
+    ("segresnet_vae", {"vae": "paper", "patch_y": 24}),
+    ("segresnet_vae", {"vae": "paper", "patch_x": 0}),
+]
 
 
 @every_member
-def test_impossible_dimensions_and_channels_are_refused_with_a_sentence(name):
-    for dims, in_channels, classes in ((1, 1, 1), (4, 1, 1), (3, 0, 1), (3, 1, 0)):
-        with pytest.raises(SettingsProblem, match=r"\.$"):
-            small(name, dims, in_channels, classes)
+@in_one_case("options", lambda name: [options for other, options in IMPOSSIBLE if other == name])
+def test_impossible_options_are_refused_with_a_sentence(name, options):
+    with pytest.raises(SettingsProblem, match=r"\.$"):
+        small(name, 3, **options)
 
 
 # 2.5D.
@@ -266,7 +206,7 @@ def test_without_attention_there_are_no_maps(name):
     assert network.training_outputs(batch(network, count=2)).attention == ()
 
 
-@pytest.mark.parametrize("planes", range(1, 12))
+@in_one_case("planes", range(1, 12))
 def test_unet25d_takes_any_number_of_planes(planes):
     network = on_paper("unet25d", 3, 1, 2, width=2)
     assert network.fit((planes, 17, 16)) == (planes, 32, 16)
@@ -389,7 +329,7 @@ def test_stages_have_the_sizes_of_the_paper():
 
 
 @pytest.mark.parametrize("form", ["paper", "source"])
-@pytest.mark.parametrize("dims", [2, 3])
+@in_one_case("dims", [2, 3])
 def test_the_branch_takes_odd_batches_and_gives_input_means_and_log_variances(form, dims):
     network = small("segresnet_vae", dims, 3, vae=form).train()
     outputs = network.training_outputs(batch(network, network.patch, count=3))
@@ -480,7 +420,8 @@ def test_group_norm_needs_a_width_divisible_by_its_groups_and_other_norms_do_not
     build("segresnet_vae", 3, 1, 1, width=3, norm="none")
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize("dims", [2, 3])
+@in_one_case(
     "options",
     [
         *[{"norm": norm} for norm in ("none", "batch", "instance")],
@@ -488,7 +429,6 @@ def test_group_norm_needs_a_width_divisible_by_its_groups_and_other_norms_do_not
         {"down_dropout": 0.3},
     ],
 )
-@pytest.mark.parametrize("dims", [2, 3])
 def test_every_choice_builds_and_learns_with_the_branch(options, dims):
     network = small("segresnet_vae", dims, vae="paper", **options).train()
     outputs = network.training_outputs(batch(network, network.patch, count=2))
@@ -496,8 +436,7 @@ def test_every_choice_builds_and_learns_with_the_branch(options, dims):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("norm", ["group", "none", "batch", "instance"])
-@pytest.mark.parametrize("dims", [2, 3])
+@in_one_case("norm, dims", pairs(["group", "none", "batch", "instance"], [2, 3]))
 def test_the_smallest_patch_trains_or_is_refused_with_a_sentence(norm, dims):
     network = small("segresnet_vae", dims, norm=norm).train()
     with torch.no_grad():
