@@ -9,6 +9,7 @@ import sys
 import typing
 
 import pytest
+from combinations import in_one_case
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,8 +18,7 @@ from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.registry import Option, Registry, near_names
 
-MEMBERS = [(table, name) for table in (NETWORKS, LOSSES) for name in table]
-every_member = pytest.mark.parametrize(("table", "name"), MEMBERS, ids=[name for _, name in MEMBERS])
+every_member = in_one_case("table, name", [(table, name) for table in (NETWORKS, LOSSES) for name in table])
 
 
 def imported_options(member):
@@ -90,13 +90,13 @@ def test_defaults_pass_their_own_check(table, name):
     assert table.check_options(name, defaults) == defaults
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@in_one_case("name", NETWORKS)
 def test_a_network_is_built_from_dimensions_channels_and_classes(name):
     first = list(inspect.signature(NETWORKS.resolve(name)).parameters)[:3]
     assert first == ["dims", "in_channels", "classes"]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@in_one_case("name", LOSSES)
 def test_a_loss_declares_which_heads_it_fits(name):
     assert set(LOSSES.describe(name).facts["head_modes"]) <= {"binary", "multiclass", "multilabel"}
     assert LOSSES.describe(name).facts["head_modes"]
@@ -121,9 +121,7 @@ def test_a_table_is_a_mapping_of_names_to_places():
 
 
 @pytest.mark.parametrize("ask", [NETWORKS.check, NETWORKS.describe, NETWORKS.resolve])
-@pytest.mark.parametrize(
-    ("name", "near"), [("unet_paddin", "unet_padding"), ("Unet3d", "unet3d"), ("zzz", "unet_original")]
-)
+@in_one_case("name, near", [("unet_paddin", "unet_padding"), ("Unet3d", "unet3d"), ("zzz", "unet_original")])
 def test_an_unknown_name_is_answered_with_near_ones(ask, name, near):
     with pytest.raises(SettingsProblem, match=rf"^There is no network '{name}'; .*{near}.*[.?]$"):
         ask(name)

@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+from combinations import in_one_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -123,7 +124,7 @@ def test_spacing_and_unit_come_back(folder, ending, spacing, unit, depth):
 
 
 @pytest.mark.parametrize("ending", [".tif", ".ome.tif"])
-@pytest.mark.parametrize("unit", ["nm", "pixel", "cm", "Ångström"])
+@in_one_case("unit", ["nm", "pixel", "cm", "Ångström"])
 def test_tiff_holds_other_units(tmp_path, ending, unit):
     write_labels(tmp_path / f"a{ending}", counted(2, 3, 4), like((2, 3, 4), (3, 0.5, 0.25), unit))
     back = read_volume(tmp_path / f"a{ending}")
@@ -140,7 +141,7 @@ def test_nifti_converts_units_it_does_not_know(tmp_path, unit, millimetres):
     assert np.diag(back.affine)[:3] == pytest.approx((millimetres, 2 * millimetres, 3 * millimetres))
 
 
-@pytest.mark.parametrize("affine", [*orientations(), OBLIQUE, SHEARED])
+@in_one_case("affine", [*orientations(), OBLIQUE, SHEARED])
 def test_affine_comes_back(tmp_path, affine):
     voxels = counted(2, 3, 4)  # x, y, z
     nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "image.nii")
@@ -227,7 +228,7 @@ def test_given_spacing_yields_to_that_of_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".tif", ".png"])
-@pytest.mark.parametrize(("colours", "channels"), [(1, 1), (2, 1), (3, 3), (4, 3)])
+@in_one_case("colours, channels", [(1, 1), (2, 1), (3, 3), (4, 3)])
 def test_colours_become_channels_and_alpha_goes(tmp_path, ending, colours, channels):
     pixels = counted(4, 5, colours)
     if ending == ".tif":
@@ -362,7 +363,7 @@ def test_missing_and_unknown_files(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [*VOLUMES, ".png", ".jpg", ".jpeg"])
-@pytest.mark.parametrize("content", [b"", b"x", b"no image, but some lines of text\n" * 40, bytes(2000)])
+@in_one_case("content", [b"", b"x", b"no image, but some lines of text\n" * 40, bytes(2000)])
 def test_other_content_is_one_sentence(tmp_path, ending, content, caplog):
     (tmp_path / f"a{ending}").write_bytes(content)
     with pytest.raises(FileProblem, match=f"^a{ending} cannot be read: .*save it anew.$"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dask.array as da
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,7 +133,7 @@ def test_values_that_are_no_intensities_are_refused_with_their_type(dtype):
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint64, np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("method", ["zscore", "percentile", "none"])
+@in_one_case("method", ["zscore", "percentile", "none"])
 def test_every_number_type_becomes_finite_float32(dtype, method):
     data = np.random.default_rng(0).integers(0, 2, (2, 3, 8, 9)).astype(dtype)
     applied = intensity(Volume(data), method).apply(data)
@@ -171,9 +172,9 @@ def test_other_units_give_the_same_network_input(method):
     )
 
 
-@pytest.mark.parametrize("value", [0, 7, 0.1, -1e-3, 1e6 / 3])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("method", ["zscore", "percentile"])
+@in_one_case("value", [0, 7, 0.1, -1e-3, 1e6 / 3])
+@in_one_case("dtype", [np.float32, np.float64])
 def test_a_constant_channel_becomes_zero_and_hardly_blows_up_what_differs(value, dtype, method):
     data = np.full((1, 3, 17, 19), value, dtype)
     measured = intensity(Volume(data), method)
@@ -187,8 +188,8 @@ def test_a_spread_below_float32_stays_finite(spread):
     assert np.isfinite(intensity(Volume(data), "zscore").apply(data)).all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("method", ["zscore", "percentile"])
+@in_one_case("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_refused_with_their_count(bad, method):
     data = some_image()
     data[1, 2, 3, 4:6] = bad

@@ -7,6 +7,7 @@ from itertools import chain, combinations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from test_inference import CPU, Pointwise, whole
 
 from napari_unetvnet.errors import SettingsProblem
@@ -57,8 +58,8 @@ def odds(logits):
     return logits[0] - logits[1]
 
 
-@pytest.mark.parametrize("flips", FLIPS, ids="".join)
 @pytest.mark.parametrize("view", ["2d", "2.5d", "3d"])
+@in_one_case("flips", FLIPS)
 def test_mirrored_tiles_come_back_in_their_place(view, flips):
     model = model_of(Shaved, view, context=1 if view == "2.5d" else 0)
     data = np.random.default_rng(0).normal(size=(1, 5, 19, 21)).astype(np.float32)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from combinations import in_one_case, pairs
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import LOSSES, build_loss, slabs
 
-PAIRS = [(name, head) for name in LOSSES for head in LOSSES.describe(name).facts["head_modes"]]
+HEADS = {name: LOSSES.describe(name).facts["head_modes"] for name in LOSSES}
 
 
 def a_case(head, size):
@@ -20,8 +21,8 @@ def a_case(head, size):
     return logits.requires_grad_(), target.masked_fill(unknown, IGNORE), torch.rand(3, *size, generator=generator)
 
 
-@pytest.mark.parametrize("size", [(6, 5), (6, 5, 4)])
-@pytest.mark.parametrize(("name", "head"), PAIRS)
+@pytest.mark.parametrize("name", LOSSES)
+@in_one_case("head, size", lambda name, **_: pairs(HEADS[name], [(6, 5), (6, 5, 4)]))
 def test_a_patch_in_slabs_costs_what_it_costs_in_one(name, head, size, monkeypatch):
     logits, target, weight = a_case(head, size)
     loss = build_loss(name, head=head)
@@ -35,8 +36,8 @@ def test_a_patch_in_slabs_costs_what_it_costs_in_one(name, head, size, monkeypat
             torch.testing.assert_close(answer, answers[0])
 
 
-@pytest.mark.parametrize("limit", [250, 33])
-@pytest.mark.parametrize("size", [(6, 5), (6, 5, 4)])
+@in_one_case("limit", [250, 33])
+@in_one_case("size", [(6, 5), (6, 5, 4)])
 def test_slabs_cover_an_array_once(size, limit, monkeypatch):
     monkeypatch.setattr(slabs, "ON_CPU", limit)
     covered = torch.zeros(3, 4, *size)
@@ -64,8 +65,8 @@ def test_without_a_gradient_the_value_is_the_same(name):
     assert torch.equal(value, loss(logits, target).detach())
 
 
-@pytest.mark.parametrize("weights", [(), (1.0, 2.0, 0.5, 3.0)])
-@pytest.mark.parametrize("name", [name for name, head in PAIRS if head == "multilabel"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if "multilabel" in HEADS[name]])
+@in_one_case("weights", [(), (1.0, 2.0, 0.5, 3.0)])
 def test_sigmoid_channels_take_class_indices_too(name, weights):
     logits, target, _ = a_case("multiclass", (6, 5))
     known = (target != IGNORE).unsqueeze(1)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.model import device as compute
@@ -25,9 +26,9 @@ def memory(monkeypatch, tmp_path):
     bf16_pays.cache_clear()
 
 
-@pytest.mark.parametrize("pays", [True, False])
-@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
-@pytest.mark.parametrize("device", ["auto", "cpu"])
+@in_one_case("pays", [True, False])
+@in_one_case("precision", ["auto", "fp32", "bf16"])
+@in_one_case("device", ["auto", "cpu"])
 def test_without_a_gpu_everything_runs_on_the_cpu(monkeypatch, device, precision, pays):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(compute, "bf16_pays", lambda: pays)

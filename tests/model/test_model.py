@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case, pairs
 from safetensors.torch import load_file, save_file
 
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, UserError
@@ -14,19 +15,13 @@ from napari_unetvnet.settings import ComputeSettings
 
 CPU = ComputeSettings(device="cpu", precision="fp32")
 SMALL = {"width": 2, "depth": 2}
-VIEWS = [
-    pytest.param({"view": "2d"}, id="2d"),
-    pytest.param({"view": "2.5d", "context": 1}, id="2.5d"),
-    pytest.param({"view": "2.5d", "context": 2}, id="2.5d, 2 neighbours"),
-    pytest.param({"view": "3d"}, id="3d"),
-]
+VIEWS = [{"view": "2d"}, {"view": "2.5d", "context": 1}, {"view": "2.5d", "context": 2}, {"view": "3d"}]
 NETWORKS = [
-    pytest.param({"network": "unet_padding", "option": SMALL}, id="same"),
-    pytest.param({"network": "unet_original", "option": SMALL}, id="valid"),
-    pytest.param({"network": "unet_original", "option": {**SMALL, "up": "transposed"}}, id="valid, transposed"),
+    {"network": "unet_padding", "option": SMALL},
+    {"network": "unet_original", "option": SMALL},  # of valid convolutions
+    {"network": "unet_original", "option": {**SMALL, "up": "transposed"}},
 ]
-every_view = pytest.mark.parametrize("view", VIEWS)
-every_network = pytest.mark.parametrize("network", NETWORKS)
+every_view = pytest.mark.parametrize("view", VIEWS, ids=["2d", "2.5d", "2.5d, 2 neighbours", "3d"])
 
 
 def test_one_tensor_under_two_names_is_saved_twice(tmp_path):
@@ -62,9 +57,7 @@ def logits(model, block):
 
 
 @every_view
-@every_network
-@pytest.mark.parametrize("size", [(1, 1, 1), (3, 7, 10), (2, 16, 16)])
-@pytest.mark.parametrize("count", [1, 2])
+@in_one_case("network, size, count", pairs(NETWORKS, [(1, 1, 1), (3, 7, 10), (2, 16, 16)], [1, 2]))
 def test_the_output_has_the_size_that_was_asked_for(view, network, size, count):
     model = a_model(**view, **network)
     out = logits(model, a_block(model, size, count))
@@ -74,8 +67,7 @@ def test_the_output_has_the_size_that_was_asked_for(view, network, size, count):
 
 
 @every_view
-@every_network
-@pytest.mark.parametrize("size", [(1, 1, 1), (3, 7, 10), (5, 20, 33)])
+@in_one_case("network, size", pairs(NETWORKS, [(1, 1, 1), (3, 7, 10), (5, 20, 33)]))
 def test_a_fitting_size_needs_no_padding(view, network, size):
     model = a_model(**view, **network)
     fits = model.fit(size)
@@ -89,7 +81,7 @@ def test_a_fitting_size_needs_no_padding(view, network, size):
 
 
 @every_view
-@every_network
+@in_one_case("network", NETWORKS)
 def test_sizes_are_told_for_z_y_and_x(view, network):
     model = a_model(**view, **network)
     for entry in (model.margin, model.alignment, model.smallest):
@@ -273,7 +265,8 @@ def failing(monkeypatch, model, error):
     return a_block(model, (2, 8, 8), count=3)
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize("view", ["2d", "3d"])
+@in_one_case(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -282,7 +275,6 @@ def failing(monkeypatch, model, error):
         MemoryError(),
     ],
 )
-@pytest.mark.parametrize("view", ["2d", "3d"])
 def test_what_does_not_fit_in_memory_is_told_with_its_size_and_a_way_out(monkeypatch, view, error):
     model = a_model(view=view)
     block = failing(monkeypatch, model, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment import Change, Recipe, augment, recipe
@@ -20,7 +21,7 @@ def test_a_labelled_cube_has_48_permutations():
     assert torch.equal(permute(CUBE, cube_permutations()[0]), CUBE)
 
 
-@pytest.mark.parametrize("permutation", cube_permutations())
+@in_one_case("permutation", cube_permutations())
 def test_each_permutation_is_undone_by_its_inverse(permutation):
     scores = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     assert torch.equal(permute(permute(scores, permutation), inverse(permutation)), scores)

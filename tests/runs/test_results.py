@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import zarr
+from combinations import in_one_case
 from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs
@@ -42,7 +43,7 @@ def like(shape, spacing=(2.0, 0.5, 0.25), unit="micrometer"):
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 6), (1, 5, 6), (20, 300, 7)])
-@pytest.mark.parametrize("unit", ["micrometer", "nm", "pixel"])
+@in_one_case("unit", ["micrometer", "nm", "pixel"])
 def test_labels_in_a_zarr_folder_read_back_as_written(tmp_path, shape, unit):
     labels = np.random.default_rng(0).integers(0, 300, shape)
     write_labels(tmp_path / "a.ome.zarr", labels, like(shape, unit=unit))
@@ -185,7 +186,7 @@ def test_a_filed_array_is_what_was_put_into_it(tmp_path):
 
 
 @pytest.mark.parametrize("planes", [1, 2, 4, 16])
-@pytest.mark.parametrize("sizes", [(3, 1, 1, 5, 2), (12,), (1,) * 12, (7, 5)])
+@in_one_case("sizes", [(3, 1, 1, 5, 2), (12,), (1,) * 12, (7, 5)])
 def test_slabs_end_where_chunks_do(planes, sizes):
     values = np.arange(12)[:, None, None]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -83,7 +84,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("values", "fragments"), REFUSED, ids=[str(values) for values, _ in REFUSED])
+@in_one_case("values, fragments", REFUSED)
 def test_a_wrong_choice_is_refused_with_a_sentence_that_names_it(values, fragments):
     (line,) = refusal(TrainSettings, **values)
     for fragment in fragments:

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from combinations import pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,9 +187,10 @@ def test_ignored_voxels_change_nothing(pair, tmp_path):
     assert model_bytes(tmp_path / "all-1") != model_bytes(tmp_path / "all-2")
 
 
-@pytest.mark.parametrize("network", ["unet_padding", "unet_original", "unet3d"])
-@pytest.mark.parametrize("view", ["2d", "2.5d", "3d"])
-@pytest.mark.parametrize("loss", ["dice_ce", "0.5*dice + ce"])
+@pytest.mark.parametrize(
+    ("network", "view", "loss"),
+    pairs(["unet_padding", "unet_original", "unet3d"], ["2d", "2.5d", "3d"], ["dice_ce", "0.5*dice + ce"]),
+)
 def test_every_network_and_view_trains_and_segments(tmp_path, network, view, loss):
     rng = np.random.default_rng(0)
     shape = (24, 56, 56)

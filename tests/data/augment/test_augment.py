@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case, pairs
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment import RECIPES, Change, Recipe, augment, preview, recipe, warp
@@ -18,7 +19,6 @@ KINDS = {
     "long pixels": ("2d", (1, 8, 40), (0, 0, 2), (1, 5, 1)),
     "coarse columns": ("3d", (12, 16, 8), (0, 2, 1), (1, 1, 4)),
 }
-CASES = [(kind, name) for kind in KINDS for name in RECIPES]
 LIGHT = recipe("light", view="2d", spacing=(1, 1, 1), mirror=("y", "x"), patch=(1, 8, 8))
 
 
@@ -46,7 +46,8 @@ def numbered(count=8, size=(3, 4, 5), margin=(0, 0, 0)):
     return images, inner.expand(count, *size).clone()
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("kind", KINDS)
+@in_one_case("name", RECIPES)
 def test_labels_and_weights_are_never_invented(kind, name):
     images, target, weight = patches(kind)
     kept = images.clone(), target.clone(), weight.clone()
@@ -62,7 +63,8 @@ def test_labels_and_weights_are_never_invented(kind, name):
     assert all(torch.equal(a, b) for a, b in zip(kept, (images, target, weight), strict=True))
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("kind", KINDS)
+@in_one_case("name", RECIPES)
 def test_image_and_labels_move_about_the_same_centre(kind, name, monkeypatch):
     sample = warp.functional.grid_sample
     monkeypatch.setattr(
@@ -83,7 +85,8 @@ def test_image_and_labels_move_about_the_same_centre(kind, name, monkeypatch):
     assert torch.equal(moved[:, 1], moved[:, 0] + 1000)
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("kind", KINDS)
+@in_one_case("name", RECIPES)
 def test_the_same_chance_gives_the_same_patches(kind, name):
     batch = patches(kind)
     first, again, other = (augment(*batch, np.random.default_rng(seed), fitted(kind, name)) for seed in (4, 4, 5))
@@ -140,8 +143,8 @@ def test_patches_that_are_not_chosen_keep_their_values():
         assert torch.equal(weight[i], changed[2][i])
 
 
-@pytest.mark.parametrize("margin", [(0, 0, 0), (1, 2, 2)])
 @pytest.mark.parametrize("mirror", [("y", "x"), ("z", "y", "x"), ("x",), ()])
+@in_one_case("margin", [(0, 0, 0), (1, 2, 2)])
 def test_only_the_chosen_axes_are_mirrored(margin, mirror):
     images, target = numbered(count=100, margin=margin)
     flipped, labels, weight = augment(images, target, target + 0.5, np.random.default_rng(0), Recipe(mirror=mirror))
@@ -214,6 +217,6 @@ def test_a_preview_shows_what_training_sees():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_all_stays_on_the_gpu():
-    for kind, name in CASES:
+    for kind, name in pairs(KINDS, RECIPES):
         batch = [part.cuda() for part in patches(kind)]
         assert all(part.is_cuda for part in augment(*batch, np.random.default_rng(0), fitted(kind, name)))

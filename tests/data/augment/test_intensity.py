@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from scipy.ndimage import gaussian_filter
 
 from napari_unetvnet.data.augment import Change, Recipe, augment
@@ -78,7 +79,7 @@ def test_gamma_keeps_mean_deviation_and_order(name):
 @pytest.mark.parametrize(
     "field", ["noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "inverted_gamma"]
 )
-@pytest.mark.parametrize("size", [(1, 1, 1), (1, 2, 9), (3, 1, 4)])
+@in_one_case("size", [(1, 1, 1), (1, 2, 9), (3, 1, 4)])
 def test_even_images_and_tiny_ones_stay_finite(field, size):
     images = torch.ones(2, 1, *size)
     assert changed(images, **{field: Change(1, 0.5, 0.5)}).isfinite().all()

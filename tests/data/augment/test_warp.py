@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment import Change, Recipe, augment, warp
@@ -80,7 +81,7 @@ def test_planes_of_a_patch_move_alike():
 
 
 @pytest.mark.parametrize("size", [(40, 40), (16, 20, 24)])
-@pytest.mark.parametrize("seed", range(5))
+@in_one_case("seed", range(5))
 def test_bends_are_smooth_and_never_fold(size, seed):
     axes = len(size)
     points = np.random.default_rng(seed).uniform(-1, 1, (1, axes, *[warp.INTERVALS + 3] * axes)) * 2 * 0.25 / 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -162,14 +163,14 @@ def test_pieces_that_touch_at_a_corner_are_one():
 
 
 @pytest.mark.parametrize("make", [boundaries, borders])
-@pytest.mark.parametrize("width", [0, -1, 1.5])
+@in_one_case("width", [0, -1, 1.5])
 def test_a_width_that_is_no_number_of_voxels_is_refused(make, width):
     with pytest.raises(SettingsProblem, match=rf"The width is {width}; .*\.$"):
         make(row(1, 2), width=width)
 
 
 @pytest.mark.parametrize("make", [boundaries, borders, components_of])
-@pytest.mark.parametrize("objects", [np.zeros((2, 2), int), np.zeros((1, 2, 2)), row(-1, 1, dtype=int)])
+@in_one_case("objects", [np.zeros((2, 2), int), np.zeros((1, 2, 2)), row(-1, 1, dtype=int)])
 def test_what_are_no_ids_is_refused(make, objects):
     with pytest.raises(DataProblem, match=r"\.$"):
         make(objects)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -73,9 +74,9 @@ def test_w0_of_0_leaves_the_balance():
     assert (separation_weights(row(1, 0, 2), w0=0, balance=False) == 1).all()
 
 
-@pytest.mark.parametrize("spacing", [(1, 1, 1), (3.5, 1, 1), (1, 0.2, 0.3), (0.7, 2, 1.3)])
 @pytest.mark.parametrize("shape", [(1, 40, 53), (1, 1, 60), (1, 60, 1), (7, 19, 23), (20, 1, 20), (1, 1, 1)])
-@pytest.mark.parametrize("everywhere", [False, True])
+@in_one_case("spacing", [(1, 1, 1), (3.5, 1, 1), (1, 0.2, 0.3), (0.7, 2, 1.3)])
+@in_one_case("everywhere", [False, True])
 def test_the_map_is_that_of_a_transform_for_each_object(shape, spacing, everywhere):
     for seed, count in enumerate((2, 5, 40)):
         objects = blobs(shape, count, seed)
