@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import tifffile
-from test_inference import Pointwise
+from test_inference_segment import Pointwise
 
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.cli.progress import Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_inference_ladder import a_model, noise, plain, run_folder, segmented, starved, stopped_after
+from test_inference_fallback import a_model, noise, plain, run_folder, segmented, starved, stopped_after
 
 from napari_unetvnet import runs
 from napari_unetvnet.events import Notice

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from test_inference import RAW
+from test_inference_segment import RAW
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Volume

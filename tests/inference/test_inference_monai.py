@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_inference import RAW, pointwise_model
+from test_inference_segment import RAW, pointwise_model
 
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import scores, steps

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from combinations import in_one_case
-from test_inference import CPU, Pointwise, whole
+from test_inference_segment import CPU, Pointwise, whole
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.volume import Volume

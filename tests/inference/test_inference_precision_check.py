@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_inference import CPU, RAW, Pointwise
-from test_inference_turns import model_of
+from test_inference_orientations import model_of
+from test_inference_segment import CPU, RAW, Pointwise
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Intensity, Volume
-from napari_unetvnet.inference import agreement, choose_precision
+from napari_unetvnet.inference import choose_precision, precision_check
 from napari_unetvnet.settings import SegmentSettings
 
 AUTO = SegmentSettings()
@@ -29,7 +29,7 @@ class Torn(Pointwise):
 
 
 def torn(formats, monkeypatch, view="2d", **limits):
-    monkeypatch.setattr(agreement, "faster_formats", lambda _: formats)
+    monkeypatch.setattr(precision_check, "faster_formats", lambda _: formats)
     model = model_of(Torn, view)
     model.network.limits = limits
     return model

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from test_inference import RAW, pointwise_model
+from test_inference_segment import RAW, pointwise_model
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Volume

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_inference import Pointwise, pointwise_model, quick
-from test_inference_turns import lopsided, model_of
+from test_inference_orientations import lopsided, model_of
+from test_inference_segment import Pointwise, pointwise_model, quick
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.volume import Volume

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_inference import pointwise_model
+from test_inference_segment import pointwise_model
 from torch import nn
 
 from napari_unetvnet.inference import Slab, decide, plan_tiles

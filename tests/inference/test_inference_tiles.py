@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_inference import pointwise_model, quick, rounding, shapes, tiles, whole
-from test_inference_turns import lopsided
+from test_inference_orientations import lopsided
+from test_inference_segment import pointwise_model, quick, rounding, shapes, tiles, whole
 
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import Tiles, plan_tiles

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_inference import CPU, RAW, Pointwise, pointwise_model
+from test_inference_segment import CPU, RAW, Pointwise, pointwise_model
 
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import scores, steps

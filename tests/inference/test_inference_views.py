@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_inference import Pointwise, pointwise_model
-from test_inference_turns import model_of
-from test_inference_wanted import segmented
+from test_inference_orientations import model_of
+from test_inference_segment import Pointwise, pointwise_model
+from test_inference_selection import segmented
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.volume import Volume

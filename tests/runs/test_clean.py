@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
-from test_inference import Pointwise, pointwise_model
+from test_inference_segment import Pointwise, pointwise_model
 
 from napari_unetvnet import runs
 from napari_unetvnet.cli.main import main
