@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TEMPORARY", "beside", "put_in_place", "read_json", "remove", "replacing", "replacing_all", "same_or_inside",
-    "write_array", "write_json", "write_text", "writing",
+    "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -183,14 +183,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write what `read_json` reads, whole or not at all."""
     write_text(path, json.dumps(value, indent=2))
-
-
-def write_array(path: Path, array: Any) -> None:
-    """Write an npy file, whole or not at all."""
-    import numpy as np
-
-    with replacing(path) as part, part.open("wb") as file:
-        np.save(file, array)
 
 
 def read_json(path: Path, kind: type[T], advice: str) -> T:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from napari_unetvnet import files
@@ -22,7 +21,6 @@ from napari_unetvnet.files import (
     replacing,
     replacing_all,
     same_or_inside,
-    write_array,
     write_json,
     write_text,
     writing,
@@ -197,15 +195,6 @@ def test_a_killed_process_leaves_the_old_file_and_a_hidden_one_with_the_tag(tmp_
     assert left.startswith(TEMPORARY)
     write_text(tmp_path / "a.txt", "new")
     assert names(tmp_path) == sorted(["a.txt", left])
-
-
-def test_arrays_come_back_as_they_were(tmp_path):
-    array = np.arange(6, dtype=np.int16).reshape(2, 3)
-    write_array(tmp_path / "a.NPY", array)
-    assert names(tmp_path) == ["a.NPY"]
-    found = np.load(tmp_path / "a.NPY")
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
 
 
 def test_json_comes_back_as_it_was(tmp_path):

@@ -13,6 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
+from napari_unetvnet.files import write_text, writing
 from napari_unetvnet.losses.expression import read_terms
 from napari_unetvnet.runs import EVENTS, JOB, LOG, create, read
 from napari_unetvnet.runs.comparison import Row, Table, as_text, read_run, tabulate
@@ -204,12 +205,8 @@ def _rows(folder: Path, planned: Sequence[Member]) -> Iterator[Row]:
 def _save(folder: Path, planned: Sequence[Member]) -> Table:
     """Write what has been reached to the sweep's folder."""
     table = tabulate(list(_rows(folder, planned)))
-    part = folder / f"{TABLE}.part"
-    try:
-        part.write_text(as_text(table, as_json=True) + "\n", encoding="utf-8")
-        part.replace(folder / TABLE)
-    except OSError as error:
-        raise FileProblem(f"{folder / TABLE} cannot be written ({error.strerror}).") from None
+    with writing(folder / TABLE, "choose another folder"):
+        write_text(folder / TABLE, as_text(table, as_json=True))
     return table
 
 

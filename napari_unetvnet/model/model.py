@@ -9,8 +9,6 @@ caller hands it in with the block, so that a tile in the middle of an image sees
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
+from napari_unetvnet.files import replacing
 from napari_unetvnet.model.card import ModelCard, read_card
 from napari_unetvnet.model.device import choose_device, lacks_memory
 from napari_unetvnet.networks import build_network
@@ -370,15 +369,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part = path.with_name(path.name + ".part")
     # Copies, because a network may hold one tensor under two names, which the format does not have.
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     try:
-        save_file(own, part, dict(header))
-        os.replace(part, path)  # noqa: PTH105 (Path.replace is the same; this one names the intent)
+        with replacing(path) as part:
+            save_file(own, part, dict(header))
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error
 
 

@@ -7,12 +7,12 @@ two models should be the same. The card of the model carries it in short.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.images.containers import divided
 from napari_unetvnet.images.readers import paths_of
 
@@ -48,7 +48,7 @@ def save_record(folder: Path, files: Sequence[PairFiles], device: torch.device, 
         "versions": _versions(),
         "hardware": hardware(device) | {"precision": precision},
     }
-    (folder / RECORD).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, made)
 
 
 def brief(folder: Path) -> dict[str, str]:
@@ -66,7 +66,7 @@ def brief(folder: Path) -> dict[str, str]:
     """
     if not (folder / RECORD).exists():
         return {}
-    made = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    made = read_json(folder / RECORD, dict, "resume the run, which writes it again")
     hashes = [pair[name]["hash"] for pair in made["inputs"] for name in ("image", "label", "mask") if name in pair]
     whole = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     return {"inputs": f"{len(made['inputs'])} image(s), sha256 {whole}", "device": made["hardware"]["device"]}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.files import replacing_all, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,8 +92,7 @@ def write_patches(path: Path, images: NDArray[np.float32], target: NDArray[Any])
 
     if path.suffix.lower() not in ENDINGS:
         raise FileProblem(f"Patches are written to {', '.join(ENDINGS)}, not to {path.name}; choose such an ending.")
-    try:
-        for place, array in ((path, images), (labels_beside(path), target)):
-            np.save(place, array) if path.suffix.lower() == ".npy" else imwrite(place, array)
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error
+    with writing(path), replacing_all([path, labels_beside(path)]) as parts:
+        for part, array in zip(parts, (images, target), strict=True):
+            with part.open("wb") as file:
+                np.save(file, array) if path.suffix.lower() == ".npy" else imwrite(file, array)

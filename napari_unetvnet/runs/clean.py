@@ -7,13 +7,12 @@ beside them.
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.files import replacing, replacing_all, writing
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
 from napari_unetvnet.images.readers import stem_of
 from napari_unetvnet.postprocess import postprocess
@@ -90,13 +89,13 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
         return labels
     cleaned = postprocess(labels, job, volume.spacing, volume.unit)
     smallest = cleaned.labels.astype(np.min_scalar_type(int(cleaned.labels.max())), copy=False)
-    part = folder / f"part-{CLEANED}"
-    np.save(part, smallest)
-    if cleaned.table is not None:
-        write_table(folder / OBJECTS, cleaned.table)
-        if job.output is not None:
-            write_table(table_beside(job.output), cleaned.table)
-    part.replace(folder / CLEANED)
+    tables = [] if cleaned.table is None else [folder / OBJECTS]
+    if cleaned.table is not None and job.output is not None:
+        tables.append(table_beside(job.output))
+    with writing(job.output or folder), replacing_all([folder / CLEANED, *tables]) as parts:
+        np.save(parts[0], smallest)
+        for part in parts[1:]:
+            _write_rows(part, cleaned.table or {})
     return smallest
 
 
@@ -133,15 +132,13 @@ def write_table(path: Path, table: Table) -> Path:
     FileProblem
         If it cannot be written.
     """
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(table)
-            rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
-        part.replace(path)
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be written ({error.strerror or error}); choose another place.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path), replacing(path) as part:
+        _write_rows(part, table)
     return path
+
+
+def _write_rows(path: Path, table: Table) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(table)
+        rows.writerows(zip(*(column.tolist() for column in table.values()), strict=True))

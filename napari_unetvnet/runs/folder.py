@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
+from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
+from napari_unetvnet.files import read_json, write_json, writing
 from napari_unetvnet.images.pairs import resolve
 from napari_unetvnet.model.card import runs_folder
 from napari_unetvnet.model.provenance import RECORD
@@ -82,13 +82,9 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
     """
     command = "train" if isinstance(job, TrainJob) else "segment"
     # What was not set stays open, to be chosen from the data.
-    text = json.dumps({"command": command, **job.model_dump(mode="json", exclude_unset=True)}, indent=2)
-    part = folder / f"{JOB}.part"
-    try:
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(folder / JOB)
-    except OSError as error:
-        raise FileProblem(f"{folder / JOB} cannot be written ({error.strerror}).") from None
+    values = {"command": command, **job.model_dump(mode="json", exclude_unset=True)}
+    with writing(folder / JOB, "choose another folder"):
+        write_json(folder / JOB, values)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -106,19 +102,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises
     ------
     FileProblem
-        If there is no such file.
-    SettingsProblem
-        If it is no JSON object.
+        If there is no such file, or it is no JSON object.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileProblem(f"The settings file {path} cannot be read ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
-        raise SettingsProblem(f"{path} is no JSON or is cut off ({error}); write it again.") from None
-    if not isinstance(values, dict):
-        raise SettingsProblem(f"{path} should hold a JSON object with settings, not {type(values).__name__}.")
-    return absolute_paths(values, path.parent)
+    return absolute_paths(read_json(path, dict, "give a file with settings as JSON"), path.parent)
 
 
 def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -174,7 +160,7 @@ def read(folder: Path) -> TrainJob | SegmentJob:
         raise RunProblem(f"{folder} is no run, or was only half written: it has no {JOB}. Start a new one.")
     try:
         values = read_settings(folder / JOB)
-    except UserError as problem:
+    except FileProblem as problem:
         raise RunProblem(f"{folder} is half written: {problem} Start a new run.") from None
     command = values.pop("command", None)
     if command not in COMMANDS:
@@ -204,7 +190,7 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
         whole, _, _ = file.read().rpartition(b"\n")
     if not whole:
         return [], offset
-    lines = whole.decode("utf-8").split("\n")
+    lines = whole.decode("utf-8", errors="replace").split("\n")
     return [from_line(line) for line in lines], offset + len(whole) + 1
 
 

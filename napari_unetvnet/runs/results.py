@@ -8,7 +8,6 @@ chunks.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import beside, put_in_place, remove
+from napari_unetvnet.files import beside, put_in_place, read_json, remove, replacing, write_json, writing
 from napari_unetvnet.images import ome_zarr
 from napari_unetvnet.images.arrays import Filed
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
@@ -115,7 +114,7 @@ class Results:
             for kind, wanted in self._wanted.items()
             if wanted.output is not None and wanted.beside
         }
-        _record(self._folder, places)
+        _note_places(self._folder, places)
         for kind, wanted in self._wanted.items():
             if kind in places:
                 self._arrays[kind] = ome_zarr.create(
@@ -168,12 +167,12 @@ class Results:
                 WRITE[kind](wanted.output, own if labels is None or kind != "labels" else labels, self._volume)
         for kind, output in moves.items():
             _move(places[kind], output)
-            _record(self._folder, _recorded(self._folder) | {kind: output})
+            _note_places(self._folder, _noted_places(self._folder) | {kind: output})
 
     def _places(self) -> dict[str, Path]:
         """Give where each wanted result grows, or is, if that is known."""
         return {kind: self._folder / FILES[kind] for kind in self._wanted} | {
-            kind: place for kind, place in _recorded(self._folder).items() if kind in self._wanted
+            kind: place for kind, place in _noted_places(self._folder).items() if kind in self._wanted
         }
 
 
@@ -206,22 +205,20 @@ def _move(made: Path, output: Path) -> None:
         raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {made}.") from error
 
 
-def _record(folder: Path, places: dict[str, Path]) -> None:
+def _note_places(folder: Path, places: dict[str, Path]) -> None:
     """Note where the results are that do not lie in the run folder."""
     if not places:
         (folder / PLACES).unlink(missing_ok=True)
         return
-    part = folder / f"{PLACES}.part"
-    part.write_text(json.dumps({kind: str(place) for kind, place in places.items()}) + "\n", encoding="utf-8")
-    part.replace(folder / PLACES)
+    write_json(folder / PLACES, {kind: str(place) for kind, place in places.items()})
 
 
-def _recorded(folder: Path) -> dict[str, Path]:
+def _noted_places(folder: Path) -> dict[str, Path]:
     """Give where the results are that do not lie in the run folder."""
-    try:
-        return {kind: Path(place) for kind, place in json.loads((folder / PLACES).read_text("utf-8")).items()}
-    except (OSError, ValueError):
+    if not (folder / PLACES).exists():
         return {}
+    advice = "start a new run, and remove the folders part-... beside the results"
+    return {kind: Path(str(place)) for kind, place in read_json(folder / PLACES, dict, advice).items()}
 
 
 def labels_in(folder: Path) -> Path:
@@ -237,7 +234,7 @@ def labels_in(folder: Path) -> Path:
     """
     if (folder / CLEANED).exists():
         return folder / CLEANED
-    return _recorded(folder).get("labels", folder / LABELS)
+    return _noted_places(folder).get("labels", folder / LABELS)
 
 
 def open_labels(path: Path, *, writable: bool = False) -> Any:
@@ -327,10 +324,6 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     steps = str(read_card(folder / MODEL).steps)
     if job.output is None:
         return {"model": str(folder / MODEL), "steps": steps}
-    part = job.output.with_name(job.output.name + ".part")
-    try:
+    with writing(job.output, f"the model is {folder / MODEL}"), replacing(job.output) as part:
         shutil.copyfile(folder / MODEL, part)
-        part.replace(job.output)
-    except OSError as error:
-        raise FileProblem(f"{job.output} cannot be written ({error}); the model is {folder / MODEL}.") from None
     return {"model": str(job.output), "steps": steps}

@@ -140,7 +140,7 @@ def _drop_half_line(path: Path) -> None:
     """Cut what a killed run left of a line, so that the next event begins on one of its own."""
     if path.exists():
         whole, newline, _ = path.read_bytes().rpartition(b"\n")
-        path.write_bytes(whole + newline)
+        os.truncate(path, len(whole + newline))
 
 
 def _drive(

@@ -5,12 +5,13 @@ Nothing here knows of events files, stopping or child processes; `running` asks 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
+from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.model.card import find_model
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
@@ -87,7 +88,11 @@ def _settled(
     from napari_unetvnet.images.volume import Intensity, intensity
     from napari_unetvnet.inference import choose_precision
 
-    known = _read(path) if again else {}
+    known: dict[str, Any] = {}
+    try:
+        known = _read(path) if again else {}
+    except FileProblem as problem:
+        yield Notice(str(problem))
     if known:
         scale = Intensity(np.array(known["shift"], np.float32), np.array(known["scale"], np.float32))
     else:
@@ -98,18 +103,17 @@ def _settled(
         yield Notice(text)
     facts = {"device": model.device.type, "precision": model.precision}
     facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_json(path, facts)
     return scale
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a file with facts; empty if there is none."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    """Read what an earlier run has chosen."""
+    advice = "normalisation and number format are chosen again"
+    known = read_json(path, dict, advice)
+    if missing := ", ".join(sorted({"device", "precision", "scale", "shift"} - set(known))):
+        raise FileProblem(f"{path} holds no {missing}; {advice}.")
+    return known
 
 
 def _check_outputs(job: SegmentJob) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
+from napari_unetvnet.files import replacing
 from napari_unetvnet.images.arrays import parts
 from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Intensity, Volume, intensity
@@ -202,13 +203,8 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 def _write(path: Path, labels: NDArray[Any]) -> None:
     """Write a file whole or not at all: a viewer may be reading it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.save(file, labels)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, labels)
 
 
 def block_around(at: Sequence[int], shape: Triple, size: Triple) -> Box:

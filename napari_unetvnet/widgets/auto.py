@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit
 
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.files import read_json
 from napari_unetvnet.widgets.scroll import narrow, wrapped
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def planned_in(path: Path) -> tuple[Planned, ...]:
         Empty if there is no plan that can be read.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path, list, "start a new run")
         return tuple(
             Planned(name, _written(value), row["reason"])
             for row in rows
             for name, value in (row["value"] if isinstance(row["value"], dict) else {row["name"]: row["value"]}).items()
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (FileProblem, TypeError, KeyError):
         return ()
 
 

@@ -314,7 +314,7 @@ def test_settings_files_must_be_json_objects(tmp_path):
     with pytest.raises(FileProblem, match="cannot be read"):
         runs.read_settings(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{'a': 1}")
-    with pytest.raises(SettingsProblem, match="no JSON"):
+    with pytest.raises(FileProblem, match="no JSON"):
         runs.read_settings(tmp_path / "bad.json")
     (tmp_path / "good.json").write_text(json.dumps({"image": ["x.npy|" + "y.npy"], "minutes": 1}))
     (tmp_path / "x.npy").touch()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.errors import RunProblem, UserError
+from napari_unetvnet.errors import FileProblem, RunProblem, UserError
 from napari_unetvnet.events import EpochDone, Notice, RunFinished, StepDone, from_line
+from napari_unetvnet.files import read_json
 from napari_unetvnet.losses import LossTerm, write_loss
 from napari_unetvnet.model.card import ModelCard, read_card
 from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, MODEL, PLAN
 from napari_unetvnet.settings import LabelSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from napari_unetvnet.events import Event
@@ -29,6 +31,7 @@ SHOWN = ("command", "network", "option", "loss", "folds", "fold", "output", *INP
 """Settings that have a place of their own, or do not change a result."""
 HELD_OUT = "Held out "
 """How the sentence begins with which a training tells what it holds out."""
+AGAIN = "train again"
 NOT_TRAINED = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -47,9 +50,9 @@ class Row:
     """What there is to say of one training.
 
     ``state`` is done, stopped or failed as the run itself said, running or interrupted where it said nothing yet,
-    waiting before its first event, and refused where its settings do not fit. ``other`` holds the settings without a
-    field here, after `tabulate` only those in which the runs differ. ``scored_on`` is the same text for runs that were
-    scored on the same voxels, empty where that is not known.
+    waiting before its first event, and refused where its settings do not fit or cannot be read. ``other`` holds the
+    settings without a field here, after `tabulate` only those in which the runs differ. ``scored_on`` is the same text
+    for runs that were scored on the same voxels, empty where that is not known.
     """
 
     name: str
@@ -102,19 +105,36 @@ def runs_in(folder: Path) -> list[Path]:
     """
     if (folder / JOB).is_file():
         return [folder]
-    found = sorted(job.parent for job in folder.glob(f"*/{JOB}") if _values(job).get("command") == "train")
+    found = sorted(job.parent for job in folder.glob(f"*/{JOB}") if _is_training(job))
     if not found:
         raise RunProblem(f"{folder} is no run and holds no trainings: there is no {JOB}.")
     return found
 
 
-def _values(path: Path) -> Any:
-    """Read a JSON object; an empty one where there is none that can be read."""
+def _is_training(job: Path) -> bool:
+    """Whether a file says so; one that cannot be read may have, and gets a row that says why."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return bool(read_json(job, dict, AGAIN).get("command") == "train")
+    except FileProblem:
+        return True
+
+
+def _planned(path: Path) -> dict[str, Any]:
+    """Read what was chosen from the data."""
+    if not path.exists():
         return {}
-    return values if isinstance(values, dict | list) else {}
+    try:
+        return {choice["name"]: choice["value"] for choice in read_json(path, list, AGAIN)}
+    except (KeyError, TypeError) as error:
+        raise FileProblem(f"{path} holds what is no choice ({error}); {AGAIN}.") from error
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as problem:
+        problems += problem.lines
 
 
 def read_run(folder: Path) -> Row:
@@ -133,17 +153,18 @@ def read_run(folder: Path) -> Row:
     RunProblem
         If it is no training, or its events cannot be read.
     """
-    values = _values(folder / JOB)
-    if not isinstance(values, dict) or values.get("command") != "train":
+    if not (folder / JOB).exists() or not _is_training(folder / JOB):
         raise RunProblem(f"{folder} is no training; give the folder of one, or a folder that holds several.")
-    plan = _values(folder / PLAN)
-    values |= {choice["name"]: choice["value"] for choice in plan} if isinstance(plan, list) else {}
+    try:
+        values = read_json(folder / JOB, dict, AGAIN)
+    except FileProblem as problem:
+        return Row(folder.absolute().name, state="refused", lines=problem.lines)
     events, problems = _events(folder), list[str]()
     card: ModelCard | None = None
-    try:
+    with _noted(problems):
+        values |= _planned(folder / PLAN)
+    with _noted(problems):
         card = read_card(folder / MODEL) if (folder / MODEL).exists() else None
-    except UserError as problem:
-        problems += problem.lines
     state, lines = _state(folder, events)
     curve = _curve(events)
     steps = [event for event in events if isinstance(event, StepDone | EpochDone)]
@@ -191,7 +212,7 @@ def _events(folder: Path) -> list[Event]:
         whole, _, _ = (folder / EVENTS).read_bytes().rpartition(b"\n")
     except OSError:
         return []
-    return [from_line(line) for line in whole.decode("utf-8").split("\n") if line]
+    return [from_line(line) for line in whole.decode("utf-8", errors="replace").split("\n") if line]
 
 
 def _state(folder: Path, events: Sequence[Event]) -> tuple[str, tuple[str, ...]]:

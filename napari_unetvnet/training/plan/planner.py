@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.training.plan.choice import Choice
 from napari_unetvnet.training.plan.from_model import as_the_model
@@ -36,6 +37,9 @@ RULES = (
     mirroring, augmentation, hold_out, ema_decay, budget,
 )  # fmt: skip
 """Each sees what those before it have chosen."""
+ALWAYS = ("view", "network", "normalise", "loss", "patch", "batch", "ema_decay")
+"""What some rule chooses in every plan, unless it is set."""
+ADVICE = "start a new run, since another plan would make another model"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def save_plan(made: Plan, path: Path) -> None:
     made : Plan
     path : Path
     """
-    path.write_text(json.dumps([asdict(choice) for choice in made.choices], indent=2), encoding="utf-8")
+    write_json(path, [asdict(choice) for choice in made.choices])
 
 
 def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
@@ -106,15 +110,30 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     -------
     Plan or None
         None if there is none.
+
+    Raises
+    ------
+    FileProblem
+        If it is damaged, or leaves open what every plan decides.
     """
     if not path.exists():
         return None
-    choices = tuple(Choice(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+    choices = _read_choices(path)
+    decided = settings.model_fields_set | {choice.name for choice in choices}
+    if missing := [name for name in ALWAYS if name not in decided]:
+        raise FileProblem(f"{path} does not choose {', '.join(missing)}; {ADVICE}.")
     said = settings.model_fields_set | ({"minutes"} if {"epochs", "steps"} & settings.model_fields_set else set())
     choices = tuple(choice for choice in choices if choice.name not in said)
     for choice in choices:
         settings = _with(settings, choice)
     return Plan(settings, choices)
+
+
+def _read_choices(path: Path) -> tuple[Choice, ...]:
+    try:
+        return tuple(Choice(**row) for row in read_json(path, list, ADVICE))
+    except TypeError as error:
+        raise FileProblem(f"{path} holds what is no choice ({error}); {ADVICE}.") from error
 
 
 def _with(settings: TrainSettings, choice: Choice) -> TrainSettings:
