@@ -24,7 +24,7 @@ def code_blocks():
 
 
 @pytest.fixture
-def room(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     """A folder on the import path, for modules that the page tells to write."""
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -32,9 +32,9 @@ def room(tmp_path, monkeypatch):
     sys.modules.pop("soft_hamming", None)
 
 
-def test_the_pages_network_is_one_file_and_one_line(room):
+def test_the_pages_network_is_one_file_and_one_line(folder):
     network, line, _ = code_blocks()
-    (room / "two_layers.py").write_text(network)
+    (folder / "two_layers.py").write_text(network)
     (name,) = re.findall(r'"(\w+)": "napari_unetvnet.networks.two_layers:TwoLayers"', line)
     table = Registry("network", {**NETWORKS, name: "two_layers:TwoLayers"})
     assert table.describe(name).defaults == {"width": 8}
@@ -42,8 +42,8 @@ def test_the_pages_network_is_one_file_and_one_line(room):
     assert built(torch.zeros(1, 2, 5, 6, 7)).shape == (1, 4, 5, 6, 7)
 
 
-def test_the_pages_loss_is_one_function_and_one_line(room, monkeypatch):
-    (room / "soft_hamming.py").write_text(
+def test_the_pages_loss_is_one_function_and_one_line(folder, monkeypatch):
+    (folder / "soft_hamming.py").write_text(
         "import torch\nfrom torch import Tensor\n"
         "from napari_unetvnet.losses.adapters import Prepared, head_modes\n\n" + code_blocks()[2]
     )
@@ -67,5 +67,6 @@ def test_reference_pages_say_what_the_program_does():
 
 
 def test_every_network_and_loss_of_the_readme_exists():
-    named = set(re.findall(r"`(\w+)`", (ROOT / "README.md").read_text(encoding="utf-8").split("## What is in it")[1]))
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Networks and losses")[1]
+    named = set(re.findall(r"`(\w+)`", section))
     assert set(NETWORKS) | set(LOSSES) <= named
