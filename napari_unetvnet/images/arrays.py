@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["PART_VOXELS", "Filed", "Scaled", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts"]
+__all__ = [
+    "PART_VOXELS", "Filed", "Scaled", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
+]  # fmt: skip
 
 PART_VOXELS = 1 << 21
 """Parts have at most so many voxels of each channel; what is computed from one takes a few times 16 MB."""
@@ -266,6 +268,12 @@ def parts(array: Any, voxels: int | None = None) -> Iterator[tuple[slice, slice,
     for corner in itertools.product(*(range(0, n, edge) for n, edge in zip(size, edges, strict=True))):
         z, y, x = (slice(a, min(a + edge, n)) for a, edge, n in zip(corner, edges, size, strict=True))
         yield z, y, x
+
+
+def planes(array: Any) -> Iterator[NDArray[Any]]:
+    """Read an array (..., Z, Y, X) plane by plane, in the order of its voxels."""
+    for place in np.ndindex(array.shape[:-2]):
+        yield np.ascontiguousarray(array[place])
 
 
 def _edges(size: Sequence[int], chunks: Sequence[Any] | None, voxels: int) -> list[int]:

@@ -1,31 +1,31 @@
-"""Zarr folders and HDF5 files: which array in them is the image, what its axes are, how large a voxel is.
+"""Files and folders that hold several arrays, zarr and HDF5: which array is the image, and what its axes are.
 
 Nothing but metadata is read; the array is read when it is sliced.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.errors import FileProblem, told
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.images.arrays import View
+from napari_unetvnet.images.axes import axis_places
+from napari_unetvnet.images.damage import slicing
+from napari_unetvnet.images.image_file import ImageFile
+from napari_unetvnet.images.units import common_spacing, unit_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["Stored", "divided", "is_zarr", "open_hdf5", "open_zarr"]
+__all__ = ["AXES", "Stored", "image_of", "listed_images", "only_image", "with_letters"]
 
 AXES = "TCZYX"
 LISTED = 8
-DEPTH = 3
-"""Groups within groups are looked into so deep."""
-DATASET = re.compile(r"(?P<file>.+\.(h5|hdf5)):(?P<inside>.+)", re.IGNORECASE)
 
 
 class Stored(NamedTuple):
@@ -36,178 +36,77 @@ class Stored(NamedTuple):
     lengths: dict[str, tuple[float, str]]
 
 
-class _Told:
-    """An array whose damage, seen only when it is read, is told in a sentence."""
+class _Checked:
+    """An array whose damage, seen only when it is read, becomes one sentence."""
 
     def __init__(self, array: Any, path: Path) -> None:
         self._array, self._path = array, path
         self.shape, self.dtype, self.chunks = array.shape, array.dtype, array.chunks
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        with told(self._path):
+        with slicing(self._path):
             return np.asarray(self._array[key])
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether a path is a zarr folder or lies in one.
+def image_of(stored: Stored, path: Path) -> ImageFile:
+    """Bring an array in a file to (C, Z, Y, X) without reading it.
 
     Parameters
     ----------
+    stored : Stored
     path : Path
+        Of the file or folder, for messages.
 
     Returns
     -------
-    bool
+    ImageFile
     """
-    return path.is_dir() and any(part.lower().endswith(".zarr") for part in path.parts)
+    places = axis_places(stored.array.shape, stored.axes, path.name)
+    data = View(_Checked(stored.array, path), [places.get(letter) for letter in "CZYX"])
+    units = {letter: unit_name(unit) for letter, (_, unit) in stored.lengths.items()}
+    spacing, unit = common_spacing({letter: size for letter, (size, _) in stored.lengths.items()}, units)
+    return ImageFile(data, spacing, unit)
 
 
-def divided(path: Path) -> tuple[Path, str]:
-    """Divide ``file.h5:/path``.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    file : Path
-    inside : str
-        The path of a dataset in it; empty if none is named.
-    """
-    found = DATASET.fullmatch(str(path))
-    return (Path(found["file"]), found["inside"].replace("\\", "/")) if found else (path, "")
-
-
-def open_zarr(path: Path) -> Stored:
-    """Open an array, or the finest level of an OME-Zarr image.
+def only_image(path: Path, images: Mapping[str, Any], prefix: str) -> str:
+    """Take the only image, or ask for the name of one.
 
     Parameters
     ----------
     path : Path
-        A zarr folder (format 2 or 3), or a group or array in one.
+        Of the file or folder.
+    images : mapping of str to array or group
+        All that it holds.
+    prefix : str
+        What is written before the name of an image to name it.
 
     Returns
     -------
-    Stored
+    str
 
     Raises
     ------
     FileProblem
-        If there is no array, or several that are not the levels of one image.
+        If there is none, or there are several.
     """
-    import zarr
-
-    node = zarr.open(str(path), mode="r")
-    if isinstance(node, zarr.Group):
-        found = dict(_images(node, zarr.Group))
-        node = found[_only(path, found, f"{path}/")]
-    if isinstance(node, zarr.Group):
-        return _multiscale(node, path)
-    names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
-    return Stored(_Told(node, path), _letters(names, len(node.shape)), {})
-
-
-def open_hdf5(path: Path, inside: str) -> Stored:
-    """Open a dataset.
-
-    Parameters
-    ----------
-    path : Path
-    inside : str
-        The dataset's path in the file; may be empty if it is the only one.
-
-    Returns
-    -------
-    Stored
-
-    Raises
-    ------
-    FileProblem
-        If it is not there, or none was named and there are several.
-    """
-    import h5py
-
-    def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim > 1:
-            found[f"/{name}"] = item
-
-    found: dict[str, Any] = {}
-    file = h5py.File(path, "r")
-    file.visititems(note)
-    dataset = file.get(inside) if inside else found[_only(path, found, f"{path}:")]
-    if not isinstance(dataset, h5py.Dataset):
-        raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {_listed(found)}.")
-    axes = _letters(_axis_names(dataset), dataset.ndim)
-    sizes = np.ravel(dataset.attrs.get("element_size_um", ()))  # z, y, x, as Fiji writes it
-    lengths = {letter: (float(size), "micrometer") for letter, size in zip("ZYX", sizes, strict=False)}
-    return Stored(_Told(dataset, path), axes, lengths if len(sizes) == 3 else {})
-
-
-def _images(group: Any, kind: type, prefix: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Any]]:
-    """Find the images of a zarr group: groups with the levels of one, and arrays."""
-    if "multiscales" in _ome(group):
-        yield prefix.rstrip("/"), group
-        return
-    for name, item in sorted(group.members()):
-        if isinstance(item, kind) and depth:
-            yield from _images(item, kind, f"{prefix}{name}/", depth - 1)
-        elif len(getattr(item, "shape", ())) > 1:
-            yield f"{prefix}{name}", item
-
-
-def _only(path: Path, found: Mapping[str, Any], prefix: str) -> str:
-    """Take the only image, or ask for the name of one."""
-    if len(found) == 1:
-        return next(iter(found))
-    if not found:
+    if len(images) == 1:
+        return next(iter(images))
+    if not images:
         raise FileProblem(f"{path.name} holds no array with two axes or more; name a file with an image.")
     raise FileProblem(
-        f"{path.name} holds {len(found)} images; name one, such as {prefix}{next(iter(found))}: {_listed(found)}."
+        f"{path.name} holds {len(images)} images; name one, such as {prefix}{next(iter(images))}: "
+        f"{listed_images(images)}."
     )
 
 
-def _listed(found: Mapping[str, Any]) -> str:
-    """Say what there is."""
-    each = [f"{name} ({' x '.join(map(str, getattr(item, 'shape', ())))})" for name, item in found.items()]
+def listed_images(images: Mapping[str, Any]) -> str:
+    """Name the images with their shapes, as many as fit into a sentence."""
+    each = [f"{name} ({' x '.join(map(str, getattr(item, 'shape', ())))})" for name, item in images.items()]
     shown = ", ".join(text.removesuffix(" ()") for text in each[:LISTED])
     return f"{shown}{', ...' if len(each) > LISTED else ''}" if each else "none"
 
 
-def _ome(group: Any) -> dict[str, Any]:
-    """Give the OME metadata of a group, in the place of format 0.5 or in that of those before."""
-    attributes = dict(group.attrs)
-    return dict(attributes.get("ome") or attributes)
-
-
-def _multiscale(group: Any, path: Path) -> Stored:
-    """Open the finest level of an image."""
-    image = _ome(group)["multiscales"][0]
-    level = image["datasets"][0]
-    array = group[level["path"]]
-    # Before format 0.3 the axes were always these, in 0.3 they were names only.
-    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in image.get("axes") or AXES.lower()]
-    letters = _letters([axis["name"] for axis in axes], len(array.shape))
-    scale = np.ones(len(axes))
-    for transform in (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
-        scale = scale * np.asarray(transform.get("scale", 1.0), np.float64)
-    known = any("unit" in axis for axis in axes) or (scale != 1).any()
-    lengths = {
-        letter: (float(size), str(axis.get("unit", "")))
-        for letter, size, axis in zip(letters, scale, axes, strict=True)
-        if letter in "ZYX" and known
-    }
-    return Stored(_Told(array, path), letters, lengths)
-
-
-def _axis_names(dataset: Any) -> Sequence[str] | None:
-    """Give the axis names of a dataset: those of ilastik, or HDF5's own."""
-    if (tags := dataset.attrs.get("axistags")) is not None:
-        return [axis["key"] for axis in json.loads(tags)["axes"]]
-    return [dimension.label for dimension in dataset.dims]
-
-
-def _letters(names: Sequence[str | None] | None, axes: int) -> str:
+def with_letters(names: Sequence[str | None] | None, axes: int) -> str:
     """Give axes their letters; without names they are the last of T, C, Z, Y, X."""
     letters = "".join((name or " ")[0].upper() for name in names or ())
     if len(letters) == axes == len(set(letters)) and {"Y", "X"} <= set(letters):

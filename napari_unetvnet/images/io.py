@@ -1,9 +1,9 @@
 """Files to volumes and labels to files, geometry intact.
 
-A reader a format turns one file into `ImageFile`: the array as (C, Z, Y, X) and what the file says of space. All else
-is the same for every format: channel files are stacked, labels are checked, results are written beside their place and
-moved there when they are complete. A library's complaint about a bad file becomes one sentence, and a file that is cut
-off is refused even where the library would fill the gap with zeros.
+The reader of a format (`napari_unetvnet.formats` lists them) turns one file into `ImageFile`: the array as (C, Z, Y, X)
+and what the file says of space. All else is the same for every format: channel files are stacked, labels are checked,
+results are written beside their place and moved there when they are complete. A library's complaint about a bad file
+becomes one sentence, and a file that is cut off is refused even where the library would fill the gap with zeros.
 
 Spacing comes from the zooms and unit of NIfTI ("mm" where the file names none), from ImageJ or OME metadata of TIFF,
 from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. What NIfTI and
@@ -13,25 +13,26 @@ TIFF cannot say is converted (nm to mm) or left out.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.files import replacing, writing
-from napari_unetvnet.images.arrays import Stack, Typed, View, cut, new_array, parts
+from napari_unetvnet.formats import endings_for, format_of, listed
+from napari_unetvnet.images.arrays import Stack, Typed, View, cut, parts
+from napari_unetvnet.images.image_file import LARGE_BYTES, ImageFile, read_file
+from napari_unetvnet.images.label_values import highest_label, whole_numbers
+from napari_unetvnet.images.outputs import check_fits, check_writable
 from napari_unetvnet.images.pairs import PairFiles, find_pairs, read_pairs_csv, resolve
-from napari_unetvnet.images.readers import ARRAYS, LARGE_BYTES, ImageFile, existing, paths_of, read_file, stem_of
-from napari_unetvnet.images.volume import Volume, check_finite
-from napari_unetvnet.images.writers import WRITERS, replaceable
+from napari_unetvnet.images.sources import existing, paths_of, stem_of
+from napari_unetvnet.images.volume import Volume
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_unetvnet.conventions import Spacing
+    from napari_unetvnet.formats import Format, Kind
 
 __all__ = [
     "PairFiles",
@@ -45,15 +46,6 @@ __all__ = [
     "write_probabilities",
     "write_uncertainty",
 ]
-
-Kind = Literal["labels", "probabilities", "uncertainty", "model"]
-WHOLE = 0.01  # how far from a whole number a label may be: NIfTI with a scale factor stores 1 as 1.004
-WRITABLE: dict[Kind, tuple[str, ...]] = {
-    "labels": (*ARRAYS, ".zarr", ".png"),
-    "probabilities": (*ARRAYS, ".zarr"),
-    "uncertainty": (*ARRAYS, ".zarr"),
-    "model": (".safetensors",),
-}
 
 
 def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
@@ -110,11 +102,10 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     DataProblem
         If values are fractional, negative, NaN or colours, or the file is a JPEG.
     """
-    if str(source).lower().endswith((".jpg", ".jpeg")):
-        raise DataProblem(f"{source}: JPEG changes values, so labels cannot be read from it; save them as PNG or TIFF.")
+    _check_lossless(source)
     volume = _load(source, spacing, palette=True)
     if overlapping:
-        return replace(volume, data=_whole_numbers(volume.data, volume.name))
+        return replace(volume, data=whole_numbers(volume.data, volume.name))
     if volume.channels > 1 and not _channels_equal(volume.data):
         raise DataProblem(
             f"{volume.name}: labels have {volume.channels} channels that differ, such as colours; "
@@ -122,7 +113,7 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
             "overlap (--label-values overlapping)."
         )
     first = cut(volume.data, (slice(1), slice(None), slice(None), slice(None)))
-    return replace(volume, data=_whole_numbers(first, volume.name))
+    return replace(volume, data=whole_numbers(first, volume.name))
 
 
 def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
@@ -131,8 +122,8 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     Parameters
     ----------
     path : str or Path
-        The ending decides the format: .nii.gz, .nii, .tif, .tiff, .npy, .zarr, .png. NIfTI keeps affine, spacing and
-        unit, TIFF and zarr spacing and unit. npy and TIFF are (Y, X) where Z is 1.
+        The ending decides the format, and that, what is kept of the place in space: see `napari_unetvnet.formats`.
+        npy and TIFF are (Y, X) where Z is 1.
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
         Read by slicing only, plane by plane.
     like : Volume
@@ -149,8 +140,9 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     _check_grid(labels, 4 if labels.ndim == 4 else 3, like)
     if labels.dtype.kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give whole numbers.")
-    highest = max(_highest(np.asarray(labels[(..., *box)]), like.name) for box in parts(labels))
-    _write(Path(path), Typed(labels, np.min_scalar_type(highest)), like)
+    highest = highest_label(labels, like.name)
+    chosen = check_fits(path := Path(path), "labels", labels.shape, highest)
+    _write(path, chosen, Typed(labels, chosen.label_dtype(highest)), like)
 
 
 def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> None:
@@ -159,7 +151,7 @@ def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> N
     Parameters
     ----------
     path : str or Path
-        Ending .nii.gz, .nii, .tif, .tiff (float32 all, classes as channels), .npy or .zarr (K, Z, Y, X).
+        With the ending of a format for floats. Classes are channels.
     probabilities : array of float16 or float32 of shape (K, Z, Y, X)
         Read by slicing only, plane by plane.
     like : Volume
@@ -174,7 +166,7 @@ def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> N
     """
     check_writable(path, "probabilities")
     _check_grid(probabilities, 4, like)
-    _write_fractions(Path(path), probabilities, like)
+    _write_fractions(Path(path), "probabilities", probabilities, like)
 
 
 def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
@@ -198,45 +190,26 @@ def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
     """
     check_writable(path, "uncertainty")
     _check_grid(uncertainty, 3, like)
-    _write_fractions(Path(path), uncertainty, like)
+    _write_fractions(Path(path), "uncertainty", uncertainty, like)
 
 
-def _write_fractions(path: Path, array: Any, like: Volume) -> None:
-    """Write floats: as they are where the format has half ones, too."""
+def _write_fractions(path: Path, kind: Kind, array: Any, like: Volume) -> None:
+    """Write floats: as they are where the format holds their type."""
     if array.dtype.kind != "f":
         raise DataProblem(f"Values of type {array.dtype} are no fractions; give float16 or float32.")
-    halves = path.suffix.lower() in {".npy", ".zarr"}
-    _write(path, array if halves else Typed(array, np.float32), like)
+    chosen = check_fits(path, kind, array.shape)
+    dtype = chosen.fraction_dtype(array.dtype.name)
+    _write(path, chosen, array if dtype == array.dtype.name else Typed(array, dtype), like)
 
 
-def check_writable(path: str | Path, kind: Kind) -> None:
-    """Refuse a place or ending that cannot be written, before any work is done.
-
-    Parameters
-    ----------
-    path : str or Path
-    kind : {"labels", "probabilities", "uncertainty", "model"}
-
-    Raises
-    ------
-    FileProblem
-        If the ending is not one for this kind, the folder is missing or not writable, or the path is a folder and not
-        an earlier result.
-    """
-    path = Path(path)
-    if not path.name.lower().endswith(WRITABLE[kind]):
-        reasons = {".jpg": "JPEG changes values", ".jpeg": "JPEG changes values", ".png": "PNG holds no fractions"}
-        reason = reasons.get(path.suffix.lower(), "the ending decides the format")
-        raise FileProblem(f"Cannot write {kind} to {path.name}: {reason}; use {', '.join(WRITABLE[kind])}.")
-    if path.suffix.lower() == ".zarr":
-        if not replaceable(path):
-            raise FileProblem(f"{path} is there and no zarr folder, so it is not replaced; choose another place.")
-    elif path.is_dir():
-        raise FileProblem(f"{path} is a folder; name a file in it.")
-    if not path.parent.is_dir():
-        raise FileProblem(f"There is no folder {path.parent} to write {path.name} to; create it or choose another.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise FileProblem(f"Folder {path.parent} is write-protected; choose another for {path.name}.")
+def _check_lossless(source: str | Path) -> None:
+    """Refuse files of a format that changes values when it is written."""
+    for path in paths_of(source):
+        if (kind := format_of(path)) and kind.lossy:
+            raise DataProblem(
+                f"{source}: {kind.name} changes values, so labels cannot be read from it; save them as one of "
+                f"{listed(endings_for('labels'))}."
+            )
 
 
 def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
@@ -283,48 +256,13 @@ def _difference(one: ImageFile, other: ImageFile) -> str:
     return "" if same else "affine"
 
 
-def _whole_numbers(values: Any, name: str) -> Any:
-    """Check part by part that labels are whole numbers of 0 or more, and make them integers."""
-    highest = max(_highest(np.asarray(values[(..., *box)]), name) for box in parts(values))
-    kind = np.dtype(values.dtype).kind
-    if kind not in "bf":
-        return values
-    whole = new_array(values.shape, np.uint8 if kind == "b" else np.min_scalar_type(highest))
-    for box in parts(values):
-        part = np.asarray(values[(..., *box)])
-        whole[(..., *box)] = np.rint(part) if kind == "f" else part
-    return whole
-
-
-def _highest(values: NDArray[Any], name: str) -> int:
-    """Give the highest label, and refuse what are no labels."""
-    check_finite(values, name)
-    lowest = values.min()
-    if lowest < (0 if values.dtype.kind != "f" else -0.5):
-        raise DataProblem(
-            f"{name}: labels hold negative values such as {lowest:g}; number classes and objects from 1; 0 is "
-            "background or unpainted."
-        )
-    if values.dtype.kind != "f":
-        return int(values.max())
-    if float(values.max()) >= 2**53:
-        raise DataProblem(f"{name}: labels hold values such as {values.max():g}; number classes and objects from 1.")
-    rounded: NDArray[Any] = np.rint(values)
-    if (fractional := np.abs(values - rounded) > WHOLE).any():
-        raise DataProblem(
-            f"{name}: labels hold fractional values such as {values[fractional][0]:.6g}, but a label is a whole "
-            "number; soft or anti-aliased masks must be thresholded (for example at 0.5) and saved as integers."
-        )
-    return int(rounded.max())
-
-
 def _check_grid(array: Any, axes: int, like: Volume) -> None:
     """Refuse results that are not on the grid of their image."""
     if array.ndim != axes or array.shape[-3:] != like.shape:
         raise DataProblem(f"A result of shape {array.shape} is not on the grid {like.shape} of {like.name}.")
 
 
-def _write(path: Path, array: Any, like: Volume) -> None:
+def _write(path: Path, kind: Format, array: Any, like: Volume) -> None:
     """Write a result, whole or not at all."""
     with writing(path), replacing(path) as part:
-        WRITERS[path.suffix.lower()](part, array, like)
+        kind.function("write")(part, array, like)

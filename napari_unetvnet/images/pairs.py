@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
 
-from napari_unetvnet.images.readers import READABLE, existing, is_folder, paths_of, stem_of
+from napari_unetvnet.formats import endings, listed
+from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_of
 
 __all__ = ["Pair", "PairFiles", "find_pairs", "read_pairs_csv", "resolve"]
 
@@ -175,10 +176,10 @@ def _expand(entry: str) -> list[str]:
     if not is_folder(folder):
         return ["|".join(str(existing(path)) for path in paths_of(entry))]
     files = sorted(
-        f for f in folder.iterdir() if f.name.lower().endswith(READABLE) and f.name[0] != "." and not is_folder(f)
+        f for f in folder.iterdir() if f.name.lower().endswith(endings()) and f.name[0] != "." and not is_folder(f)
     )
     if not files:
-        raise FileProblem(f"Folder {folder} holds no image; expected files ending in {', '.join(READABLE)}.")
+        raise FileProblem(f"Folder {folder} holds no image; expected files ending in {listed(endings())}.")
     return [str(file) for file in files]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import expanded
-from napari_unetvnet.images.readers import METRES
+from napari_unetvnet.images.units import METRES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

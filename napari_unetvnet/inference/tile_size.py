@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.images.ome_zarr import CHUNK_PLANES
+from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 
 if TYPE_CHECKING:
     from napari_unetvnet.conventions import Triple

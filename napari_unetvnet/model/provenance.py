@@ -13,8 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.files import read_json, write_json
-from napari_unetvnet.images.containers import divided
-from napari_unetvnet.images.readers import paths_of
+from napari_unetvnet.images.sources import paths_of, split_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,7 +139,7 @@ def _hash(source: str) -> str:
 def _files(source: str) -> Iterator[tuple[Path, str]]:
     """List the files of a source, with names that do not depend on where they lie."""
     for part in paths_of(source):
-        path, _ = divided(part)
+        path, _ = split_dataset(part)
         if path.is_dir():
             yield from ((file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if file.is_file())
         else:

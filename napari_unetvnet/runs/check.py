@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.data.checks import Finding, Report, examine, table
 from napari_unetvnet.errors import DataProblem, UserError
-from napari_unetvnet.images.readers import paths_of, stem_of
+from napari_unetvnet.images.sources import paths_of, stem_of
 from napari_unetvnet.runs.inputs import pair_files, read_pair
 
 if TYPE_CHECKING:

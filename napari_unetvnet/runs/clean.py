@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_unetvnet.files import replacing, replacing_all, writing
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
-from napari_unetvnet.images.readers import stem_of
+from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
 

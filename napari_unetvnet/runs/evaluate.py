@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
 from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
-from napari_unetvnet.images.readers import is_folder, paths_of, stem_of
+from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
 

@@ -18,8 +18,9 @@ import numpy as np
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import beside, put_in_place, read_json, remove, replacing, write_json, writing
-from napari_unetvnet.images import ome_zarr
+from napari_unetvnet.formats import format_of
 from napari_unetvnet.images.arrays import Filed
+from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.clean import table_beside
@@ -71,8 +72,8 @@ class Results:
         self._folder, self._volume = folder, volume
         self._wanted = _wanted(job, card, volume)
         # Of a network of planes a slab is a batch; were chunks thicker, nothing would be said until one is full.
-        batch = (job.tile or (job.batch,))[0] if card.dims == 2 else ome_zarr.CHUNK_PLANES
-        self._chunk = 2 ** (min(batch, ome_zarr.CHUNK_PLANES).bit_length() - 1)
+        batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
+        self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
         self._arrays: dict[str, Any] = {}
 
     @property
@@ -117,7 +118,7 @@ class Results:
         _note_places(self._folder, places)
         for kind, wanted in self._wanted.items():
             if kind in places:
-                self._arrays[kind] = ome_zarr.create(
+                self._arrays[kind] = _format_function(places[kind], "create")(
                     places[kind], wanted.shape, wanted.dtype, self._volume, self._chunk
                 )
             else:
@@ -160,7 +161,7 @@ class Results:
         places, moves = self._places(), {}
         for kind, wanted in self._wanted.items():
             if wanted.beside and wanted.output and places[kind] != wanted.output:
-                yield from (Event() for _ in ome_zarr.completing(places[kind]))
+                yield from (Event() for _ in _format_function(places[kind], "completing")(places[kind]))
                 moves[kind] = wanted.output
             elif wanted.output and not wanted.beside:
                 own = self._arrays[kind]
@@ -189,12 +190,20 @@ def _wanted(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _Want
 
 
 def _place(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _Wanted:
-    is_zarr = output is not None and output.suffix.lower() == ".zarr"
-    return _Wanted(np.dtype(dtype), shape, output, grows and is_zarr)
+    chosen = format_of(output) if output is not None else None
+    return _Wanted(np.dtype(dtype), shape, output, grows and chosen is not None and chosen.grows)
+
+
+def _format_function(place: Path, name: str) -> Callable[..., Any]:
+    """Import what the format of a result that grows beside its place is made, opened or completed with."""
+    chosen = format_of(place)
+    if chosen is None or not chosen.grows:
+        raise ValueError(f"{place} is not of a format in which results grow")
+    return chosen.function(name)
 
 
 def _opened(place: Path) -> Any:
-    return Filed(place) if place.suffix == ".npy" else ome_zarr.open_image(place, writable=True)
+    return Filed(place) if place.suffix == ".npy" else _format_function(place, "open_image")(place, writable=True)
 
 
 def _move(made: Path, output: Path) -> None:
@@ -251,7 +260,7 @@ def open_labels(path: Path, *, writable: bool = False) -> Any:
     array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
     """
     if path.suffix != ".npy":
-        return ome_zarr.open_image(path)
+        return _format_function(path, "open_image")(path)
     return np.load(path, mmap_mode="c" if writable else "r")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_unetvnet.events import SlabDone
-from napari_unetvnet.images import ome_zarr
+from napari_unetvnet.images.formats import ome_zarr
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.postprocess import table_of
 from napari_unetvnet.runs.clean import write_table

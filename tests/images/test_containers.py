@@ -14,8 +14,8 @@ import tifffile
 import zarr
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.images import image_file
 from napari_unetvnet.images import io as files
-from napari_unetvnet.images import readers as formats
 from napari_unetvnet.images.arrays import View
 from napari_unetvnet.images.io import find_pairs, read_labels, read_volume
 
@@ -218,7 +218,7 @@ def test_large_files_of_every_kind_are_read_in_parts_with_the_same_values(tmp_pa
     np.save(tmp_path / "a.npy", voxels.astype(">u2"))
     names = ("scaled.nii", "imagej.tif", "a.npy")
     whole = [read_volume(f"{tmp_path}/{name}") for name in names]
-    monkeypatch.setattr(formats, "LARGE_BYTES", 0)
+    monkeypatch.setattr(image_file, "LARGE_BYTES", 0)
     monkeypatch.setattr(files, "LARGE_BYTES", 0)
     for name, volume in zip(names, whole, strict=True):
         lazy = read_volume(f"{tmp_path}/{name}")

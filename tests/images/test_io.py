@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.images import io
 from napari_unetvnet.images.io import (
     PairFiles,
     check_writable,
@@ -97,13 +96,17 @@ def test_labels_read_back_as_written(folder, ending, dtype, shape, high, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(ending=st.sampled_from(VOLUMES), dtype=st.sampled_from(("f2", "f4")), shape=st.tuples(*[st.integers(1, 4)] * 4))
+@given(
+    ending=st.sampled_from(VOLUMES),
+    dtype=st.sampled_from(("f2", "f4", ">f4")),
+    shape=st.tuples(*[st.integers(1, 4)] * 4),
+)
 def test_probabilities_read_back_as_channels(folder, ending, dtype, shape):
     scores = np.random.default_rng(0).random(shape).astype(dtype)
     write_probabilities(folder / f"p{ending}", scores, like(shape[1:], (3, 2, 1), "mm"))
     back = read_volume(folder / f"p{ending}")
     assert np.array_equal(back.data, scores)
-    assert back.data.dtype == (dtype if ending == ".npy" else np.float32)
+    assert back.data.dtype == (np.float16 if (dtype, ending) == ("f2", ".npy") else np.float32)
     (folder / f"p{ending}").unlink()
 
 
@@ -455,7 +458,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write_labels(tmp_path / "a.npy", counted(2, 3, 4), like((2, 3, 4)))
-    monkeypatch.setitem(io.WRITERS, ".npy", full_disk)
+    monkeypatch.setattr("napari_unetvnet.images.formats.npy.write", full_disk)
     with pytest.raises(FileProblem, match=r"a\.npy cannot be written \(No space left on device\)"):
         write_labels(tmp_path / "a.npy", np.zeros((2, 3, 4), np.uint8), like((2, 3, 4)))
     assert names_in(tmp_path) == ["a.npy"]
@@ -465,8 +468,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_results_that_do_not_fit(tmp_path):
     grid = like((2, 3, 4))
     for name, labels, sentence in (
-        ("a.png", counted(2, 3, 4), "one plane"),
-        ("a.tif", counted(2, 3, 4).astype(np.uint64) + 2**33, "TIFF holds labels to"),
+        ("a.png", counted(2, 3, 4), r"PNG holds one plane, not 2; use \.nii\.gz, .*\.zarr\.$"),
+        ("a.tif", counted(2, 3, 4).astype(np.uint64) + 2**33, r"TIFF holds labels to 4294967295, not .*; use \.nii"),
         ("a.nii", counted(2, 3, 5), "not on the grid"),
         ("a.nii", counted(2, 3, 4) * 1.5, "whole numbers"),
         ("a.nii", counted(2, 3, 4, dtype=np.int8) - 3, "negative"),
@@ -476,6 +479,28 @@ def test_results_that_do_not_fit(tmp_path):
     with pytest.raises(DataProblem, match="give float16"):
         write_probabilities(tmp_path / "a.nii", counted(1, 2, 3, 4), grid)
     assert not names_in(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 6), (3, 1, 5, 3)])
+def test_several_masks_are_no_png(tmp_path, shape):
+    with pytest.raises(DataProblem, match="PNG holds one mask, not"):
+        write_labels(tmp_path / "a.png", counted(*shape) % 2, like(shape[-3:]))
+    write_labels(tmp_path / "a.png", counted(1, *shape[1:]) % 2, like(shape[-3:]))
+    assert np.array_equal(read_labels(tmp_path / "a.png").data, counted(1, *shape[1:]) % 2)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_an_axis_that_is_too_long_for_nifti_is_one_sentence(tmp_path, ending):
+    with pytest.raises(DataProblem, match=r"NIfTI holds 32767 voxels along an axis, not 32768; use \.tif"):
+        write_labels(tmp_path / f"a{ending}", counted(1, 2, 32768), like((1, 2, 32768)))
+    write_labels(tmp_path / f"a{ending}", counted(1, 2, 32767), like((1, 2, 32767)))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".npy", ".zarr"])
+def test_labels_beyond_32_bits_are_kept(tmp_path, ending):
+    labels = counted(2, 3, 4, dtype=np.uint64) + 2**40
+    write_labels(tmp_path / f"a{ending}", labels, like(labels.shape))
+    assert np.array_equal(read_labels(tmp_path / f"a{ending}").data[0], labels)
 
 
 # Pairs ----------------------------------------------------------------------------------------------------------------

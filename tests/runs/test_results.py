@@ -18,8 +18,8 @@ from test_inference_segment import pointwise_model
 from napari_unetvnet import runs
 from napari_unetvnet.errors import FileProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished, SlabDone
-from napari_unetvnet.images import ome_zarr
 from napari_unetvnet.images.arrays import Filed
+from napari_unetvnet.images.formats import ome_zarr, pyramid
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import Slab
@@ -105,12 +105,12 @@ def test_coarser_levels_of_fractions_hold_means_and_say_where(tmp_path):
     ],
 )
 def test_levels_go_on_until_a_plane_is_small(shape, spacing, factors):
-    assert list(ome_zarr._factors(shape, spacing)) == factors
+    assert list(pyramid.level_factors(shape, spacing)) == factors
 
 
 def test_a_mean_of_what_is_constant_is_that():
     block = np.full((3, 5, 7), 0.3, np.float16)
-    np.testing.assert_array_equal(ome_zarr._means(block, (2, 2, 2)), np.full((2, 3, 4), 0.3, np.float16))
+    np.testing.assert_array_equal(pyramid._means(block, (2, 2, 2)), np.full((2, 3, 4), 0.3, np.float16))
 
 
 def test_completing_again_changes_nothing_and_strays_are_removed(tmp_path):
@@ -128,7 +128,7 @@ def test_another_zarr_folder_is_replaced_but_no_other_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
     (tmp_path / "mine.zarr").mkdir()
     (tmp_path / "mine.zarr" / "notes.txt").write_text("precious")
-    with pytest.raises(FileProblem, match="no zarr folder"):
+    with pytest.raises(FileProblem, match="is no OME-Zarr folder"):
         write_labels(tmp_path / "mine.zarr", np.ones((2, 3, 4), np.uint8), like((2, 3, 4)))
 
 
@@ -150,7 +150,7 @@ class Watched:
 @pytest.mark.parametrize("ending", [".npy", ".nii", ".nii.gz", ".tif", ".ome.tif", ".zarr"])
 def test_no_writer_reads_more_than_a_plane(tmp_path, ending, monkeypatch):
     monkeypatch.setattr("napari_unetvnet.images.arrays.PART_VOXELS", 30)
-    monkeypatch.setattr("napari_unetvnet.images.ome_zarr.CHUNK_VOXELS", 28)
+    monkeypatch.setattr("napari_unetvnet.images.formats.ome_zarr.CHUNK_VOXELS", 28)
     labels = Watched(np.random.default_rng(0).integers(0, 9, (7, 5, 6)).astype(np.uint8))
     write_labels(tmp_path / f"a{ending}", labels, like(labels.shape))
     assert labels.most <= 30
@@ -266,7 +266,7 @@ def test_an_interrupted_zarr_result_is_gone_on_with_and_a_foreign_one_is_not(pla
 
 
 def test_a_run_can_be_stopped_while_coarser_levels_are_computed(place, monkeypatch):
-    monkeypatch.setattr("napari_unetvnet.images.ome_zarr.WHOLE_PLANE", 5)
+    monkeypatch.setattr("napari_unetvnet.images.formats.pyramid.WHOLE_PLANE", 5)
     list(runs.run(run_folder(place, "whole", output="whole.zarr")))
     folder, completing = run_folder(place, "run", output="l.zarr"), ome_zarr.completing
 
@@ -407,7 +407,7 @@ def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
-from napari_unetvnet.inference import ladder
+from napari_unetvnet.inference import fallback as ladder
 steps = ladder.steps
 
 def measured(*given, **more):

@@ -1,7 +1,7 @@
-"""OME-Zarr images: made to be filled plane by plane, completed by coarser levels of the whole.
+"""Zarr folders: any is read; OME-Zarr images are made, filled plane by plane and completed by coarser levels.
 
-They follow NGFF 0.5, the one for zarr format 3. A chunk is a file. One that is filled in parts would be written several
-times, so whoever fills an image does it by as many planes as a chunk has.
+Those follow NGFF 0.5, the one for zarr format 3. A chunk is a file. One that is filled in parts would be written
+several times, so whoever fills an image does it by as many planes as a chunk has.
 
 A coarser level of labels holds one voxel of each block of the level before, one of fractions holds their mean. Levels
 are computed chunk by chunk, so the size of the image does not matter.
@@ -15,26 +15,95 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.images.arrays import parts
-from napari_unetvnet.images.readers import unit_name
+from napari_unetvnet.images.containers import AXES, Stored, image_of, only_image, with_letters
+from napari_unetvnet.images.damage import reading
+from napari_unetvnet.images.formats.pyramid import level_factors, shrink
+from napari_unetvnet.images.units import unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
+    from napari_unetvnet.images.image_file import ImageFile
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["CHUNK_PLANES", "complete", "completing", "create", "open_image"]
+__all__ = ["CHUNK_PLANES", "complete", "completing", "create", "open_image", "read", "write"]
 
 VERSION = "0.5"
 CHUNK_PLANES = 16
 CHUNK_VOXELS = 1 << 20
 """Of each class; so much is read and written at once."""
-WHOLE_PLANE = 512
-"""The coarsest level has planes of this edge length (voxels) at most."""
+GROUP_DEPTH = 3
+"""Groups within groups are searched so deep."""
 UNITS = {"nm": "nanometer", "mm": "millimeter", "cm": "centimeter", "m": "meter"}
 """Our names of units that are called otherwise there."""
+
+
+def read(path: Path) -> ImageFile:
+    """Open an array, or the finest level of an OME-Zarr image."""
+    with reading(path):
+        return image_of(_open(path), path)
+
+
+def _open(path: Path) -> Stored:
+    """Find the image of a zarr folder (format 2 or 3), or of a group or array in one."""
+    import zarr
+
+    node = zarr.open(str(path), mode="r")
+    if isinstance(node, zarr.Group):
+        images = dict(_images(node, zarr.Group))
+        node = images[only_image(path, images, f"{path}/")]
+    if isinstance(node, zarr.Group):
+        return _multiscale(node)
+    names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
+    return Stored(node, with_letters(names, len(node.shape)), {})
+
+
+def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:
+    """Find the images of a zarr group: groups with the levels of one, and arrays."""
+    if "multiscales" in _ome(group):
+        yield prefix.rstrip("/"), group
+        return
+    for name, item in sorted(group.members()):
+        if isinstance(item, kind) and depth:
+            yield from _images(item, kind, f"{prefix}{name}/", depth - 1)
+        elif len(getattr(item, "shape", ())) > 1:
+            yield f"{prefix}{name}", item
+
+
+def _ome(group: Any) -> dict[str, Any]:
+    """Give the OME metadata of a group, in the place of format 0.5 or in that of those before."""
+    attributes = dict(group.attrs)
+    return dict(attributes.get("ome") or attributes)
+
+
+def _multiscale(group: Any) -> Stored:
+    """Open the finest level of an image."""
+    image = _ome(group)["multiscales"][0]
+    level = image["datasets"][0]
+    array = group[level["path"]]
+    # Before format 0.3 the axes were always these, in 0.3 they were names only.
+    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in image.get("axes") or AXES.lower()]
+    letters = with_letters([axis["name"] for axis in axes], len(array.shape))
+    scale = np.ones(len(axes))
+    for transform in (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
+        scale = scale * np.asarray(transform.get("scale", 1.0), np.float64)
+    known = any("unit" in axis for axis in axes) or (scale != 1).any()
+    lengths = {
+        letter: (float(size), str(axis.get("unit", "")))
+        for letter, size, axis in zip(letters, scale, axes, strict=True)
+        if letter in "ZYX" and known
+    }
+    return Stored(array, letters, lengths)
+
+
+def write(path: Path, array: Any, like: Volume) -> None:
+    """Write an OME-Zarr image, chunk by chunk."""
+    image = create(path, tuple(array.shape), array.dtype, like)
+    for k in np.ndindex(image.shape[:-3]):
+        for box in parts(image, math.prod(image.chunks)):
+            image[(*k, *box)] = np.asarray(array[(*k, *box)])
+    complete(path)
 
 
 def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes: int = CHUNK_PLANES) -> Any:
@@ -129,11 +198,11 @@ def completing(path: Path) -> Iterator[None]:
     finest, spacing = group["0"], _spacing(image["datasets"][0])
     labels = finest.dtype.kind in "ui"
     datasets, before, last = image["datasets"][:1], finest, (1, 1, 1)
-    for number, factors in enumerate(_factors(finest.shape[-3:], spacing), 1):
+    for number, factors in enumerate(level_factors(finest.shape[-3:], spacing), 1):
         shape = tuple(-(-n // factor) for n, factor in zip(finest.shape[-3:], factors, strict=True))
         level = _level(group, number, (*finest.shape[:-3], *shape), finest.dtype, finest.chunks[-3])
         steps = [new // old for new, old in zip(factors, last, strict=True)]
-        yield from _shrunk(before, level, steps, labels=labels)
+        yield from shrink(before, level, steps, labels=labels)
         datasets.append(_dataset(number, finest.ndim, spacing, factors, centred=not labels))
         before, last = level, factors
     group.attrs["ome"] = described | {"multiscales": [image | {"datasets": datasets}]}
@@ -166,33 +235,3 @@ def _dataset(
 def _spacing(dataset: dict[str, Any]) -> list[float]:
     """Give the voxel size z, y, x of a level."""
     return list(dataset["coordinateTransformations"][0]["scale"][-3:])
-
-
-def _factors(shape: Sequence[int], spacing: Sequence[float]) -> Iterator[tuple[int, int, int]]:
-    """Give how many times fewer voxels each coarser level has on z, y, x; z is kept while planes are far apart."""
-    z, plane = 1, 1
-    while max(shape[1:]) > WHOLE_PLANE * plane:
-        plane *= 2
-        if spacing[0] * z < plane * min(spacing[1:]) and shape[0] > z:
-            z *= 2
-        yield z, *(min(plane, 2 ** math.ceil(math.log2(n))) for n in shape[1:])
-
-
-def _shrunk(source: Any, target: Any, steps: Sequence[int], *, labels: bool) -> Iterator[None]:
-    """Fill a level from the one before, chunk by chunk."""
-    for k in np.ndindex(target.shape[:-3]):
-        for box in parts(target, math.prod(target.chunks)):
-            wide = tuple(slice(edge.start * step, edge.stop * step) for edge, step in zip(box, steps, strict=True))
-            block = np.asarray(source[(*k, *wide)])
-            z, y, x = steps
-            target[(*k, *box)] = block[::z, ::y, ::x] if labels else _means(block, steps)
-            yield
-
-
-def _means(block: NDArray[Any], steps: Sequence[int]) -> NDArray[Any]:
-    """Give the mean of each few voxels of a block (Z, Y, X); at its end there may be fewer."""
-    missing = [(0, -n % step) for n, step in zip(block.shape, steps, strict=True)]
-    filled = np.pad(block, missing, mode="edge") if np.any(missing) else block
-    sizes = [edge for n, step in zip(filled.shape, steps, strict=True) for edge in (n // step, step)]
-    means: NDArray[Any] = filled.reshape(sizes).mean(axis=(1, 3, 5), dtype=np.float32)
-    return means.astype(block.dtype)

@@ -1,0 +1,116 @@
+"""Files that are cut off, damaged or of another kind: what libraries raise and log about them, in one sentence."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import tokenize
+import warnings
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.formats import FORMATS, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["damaged_file", "log_of", "reading", "slicing"]
+
+# What the libraries raise on a bad file.
+BAD_FILE: tuple[type[Exception], ...] = (
+    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    AssertionError, SyntaxError, struct.error, zlib.error, tokenize.TokenError,
+)  # fmt: skip
+
+
+@contextmanager
+def reading(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Turn what a library raises on a bad file into one sentence, and hide its warnings.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    *also : type of Exception
+        The library's own.
+
+    Raises
+    ------
+    FileProblem
+        Instead of them.
+    """
+    with slicing(path, *also), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def slicing(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Do what `reading` does, but leave warnings alone: for arrays that are read later, and in any thread.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    *also : type of Exception
+        The library's own.
+
+    Raises
+    ------
+    FileProblem
+        Instead of them.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        endings = listed(ending for each in FORMATS for ending in each.in_parts)
+        raise FileProblem(
+            f"{path.name} does not fit into memory, or its header is damaged; uncompressed files with one of these "
+            f"endings are read in parts: {endings}."
+        ) from error
+    except (*BAD_FILE, *also) as error:
+        if "imagecodecs" in str(error):
+            raise FileProblem(
+                f"{path.name} is compressed in a rare way; pip install imagecodecs to read it."
+            ) from error
+        problem = damaged_file(path, str(error) or type(error).__name__)
+        raise FileProblem(*problem.lines) from error
+
+
+def damaged_file(path: Path, detail: str) -> FileProblem:
+    """Say that a file is bad.
+
+    Parameters
+    ----------
+    path : Path
+    detail : str
+        What is wrong with it.
+
+    Returns
+    -------
+    FileProblem
+    """
+    return FileProblem(
+        f"{path.name} cannot be read: it is cut off, damaged or not what its ending says "
+        f"({detail.splitlines()[0][:120]}); copy it again, or open it in the program that made it and save it anew."
+    )
+
+
+@contextmanager
+def log_of(logger_name: str) -> Iterator[list[str]]:
+    """Collect what a library logs instead of printing it."""
+    lines: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        lines.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger(logger_name)
+    logger.addFilter(keep)
+    try:
+        yield lines
+    finally:
+        logger.removeFilter(keep)

@@ -1,0 +1,60 @@
+"""What a reader makes of a file, and which reader a file gets: that of its ending."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.formats import endings, listed
+from napari_unetvnet.images.arrays import View
+from napari_unetvnet.images.sources import source_format
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.conventions import Spacing
+
+__all__ = ["LARGE_BYTES", "ImageFile", "read_file"]
+
+LARGE_BYTES = 1 << 28
+"""Values of a larger file are converted where they are read, not all at once."""
+
+
+class ImageFile(NamedTuple):
+    """What a file holds: data (C, Z, Y, X) and its place in space, spacing None where the file says nothing."""
+
+    data: Any
+    spacing: Spacing | None = None
+    unit: str = "pixel"
+    affine: NDArray[np.float64] | None = None
+    palette: bool = False
+
+
+def read_file(path: Path) -> ImageFile:
+    """Read one file by its ending.
+
+    Parameters
+    ----------
+    path : Path
+        Perhaps of a dataset in it, or of an array in a folder.
+
+    Returns
+    -------
+    ImageFile
+        With values in the byte order of this machine.
+
+    Raises
+    ------
+    FileProblem
+        If it is of no known kind, cut off or damaged.
+    """
+    if (kind := source_format(path)) is None:
+        raise FileProblem(f"{path.name} is of no kind that can be read; use {listed(endings())}.")
+    image: ImageFile = kind.function("read")(path)
+    data = image.data
+    if not data.dtype.isnative:
+        data = View(data) if data.nbytes > LARGE_BYTES else data.astype(data.dtype.newbyteorder("="))
+    return image._replace(data=data)

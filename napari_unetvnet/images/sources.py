@@ -1,0 +1,68 @@
+"""What names an image: a file, files of channels joined by |, a folder that is one image, a dataset within a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.formats import FORMATS, Format, format_of
+
+__all__ = ["existing", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
+
+
+def paths_of(source: str | Path) -> list[Path]:
+    """Split a source into its channel files."""
+    return [Path(part.strip()).expanduser() for part in str(source).split("|")]
+
+
+def existing(path: Path) -> Path:
+    """Refuse what is not a file, or an image in one."""
+    if is_folder(path):
+        raise FileProblem(f"{path} is a folder; name a file in it.")
+    if not split_dataset(path)[0].exists():
+        raise FileProblem(f"There is no file {path}.")
+    return path
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder of images, and not one that is an image itself, or a part of one."""
+    return path.is_dir() and source_format(path) is None
+
+
+def source_format(path: Path) -> Format | None:
+    """Give the format of a file, of a folder that is an image, or of what lies inside one; None if it has none."""
+    if path.is_dir():
+        parts = [part.lower() for part in path.parts]
+        return next(
+            (each for each in FORMATS if each.folder_files and any(p.endswith(each.endings) for p in parts)), None
+        )
+    return format_of(split_dataset(path)[0])
+
+
+def split_dataset(path: Path) -> tuple[Path, str]:
+    """Split ``file.h5:/path``.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    file : Path
+    inside : str
+        The path of a dataset in it; empty if none is named.
+    """
+    endings = "|".join(re.escape(ending) for each in FORMATS if each.datasets for ending in each.endings)
+    match = re.fullmatch(rf"(?P<file>.+({endings})):(?P<inside>.+)", str(path), re.IGNORECASE)
+    return (Path(match["file"]), match["inside"].replace("\\", "/")) if match else (path, "")
+
+
+def stem_of(path: Path) -> str:
+    """Name of a file without its ending; of an image in a folder or a file, that of the whole."""
+    path = split_dataset(path)[0]
+    folders = tuple(ending for each in FORMATS if each.folder_files for ending in each.endings)
+    name = next((part.name for part in (path, *path.parents) if part.name.lower().endswith(folders)), path.name)
+    known = sorted((ending for each in FORMATS for ending in (*each.long_endings, *each.endings)), key=len)
+    ending = next((ending for ending in reversed(known) if name.lower().endswith(ending)), None)
+    return name[: -len(ending)] if ending else re.sub(r"\.\w+$", "", name)

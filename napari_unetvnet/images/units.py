@@ -1,0 +1,56 @@
+"""Units of length: the one name that each has here, and voxel sizes brought to a common unit."""
+
+from __future__ import annotations
+
+from html import unescape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_unetvnet.conventions import Spacing
+
+__all__ = ["METRES", "MICRO", "common_spacing", "edge_length", "unit_name"]
+
+MICRO = "\u00b5m"
+METRES = {"nm": 1e-9, "micrometer": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "inch": 0.0254}
+ALIASES = {"": "pixel", "pixels": "pixel", "in": "inch", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm"}
+ALIASES |= {"meter": "m"} | dict.fromkeys(("um", MICRO, "micron", "microns", "micrometers", "micrometre"), "micrometer")
+
+
+def unit_name(text: str) -> str:
+    """Give the one name that a unit has here."""
+    if "\\u" in text:
+        text = text.encode("ascii", "ignore").decode("unicode_escape")
+    text = unescape(text).strip().replace("\u03bc", "\u00b5")
+    return ALIASES.get(text.lower(), text)
+
+
+def edge_length(value: Any) -> float:
+    """Give the edge length of a voxel from a header; 1 where the header's makes no sense."""
+    length = abs(float(value))
+    return length if 0 < length < float("inf") else 1.0
+
+
+def common_spacing(lengths: Mapping[str, Any], units: Mapping[str, str]) -> tuple[Spacing | None, str]:
+    """Bring the voxel sizes of the axes to the unit of x.
+
+    Parameters
+    ----------
+    lengths : mapping of str to number or str
+        For some of the letters Z, Y and X.
+    units : mapping of str to str
+        Names as of `unit_name`, for the same letters.
+
+    Returns
+    -------
+    spacing : tuple of 3 float or None
+        z, y, x; None if there is no length.
+    unit : str
+    """
+    if not any(axis in lengths for axis in "ZYX"):
+        return None, "pixel"
+    unit = units.get("X", "pixel")
+    base = METRES.get(unit, 1.0)
+    z, y, x = (edge_length(lengths.get(axis, 1)) * METRES.get(units.get(axis, unit), base) / base for axis in "ZYX")
+    return (z, y, x), unit
