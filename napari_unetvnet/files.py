@@ -252,12 +252,11 @@ def same_or_inside(path: Path, place: Path) -> bool:
     bool
     """
     real = Path(os.path.realpath(path))
-    return _identity(place) in map(_identity, (real, *real.parents))
+    return _identity(Path(os.path.realpath(place))) in map(_identity, (real, *real.parents))
 
 
-def _identity(path: Path) -> tuple[int, int, str]:
+def _identity(real: Path) -> tuple[int, int, str]:
     """Give device and number of the nearest file or folder that exists, and the rest of the path."""
-    real = Path(os.path.realpath(path))
     for existing in (real, *real.parents):
         try:
             found = existing.stat()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Spacing
+from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.settings.base import Settings
 from napari_unetvnet.settings.labels import numbers
 
@@ -117,6 +118,6 @@ class CleanJob(PostprocessSettings):
     def _has_work_and_a_place(self) -> Self:
         if not self.postprocessed:
             raise ValueError("There is nothing to do: give objects, keep_largest, min_size, fill_holes or nested.")
-        if str(self.output) == self.labels:
+        if same_or_inside(Path(self.labels), self.output):
             raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
         return self

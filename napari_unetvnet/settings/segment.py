@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Precision, Spacing, Triple
+from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
@@ -142,11 +144,12 @@ class SegmentJob(SegmentSettings):
     @model_validator(mode="after")
     def _outputs_are_apart(self) -> Self:
         outputs = [path for path in (self.output, self.probabilities, self.uncertainty) if path is not None]
-        if twice := [path for path in outputs if outputs.count(path) > 1]:
-            raise ValueError(f"Several results would be written to {twice[0]}; give a place for each.")
+        for path, other in permutations(outputs, 2):
+            if same_or_inside(path, other):
+                raise ValueError(f"Several results would be written to {other}; give a place for each.")
         read = [Path(source.strip()) for source in (*self.image.split("|"), self.model, self.mask or "") if source]
         for path in outputs:
-            if any(path in (source, *source.parents) for source in read):
+            if any(same_or_inside(source, path) for source in read):
                 raise ValueError(f"The result would replace {path}, which is read; give another output.")
         return self
 

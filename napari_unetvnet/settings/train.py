@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from napari_unetvnet.conventions import Head, Normalise, Scalar, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings.base import ComputeSettings
@@ -300,9 +301,8 @@ class TrainJob(TrainSettings):
             raise ValueError("Give either --pairs or --image and --label, not both.")
         if self.mask and self.pairs is not None:
             raise ValueError("Masks of a table of pairs stand in its column mask; leave out --mask.")
-        read = [
-            part for source in (*self.image, *self.label, *self.mask, str(self.pairs)) for part in source.split("|")
-        ]
-        if self.output is not None and str(self.output) in read:
+        sources = (*self.image, *self.label, *self.mask, str(self.pairs or ""))
+        read = [Path(part.strip()) for source in sources for part in source.split("|") if part.strip()]
+        if self.output is not None and any(same_or_inside(path, self.output) for path in read):
             raise ValueError(f"The model would replace {self.output}, which is read; give another output.")
         return self

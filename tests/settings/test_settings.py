@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LossTerm
 from napari_unetvnet.networks import NETWORKS
-from napari_unetvnet.settings import SegmentJob, SegmentSettings, TrainJob, TrainSettings, checked
+from napari_unetvnet.settings import CleanJob, SegmentJob, SegmentSettings, TrainJob, TrainSettings, checked
 
 FILES = {"image": "a.tif", "label": "b.tif"}
 
@@ -303,3 +303,38 @@ def test_a_head_that_cannot_hold_the_classes_is_refused(head, loss, classes, fra
 def test_settings_load_no_torch():
     code = "import sys, napari_unetvnet.settings; sys.exit('torch' in sys.modules or 'napari' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def spelled(tmp_path, monkeypatch):
+    """Other ways to name scan.npy in the working directory: another spelling, a link, a folder's link, a hard link."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "scan.npy").write_bytes(b"")
+    (folder / "link.npy").symlink_to(folder / "scan.npy")
+    (folder / "hard.npy").hardlink_to(folder / "scan.npy")
+    (tmp_path / "other").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    names = ("scan.npy", "./scan.npy", "../data/scan.npy", "link.npy", "hard.npy", "../other/scan.npy")
+    return [*names, str(folder / "scan.npy")]
+
+
+def test_a_result_never_replaces_what_is_read_however_it_is_named(spelled):
+    for name in spelled:
+        for values in ({"image": f"a.npy | {name}"}, {"image": "a.npy", "mask": name}):
+            with pytest.raises(SettingsProblem, match="would replace"):
+                checked(SegmentJob, values | {"model": "m", "output": "scan.npy"})
+        with pytest.raises(SettingsProblem, match="would replace"):
+            checked(CleanJob, {"labels": name, "output": "scan.npy", "min_size": 2})
+        with pytest.raises(SettingsProblem, match="would replace"):
+            checked(TrainJob, {"image": "a.npy", "label": name, "output": "scan.npy"})
+    checked(SegmentJob, {"image": "scan.npy", "model": "m", "output": "new.npy"})
+
+
+def test_two_results_never_share_a_place_however_it_is_named(spelled):
+    for name in (*spelled[1:], "scan.npy/inside.zarr"):
+        with pytest.raises(SettingsProblem, match="Several results"):
+            checked(SegmentJob, {"image": "a", "model": "m", "output": "scan.npy", "probabilities": name})
+    for first, second in (("new.npy", "./new.npy"), ("new.zarr/p.zarr", "new.zarr")):
+        with pytest.raises(SettingsProblem, match="Several results"):
+            checked(SegmentJob, {"image": "a", "model": "m", "output": first, "probabilities": second})

@@ -38,4 +38,4 @@ def compare(folders: Sequence[Path]) -> Table:
         If a folder is no training and holds none.
     """
     found = [run for folder in folders for run in runs_in(folder)]
-    return tabulate([read_run(run) for run in dict.fromkeys(found)])
+    return tabulate([read_run(run) for run in {run.resolve(): run for run in found}.values()])
