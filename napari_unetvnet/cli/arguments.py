@@ -7,22 +7,30 @@ contain.
 
 from __future__ import annotations
 
-import types
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_unetvnet.errors import SettingsProblem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic.fields import FieldInfo
-
     from napari_unetvnet.settings import Settings
+    from napari_unetvnet.settings.describe import Setting
 
 __all__ = ["Parser", "add_fields", "merge", "option_rows"]
 
 BUDGETS = ("minutes", "epochs", "steps")
+WORDS = {
+    "int": "N",
+    "float": "NUMBER",
+    "str": "NAME",
+    "path": "FILE",
+    "region": "VALUE",
+    "sum": "TEXT",
+    "options": "KEY=VALUE",
+}
+"""What a value of each kind is called in the help; a choice is its words."""
 
 
 class Parser(ArgumentParser):
@@ -30,10 +38,6 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line.
-
-        Parameters
-        ----------
-        message : str
 
         Raises
         ------
@@ -55,93 +59,68 @@ def add_fields(parser: ArgumentParser, kind: type[Settings], positional: Sequenc
 
     Parameters
     ----------
-    parser : ArgumentParser
-    kind : type of Settings
     positional : sequence of str
         Fields that are given without a name; they may still come from a settings file instead.
     """
-    for name, field in _ordered(kind):
-        described: dict[str, Any] = {"help": _help(kind, name, field), "default": SUPPRESS}
-        if name in positional:
-            parser.add_argument(name, nargs="?", metavar=name.upper(), **described)
+    for setting in _described(kind):
+        described: dict[str, Any] = {"help": _help(setting), "default": SUPPRESS}
+        if setting.name in positional:
+            parser.add_argument(setting.name, nargs="?", metavar=setting.name.upper(), **described)
         else:
-            parser.add_argument(_flag(name), **described, **_shape(field))
+            parser.add_argument(_flag(setting.name), **described, **_shape(setting))
 
 
 def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
     """Describe the options of a settings model for a reference page.
 
-    Parameters
-    ----------
-    kind : type of Settings
-
     Returns
     -------
     list of (option, default, meaning)
     """
-    fields = ((name, field, _default(kind, name, field)) for name, field in _ordered(kind))
-    return [(_names(name, field), default or "", field.description or "") for name, field, default in fields]
+    return [(_names(setting), _default(setting) or "", setting.help) for setting in _described(kind)]
 
 
-def _names(name: str, field: FieldInfo) -> str:
+def _described(kind: type[Settings]) -> list[Setting]:
+    from napari_unetvnet.settings.describe import describe_settings  # here: the help of all commands does not wait
+
+    return list(describe_settings(kind).values())
+
+
+def _names(setting: Setting) -> str:
     """Name an option, and how it is turned off."""
-    return f"{_flag(name)} {_flag('no_' + name)}" if field.default is True else _flag(name)
-
-
-def _ordered(kind: type[Settings]) -> list[tuple[str, FieldInfo]]:
-    """Give the fields, a model's own before the inherited ones."""
-    own = kind.__annotations__
-    return sorted(kind.model_fields.items(), key=lambda item: item[0] not in own)
+    flag = _flag(setting.name)
+    return f"{flag} {_flag('no_' + setting.name)}" if setting.default is True else flag
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _default(kind: type[Settings], name: str, field: FieldInfo) -> str | None:
+def _default(setting: Setting) -> str | None:
     """Write a default for the help; None where there is none to speak of."""
-    if name in getattr(kind, "left_open", ()):
+    if setting.auto:
         return "auto"
-    if field.is_required() or isinstance(field.default, bool) or not isinstance(field.default, str | int | float):
+    if isinstance(setting.default, bool) or not isinstance(setting.default, str | int | float):
         return None
-    return str(field.default)
+    return str(setting.default)
 
 
-def _help(kind: type[Settings], name: str, field: FieldInfo) -> str:
-    text = (field.description or "").replace("%", "%%")
-    default = _default(kind, name, field)
+def _help(setting: Setting) -> str:
+    text, default = setting.help.replace("%", "%%"), _default(setting)
     return text if default is None else f"{text} Default: {default}."
 
 
-def _shape(field: FieldInfo) -> dict[str, Any]:
+def _shape(setting: Setting) -> dict[str, Any]:
     """Say how many words an option takes and what they are called in the help."""
-    from napari_unetvnet.losses import LossTerm  # here, so that help of all commands does not wait for settings
-
-    inner = _without_none(field.annotation)
-    origin, inside = get_origin(inner), get_args(inner)
-    if origin is Literal:
-        return {"metavar": "{" + ",".join(map(str, inside)) + "}"}
-    if origin is dict:
-        return {"action": "append", "metavar": "KEY=VALUE"}
-    if origin is tuple and inside[-1] is not Ellipsis:
-        return {"nargs": len(inside), "metavar": tuple("ZYX")[: len(inside)]}
-    if origin is tuple and inside[0] is not LossTerm:  # a sum of losses is one text
-        return {"nargs": "+", "action": "extend", "metavar": {str: "FILE"}.get(_without_none(inside[0]), "VALUE")}
-    if inner is bool:
-        return {"action": BooleanOptionalAction if field.default is True else "store_true"}
-    names = {int: "N", float: "NUMBER", str: "NAME"}
-    return {"metavar": names.get(inner, "FILE" if inner.__class__ is type else "TEXT")}
-
-
-def _without_none(annotation: Any) -> Any:
-    """Look through Annotated and Optional."""
-    if get_origin(annotation) is Annotated:
-        return _without_none(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        rest = [kind for kind in get_args(annotation) if kind is not type(None)]
-        rows = [kind for kind in rest if get_origin(kind) is tuple]  # a row of words may also be a single one
-        return _without_none((rows or rest)[0]) if len(rest) == 1 or rows else annotation
-    return annotation
+    if setting.kind == "bool":
+        return {"action": BooleanOptionalAction if setting.default is True else "store_true"}
+    if setting.kind == "options":
+        return {"action": "append", "metavar": WORDS["options"]}
+    if setting.count is None:
+        return {"nargs": "+", "action": "extend", "metavar": "FILE" if setting.kind == "str" else "VALUE"}
+    if setting.count > 1:
+        return {"nargs": setting.count, "metavar": tuple("ZYX")[: setting.count]}
+    return {"metavar": WORDS.get(setting.kind) or "{" + ",".join(map(str, setting.choices)) + "}"}
 
 
 def merge(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,8 @@ class Settings(BaseModel):
     """Frozen settings that refuse unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    left_open: ClassVar[tuple[str, ...]] = ()
+    """Fields that are chosen from the data where they are not set."""
 
 
 class ComputeSettings(Settings):

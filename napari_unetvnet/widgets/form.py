@@ -9,25 +9,24 @@ nothing either until something else is chosen.
 from __future__ import annotations
 
 import re
-import types
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
 from qtpy.QtWidgets import QFormLayout
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.settings.describe import describe_option, describe_settings
 from napari_unetvnet.widgets.auto import AUTO, CHOSEN, Choice, is_auto
 from napari_unetvnet.widgets.scroll import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pydantic.fields import FieldInfo
-
-    from napari_unetvnet.registry import Option, Registry
+    from napari_unetvnet.registry import Registry
     from napari_unetvnet.settings import Settings
+    from napari_unetvnet.settings.describe import Setting
 
 __all__ = ["Field", "OptionsForm", "SettingsForm", "add_row", "form_layout", "show_row"]
 
@@ -71,23 +70,15 @@ class SettingsForm:
 
     Parameters
     ----------
-    kind : type of Settings
     names : sequence of str
         Fields to show.
-    start : mapping of str to value
-        What to begin with where it is not the field's default.
     """
 
-    def __init__(self, kind: type[Settings], names: Sequence[str], start: Mapping[str, Any] | None = None) -> None:
-        start, left_open = start or {}, getattr(kind, "left_open", ())
-        self.open = tuple(name for name in names if name in left_open and name not in start)
+    def __init__(self, kind: type[Settings], names: Sequence[str]) -> None:
+        described = describe_settings(kind)
+        self.open = tuple(name for name in names if described[name].auto)
         """Fields that begin as auto."""
-        self.fields = {
-            name: _open_field(name, kind.model_fields[name])
-            if name in self.open
-            else _field(name, kind.model_fields[name], start.get(name))
-            for name in names
-        }
+        self.fields = {name: _field(described[name]) for name in names}
         self._layouts: dict[str, Any] = {}
         self._hidden: set[str] = set()
 
@@ -105,13 +96,7 @@ class SettingsForm:
             self._layouts[name] = layout
 
     def show(self, name: str, *, visible: bool) -> None:
-        """Show a row or hide it.
-
-        Parameters
-        ----------
-        name : str
-        visible : bool
-        """
+        """Show a row or hide it."""
         self._hidden = self._hidden - {name} if visible else self._hidden | {name}
         if name in self._layouts:
             show_row(self._layouts[name], self.fields[name].widget.native, visible=visible)
@@ -143,7 +128,6 @@ class OptionsForm:
 
     Parameters
     ----------
-    registry : Registry
     layout : QFormLayout
         Gets the rows at its end.
     without : sequence of str
@@ -164,13 +148,12 @@ class OptionsForm:
 
         Parameters
         ----------
-        name : str
         start : mapping of str to value
             What to begin with where it is not the option's default.
         """
         self.clear()
         options = [option for option in self._registry.describe(name).options if option.name not in self._without]
-        self.fields = {option.name: option_field(option, (start or {}).get(option.name)) for option in options}
+        self.fields = {option.name: _option_field(describe_option(option), start or {}) for option in options}
         for field in self.fields.values():
             add_row(self._layout, field)
             field.widget.changed.connect(lambda *_: self._changed())
@@ -215,7 +198,6 @@ def add_row(layout: Any, field: Field) -> None:
     Parameters
     ----------
     layout : QFormLayout
-    field : Field
     """
     layout.addRow(field.label, field.widget.native)
     label = layout.labelForField(field.widget.native)
@@ -231,107 +213,95 @@ def show_row(layout: Any, widget: Any, *, visible: bool) -> None:
     layout : QFormLayout
     widget : QWidget
         The row's field.
-    visible : bool
     """
     widget.setVisible(visible)
     layout.labelForField(widget).setVisible(visible)
 
 
-def option_field(option: Option, start: Any = None) -> Field:
-    """Make the row of an option of a network or a loss.
-
-    Parameters
-    ----------
-    option : Option
-    start : value, optional
-        What to begin with (default: the option's default).
-
-    Returns
-    -------
-    Field
-    """
-    kinds: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "floats": tuple[float, ...]}
-    kind = Literal[option.choices] if option.choices else kinds[option.kind]
+def _option_field(option: Setting, start: Mapping[str, Any]) -> Field:
+    """Make the row of an option of a network or a loss."""
     tooltip = wrapped(f"{option.help} Default: {_written(option.default) or 'empty'}.")
-    return _row(_label(option.name), kind, option.default if start is None else start, tooltip, {"min": 0})
+    return _row(option, start.get(option.name, option.default), tooltip)
 
 
-def _field(name: str, info: FieldInfo, start: Any) -> Field:
-    default = start if start is not None else info.default
-    shown = f" Default: {info.default}." if isinstance(info.default, bool | int | float | str) else ""
-    field = _row(_label(name), info.annotation, default, wrapped(f"{info.description}{shown}"), _bounds(info))
-    if name in EXAMPLES:
-        field.widget.native.setPlaceholderText(EXAMPLES[name])
-    return field
+def _field(setting: Setting) -> Field:
+    """Make the row of a setting."""
+    if setting.auto:
+        return _open_row(setting)
+    shown = f" Default: {setting.default}." if isinstance(setting.default, bool | int | float | str) else ""
+    return _row(setting, setting.default, wrapped(f"{setting.help}{shown}"))
 
 
-def _open_field(name: str, info: FieldInfo) -> Field:
-    """Make the row of a field that is chosen from the data unless the user chooses."""
-    label, tooltip = _label(name), f"{wrapped(info.description or '')}\n{CHOSEN}"
-    if not (words := _words(info.annotation)):
-        line = _text(label, info.annotation, None, tooltip)
-        example = EXAMPLES.get(name) or ("z y x" if _count(info.annotation) else "")
-        empty = f"{AUTO}, or {example.removeprefix('such as ')}" if example else AUTO
-        line.widget.native.setProperty("empty", empty)
-        line.widget.native.setPlaceholderText(empty)
-        return Field(label, line.widget, lambda: None if is_auto(str(line.widget.value)) else line.read())
-    box = Choice((AUTO, *words), AUTO, tooltip, typed=bool(_open_choices(info.annotation)))
-    several = get_origin(_without_none(info.annotation)[0]) is tuple
-    return Field(
-        label, box, lambda: None if is_auto(box.value) else _split(box.value) if several else box.value or None
-    )
+def _open_row(setting: Setting) -> Field:
+    """Make the row of a setting that is chosen from the data unless the user chooses."""
+    label, tooltip = _label(setting), f"{wrapped(setting.help)}\n{CHOSEN}"
+    if words := _words(setting):
+        box = Choice((AUTO, *words), AUTO, tooltip, typed=bool(setting.words))
+        empty_row = NOTHING if NOTHING in setting.words + setting.choices else ()  # it may be a word of the setting
+        read = {AUTO: None, NOTHING: empty_row, "": None}
+        return Field(label, box, lambda: read.get(box.value, box.value))
+    line = _text(setting, None, tooltip)
+    example = _example(setting).removeprefix("such as ")
+    empty = f"{AUTO}, or {example}" if example else AUTO
+    line.widget.native.setProperty("empty", empty)
+    line.widget.native.setPlaceholderText(empty)
+    return Field(label, line.widget, lambda: None if is_auto(str(line.widget.value)) else line.read())
 
 
-def _words(annotation: Any) -> tuple[str, ...]:
-    """Give what can be chosen for a type; nothing if it has to be typed."""
-    kind, _ = _without_none(annotation)
-    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
-        each = get_args(get_args(kind)[0])
-        rows = [" ".join(row) for count in range(len(each), 0, -1) for row in combinations(each, count)]
-        return (*rows, NOTHING)
-    if get_origin(kind) is Literal:
-        return tuple(word for word in get_args(kind) if word != AUTO)
-    return ("yes", "no") if kind is bool else tuple(word for word in _open_choices(annotation) if word != AUTO)
+def _words(setting: Setting) -> tuple[str, ...]:
+    """Give what can be chosen instead of auto; nothing if it has to be typed."""
+    if setting.words or setting.count == 1:
+        words = setting.words or (("yes", "no") if setting.kind == "bool" else setting.choices)
+        return tuple(word for word in words if word != AUTO)
+    if setting.by_class or setting.kind != "choice":
+        return ()
+    lengths = range(len(setting.choices), 0, -1)
+    return (*(" ".join(row) for length in lengths for row in combinations(setting.choices, length)), NOTHING)
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return () if text == NOTHING else tuple(text.split())
+def _label(setting: Setting) -> str:
+    return LABELS.get(setting.name, setting.name.replace("_", " "))
 
 
-def _label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
-
-
-def _row(label: str, annotation: Any, default: Any, tooltip: str, bounds: dict[str, Any]) -> Field:
-    """Choose the widget for a type."""
-    if choices := _open_choices(annotation):
-        box = Choice(choices, _written(default), tooltip)
+def _row(setting: Setting, value: Any, tooltip: str) -> Field:
+    """Choose the widget for a kind of setting."""
+    label = _label(setting)
+    if setting.words:
+        box = Choice(setting.words, _written(value), tooltip)
         return Field(label, box, lambda: box.value or None)
-    kind, optional = _without_none(annotation)
-    if get_origin(kind) is Literal:
-        combo = ComboBox(choices=list(get_args(kind)), value=default, tooltip=tooltip)
+    if setting.count != 1:
+        return _text(setting, value, tooltip)
+    if setting.kind == "choice":
+        combo = ComboBox(choices=setting.choices, value=value, nullable=setting.optional, tooltip=tooltip)
         return Field(label, combo, lambda: combo.value)
-    if kind is bool:
-        box = CheckBox(value=bool(default), text="", tooltip=tooltip)
-        return Field(label, box, lambda: bool(box.value))
-    if kind is int and not optional and default is not None:
-        spin = SpinBox(value=default, min=bounds.get("min", -LARGEST), max=bounds.get("max", LARGEST), tooltip=tooltip)
+    if setting.kind == "bool":
+        check = CheckBox(value=bool(value), text="", tooltip=tooltip)
+        return Field(label, check, lambda: bool(check.value))
+    return _text(setting, value, tooltip) if value is None or setting.optional else _number(setting, value, tooltip)
+
+
+def _number(setting: Setting, value: Any, tooltip: str) -> Field:
+    """Choose the widget for a number that is always there; any that may need many digits is a line of text."""
+    label, least, most = _label(setting), setting.bounds.ge, setting.bounds.le
+    if setting.kind == "int":
+        low, high = -LARGEST if least is None else least, LARGEST if most is None else most
+        spin = SpinBox(value=value, min=low, max=high, tooltip=tooltip)
         return Field(label, spin, lambda: int(spin.value))
-    if kind is float and not optional and bounds.keys() == {"min", "max"} and bounds["max"] <= 1:
-        share = FloatSpinBox(value=default, step=0.05, tooltip=tooltip, **bounds)
+    if setting.kind == "float" and least is not None and most is not None and most <= 1:
+        share = FloatSpinBox(value=value, min=least, max=most, step=0.05, tooltip=tooltip)
         return Field(label, share, lambda: round(float(share.value), 6))
-    return _text(label, kind, default, tooltip)
+    return _text(setting, value, tooltip)
 
 
-def _text(label: str, kind: Any, default: Any, tooltip: str) -> Field:
+def _text(setting: Setting, value: Any, tooltip: str) -> Field:
     """Make a line of text; empty means the default."""
-    line = LineEdit(value=_written(default), tooltip=tooltip)
-    count = _count(kind)
-    line.native.setPlaceholderText("z y x" if count == 3 else "default")
+    label, count = _label(setting), setting.count or 1
+    line = LineEdit(value=_written(value), tooltip=tooltip)
+    line.native.setPlaceholderText(_example(setting) or "default")
 
     def read() -> Any:
         text = str(line.value).strip()
-        if not text or not count:
+        if not text or count == 1:
             return text or None
         words = [word for word in re.split(r"[\s,;x]+", text.strip("()[]")) if word]
         if len(words) != count:
@@ -341,45 +311,15 @@ def _text(label: str, kind: Any, default: Any, tooltip: str) -> Field:
     return Field(label, line, read)
 
 
-def _count(annotation: Any) -> int:
-    """Give how many numbers a row of them has; 0 for other types."""
-    kind, _ = _without_none(annotation)
-    return 0 if Ellipsis in get_args(kind) or get_origin(kind) is not tuple else len(get_args(kind))
+def _example(setting: Setting) -> str:
+    """Give what stands in an empty line of text; nothing where no example is needed."""
+    return EXAMPLES.get(setting.name) or ("z y x" if setting.count == 3 else "")
 
 
-def _open_choices(annotation: Any) -> tuple[str, ...]:
-    """Give the words of a union of some words and another type; none of any other type."""
-    if get_origin(annotation) not in (Union, types.UnionType):
-        return ()
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    return tuple(words) if len(kinds) > 1 else ()
-
-
-def _written(default: Any) -> str:
-    if default is None:
+def _written(value: Any) -> str:
+    if value is None:
         return ""
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    """Look through Annotated and Optional; tell whether the latter was there."""
-    if get_origin(annotation) is Annotated:
-        return _without_none(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        rest = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return (rest[0] if len(rest) == 1 else str), True
-    return annotation, False
-
-
-def _bounds(info: FieldInfo) -> dict[str, Any]:
-    """Read the range of a number from its declaration; one that excludes its end counts for whole numbers only."""
-    bounds: dict[str, Any] = {}
-    for item in info.metadata:
-        for attribute, key, inward in (("ge", "min", 0), ("gt", "min", 1), ("le", "max", 0), ("lt", "max", -1)):
-            if (limit := getattr(item, attribute, None)) is not None and (not inward or info.annotation is int):
-                bounds[key] = limit + inward
-    return bounds
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _read(fields: Mapping[str, Field]) -> dict[str, Any]:

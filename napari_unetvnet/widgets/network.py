@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QSpinBox
 
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import TrainJob
+from napari_unetvnet.settings.describe import describe_settings
 from napari_unetvnet.widgets.auto import AUTO, CHOSEN, describe, is_auto
 from napari_unetvnet.widgets.form import OptionsForm
 from napari_unetvnet.widgets.scroll import narrow, wrapped
@@ -17,7 +18,7 @@ __all__ = ["NetworkBox"]
 
 WIDTH = 16
 """Channels of the first stage that are proposed for a network: what a laptop trains in minutes. The papers have 64."""
-ABOUT_AUTO = f"{TrainJob.model_fields['network'].description} {CHOSEN}"
+ABOUT_AUTO = f"{describe_settings(TrainJob)['network'].help} {CHOSEN}"
 
 
 class NetworkBox(QComboBox):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from napari_unetvnet.losses import LossTerm, write_loss
 from napari_unetvnet.model.card import ModelCard, read_card
 from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, MODEL, PLAN
 from napari_unetvnet.settings import LabelSettings
+from napari_unetvnet.settings.describe import describe_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -272,10 +273,8 @@ def _scored_on(values: dict[str, Any], card: ModelCard | None, events: Iterable[
     told = [event.text for event in events if isinstance(event, Notice) and event.text.startswith(HELD_OUT)]
     blocks = [row[6:] for row in card.split]
     held_out: list[Any] = [*blocks] or sorted(set(told))
-    labels = {
-        name: values.get(name, LabelSettings.model_fields[name].get_default(call_default_factory=True))
-        for name in LABEL_FIELDS
-    }
+    described = describe_settings(LabelSettings)
+    labels = {name: values.get(name, described[name].default) for name in LABEL_FIELDS}
     inputs = {name: values.get(name) or None for name in INPUTS}
     scored = {"inputs": inputs, "labels": labels, "held_out": held_out}
     return json.dumps(scored, sort_keys=True, default=str)

@@ -1,0 +1,205 @@
+"""What each setting of a model is, read from its declaration in this one place.
+
+The command line, the form and the reference page are made from these descriptions alone. A type that is not known here
+is refused, so that no setting is shown as what it is not: a new one is a row of `KINDS` or a rule of `_read`.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from napari_unetvnet.conventions import Scalar
+from napari_unetvnet.losses import LossTerm
+from napari_unetvnet.settings.regions import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic.fields import FieldInfo
+
+    from napari_unetvnet.registry import Option
+    from napari_unetvnet.settings.base import Settings
+
+__all__ = ["Bounds", "Kind", "Setting", "Values", "describe_option", "describe_settings"]
+
+Kind = Literal["bool", "int", "float", "str", "choice", "path", "region", "sum", "options"]
+"""Type of a single value. A choice is one of some words, a sum the text of a weighted sum of losses, options are
+``key=value``."""
+KINDS: tuple[tuple[Any, Kind], ...] = (
+    (bool, "bool"),
+    (int, "int"),
+    (float, "float"),
+    (str, "str"),
+    (Path, "path"),
+    (Region, "region"),
+    (tuple[LossTerm, ...], "sum"),
+    (dict[str, Scalar], "options"),
+)
+OPTION_KINDS: dict[str, tuple[Kind, int | None]] = {
+    "bool": ("bool", 1),
+    "int": ("int", 1),
+    "float": ("float", 1),
+    "str": ("str", 1),
+    "floats": ("float", None),
+}
+"""Kind and count of an option of a network or a loss."""
+
+
+class Bounds(NamedTuple):
+    """Limits of a number, where it has any; whole numbers have only those that they may reach (ge, le)."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+
+UNBOUNDED = Bounds()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """Which values a setting takes."""
+
+    kind: Kind
+    choices: tuple[Any, ...] = ()
+    """What each value is one of, where the kind is choice."""
+    words: tuple[str, ...] = ()
+    """Words that may be given instead of values."""
+    bounds: Bounds = UNBOUNDED
+    count: int | None = 1
+    """How many values make the setting: one, a row of so many, or any number (None)."""
+    by_class: bool = False
+    """Whether each value may be given for one class, as ``class=value``."""
+    optional: bool = False
+    """Whether None is a value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(Values):
+    """A field of a settings model."""
+
+    name: str
+    help: str
+    default: Any = None
+    """None where there is no default, too."""
+    auto: bool = False
+    """Whether it is chosen from the data where it is not given."""
+
+
+def describe_settings(model: type[Settings]) -> dict[str, Setting]:
+    """Describe the settings of a model, its own before the inherited ones.
+
+    Returns
+    -------
+    dict of str to Setting
+        By name.
+
+    Raises
+    ------
+    TypeError
+        If a setting has no sentence, or a type that is not known here.
+    """
+    ordered = sorted(model.model_fields.items(), key=lambda item: item[0] not in model.__annotations__)
+    return {name: _setting(model, name, field) for name, field in ordered}
+
+
+def describe_option(option: Option) -> Setting:
+    """Describe an option of a network or a loss like a setting; no number in one is below 0.
+
+    Returns
+    -------
+    Setting
+    """
+    kind, count = OPTION_KINDS[option.kind]
+    return Setting(
+        name=option.name,
+        help=option.help,
+        default=option.default,
+        kind="choice" if option.choices else kind,
+        choices=option.choices,
+        count=count,
+        bounds=Bounds(ge=0),
+    )
+
+
+def _setting(model: type[Settings], name: str, field: FieldInfo) -> Setting:
+    if not field.description:
+        raise TypeError(f"Setting {model.__name__}.{name} has no sentence; write one below its declaration.")
+    try:
+        values = _read(field.annotation, field.metadata)
+    except TypeError as problem:
+        raise TypeError(f"Setting {model.__name__}.{name}: {problem}") from None
+    return Setting(
+        **vars(values),
+        name=name,
+        help=" ".join(field.description.split()),
+        default=None if field.is_required() else field.get_default(call_default_factory=True),
+        auto=name in model.left_open,
+    )
+
+
+def _read(annotation: Any, metadata: Iterable[Any] = ()) -> Values:
+    """Say which values a type has, given what is declared beside it."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _read(inside[0], [item for part in inside[1:] for item in getattr(part, "metadata", (part,))])
+    for known, kind in KINDS:
+        if annotation == known:
+            return Values(kind=kind, bounds=_bounds(kind, metadata))
+    if origin is Literal:
+        return Values(kind="choice", choices=inside)
+    if origin in (Union, types.UnionType):
+        return _read_union(annotation, inside, metadata)
+    if origin is tuple and inside:
+        return _read_row(inside)
+    raise _unknown(annotation)
+
+
+def _read_union(annotation: Any, inside: tuple[Any, ...], metadata: Iterable[Any]) -> Values:
+    """Read a type or None, some words or a type, or both."""
+    words = tuple(word for part in inside if get_origin(part) is Literal for word in get_args(part))
+    others = [part for part in inside if part is not types.NoneType and get_origin(part) is not Literal]
+    if len(others) > 1:
+        raise _unknown(annotation)
+    values = _read(others[0], metadata) if others else Values(kind="choice", choices=words)
+    return replace(values, words=words if others else (), optional=types.NoneType in inside)
+
+
+def _read_row(inside: tuple[Any, ...]) -> Values:
+    """Read any number of values, perhaps with the class of each, or a row of some that are alike."""
+    if inside[-1] is not Ellipsis:
+        values, *others = map(_read_single, inside)
+        if any(other != values for other in others):
+            raise TypeError("the values of a row are not alike; declare a setting for each")
+        return replace(values, count=len(inside))
+    if get_origin(inside[0]) is tuple and len(get_args(inside[0])) == 2:
+        label, value = map(_read_single, get_args(inside[0]))
+        if label.kind == "int":
+            return replace(value, count=None, by_class=True)
+    return replace(_read_single(inside[0]), count=None)
+
+
+def _read_single(annotation: Any) -> Values:
+    """Read what stands in a row, which is no row itself."""
+    values = _read(annotation)
+    if values.count != 1 or values.words or values.optional:
+        raise _unknown(annotation)
+    return values
+
+
+def _bounds(kind: Kind, metadata: Iterable[Any]) -> Bounds:
+    """Find the limits of a number; one that a whole number may not reach is moved to the next that it may."""
+    declared = [(end, getattr(item, end, None)) for item in metadata for end in Bounds._fields]
+    ends = {end: limit for end, limit in declared if limit is not None}
+    if kind == "int":
+        ends |= {to: ends.pop(end) + step for end, to, step in (("gt", "ge", 1), ("lt", "le", -1)) if end in ends}
+    return Bounds(**ends)
+
+
+def _unknown(annotation: Any) -> TypeError:
+    known = "a number, text, path, Literal, a tuple of one of these, one of these or None, or one in KINDS"
+    return TypeError(f"the type {annotation} is not known; declare {known}, or teach settings/describe.py to read it")
