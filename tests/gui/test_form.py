@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import NETWORKS
-from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob, checked
+from napari_unetvnet.settings.describe import describe_settings
 from napari_unetvnet.widgets.form import OptionsForm, SettingsForm, form_layout
 from napari_unetvnet.widgets.segment import ADVANCED as SEGMENT_ADVANCED
 from napari_unetvnet.widgets.segment import OBJECTS
@@ -32,6 +34,15 @@ def test_every_row_has_the_sentence_of_its_setting():
     for name, field in form.fields.items():
         said = " ".join(field.widget.tooltip.split())
         assert said.startswith(" ".join(TrainJob.model_fields[name].description.split()))
+
+
+@pytest.mark.parametrize("kind", [TrainJob, SegmentJob, CleanJob, EvaluateSettings])
+def test_every_setting_can_be_a_row_that_opens_with_its_default(kind):
+    form, described = SettingsForm(kind, list(kind.model_fields)), describe_settings(kind)
+    opened = form.values()
+    assert not opened.keys() & {name for name, setting in described.items() if setting.auto or setting.default is None}
+    for name, value in opened.items():
+        assert str(value) == str(described[name].default)
 
 
 @pytest.mark.parametrize("text", ["1e-3", "0.001", " 1E-03 "])
