@@ -12,7 +12,7 @@ from napari_unetvnet.images.arrays import parts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["class_counts", "known_along", "known_voxels"]
+__all__ = ["class_counts", "labelled_along", "labelled_voxels"]
 
 
 def class_counts(target: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -42,8 +42,8 @@ def _counts(part: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.append(each, (part == 0).all(axis=0).sum())
 
 
-def known_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
-    """Count the voxels of which anything is known along each axis.
+def labelled_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Count the labelled voxels along each axis.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def known_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     return counts
 
 
-def known_voxels(target: NDArray[np.uint8]) -> Any:
-    """Count the voxels of which something is known.
+def labelled_voxels(target: NDArray[np.uint8]) -> Any:
+    """Count the labelled voxels.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.data.counts import class_counts, known_along
+from napari_unetvnet.data.counts import class_counts, labelled_along
 from napari_unetvnet.data.hold_out import Boxes, labels_needed, margins
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Box
@@ -132,13 +132,13 @@ def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
 
 
 def _known(target: NDArray[np.uint8]) -> bool:
-    return bool(known_along(target)[0].any())
+    return bool(labelled_along(target)[0].any())
 
 
 def _longest(target: NDArray[np.uint8]) -> tuple[int, int, int]:
     """Give the axis along which the known voxels reach farthest, with where they begin and end."""
     reach = []
-    for axis, along in enumerate(known_along(target)):
+    for axis, along in enumerate(labelled_along(target)):
         places = np.flatnonzero(along)
         reach.append((axis, int(places[0]), int(places[-1]) + 1) if len(places) else (axis, 0, 0))
     return max(reach, key=lambda item: item[2] - item[1])

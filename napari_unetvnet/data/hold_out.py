@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unetvnet.data.counts import class_counts, known_along
+from napari_unetvnet.data.counts import class_counts, labelled_along
 from napari_unetvnet.images.volume import Box
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def choose_block(
     shape = target.shape[-3:]
     total = class_counts(target)
     present = total > 0
-    for axis, along in enumerate(known_along(target)):
+    for axis, along in enumerate(labelled_along(target)):
         cumulative = along.cumsum()
         low = int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
         high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1]))
@@ -211,7 +211,7 @@ def _most_labels(target: NDArray[np.uint8], box: Box, axis: int, length: int) ->
     """Cut a box to a length on an axis, where most labels are."""
     if box.shape[axis] <= length:
         return box
-    along = known_along(target[(..., *box.slices)])[axis]
+    along = labelled_along(target[(..., *box.slices)])[axis]
     sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
     first = box.start[axis] + int(sums.argmax())
     return Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))

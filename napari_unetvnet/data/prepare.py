@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.data.counts import class_counts, known_along
+from napari_unetvnet.data.counts import class_counts, labelled_along
 from napari_unetvnet.data.folds import divide
 from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, boxes_from_numbers, choose_block, margin_of
 from napari_unetvnet.data.patches import Region, TrainingData
@@ -215,7 +215,7 @@ def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | 
     for region, pair in zip(regions, boxes, strict=True):
         if pair is None or not _inside(pair, region):
             return []
-        if not known_along(region.target[(..., *pair[0].slices)])[0].any():
+        if not labelled_along(region.target[(..., *pair[0].slices)])[0].any():
             return []  # nothing is painted in the part to learn from
     return boxes
 

@@ -26,7 +26,7 @@ VOXELS_REMEMBERED = 200_000
 
 
 class Sampler:
-    """Chooses the voxels that patches are drawn around; never one of which nothing is known.
+    """Chooses the voxels that patches are drawn around; never an ignored voxel.
 
     What it holds is at most 1.6 MB for each region and class. It reads the targets part by part.
 
@@ -109,7 +109,7 @@ def places(target: NDArray[np.uint8], count: int) -> tuple[list[NDArray[np.int64
     Returns
     -------
     places : list of array of int, shape (n,)
-        Flat indices of the voxels of each class, and at last those of which anything is known.
+        Flat indices of the voxels of each class, and last those of all labelled voxels.
     counts : array of int, shape (count + 1,)
         How many there are.
     """
@@ -141,7 +141,7 @@ def _thinned(total: int) -> NDArray[np.int64]:
 
 
 def _where(part: NDArray[np.uint8], k: int, count: int) -> NDArray[np.bool_]:
-    """Say which voxels are of a class, (Z, Y, X); behind the classes, of which anything is known."""
+    """Say which voxels are of a class, (Z, Y, X); after the classes, which are labelled at all."""
     channels = part if part.ndim == 4 else part[None]
     if k == count:
         return np.asarray((channels != IGNORE).any(axis=0))

@@ -37,7 +37,7 @@ class Pair:
     split : {"", "train", "val"}
         Where the user wants it; "" leaves it to `prepare`.
     mask : Volume, data of shape (1, Z, Y, X), or None
-        Nothing is known where it is 0.
+        Voxels are ignored where it is 0.
     """
 
     image: Volume

@@ -35,7 +35,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     images : array of float32, shape (count, C, Z, Y, X)
         Normalised intensities.
     target : array of shape (count, Z, Y, X) or (count, K, Z, Y, X)
-        What the loss would compare with; IGNORE where nothing is known.
+        What the loss would compare with; IGNORE where voxels are ignored.
     """
     import torch
 

@@ -89,7 +89,7 @@ class Snapshot:
     unit : str
         Of the spacing.
     mask : Channel or None
-        Nothing is known where it is 0.
+        Voxels are ignored where it is 0.
     """
 
     channels: tuple[Channel, ...]

@@ -114,7 +114,7 @@ def _names(classes: Classes, masks: Sequence[str]) -> Iterator[str]:
 
 
 def _channel(name: str, channel: NDArray[Any], top: int = 1) -> Shown:
-    """Show classes as labels and shares as an image, which is empty where nothing is known."""
+    """Show classes as labels and shares as an image, NaN at ignored voxels."""
     unknown = channel == IGNORE
     if channel.dtype == np.uint8:
         return Shown(name, channel, "classes", top, bool(unknown.any()))

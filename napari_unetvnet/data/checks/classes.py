@@ -50,7 +50,7 @@ def check_hidden(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
         return
     yield Finding(
         "warning", "mask-hides", pair.mask.name, what, "Nothing can be learnt from the pair.",
-        "Where a mask is 0 nothing is known; if it was meant the other way round, invert it.",
+        "Voxels are ignored where a mask is 0; if it was meant the other way round, invert it.",
     )  # fmt: skip
 
 

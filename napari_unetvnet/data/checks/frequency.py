@@ -70,7 +70,7 @@ def _name(value: int, settings: TrainSettings) -> str:
 
 
 def _masks(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
-    """Count the voxels of each mask, and those of none where they are known."""
+    """Count the voxels of each mask, and the labelled voxels in none."""
     none = {NOTHING: labels.bare} if settings.unlabelled == "background" else {}
     outside = {0, settings.background or 0, settings.ignore_value}
     return none | {
@@ -80,7 +80,7 @@ def _masks(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
 
 
 def labelled_voxels(labels: LabelFacts, settings: TrainSettings) -> int:
-    """Count the voxels of which anything is known.
+    """Count the labelled voxels.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def shares(images: Sequence[Mapping[str, int]], labelled: int) -> tuple[ClassSha
     images : sequence of mapping of str to int
         From `class_voxels`.
     labelled : int
-        Voxels of which anything is known; the shares of classes that may overlap add up to more.
+        Labelled voxels; the shares of classes that may overlap add up to more.
 
     Returns
     -------

@@ -45,7 +45,7 @@ def check_codes(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator
     if values[-1] == IGNORE and values[-2] < SMALL_CODES and settings.ignore_value is None:
         yield Finding(
             "warning", "value-255", "", f"The labels hold {named(list(map(str, values)), 12)}.",
-            "Beside small numbers, 255 mostly marks voxels of which nothing is known; here it would be a class.",
+            "Beside small numbers, 255 usually marks ignored voxels; here it would be a class.",
             "If it does, give --ignore-value 255.",
         )  # fmt: skip
     groups = _groups(values)

@@ -33,7 +33,7 @@ def one_hot(target: NDArray[Any], classes: int) -> NDArray[np.uint8]:
     Returns
     -------
     array of uint8, shape (K, Z, Y, X)
-        1 where the voxel is of the class, else 0; IGNORE in every channel where nothing is known.
+        1 where the voxel is of the class, else 0; IGNORE in every channel where voxels are ignored.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def one_hot(target: NDArray[Any], classes: int) -> NDArray[np.uint8]:
     if (highest := int(np.where(unknown, 0, target).max())) >= classes:
         raise DataProblem(
             f"The target holds the class index {highest}, but there are {classes} classes; give indices below "
-            f"{classes}, and {IGNORE} where nothing is known."
+            f"{classes}, and {IGNORE} at ignored voxels."
         )
     channels = np.empty((classes, *target.shape), np.uint8)
     for k, channel in enumerate(channels):
@@ -69,12 +69,12 @@ def region_channels(
         Label values as painted.
     regions : sequence of R Region
     known : array of bool, shape (Z, Y, X), optional
-        Where something is known; by default everywhere.
+        Which voxels are labelled; by default all.
 
     Returns
     -------
     array of uint8, shape (R, Z, Y, X)
-        1 in the region, else 0; IGNORE in every channel where nothing is known.
+        1 in the region, else 0; IGNORE in every channel where voxels are ignored.
 
     Raises
     ------

@@ -159,12 +159,12 @@ def make_target(
     name : str
         Of the labels, for messages.
     mask : array of shape (Z, Y, X), optional
-        Nothing is known where it is 0.
+        Voxels are ignored where it is 0.
 
     Returns
     -------
     array of uint8, shape (Z, Y, X) or, for several classes a voxel, (K, Z, Y, X)
-        Class indices or 0 and 1; IGNORE where nothing is known.
+        Class indices or 0 and 1; IGNORE where voxels are ignored.
     """
     if settings.label_values == "overlapping":
         target = _masks(labels, settings)
@@ -308,7 +308,7 @@ def loss_weights(
     counts : array of int, shape (K,)
         Voxels of each class.
     known : array of int, shape (K,)
-        Voxels of which is known whether they are of the class.
+        Labelled voxels of each class channel.
     classes : Classes
     settings : TrainSettings
 

@@ -43,12 +43,12 @@ def gaussian_masks(
     sizes : sequence of S int
         Edge lengths of the blurring kernels in voxels, odd.
     known : array of bool, shape (Z, Y, X), optional
-        Where something is known; by default everywhere.
+        Which voxels are labelled; by default all.
 
     Returns
     -------
     array of float32, shape (1 + S, Z, Y, X)
-        The mask, then a copy for each size; IGNORE in all of them where nothing is known.
+        The mask, then a copy for each size; IGNORE in all of them where voxels are ignored.
 
     Raises
     ------

@@ -79,7 +79,7 @@ def check_known(known: NDArray[Any] | None, shape: tuple[int, ...]) -> NDArray[n
     if known.shape != shape or known.dtype != np.bool_:
         raise DataProblem(
             f"The mask of known voxels is {known.dtype} of shape {known.shape}; give bool of shape {shape}, "
-            "True where something is known."
+            "True where a voxel is labelled."
         )
     return known
 

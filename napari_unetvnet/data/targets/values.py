@@ -1,7 +1,7 @@
 """From labels as people paint them to class indices as losses want them.
 
 A label value is what a person painted, a class index counts 0, 1, ... in the order of the values, and IGNORE marks
-voxels of which nothing is known. With ``unlabelled="ignore"`` a 0 is such a voxel; with ``"background"`` it is class 0.
+ignored voxels. With ``unlabelled="ignore"`` a 0 is such a voxel; with ``"background"`` it is class 0.
 """
 
 from __future__ import annotations
