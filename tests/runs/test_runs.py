@@ -100,11 +100,11 @@ def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
 
 @pytest.mark.parametrize(("precision", "told"), [("auto", True), ("bf16", False)])
 def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypatch, precision, told):
-    from napari_unetvnet.inference import agreement
+    from napari_unetvnet.inference import precision_check
 
-    monkeypatch.setattr(agreement, "faster_formats", lambda _: ("bf16",))
-    monkeypatch.setattr(agreement, "LEAST_TIMES", 1)
-    monkeypatch.setattr(agreement, "AGREEMENT", 1.1)
+    monkeypatch.setattr(precision_check, "faster_formats", lambda _: ("bf16",))
+    monkeypatch.setattr(precision_check, "LEAST_TIMES", 1)
+    monkeypatch.setattr(precision_check, "AGREEMENT", 1.1)
     events = list(runs.run(segment_folder(files, model, precision=precision)))
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert any("those of fp32" in text for text in notices) is told

@@ -210,8 +210,8 @@ class Watched:
 
 
 def test_large_images_are_read_in_parts_and_said_to_be(monkeypatch):
-    for module, name, value in (("measure", "IMAGE_VALUES", 4000), ("sampling", "SLAB_VOXELS", 1000)):
-        monkeypatch.setattr(f"napari_unetvnet.data.checks.{module}.{name}", value)
+    monkeypatch.setattr("napari_unetvnet.data.checks.measure.IMAGE_VALUES", 4000)
+    monkeypatch.setattr("napari_unetvnet.images.sampling.SLAB_VOXELS", 1000)
     monkeypatch.setattr("napari_unetvnet.data.checks.thumbnail.PICTURE_VOXELS", 1000)
     labels = np.zeros((40, 30, 20), np.uint8)
     labels[10:30, 5:25, 5:15] = 1
