@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["FORMATS", "Format", "Kind", "endings", "endings_for", "format_of", "listed", "sentence"]
+__all__ = [
+    "FLOATS", "FORMATS", "INTEGERS", "Format", "Kind", "endings", "endings_for", "format_of", "listed", "sentence",
+]  # fmt: skip
 
 Kind = Literal["labels", "probabilities", "uncertainty"]
 INTEGERS = {f"uint{bits}": 2**bits - 1 for bits in (8, 16, 32, 64)}

@@ -1,4 +1,6 @@
-"""Write docs/reference/ from the settings and the tables, so that it cannot disagree with the program.
+"""Write docs/reference/, and the formats in README.md, from the settings and the tables.
+
+So they cannot disagree with the program.
 
 Run: python scripts/reference.py            writes the pages (make docs)
      python scripts/reference.py --check    fails if a page is not what it would write
@@ -11,13 +13,15 @@ import sys
 from pathlib import Path
 
 from napari_unetvnet.cli.arguments import option_rows
+from napari_unetvnet.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
 from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.networks.facts import network_facts
 from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob
 
-REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+README = Path(__file__).parents[1] / "README.md"
+REFERENCE = README.parent / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; change the docstrings and descriptions it reads, not this page. -->\n"
 
 COMMANDS = """
@@ -91,6 +95,36 @@ def _sizes() -> str:
     return "".join(rows)
 
 
+def formats() -> str:
+    """Write the page of file formats."""
+    parts = ["# File formats\n", MADE, "\nThe ending decides the format. Labels are written in the smallest type that "]
+    parts.append("holds them.\n\n| format | endings | labels as | fractions as | keeps | limits of a result |\n")
+    parts.append("|---|---|---|---|---|---|\n")
+    for each in FORMATS:
+        types = (listed(dtype for dtype in each.dtypes if dtype in kinds) for kinds in (INTEGERS, FLOATS))
+        cells = [each.name, listed(f"`{ending}`" for ending in each.endings), *types, listed(each.keeps), _limits(each)]
+        parts.append(f"| {' | '.join(cells)} |\n")
+    parts += ["\n", *(f"- **{each.name}**: {each.note}\n" for each in FORMATS if each.note)]
+    endings = listed(f"`{ending}`" for each in FORMATS for ending in each.in_parts)
+    parts.append(f"\nOf files with these endings only what is needed is read, if they are not compressed: {endings}.\n")
+    return "".join(parts)
+
+
+def _limits(each: Format) -> str:
+    """Say how large a result may be, or that none is written."""
+    if not each.dtypes:
+        return "images, read only" if each.lossy else "read only"
+    limits = ((each.planes, "plane"), (each.masks, "mask"), (each.edge, "voxel along an axis"))
+    return listed(f"{limit} {noun if limit == 1 else noun.replace(' ', 's ', 1)}" for limit, noun in limits if limit)
+
+
+def readme() -> str:
+    """Put the names of the formats into README.md."""
+    text = README.read_text(encoding="utf-8")
+    begin, end = "<!-- formats -->", "<!-- end of formats -->"
+    return re.sub(f"{begin}.*?{end}", f"{begin}{sentence()}{end}", text, flags=re.DOTALL)
+
+
 def _indented(formula: str) -> str:
     """Show a formula as it stands in the source."""
     return f"\n```text\n{formula}\n```\n"
@@ -109,8 +143,9 @@ def _cell(text: str) -> str:
 def main() -> int:
     """Write or check the pages."""
     stale = []
-    for name, text in (("command-line.md", command_line()), ("tables.md", tables())):
-        path = REFERENCE / name
+    pages = {REFERENCE / "command-line.md": command_line(), REFERENCE / "tables.md": tables()}
+    pages |= {REFERENCE / "formats.md": formats(), README: readme()}
+    for path, text in pages.items():
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

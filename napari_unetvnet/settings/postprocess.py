@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Spacing
 from napari_unetvnet.files import same_or_inside
+from napari_unetvnet.formats import endings_for, listed
 from napari_unetvnet.settings.base import Settings
 from napari_unetvnet.settings.labels import numbers
 
@@ -107,8 +108,9 @@ class CleanJob(PostprocessSettings):
 
     labels: str = Field(min_length=1)
     """Label file with one value per class."""
-    output: Path
-    """Where to write the result; the ending decides the format (.nii.gz, .nii, .tif, .npy, .zarr, .png)."""
+    output: Path = Field(
+        description=f"Where to write the result; the ending decides the format ({listed(endings_for('labels'))})."
+    )
     spacing: Spacing | None = None
     """Voxel size z y x for a file that has none."""
     unit: str = "pixel"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
+from napari_unetvnet.formats import FORMATS, endings, endings_for, listed
 from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
@@ -17,6 +18,7 @@ from napari_unetvnet.settings.postprocess import PostprocessSettings
 __all__ = ["Blending", "SegmentJob", "SegmentSettings"]
 
 ROTATIONS = "rotations"
+GROWING = endings(each for each in FORMATS if each.grows)
 LABEL, HALF = 1, 2
 """Bytes of a label, and of a probability or an uncertainty."""
 Looks = Literal["2d", "2.5d", "3d", "multi-view"]
@@ -120,13 +122,19 @@ class SegmentJob(SegmentSettings):
     mask: str | None = None
     """Mask file of the same size as the image; where it is 0 the result is background and, if possible, not
     computed."""
-    output: Path | None = None
-    """Where to write the labels; the ending decides the format (.nii.gz, .nii, .tif, .npy, .png, or .zarr, which is
-    filled while they are computed)."""
-    probabilities: Path | None = None
-    """Where to write class probabilities as well (.nii.gz, .nii, .tif, .npy, .zarr)."""
-    uncertainty: Path | None = None
-    """Where to write the uncertainty of each voxel as well; 0 is certain."""
+    output: Path | None = Field(
+        None,
+        description="Where to write the labels; the ending decides the format "
+        f"({listed(endings_for('labels'))}). {listed(GROWING)} is filled while they are computed.",
+    )
+    probabilities: Path | None = Field(
+        None, description=f"Where to write class probabilities as well ({listed(endings_for('probabilities'))})."
+    )
+    uncertainty: Path | None = Field(
+        None,
+        description="Where to write the uncertainty of each voxel as well "
+        f"({listed(endings_for('uncertainty'))}); 0 is certain.",
+    )
 
     def result_bytes(self, classes: int) -> int:
         """Count the bytes for each voxel of what is made of a slab, with probabilities if these are wanted.
