@@ -7,6 +7,8 @@ import inspect
 import itertools
 from collections import Counter
 
+import pytest
+
 
 def pairs(*parameters):
     """Give rows in which every value of each parameter meets every value of each other one at least once.
@@ -41,7 +43,7 @@ def in_turn(members, *partners):
 
 
 def in_one_case(names, rows):
-    """Let a test go through rows itself, where each takes less time than a case of its own; a failure names its row.
+    """Let a test go through all rows itself, where each takes less time than a case of its own; what fails is named.
 
     ``names`` and ``rows`` are those of ``pytest.mark.parametrize``; ``rows`` may be a function of the other arguments.
     """
@@ -50,13 +52,18 @@ def in_one_case(names, rows):
     def decorate(test):
         @functools.wraps(test)
         def through_all(**arguments):
+            failures = []
             for row in rows(**arguments) if callable(rows) else rows:
                 values = dict(zip(names, row if len(names) > 1 else [row], strict=True))
                 try:
                     test(**arguments, **values)
-                except Exception as problem:
-                    problem.add_note(f"with {values}")
-                    raise
+                except (Exception, pytest.fail.Exception) as failure:  # noqa: BLE001 (raised below)
+                    failure.add_note(f"with {values}")
+                    failures.append(failure)
+            if len(failures) > 1:
+                raise BaseExceptionGroup("more than one row fails", failures)
+            if failures:
+                raise failures[0]
 
         signature = inspect.signature(test)
         others = [parameter for name, parameter in signature.parameters.items() if name not in names]

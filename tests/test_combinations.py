@@ -34,19 +34,30 @@ def test_each_member_comes_once_and_its_partners_in_turn():
     assert {row[2:] for row in rows} == {(False, 5), (False, 6), (True, 5), (True, 6)}
 
 
-def test_all_rows_of_a_case_are_gone_through_and_the_one_that_fails_is_named():
+def test_all_rows_of_a_case_are_gone_through_and_one_that_fails_is_named():
     seen = []
 
     def check(name, size, weighted):
         seen.append((name, size, weighted))
         assert size != 3
 
-    case = in_one_case("size, weighted", lambda name: [(1, name), (2, name), (3, name), (4, name)])(check)
+    case = in_one_case("size, weighted", lambda name: [(2, name), (3, name), (4, name)])(check)
     assert list(inspect.signature(case).parameters) == ["name"]
     with pytest.raises(AssertionError) as caught:
         case(name="dice")
-    assert seen == [("dice", 1, "dice"), ("dice", 2, "dice"), ("dice", 3, "dice")]
+    assert seen == [("dice", 2, "dice"), ("dice", 3, "dice"), ("dice", 4, "dice")]
     assert caught.value.__notes__ == ["with {'size': 3, 'weighted': 'dice'}"]
+
+
+def test_all_rows_that_fail_are_named():
+    def refuses(size):
+        with pytest.raises(ValueError, match="size"):
+            if size == 2:
+                raise ValueError("size")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        in_one_case("size", [1, 2, 3])(refuses)()
+    assert [failure.__notes__ for failure in caught.value.exceptions] == [["with {'size': 1}"], ["with {'size': 3}"]]
 
 
 def test_a_case_of_one_argument_takes_its_values():
