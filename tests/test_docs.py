@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.losses import LOSSES, build_loss
 from napari_unetvnet.networks import NETWORKS
@@ -54,7 +55,7 @@ def test_the_pages_loss_is_one_function_and_one_line(folder, monkeypatch):
     assert loss(-logits, torch.zeros(1, 4, 4)).item() > 2
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@in_one_case("page", PAGES)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:

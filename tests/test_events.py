@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,13 +70,24 @@ def test_a_line_cut_off_anywhere_is_refused(event, data):
         from_line(cut)
 
 
-@pytest.mark.parametrize(
+@in_one_case(
     "line",
-    ["", "null", "5", "[]", "{}", "words", '{"event": "Party"}', '{"event": []}', '{"event": "Notice"}',
-     '{"event": "Notice", "text": "a", "more": 1}', '{"event": "RunFinished", "state": "done", "lines": 5}',
-     '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}',
-     '{"event": "SplitMade", "number": 0, "name": "a", "learnt": 1, "held_out": []}'],
-)  # fmt: skip
+    [
+        "",
+        "null",
+        "5",
+        "[]",
+        "{}",
+        "words",
+        '{"event": "Party"}',
+        '{"event": []}',
+        '{"event": "Notice"}',
+        '{"event": "Notice", "text": "a", "more": 1}',
+        '{"event": "RunFinished", "state": "done", "lines": 5}',
+        '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}',
+        '{"event": "SplitMade", "number": 0, "name": "a", "learnt": 1, "held_out": []}',
+    ],
+)
 def test_a_line_that_is_no_event_is_refused_with_the_line(line):
     with pytest.raises(RunProblem) as caught:
         from_line(line)

@@ -132,8 +132,8 @@ def test_near_names_lists_all_where_none_is_near():
     assert near_names("dise", {"dice": 1, "ce": 2}) == "; did you mean dice?"
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "expected"),
+@in_one_case(
+    "kind, value, expected",
     [
         ("int", "16", 16),
         ("int", 16.0, 16),
@@ -153,8 +153,8 @@ def test_values_are_brought_to_the_type_of_the_option(kind, value, expected):
     assert type(got) is type(expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "wanted"),
+@in_one_case(
+    "kind, value, wanted",
     [
         ("int", "many", "a whole number"),
         ("int", 16.5, "a whole number"),

@@ -357,7 +357,7 @@ def test_all_losses_of_a_head_can_be_summed(head):
     torch.testing.assert_close(build_loss(" + ".join(fitting), head=head)(logits, target), parts)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@in_one_case("name", LOSSES)
 def test_every_loss_tells_its_formula_its_source_and_its_options(name):
     told = LOSSES.describe(name)
     assert re.search(r"[=Σ^+]", told.section("Notes"))
@@ -366,8 +366,8 @@ def test_every_loss_tells_its_formula_its_source_and_its_options(name):
     assert told.summary.endswith(".")
 
 
-@pytest.mark.parametrize("name", LOSSES)
 @in_one_case("head", list(CHANNELS))
+@in_one_case("name", LOSSES)
 def test_a_head_that_does_not_fit_is_refused_with_losses_that_do(name, head):
     if (name, head) in PAIRS:
         build_loss(name, head=head)

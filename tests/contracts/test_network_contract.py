@@ -312,7 +312,7 @@ def test_can_be_compiled_to_machine_code(name):
     assert_compiles(name, 2, "inductor")
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@in_one_case("name", MEMBERS)
 def test_impossible_dimensions_and_channels_are_refused_with_a_sentence(name):
     for dims, in_channels, classes in ((1, 1, 1), (4, 1, 1), (2, 0, 1), (2, 1, 0)):
         with pytest.raises(SettingsProblem, match=r"\.$"):

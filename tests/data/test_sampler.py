@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ def test_random_voxels_are_alike_in_all_volumes():
     assert near(np.mean([voxel[1] < 15 for i, voxel in found if i == 1]), 1 / 2)
 
 
-@pytest.mark.parametrize(("batch", "positive"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+@in_one_case("batch, positive", [(1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
 def test_a_third_of_a_batch_rounded_up_is_foreground(batch, positive):
     targets = [np.zeros((1, 50, 50), np.uint8)]
     targets[0][0, 20, 20] = 1
@@ -97,7 +98,7 @@ def test_a_third_of_a_batch_rounded_up_is_foreground(batch, positive):
     assert sum(voxel == (0, 20, 20) for voxel in found) == positive
 
 
-@pytest.mark.parametrize("mode", MODES)
+@in_one_case("mode", MODES)
 def test_overlapping_classes_are_drawn_each_for_itself(mode):
     targets = channels()
     found = drawn(targets, OVERLAPPING, mode)
@@ -113,13 +114,13 @@ def test_overlapping_classes_are_drawn_each_for_itself(mode):
         assert near(nothing.mean(), (known == 0).all(axis=0).mean())
 
 
-@pytest.mark.parametrize("mode", MODES)
+@in_one_case("mode", MODES)
 def test_without_any_foreground_patches_lie_around_what_there_is(mode):
     targets = [np.zeros((1, 10, 10), np.uint8), np.full((1, 10, 10), IGNORE, np.uint8)]
     assert all(i == 0 for i, _ in drawn(targets, THREE, mode))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@in_one_case("mode", MODES)
 def test_the_same_seed_draws_the_same_voxels(mode):
     assert drawn(indices(), THREE, mode, 5) == drawn(indices(), THREE, mode, 5)
     assert drawn(indices(), THREE, mode, 5) != drawn(indices(), THREE, mode, 6)
@@ -186,7 +187,7 @@ def blank(images):
     return (images == images[:, :, :1, :1, :1]).all(axis=(1, 2, 3, 4))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@in_one_case("mode", MODES)
 def test_blank_patches_are_few_but_there_are_some(mode):
     data = data_of(*half_black(), Classes((0, 1), (0, 1)), sampling=mode)
     found = data.batch(np.random.default_rng(0), 1000, (1, 8, 8), (0, 0, 0))
@@ -228,7 +229,7 @@ def test_the_same_seed_draws_the_same_patches_where_some_are_blank():
     np.testing.assert_array_equal(first.target, again.target)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@in_one_case("mode", MODES)
 def test_every_way_of_sampling_goes_through_the_settings(mode):
     labels = np.zeros((1, 1, 60, 60), np.uint8)
     labels[..., 20:40, 20:40] = 1

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from qtpy.QtWidgets import QComboBox, QLineEdit, QSpinBox
 
 from napari_unetvnet import runs
@@ -52,7 +53,7 @@ def test_nothing_that_is_left_open_is_in_the_job_of_an_untouched_form(opened):
     assert {"view", "patch", "batch", "mirror_axes", "augment"} <= set(opened.settings.open)
 
 
-@pytest.mark.parametrize("name", [name for name in (*MAIN, *ADVANCED) if name != "context"])
+@in_one_case("name", [name for name in (*MAIN, *ADVANCED) if name != "context"])
 def test_any_field_may_be_left_open(monkeypatch, name):
     """Whatever is added to the open fields begins as auto, and says nothing; the word can be chosen again."""
     monkeypatch.setattr(TrainJob, "left_open", (*TrainJob.left_open, name))
@@ -65,8 +66,8 @@ def test_any_field_may_be_left_open(monkeypatch, name):
     assert form.values() == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "typed", "value"),
+@in_one_case(
+    "name, typed, value",
     [
         ("view", "2.5d", "2.5d"),
         ("batch", "6", 6),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from combinations import in_one_case
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.metrics import EvaluateSettings
@@ -52,15 +53,15 @@ def test_small_numbers_are_not_rounded(text):
     assert checked(TrainJob, form.values() | FILES).learning_rate == 1e-3
 
 
-@pytest.mark.parametrize("text", ["1 64 96", "1,64,96", "(1, 64, 96)", "1 x 64 x 96"])
+@in_one_case("text", ["1 64 96", "1,64,96", "(1, 64, 96)", "1 x 64 x 96"])
 def test_a_patch_is_three_numbers(text):
     form = SettingsForm(TrainJob, ["patch"])
     form.fields["patch"].widget.value = text
     assert checked(TrainJob, form.values() | FILES).patch == (1, 64, 96)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
+@in_one_case(
+    "name, text, value",
     [
         ("class_weights", "inverse_frequency", "inverse_frequency"),
         ("class_weights", "1, 2.5", (1.0, 2.5)),
@@ -96,8 +97,8 @@ def test_a_hidden_row_says_nothing():
     assert form.values() == {"lines": "2", "seed": 0}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "sentence"),
+@in_one_case(
+    "name, text, sentence",
     [
         ("patch", "64 64", "give 3 numbers z y x"),
         ("patch", "a b c", "patch"),
@@ -125,7 +126,7 @@ def test_ranges_come_from_the_settings():
     assert (overlap.min, overlap.max) == (0, 0.9)
 
 
-@pytest.mark.parametrize("network", list(NETWORKS))
+@in_one_case("network", list(NETWORKS))
 def test_the_options_of_every_network_are_accepted_as_they_open(network):
     form = OptionsForm(NETWORKS, form_layout())
     form.choose(network)

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from combinations import in_one_case
 from napari.layers import Image, Labels, Points, Shapes
 
 from napari_unetvnet.errors import DataProblem, FileProblem
@@ -180,7 +181,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@in_one_case("case", REFUSED)
 def test_what_cannot_be_used_is_refused_by_a_sentence(case):
     images, labels, view, sentence = REFUSED[case]
     with pytest.raises(DataProblem, match=sentence):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from combinations import in_one_case
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES
@@ -187,7 +188,7 @@ def test_a_typed_option_is_shown_in_its_row(options):
     assert not options.form.fields
 
 
-@pytest.mark.parametrize("name", list(LOSSES))
+@in_one_case("name", list(LOSSES))
 def test_the_rows_of_every_loss_are_its_options(options, name):
     options._box.setCurrentText(name)
     assert options.form.fields.keys() == LOSSES.describe(name).defaults.keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from napari.layers import Labels
 
 from napari_unetvnet.events import SplitMade
@@ -38,7 +39,7 @@ def test_parts_are_drawn_where_they_are():
     assert (labels == np.array(expected, np.uint8)).all()
 
 
-@pytest.mark.parametrize("most", [1, 50, 700, 2879])
+@in_one_case("most", [1, 50, 700, 2879])
 def test_a_large_image_is_drawn_coarsely(most):
     labels, step = drawn_parts(SPLIT, (6, 20, 24), most)
     assert labels.size <= most

@@ -400,7 +400,7 @@ def test_cut_files_are_one_sentence(tmp_path, caplog):
     for path in whole_files(tmp_path):
         content, whole, cut = path.read_bytes(), read_volume(path), tmp_path / path.name
         size = len(content)
-        for length in {*range(0, size, 11), *range(size - 30, size)}:
+        for length in {*range(0, size, 37), *range(size - 30, size)}:
             cut.write_bytes(content[:length])
             try:
                 volume = read_volume(cut)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +67,7 @@ def test_labels_keep_their_values_and_type():
     assert found.ravel().tolist() == [1, 1, 1, 1, 255, 255, 3, 3]
 
 
-@pytest.mark.parametrize("z", range(9))
+@in_one_case("z", range(9))
 def test_only_what_is_needed_is_read(z):
     class Watched:
         shape, dtype = (1, 90, 50, 50), np.dtype(np.uint8)
@@ -89,8 +90,8 @@ def test_units_are_converted_and_pixels_are_not():
     assert spacing_in((2, 1, 1), "pixel", "pixel") == (2, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "planar", "grid"),
+@in_one_case(
+    "wanted, planar, grid",
     [
         (None, False, (10, 20, 30)),
         ((2.1, 1, 1), False, (10, 20, 30)),  # hardly different

@@ -119,7 +119,7 @@ def test_a_volume_knows_its_size():
     assert (volume.channels, volume.shape) == (3, (4, 5, 6))
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (1, 1, 1, 4, 5), (1, 0, 4, 5), (0, 1, 4, 5)])
+@in_one_case("shape", [(4, 5), (3, 4, 5), (1, 1, 1, 4, 5), (1, 0, 4, 5), (0, 1, 4, 5)])
 def test_an_array_that_is_no_image_is_refused_with_its_shape(shape):
     with pytest.raises(DataProblem, match=r"^cells: .*\(C, Z, Y, X\).*\.$") as caught:
         Volume(np.zeros(shape), name="cells")
@@ -132,8 +132,8 @@ def test_values_that_are_no_intensities_are_refused_with_their_type(dtype):
         Volume(np.zeros((1, 1, 2, 2), dtype), name="cells")
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint64, np.float16, np.float32, np.float64])
 @in_one_case("method", ["zscore", "percentile", "none"])
+@in_one_case("dtype", [bool, np.uint8, np.int16, np.uint64, np.float16, np.float32, np.float64])
 def test_every_number_type_becomes_finite_float32(dtype, method):
     data = np.random.default_rng(0).integers(0, 2, (2, 3, 8, 9)).astype(dtype)
     applied = intensity(Volume(data), method).apply(data)

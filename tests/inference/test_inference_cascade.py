@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from torch import nn
 
 from napari_unetvnet.images.volume import Volume
@@ -69,8 +70,8 @@ def labelled(model, volume, **chosen):
     return labels, np.concatenate([slab.probabilities for slab in slabs], axis=-3)
 
 
-@pytest.mark.parametrize("view", ["2d", "3d"])
-@pytest.mark.parametrize("card", [{}, {"head": "binary", "values": (0, 7), "overlapping": False}])
+@in_one_case("view", ["2d", "3d"])
+@in_one_case("card", [{}, {"head": "binary", "values": (0, 7), "overlapping": False}])
 def test_a_whole_image_gets_the_labels_of_the_cascade(view, card):
     model = fine_grained(view, **card)
     volume = Volume(noise(SIZES[model.card.dims]))

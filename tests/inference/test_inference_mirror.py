@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from test_inference_segment import RAW
 
 from napari_unetvnet.errors import DataProblem
@@ -68,8 +69,8 @@ def stitched(model, volume, settings):
     return out
 
 
-@pytest.mark.parametrize("up", ["nearest", "transposed"])
-@pytest.mark.parametrize("mirror", MIRRORS)
+@in_one_case("up", ["nearest", "transposed"])
+@in_one_case("mirror", MIRRORS)
 def test_tiles_equal_one_pass_over_the_mirrored_image(up, mirror):
     model, volume = valid(up), image(1, 211, 159)
     chosen = SegmentSettings(tile=(1, 84, 68), blending="centre", mirror_edge=mirror)
@@ -88,8 +89,8 @@ def test_tiles_off_the_pooling_grid_do_not(up, monkeypatch):
     assert np.abs(stitched(model, volume, chosen) - expected).max() > 0.1 * expected.std()
 
 
-@pytest.mark.parametrize("blending", ["gaussian", "constant", "centre"])
-@pytest.mark.parametrize("mirror", MIRRORS)
+@in_one_case("blending", ["gaussian", "constant", "centre"])
+@in_one_case("mirror", MIRRORS)
 def test_in_single_precision_and_blended_they_do_too(blending, mirror):
     model, volume = valid(), image(1, 211, 159)
     chosen = SegmentSettings(tile=(1, 84, 68), blending=blending, mirror_edge=mirror)
@@ -111,8 +112,8 @@ def test_the_two_ways_to_mirror_differ_at_the_border_only():
     assert not differs[reach:-reach, reach:-reach].any()
 
 
-@pytest.mark.parametrize("mirror", MIRRORS)
-@pytest.mark.parametrize("size", [(1, 5, 3), (2, 31, 64), (1, 1, 17)])
+@in_one_case("mirror", MIRRORS)
+@in_one_case("size", [(1, 5, 3), (2, 31, 64), (1, 1, 17)])
 def test_an_image_smaller_than_the_margin_is_mirrored_as_often_as_needed(mirror, size):
     model, volume = valid(), image(*size)
     found = torch.cat([logits[0] for _, logits in scores(model, volume, SegmentSettings(mirror_edge=mirror), RAW)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from test_inference_segment import RAW, pointwise_model
 
 from napari_unetvnet.images.volume import Volume
@@ -28,9 +29,9 @@ def theirs(network, data, tile, overlap):
         )[0].numpy()
 
 
-@pytest.mark.parametrize("overlap", [0, 0.1, 0.25, 0.5, 0.75, 0.9])
-@pytest.mark.parametrize(
-    ("shape", "tile"),
+@in_one_case("overlap", [0, 0.1, 0.25, 0.5, 0.75, 0.9])
+@in_one_case(
+    "shape, tile",
     [((9, 21, 34), (4, 16, 8)), ((16, 16, 16), (8, 8, 8)), ((5, 7, 6), (8, 8, 8)), ((3, 40, 9), (8, 8, 8))],
 )
 def test_labels_of_a_network_that_looks_at_single_voxels(shape, tile, overlap):

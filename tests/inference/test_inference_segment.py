@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -126,8 +127,8 @@ def test_tiles_of_valid_convolutions_agree_with_one_whole_pass(up):
     np.testing.assert_allclose(many, one, atol=1e-4 * one.std())
 
 
-@pytest.mark.parametrize("view", ["2d", "2.5d", "3d"])
-@pytest.mark.parametrize("first", [1, 5, 11])
+@in_one_case("view", ["2d", "2.5d", "3d"])
+@in_one_case("first", [1, 5, 11])
 def test_going_on_from_a_plane_gives_the_same_bits(view, first):
     torch.manual_seed(0)
     card = ModelCard(network="unet_padding", option={"width": 2, "depth": 2}, head="multiclass", view=view,

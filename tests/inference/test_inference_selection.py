@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_inference_orientations import lopsided, model_of
@@ -143,7 +144,7 @@ def test_an_image_without_anything_is_background_whatever_the_tiles(overlap):
     assert not blocks
 
 
-@pytest.mark.parametrize(
+@in_one_case(
     "card",
     [
         {"head": "binary", "values": (0, 3)},
@@ -154,7 +155,6 @@ def test_an_image_without_anything_is_background_whatever_the_tiles(overlap):
         {"head": "multilabel", "values": (0, 4, 5), "lines": (1,)},
         {"head": "multilabel", "values": (1, 2), "overlapping": True},
     ],
-    ids=str,
 )
 def test_what_is_background_for_certain_is_written_as_0_by_every_head(card):
     made = ModelCard(network="unet_padding", view="2d", patch=(1, 8, 8), **card)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,8 +47,8 @@ def test_dice_without_smoothing_is_the_bare_quotient(denominator, coefficient):
     assert cost("dice", denominator=denominator, smooth=0.0) == pytest.approx(1 - coefficient)
 
 
-@pytest.mark.parametrize("denominator", ["squared", "plain"])
-@pytest.mark.parametrize("smooth", [0.0, 1.0])
+@in_one_case("denominator", ["squared", "plain"])
+@in_one_case("smooth", [0.0, 1.0])
 def test_dice_of_nothing_predicted_where_nothing_is_costs_nothing(denominator, smooth):
     logits = torch.full((1, 1, 4), -1e4, requires_grad=True)
     loss = build_loss("dice", head="binary", denominator=denominator, smooth=smooth)(logits, torch.zeros(1, 4))
@@ -163,8 +164,8 @@ def test_a_sum_of_plain_factors_reads_back_the_same(chosen):
     assert parse_loss(write_loss(plain)) == plain
 
 
-@pytest.mark.parametrize(
-    ("text", "weights"),
+@in_one_case(
+    "text, weights",
     [
         ("dice", [1]),
         (" 2 * dice ", [2]),
@@ -177,8 +178,8 @@ def test_sums_are_read(text, weights):
     assert [term.weight for term in parse_loss(text)] == weights
 
 
-@pytest.mark.parametrize(
-    ("text", "fragments"),
+@in_one_case(
+    "text, fragments",
     [
         ("", ["''", "number*name"]),
         ("dice +", ["'dice +'", "number*name"]),

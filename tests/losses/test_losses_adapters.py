@@ -65,8 +65,8 @@ def test_without_a_gradient_the_value_is_the_same(name):
     assert torch.equal(value, loss(logits, target).detach())
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if "multilabel" in HEADS[name]])
 @in_one_case("weights", [(), (1.0, 2.0, 0.5, 3.0)])
+@in_one_case("name", [name for name in LOSSES if "multilabel" in HEADS[name]])
 def test_sigmoid_channels_take_class_indices_too(name, weights):
     logits, target, _ = a_case("multiclass", (6, 5))
     known = (target != IGNORE).unsqueeze(1)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import LOSSES, build_loss, loss_needs, parse_loss
@@ -47,9 +48,8 @@ def a_code():
     return torch.full((2, 128), 0.5, dtype=torch.float64), torch.full((2, 128), -1.0, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    ("divisor", "printed"),
-    [("latent", 0.617879), ("half", 0.617879 / 2), ("voxels", 2.011326e-5), ("values", 5.028316e-6)],
+@in_one_case(
+    "divisor, printed", [("latent", 0.617879), ("half", 0.617879 / 2), ("voxels", 2.011326e-5), ("values", 5.028316e-6)]
 )
 def test_the_distance_of_a_code_from_the_normal_distribution(divisor, printed):
     image = torch.zeros(()).expand(2, 4, 160, 192, 128)
@@ -149,7 +149,7 @@ def test_without_maps_hardness_dice_is_left():
 LEVELS = tuple(ONE_CHANNEL + shift for shift in (0.5, -1, 2))
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if "binary" in LOSSES.describe(name).facts["head_modes"]])
+@in_one_case("name", [name for name in LOSSES if "binary" in LOSSES.describe(name).facts["head_modes"]])
 def test_levels_of_weight_zero_leave_exactly_the_main_loss(name):
     loss = build_loss(name, head="binary")
     logits = ONE_CHANNEL.reshape(1, 1, 2, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import build_loss
@@ -147,8 +148,8 @@ def test_an_error_costs_more_the_farther_it_lies_from_the_truth(name):
     assert 0 < 4 * cost(name, sure(near), truth) < cost(name, sure(far), truth)
 
 
-@pytest.mark.parametrize("name", ["boundary", "hausdorff"])
-@pytest.mark.parametrize("truth", [0, 1])
+@in_one_case("name", ["boundary", "hausdorff"])
+@in_one_case("truth", [0, 1])
 def test_a_mask_without_a_border_costs_nothing(name, truth):
     target = torch.full((1, 6, 6), truth)
     assert cost(name, torch.randn(1, 1, 6, 6).clamp_max(-0.1), target) == 0

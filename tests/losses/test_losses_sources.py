@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from combinations import in_one_case
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem
@@ -47,8 +48,8 @@ def coefficient(text):
     return digits(f"{1 - abs(float(text)):.{len(text.partition('.')[2])}f}")
 
 
-@pytest.mark.parametrize(
-    ("expression", "printed"),
+@in_one_case(
+    "expression, printed",
     [
         ("dice", "0.915332"),
         ("dice(denominator=first)", "0.975610"),
@@ -60,8 +61,8 @@ def test_dice_coefficients_of_sample_a(expression, printed):
     assert cost(expression, one_channel(A)) == coefficient(printed)
 
 
-@pytest.mark.parametrize(
-    ("expression", "printed"),
+@in_one_case(
+    "expression, printed",
     [
         ("bce", "0.337539"),
         ("ce", "0.337539"),
@@ -99,8 +100,8 @@ def test_losses_of_sample_a(expression, printed):
     assert cost(expression, one_channel(A)) == digits(printed)
 
 
-@pytest.mark.parametrize(
-    ("expression", "printed"),
+@in_one_case(
+    "expression, printed",
     [
         ("hardness_dice", "0.292919"),
         ("hardness_dice(hardness=0.4)", "0.284542"),
@@ -122,10 +123,8 @@ def test_the_brain_mask_is_the_weight():
     assert loss == digits("0.0907252")
 
 
-@pytest.mark.parametrize(
-    ("weighting", "printed"), [("square", "0.396342"), ("simple", "0.366197"), ("uniform", ".325000")]
-)
-@pytest.mark.parametrize(("logits", "head"), [(one_channel(A), "binary"), (two_classes(A), "multiclass")])
+@in_one_case("weighting, printed", [("square", "0.396342"), ("simple", "0.366197"), ("uniform", ".325000")])
+@in_one_case("logits, head", [(one_channel(A), "binary"), (two_classes(A), "multiclass")])
 def test_generalised_dice_of_one_foreground_pixel(weighting, printed, logits, head):
     target = torch.tensor([[1, 0, 0, 0]])
     assert cost(f"generalised_dice(weighting={weighting})", logits, target, head=head) == digits(printed)
@@ -145,8 +144,8 @@ def test_generalised_dice_of_a_large_right_prediction_is_no_more_than_that_of_a_
     assert cost("generalised_dice", (2 * target - 1).unsqueeze(1) * 50, target) < 1e-9
 
 
-@pytest.mark.parametrize(
-    ("expression", "clip", "printed"),
+@in_one_case(
+    "expression, clip, printed",
     [
         ("bce", 1e-7, "8.01512"),
         ("reweighted_bce", 1e-7, "4.02908"),
@@ -164,9 +163,7 @@ def test_focal_loss_clips_probabilities_on_demand():
     assert clipped == pytest.approx(-(0.999**2) * math.log(1e-3))
 
 
-@pytest.mark.parametrize(
-    "expression", ["bce", "reweighted_bce", "focal(alpha=0.25, reduction=sum)", "focal(gamma=0.5)"]
-)
+@in_one_case("expression", ["bce", "reweighted_bce", "focal(alpha=0.25, reduction=sum)", "focal(gamma=0.5)"])
 def test_without_clipping_too_a_saturated_voxel_costs_something_finite_and_has_a_gradient(expression):
     logits = EXTREME.clone().requires_grad_()
     loss = build_loss(expression, head="binary")(logits, LABELS)

@@ -6,6 +6,7 @@ from itertools import permutations
 import dask.array as da
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -216,7 +217,7 @@ def test_a_single_voxel():
 # Kinds of input
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int32", "uint32", "int64", "uint64"])
+@in_one_case("dtype", ["bool", "int8", "uint8", "int32", "uint32", "int64", "uint64"])
 def test_every_integer_type(dtype):
     low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     truth = np.array([[low, low, high, high]], dtype=dtype)
@@ -261,13 +262,13 @@ def test_inputs_are_left_as_they_were():
     assert prediction.tolist() == [[3, 1]]
 
 
-@pytest.mark.parametrize("measure", [overlap, object_scores, surface_scores, evaluate])
+@in_one_case("measure", [overlap, object_scores, surface_scores, evaluate])
 def test_shapes_that_differ_are_refused(measure):
     with pytest.raises(DataProblem, match=r"shape \(4, 5\), the truth \(5, 4\).*crop"):
         measure(np.zeros((4, 5), int), np.zeros((5, 4), int))
 
 
-@pytest.mark.parametrize("measure", [overlap, object_scores, surface_scores, evaluate])
+@in_one_case("measure", [overlap, object_scores, surface_scores, evaluate])
 def test_floats_are_refused(measure):
     with pytest.raises(DataProblem, match=r"prediction holds values of type float32.*turn probabilities") as caught:
         measure(np.zeros((4, 5), np.float32), np.zeros((4, 5), float))

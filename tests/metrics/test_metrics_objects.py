@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -170,7 +171,7 @@ def test_nothing_predicted_and_nothing_there():
     assert (false.f1, false.precision, false.recall) == (0.0, 0.0, None)
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 1.01, math.nan, math.inf])
+@in_one_case("threshold", [0, -1, 1.01, math.nan, math.inf])
 def test_thresholds_out_of_range_are_refused(threshold):
     with pytest.raises(SettingsProblem, match="above 0"):
         object_scores(np.zeros((2, 2), int), np.zeros((2, 2), int), threshold)

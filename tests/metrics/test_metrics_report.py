@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from test_metrics import from_matrix
 
 from napari_unetvnet.errors import SettingsProblem
@@ -89,12 +90,18 @@ def test_settings_and_changes_come_together():
     assert evaluate(truth, truth, no_surfaces=True).surfaces == {}
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [({"toleranse": 1}, "toleranse.*tolerance"), ({"tolerance": -1}, "tolerance"), ({"spacing": (1, 0, 1)}, "spacing"),
-     ({"regions": "WT"}, "name=value"), ({"regions": 5}, "regions"), ({"iou_threshold": 0}, "iou_threshold"),
-     ({"regions": "A=1", "truth_is": "objects"}, "unions of classes")],
-)  # fmt: skip
+@in_one_case(
+    "changes, said",
+    [
+        ({"toleranse": 1}, "toleranse.*tolerance"),
+        ({"tolerance": -1}, "tolerance"),
+        ({"spacing": (1, 0, 1)}, "spacing"),
+        ({"regions": "WT"}, "name=value"),
+        ({"regions": 5}, "regions"),
+        ({"iou_threshold": 0}, "iou_threshold"),
+        ({"regions": "A=1", "truth_is": "objects"}, "unions of classes"),
+    ],
+)
 def test_settings_that_do_not_exist_or_fit_are_refused(changes, said):
     with pytest.raises(SettingsProblem, match=said):
         evaluate(np.zeros((2, 2), int), np.zeros((2, 2), int), **changes)

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -140,12 +141,18 @@ def test_any_integers_may_be_values():
         assert surface_scores(prediction, truth, [high])[high] == SurfaceScores(1.0, 0.95, 1 / 3, 1, 2)
 
 
-@pytest.mark.parametrize(
+@in_one_case(
     "wrong",
-    [{"spacing": (1, 1)}, {"spacing": (1, 0, 1)}, {"spacing": (1, math.nan, 1)}, {"spacing": 1.0},
-     {"tolerance": -1}, {"tolerance": math.nan}, {"tolerance": math.inf}],
-    ids=str,
-)  # fmt: skip
+    [
+        {"spacing": (1, 1)},
+        {"spacing": (1, 0, 1)},
+        {"spacing": (1, math.nan, 1)},
+        {"spacing": 1.0},
+        {"tolerance": -1},
+        {"tolerance": math.nan},
+        {"tolerance": math.inf},
+    ],
+)
 def test_what_is_no_length_is_refused(wrong):
     with pytest.raises(SettingsProblem, match="was given; give a length"):
         surface_scores(np.ones((2, 2, 2), int), np.ones((2, 2, 2), int), **wrong)

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from safetensors.numpy import save_file
 
 from napari_unetvnet.errors import FileProblem, ModelProblem, SettingsProblem
@@ -56,9 +57,8 @@ def test_a_card_is_read_without_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("view", "context", "dims", "in_channels"),
-    [("2d", 0, 2, 3), ("2.5d", 1, 2, 9), ("2.5d", 2, 2, 15), ("3d", 0, 3, 3)],
+@in_one_case(
+    "view, context, dims, in_channels", [("2d", 0, 2, 3), ("2.5d", 1, 2, 9), ("2.5d", 2, 2, 15), ("3d", 0, 3, 3)]
 )
 def test_the_view_decides_what_the_network_takes(view, context, dims, in_channels):
     card = CARD.model_copy(update={"view": view, "context": context})

@@ -36,9 +36,7 @@ def test_axes_are_put_in_an_order_and_then_mirrored():
     assert turned[2, 3, 0] == 1
 
 
-@pytest.mark.parametrize(
-    ("exchange", "mirror", "ways"), [("zyx", "zyx", 48), ("yx", "yx", 8), ("yx", "", 2), ("", "zyx", 8)]
-)
+@in_one_case("exchange, mirror, ways", [("zyx", "zyx", 48), ("yx", "yx", 8), ("yx", "", 2), ("", "zyx", 8)])
 def test_image_and_labels_are_permuted_together(exchange, mirror, ways):
     images = torch.arange(125.0).reshape(5, 5, 5).expand(600, 1, 5, 5, 5)
     fit = Recipe(mirror=tuple(mirror), exchange=tuple(exchange))

@@ -148,8 +148,8 @@ def test_impossible_dropout_rates_are_refused_with_a_sentence(rate):
         build_network("unet_original", 2, 1, 1, {"width": 2, "depth": 2, "dropout_rate": rate})
 
 
-@pytest.mark.parametrize(("dropout", "stages"), [("last", {2}), ("last_two", {1, 2})])
-@pytest.mark.parametrize("training", [True, False])
+@in_one_case("dropout, stages", [("last", {2}), ("last_two", {1, 2})])
+@in_one_case("training", [True, False])
 def test_dropout_acts_in_training_only_and_after_the_chosen_stages_only(dropout, stages, training):
     network = he("unet_original", 2, width=4, depth=3, dropout=dropout).train(training)
     changed = set()
@@ -190,8 +190,8 @@ def test_tiles_on_the_pooling_grid_stitch_to_exactly_one_whole_pass(up):
     assert worst < 1e-9
 
 
-@pytest.mark.parametrize("up", ["nearest", "transposed"])
-@pytest.mark.parametrize("offset", [4, 8])
+@in_one_case("up", ["nearest", "transposed"])
+@in_one_case("offset", [4, 8])
 def test_tiles_off_the_pooling_grid_do_not_stitch(up, offset):
     network = he("unet_original", 2, width=4, up=up).double()
     worst, _ = stitched_like_one_pass(network, 300, 236, (offset,))
@@ -218,7 +218,7 @@ def silence(stage):
             nn.init.zeros_(parameter)
 
 
-@pytest.mark.parametrize("block", ["none", "add", "concat", "project"])
+@in_one_case("block", ["none", "add", "concat", "project"])
 def test_a_silenced_block_gives_what_its_shortcut_brings(block):
     network = he("unet_padding", 2, in_channels=2, width=3, depth=2, block=block)
     stage = network.encoder[0]

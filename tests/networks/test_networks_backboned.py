@@ -139,8 +139,8 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
 @in_one_case("block", ["own", "double", "inception"])
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_encoders_give_features_at_the_strides_and_widths_of_the_table(encoder, block):
     with torch.device("meta"):
         features = build_encoder(encoder, 2, 3, 64, block)(torch.empty(1, 3, 64, 96))
@@ -163,8 +163,8 @@ def test_keeps_the_size_for_any_channels(name, dims, channels):
 BLOCKS = pairs(ENCODERS, ["own", *UNITS], [2, 3])
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
 @in_one_case("block, dims", lambda encoder: [row[1:] for row in BLOCKS if row[0] == encoder])
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_any_block_replaces_an_encoders_own(encoder, block, dims):
     network = build("backboned_unet", dims, 3, 2, encoder=encoder, block=block, width=2)
     with torch.no_grad():
@@ -261,7 +261,7 @@ def test_a_silenced_darknet_unit_gives_its_input_back():
     assert torch.equal(unit(x), x)
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "pooled"), [(4, 8, 4), (4, 4, 2), (8, 4, 2), (1, 3, 1), (5, 3, 1)])
+@in_one_case("inputs, outputs, pooled", [(4, 8, 4), (4, 4, 2), (8, 4, 2), (1, 3, 1), (5, 3, 1)])
 def test_inception_halves_the_size_and_keeps_what_it_pooled_first(inputs, outputs, pooled):
     step = InceptionDown(2, inputs, outputs).eval()
     x = torch.randn(2, inputs, 8, 12)
@@ -337,7 +337,7 @@ SIZES = {"resnet34": (216, 21_284_672), "resnet50": (318, 23_508_032), "vgg16": 
          "efficientnet_lite0": (288, 2_958_848)}  # fmt: skip
 
 
-@pytest.mark.parametrize("encoder", TORCHVISION)
+@in_one_case("encoder", TORCHVISION)
 def test_encoders_have_the_names_and_shapes_of_the_published_files(encoder):
     with torch.device("meta"):
         built = build_encoder(encoder, 2, 3, 64, "own")

@@ -166,8 +166,8 @@ def test_evaluation_is_deterministic_and_dropout_acts_in_training(name):
         assert torch.equal(network(x), network(x)) is (not options)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
+@in_one_case(
+    "name, options",
     [
         ("dynunet", {"residual": True, "norm": "batch"}),
         ("segresnet", {"up": "transposed"}),

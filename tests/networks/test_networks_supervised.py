@@ -310,7 +310,7 @@ def test_unetpp_gives_the_other_branches_to_training_the_last_one_first(branch):
         assert all(torch.equal(a, b) for a, b in zip(seen.auxiliary, all_four, strict=True))
 
 
-@pytest.mark.parametrize("branch", [1, 2, 3, 4])
+@in_one_case("branch", [1, 2, 3, 4])
 def test_unetpp_branches_send_no_gradient_to_later_nodes(branch):
     network = in_fast_mode(branch)
     parameters = dict(network.named_parameters())
@@ -392,7 +392,7 @@ def test_hypercolumn_drops_half_as_much_after_the_first_pooling_and_in_training_
 # ---- summed 3D U-Net -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dims", "norm", "depth"), pairs([2, 3], ["instance", "batch"], [3, 5]))
+@in_one_case("dims, norm, depth", pairs([2, 3], ["instance", "batch"], [3, 5]))
 def test_silent_deep_heads_leave_what_the_unsupervised_network_gives(dims, norm, depth):
     network = small("unet3d_ds", dims, depth=depth, norm=norm)
     plain = small("unet3d_ds", dims, depth=depth, norm=norm, supervision=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -59,8 +60,8 @@ def test_what_lies_between_two_classes_is_no_hole():
 ROW = np.array([[[1, 1, 1, 1, 0, 1, 1, 0, 1, 2, 2, 2, 0, 2]]], np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
+@in_one_case(
+    "settings, expected",
     [
         ({"min_size": 2}, [1, 1, 1, 1, 0, 1, 1, 0, 0, 2, 2, 2, 0, 0]),
         ({"min_size": "1=3"}, [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 2, 0, 2]),
@@ -79,7 +80,7 @@ def test_small_pieces_go_class_by_class(settings, expected):
     assert result.table is None
 
 
-@pytest.mark.parametrize(("min_size", "kept"), [(0.3, 2), (0.30000001, 1), (0.29, 2), (0.7, 0)])
+@in_one_case("min_size, kept", [(0.3, 2), (0.30000001, 1), (0.29, 2), (0.7, 0)])
 def test_a_size_in_physical_units_counts_the_voxels_volume(min_size, kept):
     """Pieces of 3 and 6 voxels of 0.1 x 1 x 1: 0.3 and 0.6, though three times 0.1 is not quite that in binary."""
     labels = np.array([[[1, 1, 1, 0, 1, 1, 1, 1, 1, 1]]], np.uint8)
@@ -268,8 +269,8 @@ def test_labels_that_are_no_tumour_regions_are_refused():
         clean_brats(np.full((2, 2, 2), 3, np.uint8))
 
 
-@pytest.mark.parametrize(
-    ("values", "stored"),
+@in_one_case(
+    "values, stored",
     [
         ({"min_size": "50"}, ((0, 50.0),)),
         ({"min_size": 50}, ((0, 50.0),)),
@@ -287,8 +288,8 @@ def test_choices_for_all_classes_or_for_each(values, stored):
     assert checked(PostprocessSettings, settings.model_dump(mode="json")) == settings
 
 
-@pytest.mark.parametrize(
-    ("values", "fragments"),
+@in_one_case(
+    "values, fragments",
     [
         ({"objects": "cells"}, ["objects=cells", "'watershed'"]),
         ({"min_size": "many"}, ["min_size", "many", "number"]),

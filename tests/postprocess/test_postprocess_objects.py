@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -68,7 +69,7 @@ def test_components_are_those_of_a_flood_fill_in_scan_order(connectivity):
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.uint16, np.int64, np.uint64])
+@in_one_case("dtype", [bool, np.uint8, np.int32, np.uint16, np.int64, np.uint64])
 def test_components_of_every_integer_type(dtype):
     classes = np.array([[[1, 0, 1], [0, 0, 1]]], dtype)
     found = components(classes)
@@ -87,9 +88,8 @@ def test_large_values_and_arrays_that_cannot_be_written_are_fine(tmp_path):
     assert components(np.load(tmp_path / "blocks.npy", mmap_mode="r")).max() == 2
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [np.zeros((2, 2), np.uint8), np.zeros((1, 0, 2), np.uint8), np.zeros((1, 2, 2)), np.full((1, 2, 2), -1)],
+@in_one_case(
+    "wrong", [np.zeros((2, 2), np.uint8), np.zeros((1, 0, 2), np.uint8), np.zeros((1, 2, 2)), np.full((1, 2, 2), -1)]
 )
 def test_what_is_no_class_image_is_refused(wrong):
     with pytest.raises(DataProblem):
@@ -107,8 +107,8 @@ DUMBBELL = np.zeros((1, 9, 21), np.uint8)
 DUMBBELL[0, 1:8, 1:8] = DUMBBELL[0, 1:8, 13:20] = DUMBBELL[0, 3:6, 8:13] = 1
 
 
-@pytest.mark.parametrize(
-    ("spacing", "depth", "count"),
+@in_one_case(
+    "spacing, depth, count",
     [
         ((1, 1, 1), None, 2),
         ((1, 1, 1), 1.99, 2),

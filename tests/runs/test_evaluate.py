@@ -230,7 +230,7 @@ def test_bad_cases_of_a_folder_are_told_at_once(folder, capsys):
     assert len(lines) == 2
 
 
-PAGES = [Path(__file__).parents[1] / "docs" / page for page in ("how-to/evaluate.md", "reference/metrics.md")]
+PAGES = [Path(__file__).parents[2] / "docs" / page for page in ("how-to/evaluate.md", "reference/metrics.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

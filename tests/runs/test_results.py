@@ -94,8 +94,8 @@ def test_coarser_levels_of_fractions_hold_means_and_say_where(tmp_path):
     assert transforms[1] == {"type": "translation", "translation": [0, 0.5, 0.5, 0.5]}
 
 
-@pytest.mark.parametrize(
-    ("shape", "spacing", "factors"),
+@in_one_case(
+    "shape, spacing, factors",
     [
         ((9, 512, 512), (1, 1, 1), []),
         ((9, 513, 100), (1, 1, 1), [(2, 2, 2)]),
@@ -185,8 +185,8 @@ def test_a_filed_array_is_what_was_put_into_it(tmp_path):
         Filed(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("planes", [1, 2, 4, 16])
 @in_one_case("sizes", [(3, 1, 1, 5, 2), (12,), (1,) * 12, (7, 5)])
+@in_one_case("planes", [1, 2, 4, 16])
 def test_slabs_end_where_chunks_do(planes, sizes):
     values = np.arange(12)[:, None, None]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]

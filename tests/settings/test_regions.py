@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from napari_unetvnet.settings.regions import PRESETS, Region, parse_regions, reg
 BRATS = PRESETS["brats"]
 
 
-@pytest.mark.parametrize(
+@in_one_case(
     "words", ["brats", "BraTS", "WT=1+2+4 TC=1+4 ET=4", "WT=1+2+4,TC=1+4, ET=4", ["WT=4+2+1", "TC=1+4", "ET=4"]]
 )
 def test_regions_are_read(words):
@@ -28,11 +29,17 @@ def test_nothing_is_no_region():
     assert parse_regions("") == ()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [("WT", "'WT' should be name=value"), ("WT=", "'WT='"), ("WT=0+1", "'WT=0\\+1'"), ("WT=1 WT=2", "the same name"),
-     ("A=1+2 B=2+1", "the same values"), ("1=2", "'1=2'")],
-)  # fmt: skip
+@in_one_case(
+    "words, said",
+    [
+        ("WT", "'WT' should be name=value"),
+        ("WT=", "'WT='"),
+        ("WT=0+1", "'WT=0\\+1'"),
+        ("WT=1 WT=2", "the same name"),
+        ("A=1+2 B=2+1", "the same values"),
+        ("1=2", "'1=2'"),
+    ],
+)
 def test_what_is_no_region_is_refused_with_a_sentence(words, said):
     with pytest.raises(SettingsProblem, match=said):
         parse_regions(words)

@@ -97,8 +97,8 @@ def test_an_option_that_is_no_plain_value_is_refused_with_one_sentence(value):
     assert "width" in line
 
 
-@pytest.mark.parametrize(
-    ("values", "fragments"),
+@in_one_case(
+    "values, fragments",
     [
         ({"overlap": 0.95}, ["overlap=0.95", "0.9"]),
         ({"overlap": -0.1}, ["overlap=-0.1", "0"]),
@@ -250,8 +250,8 @@ def test_a_segmentation_job_survives_json(values):
     assert checked(SegmentJob, json.loads(json.dumps(job.model_dump(mode="json")))) == job
 
 
-@pytest.mark.parametrize(
-    ("budget", "minutes", "steps"),
+@in_one_case(
+    "budget, minutes, steps",
     [
         ({}, 5.0, None),
         ({"minutes": 2}, 2.0, None),
@@ -270,8 +270,8 @@ def test_only_the_3d_view_wants_a_3d_network(view, dims):
     assert checked(TrainSettings, {"view": view}).dims == dims
 
 
-@pytest.mark.parametrize(
-    ("head", "loss", "classes", "expected"),
+@in_one_case(
+    "head, loss, classes, expected",
     [
         ("auto", "dice_ce", 2, "binary"),
         ("auto", "dice_ce", 3, "multiclass"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from combinations import in_one_case
 
 from napari_unetvnet.data.prepare import prepare
 from napari_unetvnet.errors import DataProblem
@@ -132,8 +133,8 @@ def test_a_value_that_no_look_has_found_is_told_when_a_patch_holds_it(monkeypatc
             data.batch(np.random.default_rng(step), 2, (1, 30, 30), (0, 0, 0))
 
 
-@pytest.mark.parametrize("chosen", [{}, {"label_values": "objects", "objects_as": "borders"}, {"regions": "a=1+2 b=2"}])
-@pytest.mark.parametrize("share", [0.0, 1.0])
+@in_one_case("chosen", [{}, {"label_values": "objects", "objects_as": "borders"}, {"regions": "a=1+2 b=2"}])
+@in_one_case("share", [0.0, 1.0])
 def test_targets_made_in_parts_and_in_a_file_are_those_made_at_once(monkeypatch, chosen, share):
     rng = np.random.default_rng(1)
     labels = np.kron(rng.integers(0, 3, (1, 4, 9, 8)), np.ones((1, 2, 5, 5))).astype(np.uint8)

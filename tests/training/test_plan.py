@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
@@ -26,8 +27,8 @@ def planned(pairs, device="cpu", **chosen):
     return made.settings, {choice.name: choice.reason for choice in made.choices}
 
 
-@pytest.mark.parametrize(
-    ("shape", "spacing", "view", "why"),
+@in_one_case(
+    "shape, spacing, view, why",
     [
         ((1, 64, 64), (1, 1, 1), "2d", "planes"),
         ((4, 64, 64), (1, 1, 1), "2.5d", "only 4 planes"),
@@ -224,7 +225,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(monkeypatch):
     assert f"a step needs about {needed / 2**30:.1f} GiB" in reasons["gradient_accumulation"]
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@in_one_case("name", list(NETWORKS))
 def test_every_network_has_an_estimate_that_grows_with_the_batch(name):
     dims = 2 if 2 in NETWORKS.describe(name).facts.get("supported_dims", (2, 3)) else 3
     view, patch = ("2d", (1, 64, 64)) if dims == 2 else ("3d", (32, 32, 32))
@@ -234,8 +235,8 @@ def test_every_network_has_an_estimate_that_grows_with_the_batch(name):
     assert 0 < one < four < 4 * one
 
 
-@pytest.mark.parametrize("name", ["unet_padding", "vnet", "unet3d_ds"])
-@pytest.mark.parametrize(("view", "patch"), [("2d", (1, 128, 96)), ("2.5d", (1, 128, 96)), ("3d", (32, 64, 48))])
+@in_one_case("name", ["unet_padding", "vnet", "unet3d_ds"])
+@in_one_case("view, patch", [("2d", (1, 128, 96)), ("2.5d", (1, 128, 96)), ("3d", (32, 64, 48))])
 def test_what_is_estimated_is_what_autograd_keeps_and_some_more(name, view, patch):
     """The same sum over a real pass: every tensor that the backward pass needs, once."""
     import torch

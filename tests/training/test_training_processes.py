@@ -30,7 +30,7 @@ from napari_unetvnet.settings import SegmentJob, TrainJob, TrainSettings, checke
 from napari_unetvnet.training import step
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = {
     "network": "unet3d_ds",  # instance norm and deep supervision
     "option": {"width": 4, "depth": 2},

@@ -46,8 +46,8 @@ def numbered(count=8, size=(3, 4, 5), margin=(0, 0, 0)):
     return images, inner.expand(count, *size).clone()
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @in_one_case("name", RECIPES)
+@in_one_case("kind", KINDS)
 def test_labels_and_weights_are_never_invented(kind, name):
     images, target, weight = patches(kind)
     kept = images.clone(), target.clone(), weight.clone()
@@ -63,8 +63,8 @@ def test_labels_and_weights_are_never_invented(kind, name):
     assert all(torch.equal(a, b) for a, b in zip(kept, (images, target, weight), strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @in_one_case("name", RECIPES)
+@in_one_case("kind", KINDS)
 def test_image_and_labels_move_about_the_same_centre(kind, name, monkeypatch):
     sample = warp.functional.grid_sample
     monkeypatch.setattr(
@@ -85,8 +85,8 @@ def test_image_and_labels_move_about_the_same_centre(kind, name, monkeypatch):
     assert torch.equal(moved[:, 1], moved[:, 0] + 1000)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @in_one_case("name", RECIPES)
+@in_one_case("kind", KINDS)
 def test_the_same_chance_gives_the_same_patches(kind, name):
     batch = patches(kind)
     first, again, other = (augment(*batch, np.random.default_rng(seed), fitted(kind, name)) for seed in (4, 4, 5))
@@ -94,7 +94,7 @@ def test_the_same_chance_gives_the_same_patches(kind, name):
     assert name == "none" or not torch.equal(first[0], other[0])
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"none"}))
+@in_one_case("name", sorted(set(RECIPES) - {"none"}))
 def test_without_strength_there_is_mirroring_only(name):
     images, target = numbered(count=64, size=(4, 4, 4))
     fit = recipe(name, view="3d", spacing=(1, 1, 1), mirror=("z", "x"), patch=(4, 4, 4))
@@ -117,7 +117,7 @@ def test_strength_makes_more_and_larger_changes():
     assert (apart[1] > 0).sum() < (apart[2] > 0).sum()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@in_one_case("name", RECIPES)
 def test_intensities_stay_what_they_are_on_average(name):
     rough, target, _ = patches("3d", count=100)
     images = torch.nn.functional.interpolate(rough[..., ::5, ::5, ::5], size=rough.shape[2:], mode="trilinear")
@@ -143,8 +143,8 @@ def test_patches_that_are_not_chosen_keep_their_values():
         assert torch.equal(weight[i], changed[2][i])
 
 
-@pytest.mark.parametrize("mirror", [("y", "x"), ("z", "y", "x"), ("x",), ()])
 @in_one_case("margin", [(0, 0, 0), (1, 2, 2)])
+@in_one_case("mirror", [("y", "x"), ("z", "y", "x"), ("x",), ()])
 def test_only_the_chosen_axes_are_mirrored(margin, mirror):
     images, target = numbered(count=100, margin=margin)
     flipped, labels, weight = augment(images, target, target + 0.5, np.random.default_rng(0), Recipe(mirror=mirror))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 
 from napari_unetvnet.data.augment import RECIPES, Change, Recipe, recipe
 
@@ -14,15 +15,15 @@ def fitted(name="standard", **data):
     return recipe(name, **DATA | data)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@in_one_case("name", RECIPES)
 def test_recipes_are_plain_and_hashable(name):
     assert hash(fitted(name)) == hash(fitted(name))
     assert fitted(name) == fitted(name)
     assert (fitted(name) == Recipe()) == (name == "none")
 
 
-@pytest.mark.parametrize(
-    ("view", "spacing", "moving"),
+@in_one_case(
+    "view, spacing, moving",
     [
         ("3d", (1, 1, 1), "zyx"),
         ("3d", (2.9, 1, 1), "zyx"),
@@ -38,8 +39,8 @@ def test_coarse_axes_do_not_move(view, spacing, moving):
     assert fitted(view=view, spacing=spacing).moving == tuple(moving)
 
 
-@pytest.mark.parametrize(
-    ("data", "degrees"),
+@in_one_case(
+    "data, degrees",
     [
         ({"view": "2d"}, 180),
         ({"view": "2d", "mirror": "x"}, 15),
@@ -52,8 +53,8 @@ def test_only_planes_free_to_be_mirrored_are_turned_by_any_angle(data, degrees):
     assert fitted(**data).rotation == Change(0.2, -degrees, degrees)
 
 
-@pytest.mark.parametrize(
-    ("data", "exchange"),
+@in_one_case(
+    "data, exchange",
     [
         ({}, "zyx"),
         ({"patch": (16, 32, 32)}, "yx"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.refusals import check_pair, check_size
@@ -35,8 +36,8 @@ def test_labels_that_are_no_whole_numbers_are_refused_with_their_type():
         check_pair(image(), labels(dtype=np.float32))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("at", [(0, 0, 0, 0), (0, 1, 3, 4)])
+@in_one_case("bad", [np.nan, np.inf])
+@in_one_case("at", [(0, 0, 0, 0), (0, 1, 3, 4)])
 def test_an_image_with_nan_in_any_plane_is_refused(bad, at):
     broken = image()
     broken.data[at] = bad

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from checks_cases import discs, image_of, kinds, mask, pair, report, the
+from combinations import in_one_case
 
 from napari_unetvnet.data.checks import examine
 from napari_unetvnet.data.checks.thumbnail import TURNS
@@ -17,8 +17,8 @@ def oblong():
     return mask(size=96)[:64]
 
 
-@pytest.mark.parametrize(
-    ("image", "labels", "guess"),
+@in_one_case(
+    "image, labels, guess",
     [
         (np.ones((1, 1, 64, 96)), np.ones((96, 64), np.uint8), "transposed to z x y"),
         (np.ones((40, 64, 96)), np.ones((96, 64, 40), np.uint8), "transposed to x y z"),
@@ -40,7 +40,7 @@ def test_a_table_of_one_bad_and_one_good_pair_still_counts_the_good_one():
     assert found.images[1].voxels == {}
 
 
-@pytest.mark.parametrize("turn", [name for name in TURNS if name and "planes" not in name])
+@in_one_case("turn", [name for name in TURNS if name and "planes" not in name])
 def test_turned_labels_are_found(turn):
     labels = discs(3, size=128, count=5) > 0
     stored = TURNS[turn](labels[None])[0]
@@ -70,9 +70,7 @@ def test_what_is_unclear_in_each_image_is_found_in_all():
     assert "mirrored in x" in found.found
 
 
-@pytest.mark.parametrize(
-    ("shape", "found"), [((64, 64, 3), True), ((64, 64, 10), True), ((10, 64, 64), False), ((20, 64, 48), False)]
-)
+@in_one_case("shape, found", [((64, 64, 3), True), ((64, 64, 10), True), ((10, 64, 64), False), ((20, 64, 48), False)])
 def test_axes_in_an_unusual_order_are_found(shape, found):
     labels = np.zeros(shape, np.uint8)
     labels[shape[0] // 2 :] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,8 +27,8 @@ def settings(**chosen):
 IGNORING = {"unlabelled": "ignore"}
 
 
-@pytest.mark.parametrize(
-    ("chosen", "volumes", "values"),
+@in_one_case(
+    "chosen, volumes, values",
     [
         ({}, [painted(0, 1, 2)], (0, 1, 2)),
         ({}, [painted(5, 0)], (0, 5)),
@@ -48,8 +49,8 @@ def test_classes_are_the_painted_values_in_order(chosen, volumes, values):
     assert find_values(volumes, settings(**chosen)) == values
 
 
-@pytest.mark.parametrize(
-    ("chosen", "volume", "fragments"),
+@in_one_case(
+    "chosen, volume, fragments",
     [
         ({}, painted(0, 0), ["Only the value 0", "two classes"]),
         (IGNORING, painted(0, 3), ["Only the value 3", "--unlabelled background"]),
@@ -80,7 +81,7 @@ def test_more_classes_than_the_indices_can_tell_from_ignored_are_refused():
         encode(painted(*values).data[0], find_values([painted(*values)], chosen), chosen, "ids")
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint16])
+@in_one_case("dtype", [np.uint8, np.int16, np.int64, np.uint16])
 def test_unpainted_is_class_0_where_it_means_background(dtype):
     labels = np.array([[[0, 5, 9], [9, 0, 5]]], dtype)
     codes = encode(labels, (0, 5, 9), settings(), "ids")
@@ -127,8 +128,8 @@ def test_class_indices_lead_back_to_the_painted_values(values, ignore, seed):
     np.testing.assert_array_equal(known, (labels != 0) | (not ignore))
 
 
-@pytest.mark.parametrize(
-    ("chosen", "values", "written", "in_front"),
+@in_one_case(
+    "chosen, values, written, in_front",
     [
         ({}, (0, 5, 9), (0, 5, 9), [1, 2]),
         (IGNORING, (5, 9), (5, 9), [0, 1]),

@@ -53,8 +53,8 @@ def test_large_labels_are_read_in_parts():
     assert len(lazy.asked) < 10
 
 
-@pytest.mark.parametrize(
-    ("shape", "chunks", "box"),
+@in_one_case(
+    "shape, chunks, box",
     [
         ((60, 50, 30), (7, 8, 9), (7, 32, 30)),  # rows of chunks, and as many of them as go in
         ((60, 30, 30), ((7,) * 8 + (4,), (30,), (30,)), (7, 30, 30)),

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -106,8 +107,8 @@ def test_each_channel_may_have_its_own_unknown_voxels():
     assert (softened == channels).all()
 
 
-@pytest.mark.parametrize(
-    ("call", "problem", "said"),
+@in_one_case(
+    "call, problem, said",
     [
         (lambda: one_hot(np.array([[[0, 3]]]), 3), DataProblem, "class index 3, but there are 3 classes"),
         (lambda: one_hot(np.array([[[0.0]]]), 3), DataProblem, "float64 are no labels"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,10 +46,17 @@ def test_without_it_255_is_a_value_like_any_other():
     assert target.tolist() == [[[0, 1, 2, 3, 4]]]
 
 
-@pytest.mark.parametrize(
-    "chosen", [{}, {"regions": "brats"}, {"lines": [1]}, {"head": "multilabel"}, {"label_values": "objects"},
-               {"label_values": "objects", "objects_as": "borders"}]
-)  # fmt: skip
+@in_one_case(
+    "chosen",
+    [
+        {},
+        {"regions": "brats"},
+        {"lines": [1]},
+        {"head": "multilabel"},
+        {"label_values": "objects"},
+        {"label_values": "objects", "objects_as": "borders"},
+    ],
+)
 def test_nothing_is_known_outside_of_a_mask(chosen):
     mask = np.array([[[1, 7, 0, 1, 0]]])
     _, free = of(ROW, **chosen)
@@ -222,8 +230,8 @@ def test_weights_by_frequency_leave_the_scale_of_the_loss(counts):
     assert np.dot(found, counts) / sum(counts) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "said"),
+@in_one_case(
+    "chosen, said",
     [
         ({"regions": "brats", "lines": [1]}, "regions and lines were given; choose one"),
         ({"regions": "brats", "label_values": "objects"}, "cannot be learnt from object ids"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -103,8 +104,8 @@ def test_without_lines_channels_stay_as_they_are():
     np.testing.assert_array_equal(with_line_channels(channels, []), channels)
 
 
-@pytest.mark.parametrize(
-    ("call", "problem", "said"),
+@in_one_case(
+    "call, problem, said",
     [
         (lambda: gaussian_masks(upright(), (4,)), SettingsProblem, "size 4; give an odd number"),
         (lambda: gaussian_masks(upright(), (-3,)), SettingsProblem, "size -3"),
@@ -155,7 +156,7 @@ def test_a_thin_straight_line_has_one_voxel_for_each_step(a, b):
     assert drawn[ends].all()
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 7])
+@in_one_case("width", [1, 2, 3, 4, 7])
 def test_a_line_is_as_thick_as_asked(width):
     along = draw_paths([np.array([[10, 0], [10, 20]])], (1, 21, 21), width=width)
     assert (along[0, :, 3:17].sum(axis=0) == width).all()
@@ -176,8 +177,8 @@ def test_a_single_vertex_is_a_dot_and_none_is_nothing():
     assert not draw_paths([], (1, 6, 6)).any()
 
 
-@pytest.mark.parametrize(
-    ("path", "shape", "chosen", "problem", "said"),
+@in_one_case(
+    "path, shape, chosen, problem, said",
     [
         (np.zeros((2, 2)), (5, 6, 6), {}, DataProblem, r"give \(z, y, x\) for each vertex"),
         (np.zeros((2, 4)), (1, 6, 6), {}, DataProblem, r"\(2, 4\).*or \(y, x\)"),

@@ -48,8 +48,8 @@ def test_the_thinnest_boundary_is_the_usual_one(nuclei_objects):
         np.testing.assert_array_equal(boundaries(objects), find_boundaries(objects, mode="thick"))
 
 
-@pytest.mark.parametrize(
-    ("width", "background", "expected"),
+@in_one_case(
+    "width, background, expected",
     [
         (1, True, [0, 1, 1, 0, 1, 1, 0, 1, 1, 0]),
         (1, False, [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]),
@@ -102,8 +102,8 @@ def test_each_piece_of_the_inside_belongs_to_one_object(objects, width, touching
         assert len(np.unique(objects[pieces == piece])) == 1
 
 
-@pytest.mark.parametrize("touching", [False, True])
-@pytest.mark.parametrize("shape", [(1, 48, 48), (24, 24, 24)])
+@in_one_case("touching", [False, True])
+@in_one_case("shape", [(1, 48, 48), (24, 24, 24)])
 def test_thick_objects_are_counted_by_their_insides(shape, touching):
     """Cells of a grid with slanted walls touch each other on all sides."""
     z, y, x = np.indices(shape)

@@ -65,7 +65,7 @@ def test_objects_that_touch_are_one_apart():
     assert not term(row(3, 3, 8, 8)).any()  # no background, no term
 
 
-@pytest.mark.parametrize("objects", [row(0, 0, 0), row(0, 5, 5, 0), row(5, 5, 5), row(5, 0, 5)])
+@in_one_case("objects", [row(0, 0, 0), row(0, 5, 5, 0), row(5, 5, 5), row(5, 0, 5)])
 def test_with_fewer_than_two_objects_nothing_is_added(objects):
     assert not term(objects, everywhere=True).any()
 
@@ -74,9 +74,9 @@ def test_w0_of_0_leaves_the_balance():
     assert (separation_weights(row(1, 0, 2), w0=0, balance=False) == 1).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 40, 53), (1, 1, 60), (1, 60, 1), (7, 19, 23), (20, 1, 20), (1, 1, 1)])
 @in_one_case("spacing", [(1, 1, 1), (3.5, 1, 1), (1, 0.2, 0.3), (0.7, 2, 1.3)])
 @in_one_case("everywhere", [False, True])
+@in_one_case("shape", [(1, 40, 53), (1, 1, 60), (1, 60, 1), (7, 19, 23), (20, 1, 20), (1, 1, 1)])
 def test_the_map_is_that_of_a_transform_for_each_object(shape, spacing, everywhere):
     for seed, count in enumerate((2, 5, 40)):
         objects = blobs(shape, count, seed)
@@ -111,7 +111,7 @@ def test_real_nuclei_have_the_map_of_a_transform_for_each(nuclei_objects):
     np.testing.assert_allclose(term(objects), judged(objects), atol=2e-6)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+@in_one_case("dtype", [bool, np.uint8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
 def test_any_integer_type_holds_ids(dtype):
     one = term(np.array([[[1, 0, 0, 1]]], dtype))
     assert not one.any()
@@ -183,8 +183,8 @@ def test_the_map_leaves_its_input_alone_and_is_single_precision():
     np.testing.assert_array_equal(separation_weights(objects), weights)
 
 
-@pytest.mark.parametrize(
-    ("objects", "chosen", "problem", "said"),
+@in_one_case(
+    "objects, chosen, problem, said",
     [
         (np.zeros((4, 4), int), {}, DataProblem, r"shape \(4, 4\); give \(Z, Y, X\).*Z = 1"),
         (np.zeros((1, 0, 4), int), {}, DataProblem, "at least one voxel"),
