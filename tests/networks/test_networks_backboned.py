@@ -163,8 +163,8 @@ def test_keeps_the_size_for_any_channels(name, dims, channels):
 BLOCKS = pairs(ENCODERS, ["own", *UNITS], [2, 3])
 
 
-@in_one_case("block, dims", lambda encoder: [row[1:] for row in BLOCKS if row[0] == encoder])
 @pytest.mark.parametrize("encoder", ENCODERS)
+@in_one_case("block, dims", lambda encoder: [row[1:] for row in BLOCKS if row[0] == encoder])
 def test_any_block_replaces_an_encoders_own(encoder, block, dims):
     network = build("backboned_unet", dims, 3, 2, encoder=encoder, block=block, width=2)
     with torch.no_grad():
