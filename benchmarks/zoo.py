@@ -27,8 +27,9 @@ from napari_unetvnet.inference import steps as segment
 from napari_unetvnet.metrics import evaluate
 from napari_unetvnet.model.model import load_model
 from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-from napari_unetvnet.training import checkpoint, loop
+from napari_unetvnet.training import loop
 
 SMALL = {"width": 16, "feature_size": 12}
 NARROWER = {"vnet2d": 4, "hypercolumn_unet": 4}  # 16 is their published width
@@ -69,9 +70,9 @@ def learn(name, pair, test, view, seconds):
               "steps_per_epoch": 100_000, "device": "cpu"}  # fmt: skip
     values |= {"patch": (1, 128, 128), "batch": 4} if view == "2d" else {"patch": (16, 64, 64), "batch": 2}
     with tempfile.TemporaryDirectory() as folder:
-        for _ in loop.steps([pair], checked(TrainSettings, values), Path(folder)):
+        for _ in loop.steps([pair], checked(TrainSettings, values), training_files(Path(folder))):
             pass
-        model = load_model(Path(folder) / checkpoint.BEST, SegmentSettings(device="cpu"))
+        model = load_model(Path(folder) / MODEL, SegmentSettings(device="cpu"))
     answer = np.concatenate([slab.labels for slab in segment(model, test.image, SegmentSettings())])
     return answer, model.card.steps, sum(p.numel() for p in model.network.parameters())
 

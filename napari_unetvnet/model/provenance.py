@@ -23,20 +23,19 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.io import PairFiles
 
-__all__ = ["RECORD", "brief", "hardware", "save_record"]
+__all__ = ["brief", "hardware", "save_provenance"]
 
-RECORD = "record.json"
 PACKAGES = ("napari-unetvnet", "torch", "numpy", "scipy", "scikit-image", "napari", "monai", "nibabel", "tifffile")
 MOST_BYTES = 8 * 2**30
 """Of a larger input only the names and sizes of its files are taken in: reading it would hold the training up."""
 
 
-def save_record(folder: Path, files: Sequence[PairFiles], device: torch.device, precision: str) -> None:
-    """Write the record of a training into its run folder.
+def save_provenance(path: Path, files: Sequence[PairFiles], device: torch.device, precision: str) -> None:
+    """Write what a training was made of.
 
     Parameters
     ----------
-    folder : Path
+    path : Path
     files : sequence of PairFiles
         Its inputs.
     device : torch.device
@@ -47,25 +46,25 @@ def save_record(folder: Path, files: Sequence[PairFiles], device: torch.device, 
         "versions": _versions(),
         "hardware": hardware(device) | {"precision": precision},
     }
-    write_json(folder / RECORD, made)
+    write_json(path, made)
 
 
-def brief(folder: Path) -> dict[str, str]:
-    """Give what a card holds of a record.
+def brief(path: Path) -> dict[str, str]:
+    """Give what a card holds of it.
 
     Parameters
     ----------
-    folder : Path
-        Of the run.
+    path : Path
+        As `save_provenance` wrote it.
 
     Returns
     -------
     dict
-        "inputs", one hash over all, and "device"; empty if there is no record.
+        "inputs", one hash over all, and "device"; empty if there is no such file.
     """
-    if not (folder / RECORD).exists():
+    if not path.exists():
         return {}
-    made = read_json(folder / RECORD, dict, "resume the run, which writes it again")
+    made = read_json(path, dict, "resume the run, which writes it again")
     hashes = [pair[name]["hash"] for pair in made["inputs"] for name in ("image", "label", "mask") if name in pair]
     whole = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     return {"inputs": f"{len(made['inputs'])} image(s), sha256 {whole}", "device": made["hardware"]["device"]}

@@ -12,17 +12,18 @@ from napari_unetvnet.events import Event, from_line
 from napari_unetvnet.files import read_json, write_json, writing
 from napari_unetvnet.images.pairs import resolve
 from napari_unetvnet.model.card import runs_folder
-from napari_unetvnet.model.provenance import RECORD
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "CLEANED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN",
-    "PROBABILITIES", "SETTLED", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty",
-    "follow", "new_folder", "read", "read_settings",
+    "CLEANED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW",
+    "PROBABILITIES", "PROVENANCE", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
+    "discard_if_empty", "follow", "new_folder", "read", "read_settings", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
-MODEL, PLAN = "model.safetensors", "plan.json"
+MODEL, STATE, PREVIEW = "model.safetensors", "last.safetensors", "preview.npy"
+PLAN, PROVENANCE = "plan.json", "provenance.json"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
 CLEANED, OBJECTS = "cleaned.npy", "objects.csv"
@@ -85,6 +86,20 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
     values = {"command": command, **job.model_dump(mode="json", exclude_unset=True)}
     with writing(folder / JOB, "choose another folder"):
         write_json(folder / JOB, values)
+
+
+def training_files(folder: Path) -> TrainingFiles:
+    """Give the places of a training's files in a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    TrainingFiles
+    """
+    return TrainingFiles(folder / MODEL, folder / STATE, folder / PREVIEW, folder / PROVENANCE)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -211,5 +226,5 @@ def discard_if_empty(folder: Path) -> None:
     ----------
     folder : Path
     """
-    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, RECORD}:
+    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, PROVENANCE}:
         shutil.rmtree(folder)

@@ -72,20 +72,20 @@ def _with_budget(job: TrainJob | SegmentJob, budget: Mapping[str, Any]) -> Train
 
 def _led(folder: Path, job: TrainJob | SegmentJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Do the job as the process that the run folder belongs to."""
-    with _held(folder, resume=resume) as recorder:
+    with _held(folder, resume=resume) as writer:
         if job != read(folder):
             create(folder, job)
-        yield from _recorded(folder, job, recorder, group, resume=resume)
+        yield from _logged(folder, job, writer, group, resume=resume)
 
 
 def _followed(folder: Path, job: TrainJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Do the job with the first process, which says and keeps what comes of it."""
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        yield RunFinished((yield from _drive(folder, job, _Recorder(nowhere), group, resume=resume)))
+        yield RunFinished((yield from _drive(folder, job, _EventWriter(nowhere), group, resume=resume)))
 
 
 @contextmanager
-def _held(folder: Path, *, resume: bool) -> Iterator[_Recorder]:
+def _held(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
     """Keep a run folder from other processes and its events file open."""
     from filelock import FileLock, Timeout
 
@@ -101,30 +101,30 @@ def _held(folder: Path, *, resume: bool) -> Iterator[_Recorder]:
             raise RunProblem(f"{folder} was run before; go on with --resume, or copy its {JOB} to a new folder.")
         _drop_half_line(folder / EVENTS)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            yield _Recorder(file)
+            yield _EventWriter(file)
 
 
-def _recorded(
-    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, group: ProcessGroup, *, resume: bool
+def _logged(
+    folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event]:
     """Do the job and write each event and how it ended to the folder."""
     try:
         try:
-            state = yield from _drive(folder, job, recorder, group, resume=resume)
+            state = yield from _drive(folder, job, writer, group, resume=resume)
             finished = RunFinished(state, results=deliver(folder, job) | {"run": str(folder)})
         except OSError as error:
             raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
-        recorder.write(finished)
+        writer.write(finished)
         yield finished
     except GeneratorExit:  # the consumer asks for no more
-        recorder.write(RunFinished("stopped", results=deliver(folder, job)))
+        writer.write(RunFinished("stopped", results=deliver(folder, job)))
         raise
     except UserError as problem:
-        recorder.write(RunFinished("failed", problem.lines, results=_what_there_is(folder, job)))
+        writer.write(RunFinished("failed", problem.lines, results=_what_there_is(folder, job)))
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        recorder.write(RunFinished("failed", (f"The run broke off: {text}",), _what_there_is(folder, job), fault=True))
+        writer.write(RunFinished("failed", (f"The run broke off: {text}",), _what_there_is(folder, job), fault=True))
         raise
 
 
@@ -144,7 +144,7 @@ def _drop_half_line(path: Path) -> None:
 
 
 def _drive(
-    folder: Path, job: TrainJob | SegmentJob, recorder: _Recorder, group: ProcessGroup, *, resume: bool
+    folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event, None, Literal["done", "stopped"]]:
     """Ask for one event after the other until the work is done or somebody wants it to stop."""
     if isinstance(job, TrainJob):
@@ -154,7 +154,7 @@ def _drive(
     try:
         for event in events:
             if type(event) is not Event:
-                recorder.write(event)
+                writer.write(event)
                 yield event
             if _ends_here(folder, event, group):
                 return "stopped"
@@ -190,7 +190,7 @@ def _ends_here(folder: Path, event: Event, group: ProcessGroup) -> bool:
     return isinstance(event, StepDone) and bool(group.broadcast((folder / STOP).exists()))
 
 
-class _Recorder:
+class _EventWriter:
     """Writes events to a run's file, of the many steps only a few a second."""
 
     def __init__(self, file: IO[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import Event, Notice
-from napari_unetvnet.runs.folder import PLAN
+from napari_unetvnet.runs.folder import PLAN, PROVENANCE, training_files
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     from napari_unetvnet.data.checks import examine, notices
     from napari_unetvnet.images.io import check_writable
     from napari_unetvnet.model.device import choose_device, keep_freed_memory
-    from napari_unetvnet.model.provenance import save_record
+    from napari_unetvnet.model.provenance import save_provenance
     from napari_unetvnet.runs.inputs import pair_files, read_pair
     from napari_unetvnet.training.loop import steps
     from napari_unetvnet.training.plan import load_plan, plan, save_plan
@@ -57,7 +57,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
             if text:
                 yield Notice(text)
     if group.is_first:
-        save_record(folder, files, *choose_device(job))
+        save_provenance(folder / PROVENANCE, files, *choose_device(job))
         group.barrier()
     with keep_freed_memory():
-        yield from steps(pairs, made.settings, folder, resume=resume, group=group)
+        yield from steps(pairs, made.settings, training_files(folder), resume=resume, group=group)

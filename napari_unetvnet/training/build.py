@@ -25,13 +25,13 @@ from napari_unetvnet.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.losses.adapters import Loss
     from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = ["start"]
 
@@ -40,7 +40,7 @@ MOMENTUM = 0.99
 
 
 def start(
-    pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, folder: Path, patch: Triple
+    pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, files: TrainingFiles, patch: Triple
 ) -> tuple[Run, list[str]]:
     """Build everything that a training works with.
 
@@ -49,7 +49,7 @@ def start(
     pairs : sequence of Pair
     data : TrainingData
     settings : TrainSettings
-    folder : Path
+    files : TrainingFiles
     patch : tuple of 3 int
 
     Returns
@@ -60,7 +60,7 @@ def start(
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
-    model = build_model(_card(data, settings, patch).model_copy(update=brief(folder)), settings)
+    model = build_model(_card(data, settings, patch).model_copy(update=brief(files.provenance)), settings)
     model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
     for pair in pairs:
         check_size(pair.image, model.smallest, settings.network)
@@ -70,7 +70,7 @@ def start(
         _loss(data, model.card, settings), settings.deep_supervision_weights, settings.roi_weight
     )
     return Run(
-        folder,
+        files,
         settings,
         data,
         model,

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.training.run import Run
 
-__all__ = ["BEST", "LAST", "load_last", "save_best", "save_last"]
-
-BEST = "model.safetensors"
-LAST = "last.safetensors"
+__all__ = ["load_last", "save_best", "save_last"]
 
 
 def save_best(run: Run, best: Best) -> None:
@@ -37,7 +34,7 @@ def save_best(run: Run, best: Best) -> None:
     # What served to start the training, such as a file of pretrained weights, is in the weights by now.
     option = lasting_options(run.settings.network, run.settings.option)
     card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found, "option": option})
-    save_model(run.folder / BEST, best.weights, card)
+    save_model(run.files.model, best.weights, card)
 
 
 def save_last(run: Run) -> None:
@@ -57,7 +54,7 @@ def save_last(run: Run) -> None:
     tensors |= {f"average.{name}": tensor for name, tensor in run.average.tensors.items()}
     scaler = run.scaler.state_dict()
     state = {"schedule": asdict(run.schedule), "best": best, "ladder": asdict(run.ladder), "scaler": scaler}
-    save_tensors(run.folder / LAST, tensors, {"state": json.dumps(state)})
+    save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
 
 
 def load_last(run: Run) -> None:
@@ -75,7 +72,7 @@ def load_last(run: Run) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = run.folder / LAST
+    path = run.files.state
     try:
         state, tensors = read_state(path), load_file(path)
         run.model.network.load_state_dict(_under("network.", tensors))

@@ -12,7 +12,7 @@ from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, Sp
 from napari_unetvnet.images.resample import place_back
 from napari_unetvnet.model.device import choose_device
 from napari_unetvnet.training.build import start
-from napari_unetvnet.training.checkpoint import BEST, LAST, load_last, save_last
+from napari_unetvnet.training.checkpoint import load_last, save_last
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import Preview
@@ -23,35 +23,38 @@ from napari_unetvnet.training.validation import finish, score_whole_hold_out, va
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
-    from pathlib import Path
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.images.volume import Box, Volume
     from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.run import Run
 
 __all__ = ["steps"]
 
 
 def steps(
-    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool = False, group: ProcessGroup = SINGLE
+    pairs: Sequence[Pair],
+    settings: TrainSettings,
+    files: TrainingFiles,
+    *,
+    resume: bool = False,
+    group: ProcessGroup = SINGLE,
 ) -> Iterator[Event]:
     """Train a model, one step each time an event is asked for.
 
-    The best model so far is ``folder/model.safetensors``; ``folder/last.safetensors`` holds what is needed to go on.
-    Both are brought up to date when the consumer stops asking.
+    Model and state are brought up to date when the consumer stops asking.
 
     Parameters
     ----------
     pairs : sequence of Pair
         Images (C, Z, Y, X) with labels (1, Z, Y, X).
     settings : TrainSettings
-    folder : Path
-        Must exist.
+    files : TrainingFiles
     resume : bool
-        Whether to go on from ``last.safetensors``, if it is there.
+        Whether to go on from the state, if it is there.
     group : ProcessGroup
         Processes that take the same steps together, each with its share of the patches; they have joined.
 
@@ -74,7 +77,7 @@ def steps(
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
-    run, preview = yield from _begin(pairs, settings, folder, resume=resume, group=group)
+    run, preview = yield from _begin(pairs, settings, files, resume=resume, group=group)
     settings, schedule, losses = run.settings, run.schedule, list[float]()
     clock = time.monotonic() - schedule.seconds
     try:
@@ -94,7 +97,7 @@ def steps(
             loss, losses = sum(losses) / len(losses), []
             yield EpochDone(epoch, schedule.step, loss, dice, schedule.seconds, schedule.seconds_left)
             if saved:
-                yield CheckpointSaved(str(folder / BEST), schedule.step, dice)
+                yield CheckpointSaved(str(files.model), schedule.step, dice)
             save_last(run)
         yield from score_whole_hold_out(run)
     finally:
@@ -103,7 +106,7 @@ def steps(
 
 
 def _begin(
-    pairs: Sequence[Pair], settings: TrainSettings, folder: Path, *, resume: bool, group: ProcessGroup
+    pairs: Sequence[Pair], settings: TrainSettings, files: TrainingFiles, *, resume: bool, group: ProcessGroup
 ) -> Generator[Event, None, tuple[Run, Preview]]:
     """Prepare the data, build what is trained, or go back to where it was, and tell what the user should know."""
     shapes, pairs = [pair.image.shape for pair in pairs], seen(pairs, settings)
@@ -113,13 +116,13 @@ def _begin(
         yield Notice(text)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
         yield _split(data, i, pair.image, shape)
-    run, told = start(pairs, data, settings, folder, patch)
+    run, told = start(pairs, data, settings, files, patch)
     run.group = group
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.ahead = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = quick(data.hold_out, settings)
-    begun = _go_on(run) if resume and (folder / LAST).exists() else run.ladder.begin(run)
+    begun = _go_on(run) if resume and files.state.exists() else run.ladder.begin(run)
     for text in (*told, *([begun] if begun else [])):
         yield Notice(text)
     run.learn = learner(run.model, run.criterion, group)
@@ -137,7 +140,7 @@ def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> Spl
 
 
 def _go_on(run: Run) -> str:
-    """Go back to where an earlier run of the folder ended, and say so."""
+    """Go back to where an earlier run ended, and say so."""
     load_last(run)
     return f"Going on after step {run.schedule.step}."
 

@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.run import Run
 
-__all__ = ["PREVIEW", "Preview", "Times", "block_around", "block_of_labels"]
+__all__ = ["Preview", "Times", "block_around", "block_of_labels"]
 
-PREVIEW = "preview.npy"
 FIRST_SECONDS = 10.0
 WHOLE_PLANE = 768
 """In 2D, planes up to this edge length (voxels) are shown whole."""
@@ -113,14 +112,14 @@ class Preview:
         return not self._failed and self._times.due(seconds)
 
     def show(self) -> Iterator[Notice | PreviewReady]:
-        """Compute a preview and write it to the run folder.
+        """Compute a preview and write it to its file.
 
         Yields
         ------
         Notice or PreviewReady
             A notice if there was no memory or no room on the disk.
         """
-        begun, path, schedule = time.monotonic(), self._run.folder / PREVIEW, self._run.schedule
+        begun, path, schedule = time.monotonic(), self._run.files.preview, self._run.schedule
         try:
             _write(path, self._labels())
         except (UserError, MemoryError, torch.cuda.OutOfMemoryError) as error:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.average import Average
     from napari_unetvnet.training.fallback import Ladder
+    from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
 
@@ -45,7 +44,7 @@ class Run:
 
     Parameters
     ----------
-    folder : Path
+    files : TrainingFiles
     settings : TrainSettings
     data : TrainingData
     model : Model
@@ -73,7 +72,7 @@ class Run:
         Whether a step was begun and not ended.
     """
 
-    folder: Path
+    files: TrainingFiles
     settings: TrainSettings
     data: TrainingData
     model: Model

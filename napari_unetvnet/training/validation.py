@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import CheckpointSaved
-from napari_unetvnet.training.checkpoint import BEST, save_best, save_last
+from napari_unetvnet.training.checkpoint import save_best, save_last
 from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best
 from napari_unetvnet.training.score import dice_on
@@ -70,7 +70,7 @@ def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
     run.model.network.load_state_dict(own)
     run.final = replace(run.best, dice=dice, scores=by_class)
     save_best(run, run.final)
-    yield CheckpointSaved(str(run.folder / BEST), run.best.step, dice)
+    yield CheckpointSaved(str(run.files.model), run.best.step, dice)
 
 
 def finish(run: Run) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_unetvnet.runs.folder import training_files
 from napari_unetvnet.widgets import task
 from napari_unetvnet.widgets.sample_data import scribble
 
@@ -87,6 +88,6 @@ def tiny_model(tmp_path_factory, nuclei, painted_half):
     folder = tmp_path_factory.mktemp("tiny")
     chosen = {"option": {"width": 4, "depth": 3}, "patch": (1, 48, 48), "batch": 2, "device": "cpu", "steps": 2}
     settings = TrainSettings(unlabelled="ignore", background=1, **chosen)
-    for _ in loop.steps([Pair(nuclei, painted_half)], settings, folder):
+    for _ in loop.steps([Pair(nuclei, painted_half)], settings, training_files(folder)):
         pass
     return folder / "model.safetensors"

@@ -147,8 +147,9 @@ def test_a_training_at_another_voxel_size_labels_images_on_their_own_grids(tmp_p
     from napari_unetvnet.inference import steps
     from napari_unetvnet.model.card import read_card
     from napari_unetvnet.model.model import load_model
+    from napari_unetvnet.runs.folder import MODEL, training_files
     from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-    from napari_unetvnet.training import checkpoint, loop, preview
+    from napari_unetvnet.training import loop, preview
 
     def disc(edge, spacing, unit):
         place = (np.arange(edge) + 0.5) * spacing - 32
@@ -161,13 +162,13 @@ def test_a_training_at_another_voxel_size_labels_images_on_their_own_grids(tmp_p
     chosen = {"target_spacing": (1, 1, 1), "option": {"width": 4, "depth": 2}, "patch": (1, 32, 32), "steps": 60}
     settings = checked(TrainSettings, {"device": "cpu", "hold_out": 0, "preview": (0, 64, 64), **chosen})
     monkeypatch.setattr(preview, "FIRST_SECONDS", 1e-3)
-    events = list(loop.steps([fine, coarse], settings, tmp_path))
+    events = list(loop.steps([fine, coarse], settings, training_files(tmp_path)))
     shown = next(event for event in events if isinstance(event, PreviewReady))
     assert shown.start == (0, 0, 0)
     assert np.load(shown.path).shape == (1, 128, 128)
-    card = read_card(tmp_path / checkpoint.BEST)
+    card = read_card(tmp_path / MODEL)
     assert (card.spacing, card.unit) == ((1, 1, 1), "mm")
-    model = load_model(tmp_path / checkpoint.BEST, SegmentSettings(device="cpu"))
+    model = load_model(tmp_path / MODEL, SegmentSettings(device="cpu"))
     for pair in (fine, coarse):
         found = np.concatenate([slab.labels for slab in steps(model, pair.image, SegmentSettings())])
         truth = pair.labels.data[0]

@@ -14,11 +14,10 @@ from napari_unetvnet import runs
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Notice, RunFinished, SlabDone, SplitMade, StepDone
 from napari_unetvnet.images.io import read_labels
-from napari_unetvnet.model import provenance as record
+from napari_unetvnet.model import provenance
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.model import load_model
-from napari_unetvnet.model.provenance import RECORD
-from napari_unetvnet.runs.folder import LABELS, MODEL
+from napari_unetvnet.runs.folder import LABELS, MODEL, PROVENANCE
 from napari_unetvnet.settings import SegmentJob, SegmentSettings, TrainJob, checked
 
 TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "steps_per_epoch": 4, "device": "cpu"}
@@ -353,7 +352,7 @@ def test_what_a_training_was_made_of_is_recorded(files):
     for name in ("one", "two"):
         folder = train_folder(files, name, steps=1)
         list(runs.run(folder))
-        made = json.loads((folder / RECORD).read_text())
+        made = json.loads((folder / PROVENANCE).read_text())
         assert made["versions"]["torch"]
         assert made["hardware"]["threads"] >= 1
         assert made["hardware"]["precision"] in {"fp32", "bf16"}
@@ -375,12 +374,12 @@ def test_the_hash_of_an_input_is_that_of_its_contents_wherever_it_lies(tmp_path,
     for name in ("a", "b"):
         (tmp_path / name / "x.zarr" / "c").mkdir(parents=True)
         (tmp_path / name / "x.zarr" / "c" / "0").write_bytes(b"chunk")
-    first, second = (record._hash(str(tmp_path / name / "x.zarr")) for name in "ab")
+    first, second = (provenance._hash(str(tmp_path / name / "x.zarr")) for name in "ab")
     assert first == second
     assert first.startswith("sha256:")
     (tmp_path / "b" / "x.zarr" / "c" / "0").write_bytes(b"chank")
-    assert record._hash(str(tmp_path / "b" / "x.zarr")) != first
-    monkeypatch.setattr(record, "MOST_BYTES", 3)
-    sizes = {record._hash(str(tmp_path / name / "x.zarr")) for name in "ab"}
+    assert provenance._hash(str(tmp_path / "b" / "x.zarr")) != first
+    monkeypatch.setattr(provenance, "MOST_BYTES", 3)
+    sizes = {provenance._hash(str(tmp_path / name / "x.zarr")) for name in "ab"}
     assert len(sizes) == 1
     assert sizes.pop().startswith("sizes:")

@@ -14,8 +14,8 @@ from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Notice, SlabDone
 from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.model.card import read_card
-from napari_unetvnet.model.provenance import RECORD, brief
-from napari_unetvnet.runs.folder import EVENTS, FALLBACK, JOB, LABELS, MODEL, PLACES, PLAN, SETTLED
+from napari_unetvnet.model.provenance import brief
+from napari_unetvnet.runs.folder import EVENTS, FALLBACK, JOB, LABELS, MODEL, PLACES, PLAN, PROVENANCE, SETTLED
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "device": "cpu"}
@@ -101,11 +101,11 @@ def test_a_run_whose_job_is_damaged_is_refused(trained, tmp_path, capsys, kind):
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_provenance_is_a_sentence_and_a_resumed_run_writes_it_again(trained, tmp_path, kind):
     folder = shutil.copytree(trained, tmp_path / "run")
-    spoil(folder / RECORD, kind)
+    spoil(folder / PROVENANCE, kind)
     with pytest.raises(FileProblem, match="resume the run"):
-        brief(folder)
+        brief(folder / PROVENANCE)
     assert main(["run", str(folder), "--resume", "--steps", "4"]) == 0
-    assert brief(folder)["inputs"] == read_card(folder / MODEL).inputs != ""
+    assert brief(folder / PROVENANCE)["inputs"] == read_card(folder / MODEL).inputs != ""
 
 
 @pytest.mark.parametrize("kind", ["cut off", "empty"])

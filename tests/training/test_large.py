@@ -17,6 +17,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.runs.folder import training_files
 from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.training import loop
 
@@ -24,16 +25,17 @@ CHUNK = 32
 TRAIN = """
 import json, resource, sys, tempfile
 from pathlib import Path
-from napari_unetvnet.training import checkpoint, loop
+from napari_unetvnet.training import loop
 from napari_unetvnet.data.prepare import Pair
 from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.runs.folder import training_files
 from napari_unetvnet.settings import TrainSettings, checked
 
 folder = Path(sys.argv[1])
 settings = checked(TrainSettings, json.loads(sys.argv[2]))
 pair = Pair(read_volume(folder / "image.zarr"), read_labels(folder / "labels.zarr"))
 with tempfile.TemporaryDirectory() as run:
-    events = [type(event).__name__ for event in loop.steps([pair], settings, Path(run))]
+    events = [type(event).__name__ for event in loop.steps([pair], settings, training_files(Path(run)))]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"peak": peak, "steps": events.count("StepDone")}))
 """
@@ -166,7 +168,7 @@ def test_a_zarr_image_trains_the_model_that_its_voxels_train(tmp_path, overlappi
     weights = []
     for place, pair in (("a", stored), ("b", Pair(Volume(image, name="image"), Volume(labels, name="labels")))):
         (tmp_path / place).mkdir()
-        for _ in loop.steps([pair], settings, tmp_path / place):
+        for _ in loop.steps([pair], settings, training_files(tmp_path / place)):
             pass
         weights.append((tmp_path / place / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]

@@ -23,8 +23,9 @@ from napari_unetvnet.inference import steps as segment
 from napari_unetvnet.metrics import evaluate
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.runs.folder import MODEL, STATE, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-from napari_unetvnet.training import build, checkpoint, loop
+from napari_unetvnet.training import build, loop
 from napari_unetvnet.training.schedule import Schedule
 
 TINY = {
@@ -58,11 +59,11 @@ def pair():
 
 def train(pair, settings, folder, **kwargs):
     folder.mkdir(exist_ok=True)
-    return list(loop.steps([pair], settings, folder, **kwargs))
+    return list(loop.steps([pair], settings, training_files(folder), **kwargs))
 
 
 def model_bytes(folder):
-    return (folder / checkpoint.BEST).read_bytes()
+    return (folder / MODEL).read_bytes()
 
 
 @given(st.integers(2, 5000), st.floats(1e-5, 1))
@@ -105,7 +106,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(pair, tmp_path):
 
 def test_minutes_and_the_steps_they_took_make_the_same_model(pair, tmp_path):
     train(pair, settings_of(minutes=0.02), tmp_path / "timed")
-    steps = read_card(tmp_path / "timed" / checkpoint.BEST).steps
+    steps = read_card(tmp_path / "timed" / MODEL).steps
     assert steps > 4
     train(pair, settings_of(steps=steps), tmp_path / "counted")
     assert model_bytes(tmp_path / "timed") == model_bytes(tmp_path / "counted")
@@ -127,23 +128,23 @@ def test_events_tell_the_course(pair, tmp_path):
     assert all(0 <= e.dice <= 1 for e in epochs)
     best = [e for e in events if isinstance(e, CheckpointSaved)][-1]
     assert best.dice == max(e.dice for e in epochs)
-    card = read_card(tmp_path / "run" / checkpoint.BEST)
+    card = read_card(tmp_path / "run" / MODEL)
     assert card.scores["hold_out_dice"] == best.dice
     assert (card.steps, card.values) == (10, (0, 2))
 
 
 def test_stopping_in_the_first_epoch_leaves_a_model_that_loads(pair, tmp_path):
     (tmp_path / "run").mkdir()
-    work = loop.steps([pair], settings_of(), tmp_path / "run")
+    work = loop.steps([pair], settings_of(), training_files(tmp_path / "run"))
     assert any(isinstance(event, StepDone) and event.step == 2 for event in work)
     work.close()
-    model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
     assert model.card.steps == 2
 
 
 def test_stopping_before_the_first_step_leaves_nothing(pair, tmp_path):
     (tmp_path / "run").mkdir()
-    work = loop.steps([pair], settings_of(), tmp_path / "run")
+    work = loop.steps([pair], settings_of(), training_files(tmp_path / "run"))
     next(work)
     work.close()
     assert not list((tmp_path / "run").iterdir())
@@ -155,7 +156,7 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_one(pair, tm
     chosen = settings_of(network=network)  # the original has dropout
     train(pair, chosen, tmp_path / "whole")
     (tmp_path / "parts").mkdir()
-    work = loop.steps([pair], chosen, tmp_path / "parts")
+    work = loop.steps([pair], chosen, training_files(tmp_path / "parts"))
     assert any(isinstance(event, StepDone) and event.step == stop_at for event in work)
     work.close()
     events = train(pair, chosen, tmp_path / "parts", resume=True)
@@ -165,7 +166,7 @@ def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_one(pair, tm
 
 def test_a_cut_off_state_is_refused_with_a_sentence(pair, tmp_path):
     train(pair, settings_of(), tmp_path / "run")
-    last = tmp_path / "run" / checkpoint.LAST
+    last = tmp_path / "run" / STATE
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(RunProblem, match="cut off or of another run"):
         train(pair, settings_of(), tmp_path / "run", resume=True)
@@ -201,7 +202,7 @@ def test_every_network_and_view_trains_and_segments(tmp_path, network, view, los
         patch=(4, 16, 16) if view == "3d" else (1, 16, 16), option={"width": 2, "depth": 2},
     )  # fmt: skip
     train(Pair(image, Volume(labels)), chosen, tmp_path / "run")
-    model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
     out = np.concatenate([slab.labels for slab in segment(model, image, SegmentSettings())])
     assert out.shape == shape
     assert set(np.unique(out)) <= {0, 1, 2}
@@ -211,7 +212,7 @@ def test_auxiliary_heads_are_trained_and_change_the_training(pair, tmp_path):
     for levels in (0, 1):
         option = {"width": 2, "depth": 3, "deep_supervision": levels}
         train(pair, settings_of(option=option, steps=4), tmp_path / str(levels))
-    weights = [load_model(tmp_path / name / checkpoint.BEST, SegmentSettings(device="cpu")).network for name in "01"]
+    weights = [load_model(tmp_path / name / MODEL, SegmentSettings(device="cpu")).network for name in "01"]
     assert sum(p.numel() for p in weights[1].parameters()) > sum(p.numel() for p in weights[0].parameters())
     heads = [p for name, p in weights[1].named_parameters() if "auxiliary" in name and p.ndim == 1]
     assert heads
@@ -220,11 +221,9 @@ def test_auxiliary_heads_are_trained_and_change_the_training(pair, tmp_path):
 
 def test_training_goes_on_from_a_model_file(pair, tmp_path):
     train(pair, settings_of(), tmp_path / "first")
-    start = {"start_from": tmp_path / "first" / checkpoint.BEST, "learning_rate": 1e-9, "steps": 1}
+    start = {"start_from": tmp_path / "first" / MODEL, "learning_rate": 1e-9, "steps": 1}
     train(pair, settings_of(**start), tmp_path / "second")
-    first, second = (
-        read_card(tmp_path / name / checkpoint.BEST).scores["hold_out_dice"] for name in ("first", "second")
-    )
+    first, second = (read_card(tmp_path / name / MODEL).scores["hold_out_dice"] for name in ("first", "second"))
     assert second == pytest.approx(first, abs=0.05)
     with pytest.raises(ModelProblem, match=r"width.*2.*shares no weights with.*width.*3"):
         train(pair, settings_of(**start, option={"width": 3, "depth": 2}), tmp_path / "third")
@@ -251,7 +250,7 @@ def test_pretrained_weights_begin_the_training_and_are_not_asked_for_again(pair,
         tmp_path / "run",
     )
     (tmp_path / "encoder.safetensors").unlink()
-    model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
     for name, weight in encoder.named_parameters():
         np.testing.assert_allclose(model.network.encoder.get_parameter(name).detach(), weight.detach(), atol=1e-6)
 
@@ -273,7 +272,7 @@ def test_a_training_that_diverges_says_so_and_leaves_a_model_that_loads(pair, tm
     monkeypatch.setattr(build, "build_loss", lambda *_, **__: lambda logits, *_, **__: logits.mean() * 0 + next(losses))
     with pytest.raises(RunProblem, match=r"at step 3.*learning rate below 0.002"):
         train(pair, settings_of(), tmp_path / "run")
-    assert load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu")).card.steps == 2
+    assert load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu")).card.steps == 2
 
 
 KILLED = """
@@ -285,7 +284,7 @@ labels = np.ones((1, 1, 64, 64), np.uint8)
 for y, x in rng.integers(0, 56, (12, 2)):
     labels[0, 0, y : y + 8, x : x + 8] = 2
 pair = Pair(Volume(labels + rng.normal(0, 0.3, labels.shape), name="squares"), Volume(labels))
-for event in loop.steps([pair], settings_of(steps=40), pathlib.Path({folder!r})):
+for event in loop.steps([pair], settings_of(steps=40), training_files(pathlib.Path({folder!r}))):
     if isinstance(event, StepDone):
         print(event.step, flush=True)
         if event.step > 9:
@@ -302,7 +301,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(pair, tmp_path):
         while child.stdout.readline().strip() != b"10":
             assert child.poll() is None
         child.send_signal(signal.SIGKILL)
-    load_model(tmp_path / "killed" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    load_model(tmp_path / "killed" / MODEL, SegmentSettings(device="cpu"))
     events = train(pair, settings_of(steps=40), tmp_path / "killed", resume=True)
     assert next(e.step for e in events if isinstance(e, StepDone)) == 9
     assert model_bytes(tmp_path / "whole") == model_bytes(tmp_path / "killed")
@@ -312,7 +311,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(pair, tmp_path):
 def test_the_real_image_is_learnt_from_its_painted_half(nuclei, nuclei_objects, painted_half, tmp_path):
     chosen = settings_of(option={"width": 8}, patch=(1, 128, 128), steps=100, steps_per_epoch=25, batch=4)
     train(Pair(nuclei, painted_half), chosen, tmp_path / "run")
-    model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
     out = np.concatenate([slab.labels for slab in segment(model, nuclei, SegmentSettings())])[0]
     scores = evaluate(out[:, 256:], nuclei_objects[:, 256:], truth_is="objects")
     assert scores.foreground.dice > 0.85

@@ -16,8 +16,9 @@ from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.model import Model, load_model
+from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-from napari_unetvnet.training import checkpoint, loop
+from napari_unetvnet.training import loop
 from napari_unetvnet.training.average import Average
 from napari_unetvnet.training.schedule import Schedule
 
@@ -52,7 +53,7 @@ def train(folder, pair=None, **changes):
     values = TINY | changes
     if {"minutes", "epochs"} & set(changes):
         values.pop("steps")
-    return list(loop.steps([pair or squares()], checked(TrainSettings, values), folder))
+    return list(loop.steps([pair or squares()], checked(TrainSettings, values), training_files(folder)))
 
 
 def losses(events):
@@ -60,7 +61,7 @@ def losses(events):
 
 
 def weights(folder):
-    return load_model(folder / checkpoint.BEST, CPU).network.state_dict()
+    return load_model(folder / MODEL, CPU).network.state_dict()
 
 
 @pytest.mark.parametrize("changes", [{}, {"folds": 3, "fold": 1}, {"hold_out": 0}])
@@ -104,11 +105,11 @@ def test_each_of_them_can_be_resumed_to_the_same_model(tmp_path, changes):
     train(tmp_path / "whole", **changes)
     settings = checked(TrainSettings, TINY | changes)
     (tmp_path / "parts").mkdir()
-    work = loop.steps([squares()], settings, tmp_path / "parts")
+    work = loop.steps([squares()], settings, training_files(tmp_path / "parts"))
     assert any(isinstance(event, StepDone) and event.step == 6 for event in work)
     work.close()
-    list(loop.steps([squares()], settings, tmp_path / "parts", resume=True))
-    assert (tmp_path / "whole" / checkpoint.BEST).read_bytes() == (tmp_path / "parts" / checkpoint.BEST).read_bytes()
+    list(loop.steps([squares()], settings, training_files(tmp_path / "parts"), resume=True))
+    assert (tmp_path / "whole" / MODEL).read_bytes() == (tmp_path / "parts" / MODEL).read_bytes()
 
 
 @pytest.mark.parametrize("rule", ["linear", "poly"])
@@ -197,14 +198,14 @@ def test_a_training_that_gets_no_better_ends_early_and_keeps_the_best(tmp_path):
     last = [event for event in events if isinstance(event, StepDone)][-1]
     best = next(e for e in events if isinstance(e, EpochDone))
     assert last.step == best.step + 2 * 4  # each epoch scores the same as the first
-    assert read_card(tmp_path / "run" / checkpoint.BEST).scores["hold_out_dice"] == pytest.approx(best.dice)
+    assert read_card(tmp_path / "run" / MODEL).scores["hold_out_dice"] == pytest.approx(best.dice)
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(3, 1), (2, 2), (4, 3)])
 def test_a_model_is_tuned_to_other_classes_and_channels(tmp_path, classes, channels):
     train(tmp_path / "first", steps=4)
     events = train(
-        tmp_path / "second", squares(classes, channels), start_from=tmp_path / "first" / checkpoint.BEST, steps=1,
+        tmp_path / "second", squares(classes, channels), start_from=tmp_path / "first" / MODEL, steps=1,
         learning_rate=1e-9,
     )  # fmt: skip
     told = next(e.text for e in events if isinstance(e, Notice) and "begin anew" in e.text)
@@ -222,7 +223,7 @@ def test_a_model_that_shares_nothing_is_refused(tmp_path):
     with pytest.raises(ModelProblem, match="shares no weights with unet_padding"):
         train(
             tmp_path / "second", network="unet_padding", option={"width": 5, "depth": 2},
-            start_from=tmp_path / "first" / checkpoint.BEST,
+            start_from=tmp_path / "first" / MODEL,
         )  # fmt: skip
 
 
@@ -282,7 +283,7 @@ def test_then_patches_become_smaller(tmp_path, monkeypatch):
     starved(monkeypatch, lambda blocks: blocks[0, 0].numel() <= 64)
     events = train(tmp_path / "run", steps=2)
     assert len(losses(events)) == 2
-    assert read_card(tmp_path / "run" / checkpoint.BEST).patch == (1, 8, 8)
+    assert read_card(tmp_path / "run" / MODEL).patch == (1, 8, 8)
     assert any("patches are now 1 x 8 x 8 voxels" in e.text for e in events if isinstance(e, Notice))
 
 
@@ -294,9 +295,9 @@ def test_what_cannot_fit_at_all_is_refused_and_a_run_resumes_on_its_rung(tmp_pat
     with monkeypatch.context() as patch:
         starved(patch, lambda blocks: len(blocks) <= 2)
         (tmp_path / "run").mkdir()
-        work = loop.steps([squares()], checked(TrainSettings, TINY), tmp_path / "run")
+        work = loop.steps([squares()], checked(TrainSettings, TINY), training_files(tmp_path / "run"))
         list(itertools.takewhile(lambda e: not (isinstance(e, StepDone) and e.step == 5), work))
         work.close()
     tried = starved(monkeypatch, lambda blocks: True)
-    list(loop.steps([squares()], checked(TrainSettings, TINY), tmp_path / "run", resume=True))
+    list(loop.steps([squares()], checked(TrainSettings, TINY), training_files(tmp_path / "run"), resume=True))
     assert {shape[0] for shape in tried} == {2}

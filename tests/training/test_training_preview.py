@@ -16,8 +16,9 @@ from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps as segment
 from napari_unetvnet.model.model import Model, load_model
+from napari_unetvnet.runs.folder import MODEL, STATE, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-from napari_unetvnet.training import checkpoint, loop, preview
+from napari_unetvnet.training import loop, preview
 from napari_unetvnet.training.preview import Times, block_around, block_of_labels
 
 TINY = {
@@ -47,7 +48,7 @@ def pair_of(shape, seed=0):
 def train(folder, pair, **changes):
     folder.mkdir()
     values = TINY | {"unlabelled": "ignore", "background": 1} | changes
-    return list(loop.steps([pair], checked(TrainSettings, values), folder))
+    return list(loop.steps([pair], checked(TrainSettings, values), training_files(folder)))
 
 
 def previews(events):
@@ -140,7 +141,7 @@ def test_the_last_preview_is_what_the_model_says(tmp_path, always, plane, change
     pair = pair_of((5, 24, 24))
     events = train(tmp_path / "run", pair, preview=(plane, 0, 0), hold_out=0, **changes)
     shown = np.load(previews(events)[-1].path)
-    slabs = segment(load_model(tmp_path / "run" / checkpoint.BEST, CPU), pair.image, CPU)
+    slabs = segment(load_model(tmp_path / "run" / MODEL, CPU), pair.image, CPU)
     expected = np.concatenate([slab.labels for slab in slabs])[plane : plane + 1]
     assert shown.dtype == expected.dtype == np.uint8
     assert np.array_equal(shown, expected)
@@ -153,7 +154,7 @@ def test_of_classes_that_overlap_the_later_one_is_shown(tmp_path, always):
     settings = {"label_values": "overlapping", "unlabelled": "background", "background": None, "hold_out": 0}
     events = train(tmp_path / "run", pair, steps=40, learning_rate=0.02, **settings)
     shown = np.load(previews(events)[-1].path)
-    slabs = segment(load_model(tmp_path / "run" / checkpoint.BEST, CPU), pair.image, CPU)
+    slabs = segment(load_model(tmp_path / "run" / MODEL, CPU), pair.image, CPU)
     first, second = np.concatenate([slab.labels for slab in slabs], axis=1)
     assert second.any()
     assert np.array_equal(shown, np.where(second, second, first))
@@ -167,7 +168,7 @@ def test_the_model_is_the_same_with_and_without_previews(tmp_path, monkeypatch, 
     events = train(tmp_path / "with", pair, **changes)
     assert len(previews(without)) == 0
     assert len(previews(events)) == 6
-    assert (tmp_path / "with" / checkpoint.BEST).read_bytes() == (tmp_path / "without" / checkpoint.BEST).read_bytes()
+    assert (tmp_path / "with" / MODEL).read_bytes() == (tmp_path / "without" / MODEL).read_bytes()
 
 
 def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch):
@@ -224,7 +225,7 @@ def test_a_preview_is_written_whole_or_not_at_all(tmp_path, always, monkeypatch)
     events = train(tmp_path / "run", pair_of((1, 40, 40)), steps=2)
     assert [event.step for event in previews(events)] == [1]
     assert np.load(tmp_path / "run" / "preview.npy").shape == (1, 40, 40)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {checkpoint.BEST, checkpoint.LAST, "preview.npy"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {MODEL, STATE, "preview.npy"}
 
 
 def test_the_place_is_a_voxel():

@@ -18,8 +18,9 @@ from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings
-from napari_unetvnet.training import checkpoint, loop, score
+from napari_unetvnet.training import loop, score
 from napari_unetvnet.training.score import dice_on, quick
 
 edges = st.integers(1, 40)
@@ -64,10 +65,10 @@ def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, 
     (part,) = quick(data.hold_out, settings)
     assert prod(part.image.shape) < prod(data.hold_out[0].image.shape) / 4
     (tmp_path / "run").mkdir()
-    events = list(loop.steps(pairs, settings, tmp_path / "run"))
-    model = load_model(tmp_path / "run" / checkpoint.BEST, SegmentSettings(device="cpu"))
+    events = list(loop.steps(pairs, settings, training_files(tmp_path / "run")))
+    model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
     whole, by_class = dice_on(data.hold_out, model, data.classes)
-    card = read_card(tmp_path / "run" / checkpoint.BEST)
+    card = read_card(tmp_path / "run" / MODEL)
     assert card.scores["hold_out_dice"] == pytest.approx(whole)
     assert card.scores["hold_out_dice_2"] == pytest.approx(by_class["2"])
     last = [event for event in events if isinstance(event, CheckpointSaved)][-1]

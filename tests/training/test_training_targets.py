@@ -15,8 +15,9 @@ from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps as segment
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-from napari_unetvnet.training import checkpoint, loop
+from napari_unetvnet.training import loop
 
 TINY = {"option": {"width": 4, "depth": 2}, "patch": (1, 32, 32), "batch": 4, "device": "cpu", "augment": "none"}
 
@@ -44,12 +45,12 @@ def learn(pair, folder, **chosen):
     """Train, segment the training image, and give labels, model card and events."""
     settings = checked(TrainSettings, TINY | chosen)
     folder.mkdir()
-    events = list(loop.steps([pair], settings, folder))
-    model = load_model(folder / checkpoint.BEST, SegmentSettings(device="cpu"))
+    events = list(loop.steps([pair], settings, training_files(folder)))
+    model = load_model(folder / MODEL, SegmentSettings(device="cpu"))
     slabs = list(segment(model, pair.image, SegmentSettings(device="cpu"), probabilities=True))
     labels = np.concatenate([slab.labels for slab in slabs], axis=-3)
     probabilities = np.concatenate([slab.probabilities for slab in slabs], axis=-3)
-    return labels, probabilities, read_card(folder / checkpoint.BEST), events
+    return labels, probabilities, read_card(folder / MODEL), events
 
 
 def test_nested_regions_come_back_as_the_values_they_were_painted_with(tmp_path):
@@ -202,14 +203,12 @@ def test_a_training_on_channels_can_be_resumed_to_the_same_model(tmp_path):
     settings = checked(TrainSettings, TINY | {"regions": "brats", "label_blur": 1.0, "steps": 6, "steps_per_epoch": 2})
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    list(loop.steps([pair], settings, tmp_path / "whole"))
-    stopped = loop.steps([pair], settings, tmp_path / "parts")
+    list(loop.steps([pair], settings, training_files(tmp_path / "whole")))
+    stopped = loop.steps([pair], settings, training_files(tmp_path / "parts"))
     while not isinstance(next(stopped), EpochDone):
         pass
     stopped.close()
-    list(loop.steps([pair], settings, tmp_path / "parts", resume=True))
-    models = [
-        load_model(tmp_path / name / checkpoint.BEST, SegmentSettings(device="cpu")) for name in ("whole", "parts")
-    ]
+    list(loop.steps([pair], settings, training_files(tmp_path / "parts"), resume=True))
+    models = [load_model(tmp_path / name / MODEL, SegmentSettings(device="cpu")) for name in ("whole", "parts")]
     pairs = zip(*(model.network.state_dict().values() for model in models), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -1,0 +1,33 @@
+"""The files of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["TrainingFiles"]
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training writes; whoever starts it chooses the places, in folders that exist.
+
+    Parameters
+    ----------
+    model : Path
+        The best model so far.
+    state : Path
+        Weights, optimizer and progress, from which it is resumed.
+    preview : Path
+        Labels of a part of the first image.
+    provenance : Path
+        Only read, for the card of the model; need not be there.
+    """
+
+    model: Path
+    state: Path
+    preview: Path
+    provenance: Path
