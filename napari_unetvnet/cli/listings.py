@@ -104,7 +104,8 @@ def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *,
 
 
 def _models(parsed: Namespace) -> None:
-    from napari_unetvnet.model.card import list_models, read_card
+    from napari_unetvnet.model.card import read_card
+    from napari_unetvnet.runs.models import list_models
 
     cards, broken = {}, []
     for name, path in list_models().items():

@@ -1,11 +1,10 @@
-"""What a model says of itself, JSON in the header of its safetensors file, and which models there are.
+"""What a model says of itself, JSON in the header of its safetensors file, and which models are shipped.
 
 Readable without torch, so that the viewer can show a model before anything is loaded.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,13 +12,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from napari_unetvnet.conventions import Head, Normalise, Scalar, Spacing, Triple, View
 from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem
-from napari_unetvnet.registry import near_names
 from napari_unetvnet.settings import BLURS, Settings
 
 if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["ModelCard", "check_channels", "find_model", "list_models", "read_card", "runs_folder"]
+__all__ = ["ModelCard", "check_channels", "read_card", "shipped_models"]
 
 
 class ModelCard(Settings):
@@ -151,65 +149,19 @@ def read_card(path: str | Path) -> ModelCard:
         raise ModelProblem(f"{path}: its card does not fit this version ({fields}); update the program.") from None
 
 
-def runs_folder() -> Path:
-    """Give the folder that holds the run folders.
+def shipped_models() -> dict[str, Path]:
+    """Find the models that come with the program, by the names of their files.
 
-    Returns
-    -------
-    Path
-        ``$NAPARI_UNETVNET_RUNS``, by default a folder of the user's application data.
-    """
-    from platformdirs import user_data_path
-
-    chosen = os.environ.get("NAPARI_UNETVNET_RUNS")
-    return Path(chosen) if chosen else user_data_path("napari-unetvnet", appauthor=False) / "runs"
-
-
-def _weights_folder() -> Path:
-    """Give the folder of shipped weights, which is inside an installed package and beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "weights"
-    return inside if inside.is_dir() else package.parent / "weights"
-
-
-def list_models() -> dict[str, Path]:
-    """Find the shipped models and those that were trained here, the newest first.
+    They are inside an installed package, and beside it in a checkout.
 
     Returns
     -------
     dict of str to Path
-        A shipped model has its file's name, a trained one its run folder's.
     """
-    trained = sorted(runs_folder().glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-    shipped = sorted(_weights_folder().glob("*.safetensors"))
-    return {path.parent.name: path for path in trained} | {path.stem: path for path in shipped}
-
-
-def find_model(name: str) -> Path:
-    """Find a model by its name or file.
-
-    Parameters
-    ----------
-    name : str
-        A path, or a name that `list_models` gives.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    FileProblem
-        If there is neither such a file nor such a model.
-    """
-    if os.path.isfile(name):  # noqa: PTH113 (it takes a name of any length)
-        return Path(name)
-    known = list_models()
-    if name in known:
-        return known[name]
-    if name.endswith(".safetensors") or os.sep in name or not known:
-        raise FileProblem(f"There is no model file {name}; train one, or see the models command.")
-    raise FileProblem(f"There is no model {name!r}{near_names(name, known)}")
+    package = Path(__file__).parents[1]
+    inside = package / "weights"
+    folder = inside if inside.is_dir() else package.parent / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def check_channels(card: ModelCard, image: Volume) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +12,13 @@ from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
 from napari_unetvnet.files import read_json, write_json, writing
 from napari_unetvnet.images.pairs import resolve
-from napari_unetvnet.model.card import runs_folder
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
     "CLEANED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW",
     "PROBABILITIES", "PROVENANCE", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
-    "discard_if_empty", "follow", "new_folder", "read", "read_settings", "training_files",
+    "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
@@ -31,6 +31,20 @@ COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment"
 SOURCES = ("image", "label", "mask")
 PATHS = ("pairs", "output", "probabilities", "uncertainty", "start_from")
 LONGEST_NAME = 80
+
+
+def runs_folder() -> Path:
+    """Give the folder that holds the run folders.
+
+    Returns
+    -------
+    Path
+        ``$NAPARI_UNETVNET_RUNS``, by default a folder of the user's application data.
+    """
+    from platformdirs import user_data_path
+
+    chosen = os.environ.get("NAPARI_UNETVNET_RUNS")
+    return Path(chosen) if chosen else user_data_path("napari-unetvnet", appauthor=False) / "runs"
 
 
 def new_folder(name: str, parent: Path | None = None) -> Path:

@@ -12,9 +12,9 @@ import numpy as np
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import read_json, write_json
-from napari_unetvnet.model.card import find_model
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
+from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import UserError
-from napari_unetvnet.model.card import list_models, read_card
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.models import list_models
 from napari_unetvnet.widgets.scroll import narrow
 
 if TYPE_CHECKING:

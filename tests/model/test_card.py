@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from combinations import in_one_case
 from safetensors.numpy import save_file
 
 from napari_unetvnet.errors import FileProblem, ModelProblem, SettingsProblem
-from napari_unetvnet.model.card import ModelCard, find_model, list_models, read_card, runs_folder
+from napari_unetvnet.model.card import ModelCard, read_card
 from napari_unetvnet.settings import checked
 
 CARD = ModelCard(
@@ -138,48 +137,3 @@ def test_a_card_that_is_broken_is_refused(tmp_path, text):
 def test_a_card_refuses_unknown_names():
     with pytest.raises(SettingsProblem, match="'netwrok'; did you mean network"):
         checked(ModelCard, {**CARD.model_dump(), "netwrok": "unet3d"})
-
-
-def test_runs_are_where_the_environment_says(tmp_path, monkeypatch):
-    monkeypatch.setenv("NAPARI_UNETVNET_RUNS", str(tmp_path / "elsewhere"))
-    assert runs_folder() == tmp_path / "elsewhere"
-    monkeypatch.delenv("NAPARI_UNETVNET_RUNS")
-    assert runs_folder().name == "runs"
-    assert runs_folder().parent.name == "napari-unetvnet"
-
-
-def test_trained_models_are_listed_the_newest_first(runs_folder):
-    for age, name in enumerate(["first", "second", "third"]):
-        path = write(runs_folder / name / "model.safetensors")
-        os.utime(path, (1000 + age, 1000 + age))
-    (runs_folder / "without a model").mkdir()
-    listed = list_models()
-    assert list(listed)[:3] == ["third", "second", "first"]
-    assert listed["first"] == runs_folder / "first" / "model.safetensors"
-    assert "without a model" not in listed
-
-
-def test_no_runs_yet_is_no_error(runs_folder):
-    assert not runs_folder.exists()
-    assert all(path.suffix == ".safetensors" for path in list_models().values())
-
-
-def test_a_model_is_found_by_its_name_or_its_file(runs_folder, tmp_path):
-    trained = write(runs_folder / "nuclei" / "model.safetensors")
-    other = write(tmp_path / "my own.weights")
-    assert find_model("nuclei") == trained
-    assert find_model(str(trained)) == trained
-    assert find_model(str(other)) == other
-
-
-def test_a_mistyped_model_is_answered_with_near_names(runs_folder):
-    write(runs_folder / "nuclei" / "model.safetensors")
-    with pytest.raises(FileProblem, match=r"^There is no model 'nuclie'; did you mean nuclei\?$"):
-        find_model("nuclie")
-
-
-@pytest.mark.parametrize("name", ["gone.safetensors", "folder/gone", "", "x" * 300])
-def test_a_model_that_is_nowhere_is_refused_with_a_sentence(runs_folder, name):
-    write(runs_folder / "nuclei" / "model.safetensors")
-    with pytest.raises(FileProblem, match=r"[.?]$"):
-        find_model(name)
