@@ -18,7 +18,7 @@ from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model, load_model
 from napari_unetvnet.model.provenance import brief
 from napari_unetvnet.settings.regions import paint_order
-from napari_unetvnet.training.average import Average
+from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import Ladder
 from napari_unetvnet.training.run import Run
 from napari_unetvnet.training.schedule import Schedule
@@ -78,7 +78,7 @@ def start(
         _optimizer(model, settings),
         torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16"),
         schedule,
-        Average(model.network, settings.ema_decay),
+        ema_of(model.network, settings.ema_decay),
         Ladder(settings.gradient_accumulation),
     ), notices
 

@@ -51,7 +51,8 @@ def save_last(run: Run) -> None:
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items() if tensor is not None}
     best = {name: getattr(run.best, name) for name in ("step", "dice", "reached", "scores")}
     tensors |= {f"best.{name}": tensor for name, tensor in run.best.weights.items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in run.average.tensors.items()}
+    if run.ema is not None:
+        tensors |= {f"ema.{name}": tensor for name, tensor in run.ema.state_dict().items()}
     scaler = run.scaler.state_dict()
     state = {"schedule": asdict(run.schedule), "best": best, "ladder": asdict(run.ladder), "scaler": scaler}
     save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
@@ -76,6 +77,8 @@ def load_last(run: Run) -> None:
     try:
         state, tensors = read_state(path), load_file(path)
         run.model.network.load_state_dict(_under("network.", tensors))
+        if run.ema is not None:
+            run.ema.load_state_dict(_under("ema.", tensors))
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
     optimizer = run.optimizer.state_dict()
@@ -91,8 +94,6 @@ def load_last(run: Run) -> None:
     run.schedule.__dict__.update(state["schedule"] | budget)
     run.ladder.climb_to(run, state["ladder"])
     run.best = Best(_under("best.", tensors), **state["best"])
-    for name, tensor in _under("average.", tensors).items():
-        run.average.tensors[name].copy_(tensor)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Intensity, Volume, intensity
 from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.settings import SegmentSettings
+from napari_unetvnet.training.ema import ema_shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ class Preview:
     def _labels(self) -> NDArray[Any]:
         """Label the part, shape (Z, Y, X)."""
         model = self._run.model
-        with self._run.average.shown(), _evaluating(model.network):
+        with ema_shown(model, self._run.ema), _evaluating(model.network):
             labels = _labelled(model, self._pair.image, self._box, self._scale)
         return Resampled(labels[None], self._own_box.shape, "nearest")[0]
 

@@ -10,12 +10,12 @@ from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.optim.swa_utils import AveragedModel
 
     from napari_unetvnet.data.patches import Region, TrainingData
     from napari_unetvnet.losses.adapters import DeepSupervision
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
-    from napari_unetvnet.training.average import Average
     from napari_unetvnet.training.fallback import Ladder
     from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.prefetch import Prefetcher
@@ -53,8 +53,8 @@ class Run:
     scaler : torch GradScaler
         Does nothing unless the precision is fp16.
     schedule : Schedule
-    average : Average
-        Of the weights over the last steps; does nothing unless it is asked for.
+    ema : AveragedModel or None
+        Exponential moving average of the weights; None if the settings ask for none.
     ladder : Ladder
         How a step is made to fit into memory.
     best : Best
@@ -80,7 +80,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     schedule: Schedule
-    average: Average
+    ema: AveragedModel | None
     ladder: Ladder
     best: Best = field(default_factory=Best)
     ahead: Prefetcher = field(init=False)

@@ -95,7 +95,8 @@ def _step(run: Run) -> float:
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.schedule.step += 1
-    run.average.update(run.schedule.step)
+    if run.ema is not None:
+        run.ema.update_parameters(run.model.network)
     run.within_step = False
     return loss
 

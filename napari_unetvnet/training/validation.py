@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import CheckpointSaved
 from napari_unetvnet.training.checkpoint import save_best, save_last
+from napari_unetvnet.training.ema import ema_shown
 from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best
 from napari_unetvnet.training.score import dice_on
@@ -43,8 +44,8 @@ def validate(run: Run) -> tuple[float | None, bool]:
 
 
 def _snapshot(run: Run, group: ProcessGroup) -> Best:
-    """Score the present weights, or their average, and copy them."""
-    with run.average.shown():
+    """Score the present weights, or their EMA, and copy them."""
+    with ema_shown(run.model, run.ema):
         dice, by_class = dice_on(run.scored, run.model, run.data.classes, group)
         weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)

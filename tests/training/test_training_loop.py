@@ -1,8 +1,9 @@
-"""What the loop can do besides stepping: optimizers and rates, averages, early ends, fine-tuning, little memory."""
+"""What the loop can do besides stepping: optimizers and rates, EMA, early ends, fine-tuning, little memory."""
 
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from napari_unetvnet.model.model import Model, load_model
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
 from napari_unetvnet.training import loop
-from napari_unetvnet.training.average import Average
+from napari_unetvnet.training.ema import ema_of, ema_shown
 from napari_unetvnet.training.schedule import Schedule
 
 TINY = {
@@ -169,28 +170,33 @@ def test_a_batch_in_parts_is_the_same_step(tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_an_average_follows_and_is_what_is_scored():
-    network = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(network.weight)
-    average = Average(network, 0.5)
+def test_the_ema_follows_and_is_what_is_scored():
+    model = SimpleNamespace(network=torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1)))
+    weight, norm = model.network[0].weight, model.network[1]
+    torch.nn.init.zeros_(weight)
+    ema = ema_of(model.network, 0.5)
     expected = 0.0
     for step in range(1, 20):
-        torch.nn.init.constant_(network.weight, float(step))
-        average.update(step)
+        torch.nn.init.constant_(weight, float(step))
+        norm.running_mean.fill_(float(step))
+        norm.num_batches_tracked += 1
+        ema.update_parameters(model.network)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-    with average.shown():
-        assert network.weight.item() == pytest.approx(expected)
-    assert network.weight.item() == 19
+    network = model.network
+    with ema_shown(model, ema):
+        assert model.network[0].weight.item() == pytest.approx(expected)
+        assert model.network[1].running_mean.item() == pytest.approx(expected)
+        assert model.network[1].num_batches_tracked.item() == 19  # a count, not a mean
+    assert model.network is network
+    assert network[0].weight.item() == 19
 
 
-def test_no_average_costs_nothing():
-    network = torch.nn.Linear(1, 1)
-    average = Average(network, 0)
-    average.update(1)
-    assert average.tensors == {}
-    with average.shown():
-        pass
+def test_no_ema_costs_nothing():
+    model = SimpleNamespace(network=(network := torch.nn.Linear(1, 1)))
+    assert ema_of(network, 0) is None
+    with ema_shown(model, None):
+        assert model.network is network
 
 
 def test_a_training_that_gets_no_better_ends_early_and_keeps_the_best(tmp_path):
