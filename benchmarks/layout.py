@@ -24,7 +24,8 @@ def variant(name, dims, option, *, last, half):
     network = build_network(name, dims, 1, 2, option)
     order = torch.contiguous_format
     if last:
-        network, order = fast_layout(network, dims), (torch.channels_last if dims == 2 else torch.channels_last_3d)
+        fast_layout(network, dims)
+        order = torch.channels_last if dims == 2 else torch.channels_last_3d
     size = network.fit(SIZES[dims])
     x = torch.randn(4 if dims == 2 else 1, 1, *size).to(memory_format=order)
     out = network.eval()(x).shape

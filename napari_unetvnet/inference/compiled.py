@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 import warnings
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,12 @@ import torch
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.labels import label_values
 from napari_unetvnet.inference.orientations import choose_orientations
+from napari_unetvnet.model.wrappers import Wrapper, replace_forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference.tiles import Tiles
@@ -42,6 +44,7 @@ LEAST_TILES = 100
 """Of fewer tiles not even one is timed."""
 AGREEMENT = 0.99
 """Share of the labels of noise, which are close calls, that must be the same."""
+COMPILED = "compiled"
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -96,7 +99,7 @@ def run_as_written(model: Model) -> None:
     ----------
     model : Model
     """
-    vars(model.network).pop("forward", None)
+    model.wrappers.remove(COMPILED)
 
 
 def compiling_pays(model: Model, block: Tensor, count: int) -> bool:
@@ -157,14 +160,17 @@ def _labels(model: Model, block: Tensor, settings: SegmentSettings) -> Tensor:
     return torch.stack([label_values(logits, model.card) for logits in model.logits(block, cascade=settings.cascade)])
 
 
+def _compile_forward(network: nn.Module, mode: str | None) -> Callable[[], None]:
+    """Put a compiled pass in the place of a network's own; give what undoes it."""
+    return replace_forward(network, torch.compile(network.forward, dynamic=False, mode=mode))
+
+
 def _compile(model: Model, mode: str | None, labels: Callable[[], Tensor], expected: Tensor) -> str:
     """Compile a network and try it; say what is wrong with it, if anything."""
-    network = model.network
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a compiler, which nobody here can mend
-            compiled = torch.compile(network.forward, dynamic=False, mode=mode)
-            network.forward = compiled
+            model.wrappers.add(Wrapper(COMPILED, partial(_compile_forward, mode=mode)))
             for _ in range(3):  # a graph is recorded in the second and replayed in the third
                 found = labels()
     except Exception as error:  # noqa: BLE001 (whatever goes wrong in a compiler, there is a way without it)

@@ -9,7 +9,7 @@ caller hands it in with the block, so that a tile in the middle of an image sees
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
 from napari_unetvnet.files import replacing
 from napari_unetvnet.model.card import ModelCard, read_card
 from napari_unetvnet.model.device import choose_device, lacks_memory
+from napari_unetvnet.model.wrappers import Wrapper, Wrappers
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
 from napari_unetvnet.networks.facts import outline, voxel_bytes
@@ -54,7 +55,9 @@ class Model:
     def __init__(
         self, network: SegmentationNetwork, card: ModelCard, device: torch.device, precision: str = "fp32"
     ) -> None:
-        self.network = fast_layout(network, card.dims).to(device)
+        self.wrappers = Wrappers(network)
+        self.wrappers.add(Wrapper("memory layout", partial(fast_layout, dims=card.dims)))
+        self.network = network.to(device)
         self.card = card
         self.device = device
         self.precision = precision

@@ -12,8 +12,9 @@ fp32 while training.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["InstanceNorm", "fast_layout"]
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class InstanceNorm(nn.Module):
@@ -93,7 +92,7 @@ EXACT: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def fast_layout(network: Network, dims: int) -> Network:
+def fast_layout(network: nn.Module, dims: int) -> Callable[[], None]:
     """Bring a network to the order in which it computes fastest, and keep small convolutions exact.
 
     Parameters
@@ -104,23 +103,40 @@ def fast_layout(network: Network, dims: int) -> Network:
 
     Returns
     -------
-    Module
-        The same.
+    callable
+        Undoes it.
     """
+    undo = ExitStack()
     for layer in network.modules():
-        # The same layer with another forward pass; whoever holds it, and its hooks, are not to notice.
-        layer.__class__ = EXACT.get(type(layer), type(layer))
+        if (kind := type(layer)) in EXACT:
+            # The same layer with another forward pass; whoever holds it, and its hooks, are not to notice.
+            layer.__class__ = EXACT[kind]
+            undo.callback(setattr, layer, "__class__", kind)
     instance = list(_instance_norms(network))
     slow = [layer for layer in network.modules() if isinstance(layer, nn.GroupNorm | nn.LayerNorm)]
     if len(slow) > sum(isinstance(norm, nn.GroupNorm) for _, _, norm in instance):
-        return network
+        return undo.close
     for parent, name, norm in instance:
         setattr(parent, name, _instead_of(norm))
+        undo.callback(_put_back, parent, name, norm)
     order = torch.channels_last if dims == 2 else torch.channels_last_3d
     for parameter in network.parameters():
         if parameter.ndim == dims + 2:
+            undo.callback(_order_as, parameter, parameter.stride())
             parameter.data = parameter.data.contiguous(memory_format=order)
-    return network
+    return undo.close
+
+
+def _put_back(parent: nn.Module, name: str, norm: nn.Module) -> None:
+    """Put a norm in the place of the one that stood for it, whose parameters are its own."""
+    norm.train(getattr(parent, name).training)
+    setattr(parent, name, norm)
+
+
+def _order_as(parameter: nn.Parameter, stride: tuple[int, ...]) -> None:
+    """Bring the numbers of a parameter to another order."""
+    data = parameter.data
+    parameter.data = torch.empty_strided(data.shape, stride, dtype=data.dtype, device=data.device).copy_(data)
 
 
 def _instance_norms(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:

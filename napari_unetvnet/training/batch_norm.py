@@ -1,90 +1,72 @@
 """Batch norm over the patches of all processes, so that a network learns as it would in one.
 
-torch has it for GPUs only; on CPUs it is written out here.
+torch has it for GPUs only. On CPUs, batch norm takes the statistics of each process's own patches.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import torch
-from torch import distributed, nn
-from torch.nn import functional
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from napari_unetvnet.model.wrappers import Wrapper
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable
 
-__all__ = ["norm_across"]
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over the processes; each has a part in the gradient of all."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """Give the sum."""
-        total = own.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, of_total: Tensor) -> Tensor:
-        """Add up what the total is worth to each."""
-        worth = of_total.contiguous().clone()
-        distributed.all_reduce(worth)
-        return worth
+__all__ = ["OF_EACH_PROCESS", "SYNCHRONISED", "has_batch_norm", "synchronise"]
 
 
-class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm whose mean and variance are those of all processes; running statistics as ever."""
-
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, *S) to the same shape."""
-        if not self.training:
-            return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        axes, shape = [0, *range(2, x.ndim)], (1, -1, *(1,) * (x.ndim - 2))
-        values = x.float()
-        sums = _sum(torch.cat([values.sum(axes), values.new_tensor([x.numel() / x.shape[1]])]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
-        centred = values - mean.reshape(shape)
-        variance = _sum(centred.square().sum(axes)) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
-        scale = torch.rsqrt(variance + self.eps)
-        if self.affine:
-            scale = scale * self.weight
-        y = centred * scale.reshape(shape)
-        return (y + self.bias.reshape(shape) if self.affine else y).to(x.dtype)
-
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+OF_EACH_PROCESS = (
+    "On CPUs, batch norm takes the statistics of each process's own patches; on GPUs it takes those of all."
+)
 
 
-def _sum(own: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
-    return total
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether statistics of the batch matter to a network.
+
+    Parameters
+    ----------
+    network : Module
+
+    Returns
+    -------
+    bool
+    """
+    return any(isinstance(layer, _BatchNorm) for layer in network.modules())
 
 
-def norm_across(network: nn.Module, device: torch.device) -> None:
+def synchronise(network: nn.Module) -> Callable[[], None]:
     """Let batch norms take the statistics of all processes.
 
     Parameters
     ----------
     network : Module
         Changed in place; names and values of its parameters stay.
-    device : torch.device
+
+    Returns
+    -------
+    callable
+        Undoes it.
     """
-    if device.type != "cpu":
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) and layer.track_running_stats and layer.momentum:
-            layer.__class__ = _BatchNorm  # type: ignore[assignment]
+    undo = ExitStack()
+    for parent in network.modules():
+        for name, norm in parent.named_children():
+            if isinstance(norm, _BatchNorm):
+                undo.callback(_put_back, parent, name, norm)
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return undo.close
+
+
+SYNCHRONISED = Wrapper("synchronised batch norm", synchronise)
+
+
+def _put_back(parent: nn.Module, name: str, norm: _BatchNorm) -> None:
+    """Put a batch norm in the place of the one that was made of it, with the buffers which that one has by now."""
+    synchronised = getattr(parent, name)
+    norm.train(synchronised.training)
+    for buffer, value in synchronised.named_buffers(recurse=False):
+        setattr(norm, buffer, value)
+    setattr(parent, name, norm)

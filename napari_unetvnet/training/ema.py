@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_unetvnet.model.model import Model
+    from napari_unetvnet.networks.base import SegmentationNetwork
+
+    Tensors = tuple[Tensor, ...] | list[Tensor]
 
 __all__ = ["ema_of", "ema_shown"]
 
@@ -36,7 +39,7 @@ def ema_of(network: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
 
-    def update(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+    def update(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
         if averaged[0].is_floating_point():
             share = min(decay, (1 + int(steps)) / (10 + int(steps)))
             get_ema_multi_avg_fn(share)(averaged, current, steps)  # type: ignore[no-untyped-call]
@@ -66,7 +69,7 @@ def ema_shown(model: Model, ema: AveragedModel | None) -> Iterator[None]:
     """
     network = model.network
     if ema is not None:
-        model.network = ema.module  # nothing is copied; the copy has the weights' memory layout
+        model.network = cast("SegmentationNetwork", ema.module)  # with the same memory layout; nothing is copied
     try:
         yield
     finally:

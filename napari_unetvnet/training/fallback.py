@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_unetvnet.model.device import FALLBACK, device_name, recall, remember
-from napari_unetvnet.training.recompute import recompute
+from napari_unetvnet.training.recompute import RECOMPUTED
 
 if TYPE_CHECKING:
     from napari_unetvnet.conventions import Triple
@@ -121,7 +121,7 @@ class Ladder:
 
     def _apply(self, run: Run) -> None:
         if self.recompute:
-            recompute(run.model.network)
+            run.model.wrappers.add(RECOMPUTED)
         if self.patch is not None:
             run.model.card = run.model.card.model_copy(update={"patch": self.patch})
         if self.cpu and run.model.device.type != "cpu":

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from napari_unetvnet.networks.base import SegmentationNetwork, TrainingOutputs
-from napari_unetvnet.training.batch_norm import norm_across
+from napari_unetvnet.training.batch_norm import SYNCHRONISED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn
     Parameters
     ----------
     model : Model
-        Of several processes, its batch norms are changed so that they normalise over the patches of all.
+        Of several processes on GPUs, its batch norms are changed so that they normalise over the patches of all.
     criterion : DeepSupervision
     group : ProcessGroup
 
@@ -77,7 +77,8 @@ def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn
     """
     if not group.distributed:
         return _Learner(model, criterion, group)
-    norm_across(model.network, model.device)
+    if model.device.type != "cpu":
+        model.wrappers.add(SYNCHRONISED)
     # What is frozen now may be released later, and only what can learn at this moment is reduced.
     learns = {parameter: parameter.requires_grad for parameter in model.network.parameters()}
     model.network.requires_grad_(True)

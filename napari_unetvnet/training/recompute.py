@@ -6,7 +6,7 @@ gradients are the same; the running statistics of batch norms take the batch in 
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +15,37 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from napari_unetvnet.model.wrappers import Wrapper, replace_forward
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["blocks", "recompute"]
+__all__ = ["RECOMPUTED", "blocks", "recompute"]
 
 LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
 
-def recompute(network: nn.Module) -> None:
+def recompute(network: nn.Module) -> Callable[[], None]:
     """Have a network keep only what goes into its blocks while it is trained.
 
     Parameters
     ----------
     network : Module
-        Changed in place, for good; its weights and their names stay, and so does what it computes.
+        Changed in place; its weights and their names stay, and so does what it computes.
+
+    Returns
+    -------
+    callable
+        Undoes it.
     """
+    undo = ExitStack()
     for block in blocks(network):
-        if not isinstance(block.forward, partial):
-            block.forward = partial(_checkpointed, block, block.forward)
+        undo.callback(replace_forward(block, partial(_checkpointed, block, block.forward)))
+    return undo.close
+
+
+RECOMPUTED = Wrapper("recomputed blocks", recompute)
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
