@@ -11,6 +11,7 @@ from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
 from napari_unetvnet.images.resample import place_back
 from napari_unetvnet.model.device import choose_device
+from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS, has_batch_norm
 from napari_unetvnet.training.build import start
 from napari_unetvnet.training.checkpoint import load_last, save_last
 from napari_unetvnet.training.forward import learner
@@ -123,6 +124,8 @@ def _begin(
     run.ahead = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = quick(data.hold_out, settings)
     begun = _go_on(run) if resume and files.state.exists() else run.ladder.begin(run)
+    if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
+        told.append(OF_EACH_PROCESS)
     for text in (*told, *([begun] if begun else [])):
         yield Notice(text)
     run.learn = learner(run.model, run.criterion, group)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from napari_unetvnet.errors import RunProblem, SettingsProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -155,6 +155,23 @@ class ProcessGroup:
         shared = torch.tensor(float(value), dtype=torch.float64)
         distributed.broadcast(shared, 0)
         return shared.item()
+
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of rank 0.
+
+        Parameters
+        ----------
+        tensors : iterable of Tensor
+            The same number of the same shapes in all processes, changed in place.
+        """
+        if not self.distributed:
+            return
+        from torch import distributed
+
+        for tensor in tensors:
+            shared = tensor.detach().contiguous()
+            distributed.broadcast(shared, 0)
+            tensor.copy_(shared)
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add up the numbers of all processes.

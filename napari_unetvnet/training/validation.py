@@ -46,6 +46,8 @@ def validate(run: Run) -> tuple[float | None, bool]:
 def _snapshot(run: Run, group: ProcessGroup) -> Best:
     """Score the present weights, or their EMA, and copy them."""
     with ema_shown(run.model, run.ema):
+        # On CPUs the running statistics of batch norm differ between processes; those of rank 0 are saved.
+        group.broadcast_tensors(run.model.network.buffers())
         dice, by_class = dice_on(run.scored, run.model, run.data.classes, group)
         weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)

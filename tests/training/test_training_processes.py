@@ -28,6 +28,7 @@ from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.runs.folder import MODEL
 from napari_unetvnet.settings import SegmentJob, TrainJob, TrainSettings, checked
 from napari_unetvnet.training import step
+from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,7 @@ def test_shares_are_the_whole_and_differ_by_one_at_most(count, size):
 def test_a_process_alone_gets_back_what_it_gave():
     tensor = torch.ones(2, 3)
     assert SINGLE.broadcast(1.5) == 1.5
+    SINGLE.broadcast_tensors([tensor])
     assert SINGLE.sum(array := np.ones(2)) is array
     assert SINGLE.gather(tensor, 2) is tensor
     assert SINGLE.label == ""
@@ -177,11 +179,11 @@ def test_several_processes_do_not_make_a_step_smaller(monkeypatch):
 
 
 CHECK = """
+from types import SimpleNamespace
 import numpy as np, torch
-from torch import nn
+from napari_unetvnet.training import validation
 from napari_unetvnet.training.processes import from_environment
 from napari_unetvnet.settings import TrainSettings
-from napari_unetvnet.training.batch_norm import norm_across
 
 torch.manual_seed(0)
 group = from_environment()
@@ -200,33 +202,24 @@ with group.joined(TrainSettings(device="cpu")):
     assert torch.equal(whole.grad, expected)
     assert group.gather(own.flatten(0, 1), 5).shape == (10, 4, 4)  # two rows a patch
 
-    # The gradients of all shares add up to that of batch norm in one process.
-    x, factor = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
-    norms = [nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2)]
-    for norm in norms:
-        nn.init.uniform_(norm[0].weight), nn.init.uniform_(norm[0].bias)
-    norms[1].load_state_dict(norms[0].state_dict())
-    norm_across(norms[1], torch.device("cpu"))
-    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
-    part = group.share(5)
-    outputs = [norms[0](inputs[0]), norms[1](inputs[1][part])]
-    torch.testing.assert_close(outputs[1], outputs[0][part])
-    (outputs[0] * factor).sum().backward()
-    (outputs[1] * factor[part]).sum().backward()
-    torch.testing.assert_close(inputs[1].grad[part], inputs[0].grad[part])
-    of_scale = group.sum(norms[1][0].weight.grad.double().numpy())
-    np.testing.assert_allclose(of_scale, norms[0][0].weight.grad.numpy(), rtol=1e-4, atol=1e-5)
-    for (name, a), b in zip(norms[0].state_dict().items(), norms[1].state_dict().values()):
-        torch.testing.assert_close(a, b)
-    for norm in norms:
-        norm.eval()
-    torch.testing.assert_close(norms[1](x), norms[0](x))
+    statistics = [torch.full((3, 2), float(group.rank)).t(), torch.tensor(group.rank)]
+    group.broadcast_tensors(statistics)
+    assert all((tensor == 0).all() for tensor in statistics)
+
+    # What is scored is what rank 0 saves.
+    network = torch.nn.BatchNorm2d(1)
+    network.running_mean.fill_(group.rank)
+    validation.dice_on = lambda regions, model, classes, group: (model.network.running_mean.item(), {})
+    run = SimpleNamespace(model=SimpleNamespace(network=network), ema=None, scored=[])
+    run.data, run.schedule = SimpleNamespace(classes=None), SimpleNamespace(step=1)
+    best = validation._snapshot(run, group)
+    assert (best.dice, best.weights["running_mean"].item()) == (0, 0)
 print("agreed")
 """
 
 
 @pytest.mark.slow
-def test_two_processes_agree_add_up_put_together_and_normalise(tmp_path):
+def test_two_processes_agree_add_up_and_put_together(tmp_path):
     (tmp_path / "check.py").write_text(CHECK)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "check.py")]
     told = subprocess.run([sys.executable, *words], env=environment(), capture_output=True, text=True, check=False)
@@ -239,11 +232,11 @@ def test_two_processes_agree_add_up_put_together_and_normalise(tmp_path):
     "changes",
     [
         {},
-        {"network": "unet_padding", "ema_decay": 0.9},  # batch norm
+        {"ema_decay": 0.9},
         {"batch": 5, "gradient_accumulation": 2, "loss": "generalised_dice + ce"},
         {"deep_supervision_weights": (1.0, 0.0)},  # a head that no loss looks at
     ],
-    ids=["instance norm", "batch norm", "in parts", "idle head"],
+    ids=["plain", "ema", "in parts", "idle head"],
 )
 def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
     one, two = (run_folder(files, tmp_path / name, **changes) for name in ("one", "two"))
@@ -262,6 +255,16 @@ def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
     assert said[0] == said[1] != []
     assert told.stdout.count("model: ") == told.stdout.count("steps: 6") == 1
     assert told.stderr.count("epoch 2: ") == 1
+
+
+@pytest.mark.slow
+def test_on_cpus_each_process_has_batch_statistics_of_its_own_and_says_so_once(files, tmp_path):
+    folder = run_folder(files, tmp_path / "run", network="unet_padding", ema_decay=0.9)
+    told = done("run", folder)
+    assert told.returncode == 0, told.stderr
+    said = [event.text for event in events(folder) if isinstance(event, Notice)]
+    assert said.count(OF_EACH_PROCESS) == told.stderr.count(OF_EACH_PROCESS) == 1
+    assert events(folder)[-1].state == "done"
 
 
 @pytest.mark.slow
