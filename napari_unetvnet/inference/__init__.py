@@ -8,7 +8,7 @@ memory holds one slab whatever the depth.
 from __future__ import annotations
 
 from napari_unetvnet.inference.background_writer import behind
-from napari_unetvnet.inference.fallback import Ladder
+from napari_unetvnet.inference.fallback import FallbackSteps
 from napari_unetvnet.inference.labels import decide, label_values
 from napari_unetvnet.inference.precision_check import choose_precision
 from napari_unetvnet.inference.segment import Slab, seen_by, steps
@@ -16,7 +16,7 @@ from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
 
 __all__ = [
-    "Ladder",
+    "FallbackSteps",
     "Slab",
     "Tiles",
     "behind",

@@ -71,8 +71,8 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     with keep_freed_memory(), autotuned_convolutions(model.device):
         scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
         likely = job.probabilities is not None
-        ladder = inference.Ladder(model, volume, job, folder / FALLBACK)
-        slabs = ladder.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
+        fitting = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
+        slabs = fitting.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
         yield from inference.behind(told, whole_chunks(slabs, results.planes, depth))
     if not job.postprocessed:
         yield from results.deliver()

@@ -19,7 +19,7 @@ from napari_unetvnet.model.model import Model, build_model, load_model
 from napari_unetvnet.model.provenance import brief
 from napari_unetvnet.settings.regions import paint_order
 from napari_unetvnet.training.ema import ema_of
-from napari_unetvnet.training.fallback import Ladder
+from napari_unetvnet.training.fallback import step_fallback
 from napari_unetvnet.training.run import Run
 from napari_unetvnet.training.schedule import Schedule
 
@@ -69,18 +69,10 @@ def start(
     criterion = DeepSupervision(
         _loss(data, model.card, settings), settings.deep_supervision_weights, settings.roi_weight
     )
-    return Run(
-        files,
-        settings,
-        data,
-        model,
-        criterion,
-        _optimizer(model, settings),
-        torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16"),
-        schedule,
-        ema_of(model.network, settings.ema_decay),
-        Ladder(settings.gradient_accumulation),
-    ), notices
+    optimizer, ema = _optimizer(model, settings), ema_of(model.network, settings.ema_decay)
+    scaler = torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16")
+    fallback = step_fallback(model, optimizer, ema, settings)
+    return Run(files, settings, data, model, criterion, optimizer, scaler, schedule, ema, fallback), notices
 
 
 def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.model.model import read_state, save_model, save_tensors
 from napari_unetvnet.networks import lasting_options
+from napari_unetvnet.training.fallback import StepOptions
 from napari_unetvnet.training.run import Best
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def save_last(run: Run) -> None:
     if run.ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in run.ema.state_dict().items()}
     scaler = run.scaler.state_dict()
-    state = {"schedule": asdict(run.schedule), "best": best, "ladder": asdict(run.ladder), "scaler": scaler}
+    state = {"schedule": asdict(run.schedule), "best": best, "fallback": asdict(run.fallback.options), "scaler": scaler}
     save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
 
 
@@ -79,6 +80,7 @@ def load_last(run: Run) -> None:
         run.model.network.load_state_dict(_under("network.", tensors))
         if run.ema is not None:
             run.ema.load_state_dict(_under("ema.", tensors))
+        options = StepOptions.from_json(state["fallback"])
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
     optimizer = run.optimizer.state_dict()
@@ -92,7 +94,7 @@ def load_last(run: Run) -> None:
     if run.schedule.steps is None and run.schedule.minutes == state["schedule"]["minutes"]:
         budget["steps"] = state["schedule"]["steps"]  # as the time budget decided
     run.schedule.__dict__.update(state["schedule"] | budget)
-    run.ladder.climb_to(run, state["ladder"])
+    run.fallback.use(options)
     run.best = Best(_under("best.", tensors), **state["best"])
 
 

@@ -1,139 +1,140 @@
-"""What to do when a step does not fit into memory: the least that helps, told, and never silently.
+"""What to do when a training step does not fit into memory; `model.fallback` says how.
 
-The rungs: the batch in more and smaller parts whose gradients are summed; what the blocks of the network compute is
-computed again instead of being kept; a smaller patch; the CPU. What worked is remembered for the device, and the next
-training of the same kind begins there; but not the CPU, since a full GPU may be free again.
+The steps: the batch in more and smaller parts whose gradients are summed; what the blocks of the network compute is
+computed again instead of being kept; a smaller patch; the CPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.model.device import FALLBACK, device_name, recall, remember
+from napari_unetvnet.model.fallback import MemoryFallback, Options
+from napari_unetvnet.networks.base import by
 from napari_unetvnet.training.recompute import RECOMPUTED
 
 if TYPE_CHECKING:
+    from torch.optim.swa_utils import AveragedModel
+
     from napari_unetvnet.conventions import Triple
-    from napari_unetvnet.training.run import Run
+    from napari_unetvnet.model.model import Model
+    from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["Ladder"]
+__all__ = ["StepOptions", "begin_fallback", "step_fallback"]
 
 
-@dataclass
-class Ladder:
-    """How a step is made to fit.
+@dataclass(frozen=True)
+class StepOptions(Options):
+    """How a training step is made to fit into memory.
 
     Parameters
     ----------
-    parts : int
+    gradient_accumulation : int
         The batch is computed in so many parts.
     recompute : bool
         Whether what blocks of the network compute is computed again for the backward pass instead of being kept.
     patch : tuple of 3 int, or None
         A smaller patch than was planned.
-    cpu : bool
-        Whether the GPU was given up.
     """
 
-    parts: int = 1
+    gradient_accumulation: int = 1
     recompute: bool = False
     patch: Triple | None = None
-    cpu: bool = False
-
-    def climb(self, run: Run) -> str | None:
-        """Take the next rung.
-
-        Parameters
-        ----------
-        run : Run
-
-        Returns
-        -------
-        str or None
-            What was changed, as a sentence; None if there is nothing left.
-        """
-        batch = run.settings.batch
-        if self.parts < batch:
-            self.parts = min(batch, 2 * self.parts)
-            told = f"each step now computes its {batch} patches in {self.parts} parts"
-        elif not self.recompute:
-            self.recompute = True
-            told = "what a step would have to remember is now computed twice"
-        elif (smaller := run.model.smaller(run.model.card.patch)) is not None:
-            self.patch = smaller
-            told = f"patches are now {' x '.join(map(str, smaller))} voxels"
-        elif run.model.device.type != "cpu":
-            self.cpu = True
-            told = "the training goes on on the CPU"
-        else:
-            return None
-        self._apply(run)
-        return f"A step did not fit into the memory of the device; {told}."
-
-    def worked(self, run: Run) -> None:
-        """Remember the rung for the next training of the same kind.
-
-        Parameters
-        ----------
-        run : Run
-        """
-        if not self.cpu:
-            remember(FALLBACK, _kind(run), asdict(self))
-
-    def begin(self, run: Run) -> str | None:
-        """Begin where the last training of the same kind on this device had to go.
-
-        Parameters
-        ----------
-        run : Run
-            That has not taken a step.
-
-        Returns
-        -------
-        str or None
-            What is done, as a sentence; None if nothing is known.
-        """
-        # Several processes must do the same, and each machine has a memory of its own.
-        known = None if run.group.distributed else recall(FALLBACK, _kind(run))
-        if not isinstance(known, dict) or set(known) != set(asdict(self)):
-            return None
-        self.climb_to(run, known | {"parts": max(self.parts, known["parts"])})
-        ways = [f"in {self.parts} parts"] + ["computing twice what would have to be remembered"] * self.recompute
-        ways += [] if self.patch is None else [f"with patches of {' x '.join(map(str, self.patch))} voxels"]
-        return f"Such a step did not fit into the memory of this device before; it begins {', '.join(ways)}."
-
-    def climb_to(self, run: Run, state: dict[str, Any]) -> None:
-        """Go back to the rung of an interrupted run.
-
-        Parameters
-        ----------
-        run : Run
-        state : dict
-            The fields, as JSON holds them.
-        """
-        self.parts, self.recompute, self.cpu = state["parts"], state["recompute"], state["cpu"]
-        patch = state["patch"]
-        self.patch = None if patch is None else (patch[0], patch[1], patch[2])
-        self._apply(run)
-
-    def _apply(self, run: Run) -> None:
-        if self.recompute:
-            run.model.wrappers.add(RECOMPUTED)
-        if self.patch is not None:
-            run.model.card = run.model.card.model_copy(update={"patch": self.patch})
-        if self.cpu and run.model.device.type != "cpu":
-            run.model.move_to(torch.device("cpu"), "fp32")
-            for state in run.optimizer.state.values():
-                state.update({name: t.cpu() for name, t in state.items() if isinstance(t, torch.Tensor)})
 
 
-def _kind(run: Run) -> str:
-    """Say what the memory of a step depends on."""
-    settings, model = run.settings, run.model
-    parts = (device_name(model.device), model.precision, settings.network, settings.option, settings.view)
-    return " | ".join(
-        map(str, (*parts, settings.batch, settings.planned_patch, run.data.channels, len(run.data.classes)))
+def step_fallback(
+    model: Model, optimizer: torch.optim.Optimizer, ema: AveragedModel | None, settings: TrainSettings
+) -> MemoryFallback[StepOptions]:
+    """Declare what a training step can save.
+
+    Parameters
+    ----------
+    model : Model
+    optimizer : torch Optimizer
+    ema : AveragedModel or None
+    settings : TrainSettings
+
+    Returns
+    -------
+    MemoryFallback
+    """
+    card = model.card
+    kind = (settings.network, settings.option, settings.view, settings.batch, settings.planned_patch)
+    return MemoryFallback(
+        model,
+        StepOptions(gradient_accumulation=settings.gradient_accumulation),
+        (
+            partial(_accumulate_more, settings.batch),
+            _recompute,
+            partial(_shrink_patch, model),
+            partial(_use_cpu, model),
+        ),
+        partial(_apply, model, optimizer, ema),
+        " | ".join(map(str, (*kind, card.channels, card.outputs))),
+        lambda: f"one patch of {by(model.card.patch)} voxels",
     )
+
+
+def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
+    """Begin as the last training of the kind on this device had to go on.
+
+    Parameters
+    ----------
+    fallback : MemoryFallback
+        Of a run that has not taken a step.
+
+    Returns
+    -------
+    str or None
+        What is done, as a sentence; None if nothing is known.
+    """
+    known, asked = fallback.remembered(), fallback.options.gradient_accumulation
+    if known is None:
+        return None
+    fallback.use(options := replace(known, gradient_accumulation=max(asked, known.gradient_accumulation)))
+    ways = [f"in {options.gradient_accumulation} parts"]
+    ways += ["computing twice what would have to be remembered"] * options.recompute
+    ways += [] if options.patch is None else [f"with patches of {by(options.patch)} voxels"]
+    return f"Such a step did not fit into the memory of this device before; it begins {', '.join(ways)}."
+
+
+def _accumulate_more(batch: int, options: StepOptions) -> tuple[StepOptions, str] | None:
+    if options.gradient_accumulation >= batch:
+        return None
+    parts = min(batch, 2 * options.gradient_accumulation)
+    text = f"each step now computes its {batch} patches in {parts} parts"
+    return replace(options, gradient_accumulation=parts), text
+
+
+def _recompute(options: StepOptions) -> tuple[StepOptions, str] | None:
+    if options.recompute:
+        return None
+    return replace(options, recompute=True), "what a step would have to remember is now computed twice"
+
+
+def _shrink_patch(model: Model, options: StepOptions) -> tuple[StepOptions, str] | None:
+    if (smaller := model.smaller(model.card.patch)) is None:
+        return None
+    return replace(options, patch=smaller), f"patches are now {by(smaller)} voxels"
+
+
+def _use_cpu(model: Model, options: StepOptions) -> tuple[StepOptions, str] | None:
+    if model.device.type == "cpu":
+        return None
+    return replace(options, cpu=True), "training continues on the CPU"
+
+
+def _apply(model: Model, optimizer: torch.optim.Optimizer, ema: AveragedModel | None, options: StepOptions) -> None:
+    """Wrap the network, set the patch, and have all that belongs to the weights where they are."""
+    if options.recompute:
+        model.wrappers.add(RECOMPUTED)
+    if options.patch is not None:
+        model.card = model.card.model_copy(update={"patch": options.patch})
+    if options.cpu:
+        for state in optimizer.state.values():
+            state.update({name: t.cpu() for name, t in state.items() if isinstance(t, torch.Tensor)})
+        if ema is not None:
+            ema.cpu()

@@ -14,6 +14,7 @@ from napari_unetvnet.model.device import choose_device
 from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS, has_batch_norm
 from napari_unetvnet.training.build import start
 from napari_unetvnet.training.checkpoint import load_last, save_last
+from napari_unetvnet.training.fallback import begin_fallback
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import Preview
@@ -123,7 +124,7 @@ def _begin(
     z, y, x = (max(sides) for sides in run.model.margin)
     run.ahead = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = quick(data.hold_out, settings)
-    begun = _go_on(run) if resume and files.state.exists() else run.ladder.begin(run)
+    begun = _go_on(run) if resume and files.state.exists() else begin_fallback(run.fallback)
     if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
         told.append(OF_EACH_PROCESS)
     for text in (*told, *([begun] if begun else [])):

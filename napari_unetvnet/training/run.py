@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.data.patches import Region, TrainingData
     from napari_unetvnet.losses.adapters import DeepSupervision
+    from napari_unetvnet.model.fallback import MemoryFallback
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
-    from napari_unetvnet.training.fallback import Ladder
+    from napari_unetvnet.training.fallback import StepOptions
     from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
@@ -55,7 +56,7 @@ class Run:
     schedule : Schedule
     ema : AveragedModel or None
         Exponential moving average of the weights; None if the settings ask for none.
-    ladder : Ladder
+    fallback : MemoryFallback
         How a step is made to fit into memory.
     best : Best
     ahead : Prefetcher
@@ -81,7 +82,7 @@ class Run:
     scaler: torch.amp.GradScaler
     schedule: Schedule
     ema: AveragedModel | None
-    ladder: Ladder
+    fallback: MemoryFallback[StepOptions]
     best: Best = field(default_factory=Best)
     ahead: Prefetcher = field(init=False)
     scored: list[Region] = field(default_factory=list)

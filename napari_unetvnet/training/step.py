@@ -12,8 +12,7 @@ import torch
 
 from napari_unetvnet.data.augment import augment, recipe
 from napari_unetvnet.data.patches import Batch
-from napari_unetvnet.errors import OutOfMemory, RunProblem
-from napari_unetvnet.events import Event, Notice
+from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.training.forward import own_gradients
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
+    from napari_unetvnet.events import Event
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.run import Run
 
@@ -54,27 +54,29 @@ def fitting_step(run: Run) -> Generator[Event, None, float]:
     OutOfMemory
         If one patch of the least size does not fit on the device.
     """
-    climbed = False
-    while True:
-        try:
-            loss = _step(run)
-        except OutOfMemory:
-            # Of several processes, the others wait within the step for what this one cannot say.
-            told = None if run.group.distributed else run.ladder.climb(run)
-            if told is None:
-                raise
-        else:
-            if climbed:
-                run.ladder.worked(run)
-            return loss
-        climbed = True
-        torch.cuda.empty_cache()
-        yield Notice(told)
-
-
-def _step(run: Run) -> float:
-    """Take one optimiser step and give its loss."""
     run.within_step = True
+    if run.group.distributed:  # the others wait within the step, for what this process cannot tell them
+        loss = _gradients(run)
+    else:
+        loss = yield from _fitting_gradients(run)
+    _update(run, loss)
+    run.within_step = False
+    return loss
+
+
+def _fitting_gradients(run: Run) -> Generator[Event, None, float]:
+    """Compute the gradients of a step, with less memory where it does not suffice; no weight is changed by a try."""
+    while True:
+        with run.fallback.attempt() as attempt:
+            loss = _gradients(run)
+        if not attempt.failed:
+            run.fallback.worked()
+            return loss
+        yield run.fallback.next("A step")
+
+
+def _gradients(run: Run) -> float:
+    """Compute the gradients of a step and give its loss."""
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule.rate()
     batch = _batch(run)
@@ -83,7 +85,11 @@ def _step(run: Run) -> float:
     torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.group.rank * STEPS_APART)
     run.model.network.freeze_for(run.schedule.step // run.settings.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
-    loss = _backward(run, batch)
+    return _backward(run, batch)
+
+
+def _update(run: Run, loss: float) -> None:
+    """Take one optimiser step."""
     if not np.isfinite(loss):
         kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
         raise RunProblem(
@@ -97,14 +103,12 @@ def _step(run: Run) -> float:
     run.schedule.step += 1
     if run.ema is not None:
         run.ema.update_parameters(run.model.network)
-    run.within_step = False
-    return loss
 
 
 def _backward(run: Run, batch: Batch) -> float:
     """Compute the gradients of a batch, a part after the other, and give its loss."""
     # Each process has a patch of each part at least.
-    parts = _parts(batch, min(run.ladder.parts, run.settings.batch // run.group.size))
+    parts = _parts(batch, min(run.fallback.options.gradient_accumulation, run.settings.batch // run.group.size))
     total = 0.0
     for number, part in enumerate(parts, start=1):
         with own_gradients(run.learn, last=number == len(parts)):

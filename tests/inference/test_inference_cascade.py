@@ -9,7 +9,7 @@ from combinations import in_one_case
 from torch import nn
 
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.inference import Ladder, steps
+from napari_unetvnet.inference import FallbackSteps, steps
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.networks import NETWORKS
@@ -138,7 +138,7 @@ def test_training_sees_the_first_look():
     assert (model.logits(x[None]) != model.logits(x[None], cascade=False)).any()
 
 
-def test_the_cascade_is_seen_in_each_turn_and_on_the_ladder():
+def test_the_cascade_is_seen_in_each_turn_and_with_the_fallback():
     model = fine_grained()
     volume = Volume(noise((2, 64, 64)))
     calm(model, volume)
@@ -149,7 +149,7 @@ def test_the_cascade_is_seen_in_each_turn_and_on_the_ladder():
     _, turned = labelled(model, volume, tta=("x",))
     np.testing.assert_allclose(turned, in_space(model, likely), atol=2e-3)
     whole, _ = labelled(model, volume)
-    parts = [part.labels for part in Ladder(model, volume, SegmentSettings()).steps()]
+    parts = [part.labels for part in FallbackSteps(model, volume, SegmentSettings()).steps()]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 

@@ -14,10 +14,10 @@ from napari_unetvnet import runs
 from napari_unetvnet.errors import DeviceProblem, OutOfMemory
 from napari_unetvnet.events import Notice, SlabDone
 from napari_unetvnet.images.volume import Volume, intensity
-from napari_unetvnet.inference import Ladder, steps
-from napari_unetvnet.inference import fallback as ladder_module
+from napari_unetvnet.inference import FallbackSteps, steps
 from napari_unetvnet.inference import precision_check as agreement_module
-from napari_unetvnet.inference.fallback import Rung
+from napari_unetvnet.inference.fallback import TileOptions
+from napari_unetvnet.model import fallback as fallback_module
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.device import FALLBACK, device_failed, lacks_memory
 from napari_unetvnet.model.model import Model, build_model, save_model
@@ -65,7 +65,7 @@ def starved(monkeypatch, fits, calls=0):
 def segmented(model, volume, file=None, **chosen):
     """All labels, and the sentences with the number of planes that were there before each."""
     labels, told = [], []
-    for part in Ladder(model, volume, SegmentSettings(**TILE | chosen), file).steps():
+    for part in FallbackSteps(model, volume, SegmentSettings(**TILE | chosen), file).steps():
         if isinstance(part, Notice):
             told.append((sum(map(len, labels)), part.text))
         else:
@@ -80,7 +80,7 @@ def plain(model, volume, first_plane=0, **chosen):
     )
 
 
-def test_what_fits_is_what_it_is_without_a_ladder(volume, tmp_path):
+def test_what_fits_is_what_it_is_without_a_fallback(volume, tmp_path):
     labels, told = segmented(a_model(), volume, tmp_path / "fallback.json", batch=3)
     np.testing.assert_array_equal(labels, plain(a_model(), volume, batch=3))
     assert told == []
@@ -99,7 +99,7 @@ def test_fewer_tiles_at_once_come_first_and_change_no_label(volume, monkeypatch)
     ]
 
 
-def test_no_rung_is_taken_that_changes_nothing(volume, monkeypatch):
+def test_no_step_is_taken_that_changes_nothing(volume, monkeypatch):
     tried = starved(monkeypatch, lambda blocks: blocks[0].numel() <= 4 * 16 * 16)
     segmented(a_model(), volume, tile=(8, 32, 40), batch=64)  # of which a slab has one tile
     assert [shape[2:] for shape in tried[:2]] == [(8, 32, 40), (8, 16, 20)]
@@ -141,14 +141,16 @@ def test_what_cannot_fit_at_all_is_refused_in_a_sentence(volume, monkeypatch, vi
 def test_the_gpu_is_given_up_for_tiles_as_large_as_were_asked_for(monkeypatch):
     model = a_model(patch=(16, 64, 64))
     model.device, model.precision = torch.device("cuda"), "bf16"
-    monkeypatch.setattr(ladder_module, "device_name", lambda device: "a GPU")
-    ladder = Ladder(model, Volume(np.zeros((1, 16, 64, 64), np.float32)), SegmentSettings(tile=(16, 64, 64)))
-    told = [ladder._climbed(3), ladder._climbed(3)]
+    monkeypatch.setattr(fallback_module, "device_name", lambda device: "a GPU")
+    fallback = FallbackSteps(
+        model, Volume(np.zeros((1, 16, 64, 64), np.float32)), SegmentSettings(tile=(16, 64, 64))
+    ).fallback
+    told = [fallback.next("The tiles").text for _ in range(2)]
     assert "16 x 32 x 32 voxels instead of 16 x 64 x 64" in told[0]
-    assert "goes on on the CPU, which is slower, with tiles of 16 x 64 x 64 voxels" in told[1]
+    assert "continues on the CPU, which is slower, with tiles of 16 x 64 x 64 voxels" in told[1]
     assert (model.device.type, model.precision) == ("cpu", "fp32")
-    assert ladder.rung == Rung(batch=1, cpu=True)
-    assert "16 x 32 x 32" in ladder._climbed(3)  # the CPU has rungs of its own
+    assert fallback.options == TileOptions(batch=1, cpu=True)
+    assert "16 x 32 x 32" in fallback.next("The tiles").text  # the CPU has steps of its own
 
 
 def test_a_tile_that_is_turned_like_a_cube_stays_one(monkeypatch):
@@ -230,7 +232,7 @@ def stopped_after(folder, slabs):
     assert event.state == "stopped"
 
 
-def test_a_run_that_was_interrupted_goes_on_on_its_rung_to_the_same_bits(folder_of, monkeypatch, cache_folder):
+def test_a_run_that_was_interrupted_continues_as_it_fitted_to_the_same_bits(folder_of, monkeypatch, cache_folder):
     whole, parts = folder_of("whole"), folder_of("parts")
     for folder in (whole, parts):
         with monkeypatch.context() as patch:
@@ -240,7 +242,7 @@ def test_a_run_that_was_interrupted_goes_on_on_its_rung_to_the_same_bits(folder_
     told = [event.text for event in runs.follow(whole)[0] if isinstance(event, Notice)]
     assert any("from plane 8 on they are 8 x 8 x 8 voxels" in text for text in told)
     kept = json.loads((parts / FALLBACK).read_text())
-    assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False, "precision": "fp32"}
+    assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False}
     (cache_folder / FALLBACK).unlink()
     tried = starved(monkeypatch, lambda blocks: True)
     list(runs.run(parts, resume=True))
@@ -260,7 +262,7 @@ def test_what_another_run_remembered_does_not_change_one_that_is_resumed(folder_
     assert (np.load(other / LABELS) != np.load(whole / LABELS)).any()
 
 
-def test_what_begins_at_the_rung_of_another_run_is_resumed_there(folder_of, monkeypatch, cache_folder):
+def test_what_begins_as_another_run_fitted_is_resumed_so(folder_of, monkeypatch, cache_folder):
     other, whole, parts = (folder_of(name) for name in ("other", "whole", "parts"))
     with monkeypatch.context() as patch:
         starved(patch, lambda blocks: blocks.numel() <= 8 * 8 * 8)

@@ -407,15 +407,15 @@ def status(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
-from napari_unetvnet.inference import fallback as ladder
-steps = ladder.steps
+from napari_unetvnet.inference import fallback
+steps = fallback.steps
 
 def measured(*given, **more):
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     seen.append(status("VmRSS"))
     return steps(*given, **more)
 
-seen, ladder.steps = [], measured
+seen, fallback.steps = [], measured
 events = list(runs.run(Path(sys.argv[1])))
 print(json.dumps({"state": events[-1].state, "loaded": seen[0], "peak": status("VmHWM")}))
 """

@@ -17,10 +17,12 @@ from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.model import Model, load_model
+from napari_unetvnet.model.wrappers import Wrapper
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
-from napari_unetvnet.training import loop
+from napari_unetvnet.training import fallback, loop
 from napari_unetvnet.training.ema import ema_of, ema_shown
+from napari_unetvnet.training.recompute import RECOMPUTED
 from napari_unetvnet.training.schedule import Schedule
 
 TINY = {
@@ -272,11 +274,9 @@ def test_what_worked_is_where_the_next_training_of_the_kind_begins(tmp_path, mon
 
 
 def test_after_the_parts_blocks_are_computed_twice(tmp_path, monkeypatch):
-    from napari_unetvnet.training import ladder
-
     done = []
-    recompute = ladder.recompute
-    monkeypatch.setattr(ladder, "recompute", lambda network: (done.append(True), recompute(network)))
+    wrapper = Wrapper(RECOMPUTED.name, lambda network: (done.append(True), RECOMPUTED.apply(network))[1])
+    monkeypatch.setattr(fallback, "RECOMPUTED", wrapper)
     starved(monkeypatch, lambda blocks: bool(done))
     events = train(tmp_path / "run", steps=2)
     told = [e.text for e in events if isinstance(e, Notice) and "did not fit" in e.text]
@@ -293,10 +293,10 @@ def test_then_patches_become_smaller(tmp_path, monkeypatch):
     assert any("patches are now 1 x 8 x 8 voxels" in e.text for e in events if isinstance(e, Notice))
 
 
-def test_what_cannot_fit_at_all_is_refused_and_a_run_resumes_on_its_rung(tmp_path, monkeypatch):
+def test_what_cannot_fit_at_all_is_refused_and_a_run_resumes_as_it_fitted(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         starved(patch, lambda blocks: False)
-        with pytest.raises(OutOfMemory):
+        with pytest.raises(OutOfMemory, match=r"^Not even one patch of 1 x 2 x 2 voxels fits into the memory of cpu; "):
             train(tmp_path / "never")
     with monkeypatch.context() as patch:
         starved(patch, lambda blocks: len(blocks) <= 2)
