@@ -171,7 +171,8 @@ def test_the_model_is_the_same_with_and_without_previews(tmp_path, monkeypatch, 
     assert (tmp_path / "with" / MODEL).read_bytes() == (tmp_path / "without" / MODEL).read_bytes()
 
 
-def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("ema_decay", "last"), [(0, 1), (0.9, 2)])  # the last is scored before: the EMA, if any
+def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch, ema_decay, last):
     seen = []
     show = preview.Preview.show
 
@@ -192,8 +193,8 @@ def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Times, "due", lambda self, seconds: True)
     monkeypatch.setattr(preview.Preview, "show", watched)
-    train(tmp_path / "run", pair_of((1, 40, 40)), ema_decay=0.9, steps=3)
-    assert seen == [(True, True, True, 2), (True, True, True, 2), (True, True, True, 1)]  # the last is scored before
+    train(tmp_path / "run", pair_of((1, 40, 40)), ema_decay=ema_decay, steps=3)
+    assert seen == [(True, True, True, 2), (True, True, True, 2), (True, True, True, last)]
 
 
 def test_no_memory_for_a_preview_ends_previews_and_nothing_else(tmp_path, always, monkeypatch):
