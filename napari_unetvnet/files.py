@@ -104,8 +104,12 @@ def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:
                 _keep(path, kept)
             part.replace(path)
         undo.pop_all()
-    for kept in old:
-        remove(kept)
+    try:
+        for kept in old:
+            remove(kept)
+    finally:  # also what an interruption has kept
+        for kept in old:
+            remove(kept)
 
 
 def _keep(file: Path, kept: Path) -> None:

@@ -102,6 +102,60 @@ def test_of_several_all_are_replaced_or_none(tmp_path, monkeypatch, failing, err
     assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+class Stop(BaseException):
+    """As an interruption from the keyboard, at a line that is chosen."""
+
+
+def stopped_at(line, places):
+    """Replace places, but stop at the n-th line of the module; whether that was before the end."""
+    lines = 0
+
+    def traced(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        lines += event == "line"
+        if lines == line:
+            sys.settrace(None)
+            raise Stop
+        return traced
+
+    before = sys.gettrace()
+    sys.settrace(traced)
+    try:
+        with replacing_all(places) as parts:
+            for part in parts:
+                folder_of(part, "new") if part.suffix == ".zarr" else part.write_text("new")
+    except Stop:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_wherever_it_is_interrupted_all_are_old_or_all_are_new(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_flush", lambda _: None)  # which takes long, and changes no name
+    for names_there in (["a.csv"], ["b.zarr"], ["a.csv", "b.zarr"]):
+        line, seen = 0, set()
+        while True:
+            line += 1
+            folder = tmp_path / f"{len(names_there)}{names_there[0]}{line}"
+            folder.mkdir()
+            places = [folder / name for name in (*names_there, "new.txt")]
+            for place in places[:-1]:
+                folder_of(place, "old") if place.suffix == ".zarr" else place.write_text("old")
+            stopped = stopped_at(line, places)
+            visible = {path.name: path for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+            texts = {(path / "a" if path.is_dir() else path).read_text() for path in visible.values()}
+            expected = names_there if texts == {"old"} else [*names_there, "new.txt"]
+            assert (len(texts), sorted(visible)) == (1, sorted(expected)), line
+            seen |= texts
+            if not stopped:
+                break
+        assert seen == {"old", "new"}
+        assert line > 50
+
+
 def test_several_are_replaced_also_where_there_are_no_hard_links(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(1, "Operation not permitted")

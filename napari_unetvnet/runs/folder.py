@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
-from napari_unetvnet.files import read_json, write_json, writing
+from napari_unetvnet.files import TEMPORARY, read_json, write_json, writing
 from napari_unetvnet.images.pairs import resolve
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 from napari_unetvnet.training.files import TrainingFiles
@@ -240,5 +240,6 @@ def discard_if_empty(folder: Path) -> None:
     ----------
     folder : Path
     """
-    if {path.name for path in folder.iterdir()} <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, PROVENANCE}:
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
+    if names <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, PROVENANCE}:
         shutil.rmtree(folder)
