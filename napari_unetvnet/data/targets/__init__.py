@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from napari_unetvnet.data.targets.balance import class_weights, count_values
 from napari_unetvnet.data.targets.channels import one_hot, region_channels, soft
-from napari_unetvnet.data.targets.classes import (
-    Classes,
-    find_classes,
-    label_margin,
-    loss_target,
-    loss_weights,
-    make_target,
-    separation,
-    target_margin,
-)
+from napari_unetvnet.data.targets.classes import Classes, loss_target, loss_weights, target_margin
+from napari_unetvnet.data.targets.kinds import LABEL_KINDS, find_classes, label_margin, make_target
 from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
 from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
 from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, output_values
-from napari_unetvnet.data.targets.weight_map import separation_weights
+from napari_unetvnet.data.targets.weight_map import separation, separation_weights
 
 __all__ = [
+    "LABEL_KINDS",
     "MANY_VALUES",
     "Classes",
     "borders",

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.targets.balance import class_weights
 from napari_unetvnet.data.targets.distances import two_nearest
+from napari_unetvnet.data.targets.object_ids import objects_in
 from napari_unetvnet.data.targets.validation import check_known, check_labels, check_lengths
 from napari_unetvnet.errors import SettingsProblem
 
@@ -17,12 +19,33 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["separation_weights"]
+    from napari_unetvnet.settings import TrainSettings
+
+__all__ = ["separation", "separation_weights"]
 
 NEGLIGIBLE = 1e-6
 """Where the separation term is smaller than this it need not be exact."""
 SHORTEST = 1e-12
 """Voxels cannot be shorter, as in the settings."""
+
+
+def separation(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[np.float32]:
+    """Make the weight map that keeps touching objects apart.
+
+    Parameters
+    ----------
+    labels : integer array of shape (C, Z, Y, X)
+        As painted.
+    target : array of shape (Z, Y, X) or (K, Z, Y, X)
+        From `make_target`.
+    settings : TrainSettings
+
+    Returns
+    -------
+    array of float32, shape (Z, Y, X)
+    """
+    known = target != IGNORE if target.ndim == 3 else (target != IGNORE).all(axis=0)
+    return separation_weights(objects_in(labels, target, settings), known=known)
 
 
 def separation_weights(

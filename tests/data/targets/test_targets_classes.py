@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from combinations import in_one_case
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.targets import (
+    LABEL_KINDS,
     Classes,
     find_classes,
+    label_margin,
     loss_target,
     loss_weights,
     make_target,
@@ -32,6 +36,24 @@ def of(labels, mask=None, **chosen):
     labels = labels if labels.ndim == 4 else labels[None]
     classes = find_classes([Volume(labels, name="labels")], settings)
     return classes, make_target(labels, classes, settings, "labels", mask)
+
+
+def test_each_choice_of_labels_is_a_row():
+    fields = TrainSettings.model_fields
+    choices = [value for name in ("label_values", "objects_as") for value in get_args(fields[name].annotation)]
+    assert set(LABEL_KINDS) == {*choices, "lines", "regions"} - {"objects"}
+
+
+@pytest.mark.parametrize("kind", ["foreground", "separated", "boundaries", "borders"])
+def test_a_part_with_its_margin_has_the_target_of_the_whole(kind):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3, (1, 4, 6, 6)).repeat(5, 2).repeat(5, 3)
+    chosen = {"label_values": "objects", "objects_as": kind} | ({"boundary_width": 3} if kind == "boundaries" else {})
+    margin = label_margin(checked(TrainSettings, chosen))
+    assert (margin > 0) == (kind != "foreground")
+    _, whole = of(ids, **chosen)
+    _, part = of(ids[:, :, 10 - margin : 20 + margin], **chosen)
+    np.testing.assert_array_equal(part[:, margin : margin + 10], whole[:, 10:20])
 
 
 def test_an_ignored_value_is_no_class():
