@@ -1,8 +1,9 @@
 """A name table that resolves ``"module:object"``, suggests near names, and reads options without importing.
 
-A member is a class or a function whose keyword-only parameters are its options. `Registry.describe` finds them by
-reading the member's source: the form and ``--help`` need names, defaults, choices and their sentences, and importing a
-network for that would load torch into the viewer. A test holds every description against the imported signature.
+A member is a class or a function whose options are its keyword-only parameters, or the fields of a dataclass if it has
+a parameter ``options`` that is typed by one. `Registry.describe` finds them by reading the member's source: the form
+and ``--help`` need names, defaults, choices and their sentences, and importing a network for that would load torch into
+the viewer. What cannot be read is refused. A test holds every description against the imported signature.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import importlib.util
-import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
+from napari_unetvnet.declarations import Parameter, read_declaration
 from napari_unetvnet.errors import SettingsProblem
 
 __all__ = ["Description", "Option", "Registry", "near_names"]
@@ -30,7 +30,7 @@ Value = Scalar | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword-only parameter of a member: its type, default, allowed values (or empty) and its sentence."""
+    """One option of a member: its type, default, allowed values (or empty) and its sentence."""
 
     name: str
     kind: str
@@ -40,10 +40,6 @@ class Option:
 
     def check(self, value: Any) -> Value:
         """Bring a value, perhaps text from a command line, to this option's type.
-
-        Parameters
-        ----------
-        value : bool, int, float, str or sequence of float
 
         Returns
         -------
@@ -69,7 +65,7 @@ class Description:
     """What a member's source says of it.
 
     ``facts`` holds the class attributes with literal values and, under a decorator's name, the decorator's literal
-    arguments.
+    arguments. ``options_class`` is the ``"module:class"`` of a member's options object, if it takes its options so.
     """
 
     name: str
@@ -78,6 +74,7 @@ class Description:
     doc: str
     options: tuple[Option, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    options_class: str | None = None
 
     @property
     def defaults(self) -> dict[str, Value | None]:
@@ -86,10 +83,6 @@ class Description:
 
     def section(self, title: str) -> str:
         """Give the text of a section of the docstring, such as Notes.
-
-        Parameters
-        ----------
-        title : str
 
         Returns
         -------
@@ -127,10 +120,6 @@ class Registry(Mapping[str, str]):
     def resolve(self, name: str) -> Any:
         """Import a member.
 
-        Parameters
-        ----------
-        name : str
-
         Returns
         -------
         class or function
@@ -140,15 +129,10 @@ class Registry(Mapping[str, str]):
         SettingsProblem
             If the table has no such name.
         """
-        module, _, attribute = self.check(name).partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _imported(self.check(name))
 
     def check(self, name: str) -> str:
-        """Find a name's place.
-
-        Parameters
-        ----------
-        name : str
+        """Give the place where a name is defined.
 
         Returns
         -------
@@ -167,10 +151,6 @@ class Registry(Mapping[str, str]):
     def describe(self, name: str) -> Description:
         """Read a member's options and docstring from its source.
 
-        Parameters
-        ----------
-        name : str
-
         Returns
         -------
         Description
@@ -184,11 +164,6 @@ class Registry(Mapping[str, str]):
 
     def check_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Value]:
         """Check options against a member's parameters.
-
-        Parameters
-        ----------
-        name : str
-        options : mapping of str to value
 
         Returns
         -------
@@ -215,13 +190,43 @@ class Registry(Mapping[str, str]):
             raise SettingsProblem(*lines)
         return checked
 
+    def build(self, name: str, *inputs: Any, options: Mapping[str, Any]) -> Any:
+        """Call a member with options, as keywords or as an object, whichever it takes.
+
+        Parameters
+        ----------
+        *inputs
+            Its positional arguments.
+        options : mapping of str to value
+            Those that are not its defaults.
+
+        Returns
+        -------
+        object
+            What the member returns.
+
+        Raises
+        ------
+        SettingsProblem
+            If the table has no such name, or an option does not fit.
+        """
+        checked = self.check_options(name, options)
+        options_class = self.describe(name).options_class
+        if options_class is None:
+            return self.resolve(name)(*inputs, **checked)
+        return self.resolve(name)(*inputs, options=_imported(options_class)(**checked))
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
 
 def near_names(name: str, known: Mapping[str, Any]) -> str:
     """Say what a mistyped name may have meant.
 
     Parameters
     ----------
-    name : str
     known : mapping
         Its keys are the right names.
 
@@ -266,6 +271,9 @@ _CONVERT: dict[str, Callable[[Any], Value]] = {
     "str": str,
     "floats": _to_floats,
 }
+_KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "str", "tuple[float, ...]": "floats"}
+"""The types that an option may have, as they are written, with what they are called here."""
+FOLLOWED = "a name for that which is assigned once, at the top of a module of this package"
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -277,70 +285,54 @@ _WORDS = {
 
 @cache
 def _describe(name: str, target: str) -> Description:
-    module, _, attribute = target.partition(":")
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(module)
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    node = next(
-        item for item in tree.body if isinstance(item, ast.ClassDef | ast.FunctionDef) and item.name == attribute
-    )
-    doc = inspect.cleandoc(ast.get_docstring(node) or "")
-    return Description(
-        name=name,
-        target=target,
-        summary=doc.partition("\n")[0],
-        doc=doc,
-        options=_options(_signature(node), doc),
-        facts=_facts(node),
-    )
+    try:
+        declared = read_declaration(target)
+        options = tuple(_option(parameter) for parameter in declared.parameters)
+    except TypeError as problem:
+        msg = f"{name} ({target}) cannot be described: {problem}."
+        raise TypeError(msg) from None
+    summary = declared.doc.partition("\n")[0]
+    return Description(name, target, summary, declared.doc, options, declared.facts, declared.options_class)
 
 
-def _signature(node: ast.ClassDef | ast.FunctionDef) -> ast.arguments:
-    if isinstance(node, ast.FunctionDef):
-        return node.args
-    return next(item.args for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
+def _option(parameter: Parameter) -> Option:
+    kind, choices = _type_of(parameter)
+    return Option(parameter.name, kind, _default(parameter), choices, parameter.help)
 
 
-def _options(arguments: ast.arguments, doc: str) -> tuple[Option, ...]:
-    options = []
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        kind, choices = _type_of(argument.annotation)
-        value = None if default is None else ast.literal_eval(default)
-        options.append(Option(argument.arg, kind, value, choices, _parameter_help(doc, argument.arg)))
-    return tuple(options)
+def _default(parameter: Parameter) -> Value | None:
+    if parameter.default is None:
+        return None
+    try:
+        default: Value = ast.literal_eval(parameter.default)
+    except ValueError:
+        text = ast.unparse(parameter.default)
+        msg = f"the default of its option {parameter.name} is {text}, but must be a literal or {FOLLOWED}"
+        raise TypeError(msg) from None
+    return default
 
 
-def _type_of(annotation: ast.expr | None) -> tuple[str, tuple[Scalar, ...]]:
-    """Understand what a form and a command line can show: int, float, bool, str, tuple[float, ...], Literal[...]."""
-    if isinstance(annotation, ast.Name):
-        return annotation.id, ()
-    if annotation is not None and ast.unparse(annotation) == "tuple[float, ...]":
-        return "floats", ()
-    if isinstance(annotation, ast.Subscript):
-        inside = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-        choices = tuple(ast.literal_eval(item) for item in inside)
-        return type(choices[0]).__name__, choices
-    found = ast.dump(annotation) if annotation else "none"
-    msg = f"an option's type must be int, float, bool, str, tuple[float, ...] or Literal[...], not {found}"
-    raise TypeError(msg)
+def _type_of(parameter: Parameter) -> tuple[str, tuple[Scalar, ...]]:
+    """Give the kind and the choices of an option."""
+    text = ast.unparse(parameter.annotation) if parameter.annotation else "missing"
+    if text in _KINDS:
+        return _KINDS[text], ()
+    try:
+        choices = _choices(parameter.annotation)
+    except (ValueError, TypeError):
+        choices = ()
+    kinds = {type(choice).__name__ for choice in choices}
+    if len(kinds) != 1 or not kinds <= _KINDS.keys():
+        allowed = f"{', '.join(_KINDS)}, Literal[...] of values of one type, or {FOLLOWED}"
+        msg = f"the type of its option {parameter.name} is {text}, but must be {allowed}"
+        raise TypeError(msg)
+    return kinds.pop(), choices
 
 
-def _parameter_help(doc: str, name: str) -> str:
-    """Find the text under ``name : type`` in a numpydoc Parameters section."""
-    match = re.search(rf"^(?:\w+, )*{name}(?:, \w+)* : [^\n]*\n((?:    [^\n]*\n?)+)", doc, flags=re.MULTILINE)
-    return " ".join(match.group(1).split()) if match else ""
-
-
-def _facts(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for item in node.decorator_list:
-        if isinstance(item, ast.Call) and isinstance(item.func, ast.Name):
-            facts[item.func.id] = tuple(ast.literal_eval(argument) for argument in item.args)
-    for statement in node.body if isinstance(node, ast.ClassDef) else []:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            try:
-                facts[statement.targets[0].id] = ast.literal_eval(statement.value)
-            except ValueError:
-                continue  # not a literal: nothing to tell without importing
-    return facts
+def _choices(annotation: ast.expr | None) -> tuple[Scalar, ...]:
+    """Give the values of a Literal, those of a Literal inside it in its place and each once, as Python does."""
+    if not isinstance(annotation, ast.Subscript) or ast.unparse(annotation.value) not in ("Literal", "typing.Literal"):
+        raise ValueError
+    inside = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+    nested = ((ast.literal_eval(item),) if not isinstance(item, ast.Subscript) else _choices(item) for item in inside)
+    return tuple(dict.fromkeys(chain.from_iterable(nested)))
