@@ -48,7 +48,7 @@ class Declaration:
     options_class : str or None
         ``"module:class"`` of that object.
     facts : mapping of str to literal value
-        Class attributes and, under a decorator's name, the decorator's arguments.
+        Class attributes, inherited ones too, and, under a decorator's name, the decorator's arguments.
     """
 
     doc: str
@@ -209,6 +209,10 @@ def _help(doc: str, name: str) -> str:
 
 def _facts(module: str, node: Definition) -> dict[str, Any]:
     facts: dict[str, Any] = {}
+    for base in reversed(node.bases) if isinstance(node, ast.ClassDef) else ():
+        match _find(module, ast.unparse(base)):
+            case (home, ast.ClassDef() as parent):
+                facts |= _facts(home, parent)
     for item in node.decorator_list:
         if isinstance(item, ast.Call) and isinstance(item.func, ast.Name):
             facts[item.func.id] = tuple(_argument(module, item, argument) for argument in item.args)

@@ -180,6 +180,12 @@ def test_facts_may_be_constants_and_what_a_decorator_declares_must_be_readable(p
         broken.describe("net")
 
 
+def test_facts_are_inherited_from_the_sources_of_the_bases(package):
+    base = "from abc import ABC\nclass Base(ABC):\n    dims = (3,)\n    gives = ()"
+    nets = "from PACKAGE.base import Base\nclass Net(Base):\n    gives = ('a',)\n    def __init__(self): ..."
+    assert package(nets=nets, base=base).describe("net").facts == {"dims": (3,), "gives": ("a",)}
+
+
 OPTIONS = '''
 from dataclasses import dataclass
 from typing import Literal
