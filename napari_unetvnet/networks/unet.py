@@ -6,6 +6,7 @@ overlap-tile rule supplies from the neighbourhood. `UNetPadding` keeps the size 
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -351,17 +352,12 @@ class UNetPadding(UShaped):
             channels = stage.outputs
             skips.append(channels)
         self.pool = max_pool(dims)
-        self.ups = nn.ModuleList()
-        self.decoder = nn.ModuleList()
+        self.ups, self.decoder = nn.ModuleList(), nn.ModuleList()
         outputs: list[int] = []
         for stage_width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
-            step = (
-                UpConv(dims, channels, stage_width)
-                if up == "nearest"
-                else transposed_conv(dims, channels, stage_width, 3)
-            )
+            step = UpConv if up == "nearest" else partial(transposed_conv, kernel=3)
+            self.ups.append(step(dims, channels, stage_width))
             stage = _ShortcutStack(dims, stage_width + skip, stage_width, block if block_in == "both" else "none")
-            self.ups.append(step)
             self.decoder.append(stage)
             channels = stage.outputs
             outputs.append(channels)
