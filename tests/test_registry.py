@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import subprocess
@@ -22,27 +23,29 @@ every_member = in_one_case("table, name", [(table, name) for table in (NETWORKS,
 
 
 def imported_options(member):
-    """Keyword-only parameters with their types, as Python sees them after import."""
-    function = member.__init__ if inspect.isclass(member) else member
-    parameters = {
-        p.name: p for p in inspect.signature(member).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    """Give the options with their defaults and types, as Python sees them after import."""
+    parameters = inspect.signature(member).parameters
+    chosen = {p.name: p for p in parameters.values() if p.kind is p.KEYWORD_ONLY or p.name == "options"}
 
     def stub():
         """Carry the annotations; the others need names that only a type checker imports."""
 
-    stub.__annotations__ = {name: p.annotation for name, p in parameters.items()}
-    return parameters, typing.get_type_hints(stub, globalns=function.__globals__)
+    stub.__annotations__ = {name: p.annotation for name, p in chosen.items()}
+    types = typing.get_type_hints(stub, globalns=(member.__init__ if inspect.isclass(member) else member).__globals__)
+    if "options" in types:
+        fields = dataclasses.fields(types["options"])
+        return {field.name: field.default for field in fields}, typing.get_type_hints(types["options"])
+    return {name: p.default for name, p in chosen.items()}, types
 
 
 @every_member
 def test_a_description_equals_the_imported_signature(table, name):
-    parameters, types = imported_options(table.resolve(name))
+    defaults, types = imported_options(table.resolve(name))
     described = {option.name: option for option in table.describe(name).options}
-    assert list(described) == list(parameters)
+    assert list(described) == list(defaults)
     for key, option in described.items():
-        assert option.default == parameters[key].default
-        assert type(option.default) is type(parameters[key].default)
+        assert option.default == defaults[key]
+        assert type(option.default) is type(defaults[key])
         choices = typing.get_args(types[key]) if typing.get_origin(types[key]) is typing.Literal else ()
         assert option.choices == choices
         if types[key] == tuple[float, ...]:

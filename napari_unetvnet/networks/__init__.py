@@ -68,8 +68,7 @@ def build_network(
     SettingsProblem
         If the name or an option does not exist.
     """
-    checked = NETWORKS.check_options(name, options or {})
-    network: SegmentationNetwork = NETWORKS.resolve(name)(dims, in_channels, classes, **checked)
+    network: SegmentationNetwork = NETWORKS.build(name, dims, in_channels, classes, options=options or {})
     return network
 
 

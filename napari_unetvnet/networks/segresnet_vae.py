@@ -6,6 +6,7 @@ where few labels exist; the segmentation does not use it, so `forward` never run
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
@@ -20,34 +21,126 @@ from napari_unetvnet.networks.layout import InstanceNorm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SegResNetVAE"]
+__all__ = ["SegResNetOptions", "SegResNetVAE"]
 
 BLOCKS = (1, 2, 2, 4)
 # Variances between exp(-20) and exp(20): beyond that the loss's exponential overflows.
 LOG_VARIANCE = 20.0
 
 
+@dataclass(frozen=True)
+class SegResNetOptions:
+    """What the network is made of.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the top level; they double at each of the three levels below.
+    skip : {"add", "concat"}
+        How a skip joins: added as in the paper, or concatenated and fused by a 1-wide convolution.
+    norm : {"group", "none", "batch", "instance"}
+        Norm before each rectifier.
+    groups : int
+        Of the group norm; the width must be a multiple.
+    act : {"relu", "elu"}
+        Rectifier.
+    dropout : float
+        Share of channels to drop after the first convolution, in training only.
+    down_dropout : float
+        The same after each down-step.
+    down : {"strided", "maxpool"}
+        Down-step: a strided convolution that doubles the channels, or max-pooling.
+    up : {"trilinear", "transposed"}
+        Up-step: a 1-wide convolution and linear interpolation, or a 2-wide transposed convolution.
+    align_corners : bool
+        Whether that interpolation keeps the corner voxels in place.
+    vae : {"none", "paper", "source"}
+        Autoencoder branch: none, as in the paper, or with the wider dense layer of the source (and with the fusing
+        convolutions that it holds but never uses, so that its count is met).
+    latent : int
+        Length of the branch's code.
+    patch_z, patch_y, patch_x : int
+        Patch that the branch is built for, multiples of 16; z does not matter in 2D.
+    deep_supervision : int
+        Number of auxiliary heads on the decoder levels below the top one, for training only.
+
+    Raises
+    ------
+    SettingsProblem
+        If a number is out of its range.
+    """
+
+    width: int = 32
+    skip: Literal["add", "concat"] = "add"
+    norm: Literal["group", "none", "batch", "instance"] = "group"
+    groups: int = 8
+    act: Literal["relu", "elu"] = "relu"
+    dropout: float = 0.2
+    down_dropout: float = 0.0
+    down: Literal["strided", "maxpool"] = "strided"
+    up: Literal["trilinear", "transposed"] = "trilinear"
+    align_corners: bool = False
+    vae: Literal["none", "paper", "source"] = "none"
+    latent: int = 128
+    patch_z: int = 160
+    patch_y: int = 192
+    patch_x: int = 128
+    deep_supervision: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.latent < 1:
+            raise SettingsProblem(f"Width and latent are at least 1, not {self.width} and {self.latent}.")
+        if self.norm == "group" and (self.groups < 1 or self.width % self.groups):
+            raise SettingsProblem(
+                f"Group norm needs a width that is a multiple of its {self.groups} groups, not {self.width}."
+            )
+        for rate in (self.dropout, self.down_dropout):
+            if not 0 <= rate < 1:
+                raise SettingsProblem(f"A dropout rate is a share from 0 to below 1, not {rate}.")
+
+    def patch(self, dims: int) -> tuple[int, ...]:
+        """Give the patch that the autoencoder branch is built for.
+
+        Parameters
+        ----------
+        dims : {2, 3}
+
+        Returns
+        -------
+        tuple of int
+
+        Raises
+        ------
+        SettingsProblem
+            If there is such a branch, and an axis is no multiple of 16.
+        """
+        patch = (self.patch_z, self.patch_y, self.patch_x)[-dims:]
+        if self.vae != "none" and (min(patch) < 16 or any(n % 16 for n in patch)):
+            raise SettingsProblem(f"The branch's patch must be multiples of 16, not {by(patch)}.")
+        return patch
+
+
 class _Steps:
     """Makes the network's steps, all of one kind of norm, rectifier and resizing."""
 
-    def __init__(self, dims: int, norm: str, groups: int, act: str, up: str, align_corners: bool) -> None:
+    def __init__(self, dims: int, options: SegResNetOptions) -> None:
         self.dims = dims
-        self.kind = norm
-        self.groups = groups
-        self.act = act
-        self.kind_up = up
-        self.align_corners = align_corners
+        self.options = options
 
     def norm(self, channels: int) -> list[nn.Module]:
         """Norm, or nothing, and rectifier."""
         norms: list[nn.Module] = []
-        if self.kind == "group":
-            norms = [nn.GroupNorm(self.groups, channels)]
-        elif self.kind == "batch":
+        if self.options.norm == "group":
+            norms = [nn.GroupNorm(self.options.groups, channels)]
+        elif self.options.norm == "batch":
             norms = [batch_norm(self.dims, channels)]
-        elif self.kind == "instance":
+        elif self.options.norm == "instance":
             norms = [InstanceNorm(channels)]
-        return [*norms, nn.ELU() if self.act == "elu" else nn.ReLU()]
+        return [*norms, self.rectifier()]
+
+    def rectifier(self) -> nn.Module:
+        """ELU or ReLU."""
+        return nn.ELU() if self.options.act == "elu" else nn.ReLU()
 
     def strided(self, inputs: int, outputs: int, bias: bool) -> nn.Module:
         """3-wide convolution that halves each axis."""
@@ -59,10 +152,10 @@ class _Steps:
 
     def up(self, inputs: int, outputs: int) -> nn.Module:
         """Doubling of each axis."""
-        if self.kind_up == "transposed":
+        if self.options.up == "transposed":
             return transposed_conv(self.dims, inputs, outputs)
         mode = "bilinear" if self.dims == 2 else "trilinear"
-        enlarge = nn.Upsample(scale_factor=2, mode=mode, align_corners=self.align_corners)
+        enlarge = nn.Upsample(scale_factor=2, mode=mode, align_corners=self.options.align_corners)
         return nn.Sequential(conv(self.dims, inputs, outputs, kernel=1), enlarge)
 
 
@@ -88,8 +181,9 @@ class _Block(nn.Module):
 class _Branch(nn.Module):
     """Deepest level to a mean and a log-variance, a draw of both, and from that the input again."""
 
-    def __init__(self, steps: _Steps, form: str, widths: Sequence[int], latent: int, grid: Sequence[int]) -> None:
+    def __init__(self, steps: _Steps, widths: Sequence[int], grid: Sequence[int]) -> None:
         super().__init__()
+        form, latent = steps.options.vae, steps.options.latent
         bottom = widths[-1]
         squeezed = max(1, widths[0] // 2)
         self.latent = latent
@@ -99,7 +193,7 @@ class _Branch(nn.Module):
         self.squeeze = nn.Sequential(*steps.norm(bottom), steps.strided(bottom, squeezed, bias=True))
         self.encode = nn.Linear(squeezed * prod(grid), 2 * latent)
         self.decode = nn.Linear(latent, self.unfolded * prod(grid))
-        self.act = nn.ELU() if steps.act == "elu" else nn.ReLU()
+        self.act = steps.rectifier()
         self.enlarge = steps.up(self.unfolded, bottom)
         halved = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.ups = nn.ModuleList(steps.up(a, b) for a, b in halved)
@@ -137,35 +231,6 @@ class SegResNetVAE(SegmentationNetwork):
         Spatial dimensions.
     in_channels, classes : int
         Channels C of the input and K of the logits.
-    width : int
-        Channels of the top level; they double at each of the three levels below.
-    skip : {"add", "concat"}
-        How a skip joins: added as in the paper, or concatenated and fused by a 1-wide convolution.
-    norm : {"group", "none", "batch", "instance"}
-        Norm before each rectifier.
-    groups : int
-        Of the group norm; the width must be a multiple.
-    act : {"relu", "elu"}
-        Rectifier.
-    dropout : float
-        Share of channels to drop after the first convolution, in training only.
-    down_dropout : float
-        The same after each down-step.
-    down : {"strided", "maxpool"}
-        Down-step: a strided convolution that doubles the channels, or max-pooling.
-    up : {"trilinear", "transposed"}
-        Up-step: a 1-wide convolution and linear interpolation, or a 2-wide transposed convolution.
-    align_corners : bool
-        Whether that interpolation keeps the corner voxels in place.
-    vae : {"none", "paper", "source"}
-        Autoencoder branch: none, as in the paper, or with the wider dense layer of the source (and with the fusing
-        convolutions that it holds but never uses, so that its count is met).
-    latent : int
-        Length of the branch's code.
-    patch_z, patch_y, patch_x : int
-        Patch that the branch is built for, multiples of 16; z does not matter in 2D.
-    deep_supervision : int
-        Number of auxiliary heads on the decoder levels below the top one, for training only.
 
     References
     ----------
@@ -175,46 +240,24 @@ class SegResNetVAE(SegmentationNetwork):
     supported_dims = (3, 2)
     gives = (("reconstruction", "vae"),)
 
-    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
-        self,
-        dims: int,
-        in_channels: int,
-        classes: int,
-        *,
-        width: int = 32,
-        skip: Literal["add", "concat"] = "add",
-        norm: Literal["group", "none", "batch", "instance"] = "group",
-        groups: int = 8,
-        act: Literal["relu", "elu"] = "relu",
-        dropout: float = 0.2,
-        down_dropout: float = 0.0,
-        down: Literal["strided", "maxpool"] = "strided",
-        up: Literal["trilinear", "transposed"] = "trilinear",
-        align_corners: bool = False,
-        vae: Literal["none", "paper", "source"] = "none",
-        latent: int = 128,
-        patch_z: int = 160,
-        patch_y: int = 192,
-        patch_x: int = 128,
-        deep_supervision: int = 0,
-    ) -> None:
+    def __init__(self, dims: int, in_channels: int, classes: int, options: SegResNetOptions) -> None:
         super().__init__(dims, in_channels, classes)
-        _check(width, groups if norm == "group" else 1, (dropout, down_dropout), latent)
-        self.norm = norm
-        self.patch = (patch_z, patch_y, patch_x)[-dims:]
-        if vae != "none" and (min(self.patch) < 16 or any(n % 16 for n in self.patch)):
-            raise SettingsProblem(f"The branch's patch must be multiples of 16, not {by(self.patch)}.")
-        steps = _Steps(dims, norm, groups, act, up, align_corners)
+        self.norm, self.patch = options.norm, options.patch(dims)
+        steps = _Steps(dims, options)
+        width = options.width
         widths = [width * 2**i for i in range(len(BLOCKS))]
         kind = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.stem = nn.Sequential(kind(in_channels, width, 3, padding=1, bias=False), steps.spatial_dropout(dropout))
-        self._make_encoder(steps, widths, down, down_dropout)
+        first = kind(in_channels, width, 3, padding=1, bias=False)
+        self.stem = nn.Sequential(first, steps.spatial_dropout(options.dropout))
+        self._make_encoder(steps, widths, options.down, options.down_dropout)
         self.ups = nn.ModuleList(steps.up(2 * w, w) for w in widths[:-1])
-        self.fuse = nn.ModuleList(conv(dims, 2 * w, w, kernel=1) for w in widths[:-1] if skip == "concat")
+        fused = widths[:-1] if options.skip == "concat" else []
+        self.fuse = nn.ModuleList(conv(dims, 2 * w, w, kernel=1) for w in fused)
         self.decoder = nn.ModuleList(_Block(steps, w, w) for w in widths[:-1])
-        self.auxiliary_heads = AuxiliaryHeads(dims, widths[1:-1], classes, deep_supervision)
-        self.branch = _Branch(steps, vae, widths, latent, [n // 16 for n in self.patch]) if vae != "none" else None
-        self.give_back = conv(dims, width, in_channels, kernel=1) if vae != "none" else None
+        self.auxiliary_heads = AuxiliaryHeads(dims, widths[1:-1], classes, options.deep_supervision)
+        has_branch = options.vae != "none"
+        self.branch = _Branch(steps, widths, [n // 16 for n in self.patch]) if has_branch else None
+        self.give_back = conv(dims, width, in_channels, kernel=1) if has_branch else None
         self.head = conv(dims, width, classes, kernel=1)
         self.initialise()
 
@@ -317,13 +360,3 @@ class SegResNetVAE(SegmentationNetwork):
 
 def _dropout(steps: _Steps, rate: float) -> nn.Module:
     return steps.spatial_dropout(rate) if rate else nn.Identity()
-
-
-def _check(width: int, groups: int, rates: Sequence[float], latent: int) -> None:
-    """Refuse numbers that make no network."""
-    if width < 1 or latent < 1:
-        raise SettingsProblem(f"Width and latent are at least 1, not {width} and {latent}.")
-    if groups < 1 or width % groups:
-        raise SettingsProblem(f"Group norm needs a width that is a multiple of its {groups} groups, not {width}.")
-    if any(not 0 <= rate < 1 for rate in rates):
-        raise SettingsProblem(f"A dropout rate is a share from 0 to below 1, not {max(rates, key=abs)}.")

@@ -26,7 +26,7 @@ every_case = pytest.mark.parametrize(("name", "dims"), CASES)
 
 
 def build(name, dims, in_channels, classes, **options):
-    return MEMBERS.resolve(name)(dims, in_channels, classes, **MEMBERS.check_options(name, options))
+    return MEMBERS.build(name, dims, in_channels, classes, options=options)
 
 
 def on_paper(name, dims, in_channels, classes, **options):
