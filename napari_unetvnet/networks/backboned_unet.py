@@ -6,15 +6,16 @@ convolutions more at the bottom. Beyond that all encoders and all decoders go to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from torch import Tensor, nn
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.networks.base import SegmentationNetwork, TrainingOutputs
 from napari_unetvnet.networks.blocks import conv
-from napari_unetvnet.networks.decoder_blocks import DecoderBlock, heatmap, resize
+from napari_unetvnet.networks.decoder_blocks import DecoderBlock, resize
 from napari_unetvnet.networks.encoder_blocks import conv_norm
+from napari_unetvnet.networks.encoder_options import STEPS, EncoderOptions
 from napari_unetvnet.networks.encoders import build_encoder
 from napari_unetvnet.networks.pretrained import load_encoder
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BackbonedUNet"]
 
-STEPS = 5  # halvings of every encoder
 CENTRE = 512  # channels of the source's centre block, for every width of the encoder
 
 
@@ -46,24 +46,6 @@ class BackbonedUNet(SegmentationNetwork):
         Spatial dimensions.
     in_channels, classes : int
         Channels C of the input and K of the logits.
-    encoder : {"resnet34", "resnet18", "resnet50", "vgg16", ...}
-        Contracting path. "resnet50_keras" has convolution biases and halves in the first convolution of a block.
-    block : {"own", "double", "concat", "add", ...}
-        What each stage of the encoder is made of: its own blocks, or others of the same number and width (one for
-        each stage of "vgg16" and "orig_unet").
-    skip : {"add", "concat"}
-        How the encoder's features join the decoder's; the "double" decoder always concatenates.
-    decoder : {"deconv", "up", "double"}
-        Up-step: a 4-wide transposed convolution between 1-wide ones, the same with nearest doubling and a 3-wide
-        convolution, or nearest doubling and two 3-wide convolutions after the skip.
-    width : int
-        Channels of the encoder's first full stage, 64 as published. All others follow, except for the centre's 512.
-    deep_supervision : int
-        Number of decoder levels below the top one, finest first, that give logits of their own in training.
-    weights : str
-        File with pretrained weights of the encoder (safetensors or a torch state dict), or empty for none. 2D only.
-    freeze : int
-        For how many first epochs the encoder keeps its weights; 0 is never, -1 always.
 
     References
     ----------
@@ -75,62 +57,28 @@ class BackbonedUNet(SegmentationNetwork):
 
     training_options = ("weights",)
 
-    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
-        self,
-        dims: int,
-        in_channels: int,
-        classes: int,
-        *,
-        encoder: Literal[
-            "resnet34",
-            "resnet18",
-            "resnet50",
-            "resnet50_keras",
-            "vgg16",
-            "darknet52",
-            "orig_unet",
-            "efficientnet_lite0",
-        ] = "resnet34",
-        block: Literal[
-            "own",
-            "double",
-            "concat",
-            "add",
-            "bottleneck",
-            "darknet",
-            "depthwise",
-            "separable",
-            "inception",
-            "preactivation",
-            "pair",
-        ] = "own",
-        skip: Literal["add", "concat"] = "add",
-        decoder: Literal["deconv", "up", "double"] = "deconv",
-        width: int = 64,
-        deep_supervision: int = 0,
-        weights: str = "",
-        freeze: int = 0,
-    ) -> None:
+    def __init__(self, dims: int, in_channels: int, classes: int, options: EncoderOptions) -> None:
         super().__init__(dims, in_channels, classes)
-        _check(dims, width, deep_supervision, weights, block, freeze)
-        self.freeze = freeze
-        self.encoder = build_encoder(encoder, dims, in_channels, width, block)
+        if options.weights and dims != 2:
+            raise SettingsProblem("Pretrained encoder weights are of 2D images; leave weights empty for a 3D network.")
+        self.options = options
+        # Modules are made in the order of their use: the order decides which random numbers each of them draws.
+        self.encoder = build_encoder(options.encoder, dims, in_channels, options.width, options.block)
         bottom, *skips = self.encoder.widths
         self.centre: nn.Module | None = None
         if self.encoder.pooled:
             self.centre = nn.Sequential(conv_norm(dims, bottom, CENTRE), conv_norm(dims, CENTRE, CENTRE))
         # What `levels` gives, with its channels: known before the first tensor, so that branches can be built on it.
         self.level_widths = {f"encoder{STEPS - i}": n for i, n in enumerate(self.encoder.widths)}
-        self.decoder = self._decoder(width, skips, decoder, skip == "concat")
+        self.decoder = self._decoder(options.width, skips, options.decoder, options.skip == "concat")
         self.head = conv(dims, self.level_widths["decoder0"], classes, padding=1)
-        self.auxiliary_heads = nn.ModuleList(
-            conv(dims, self.level_widths[f"decoder{n}"], classes, kernel=1) for n in range(1, deep_supervision + 1)
-        )
+        levels = [f"decoder{n}" for n in range(1, options.deep_supervision + 1)]
+        self.auxiliary_heads = nn.ModuleList(conv(dims, self.level_widths[n], classes, kernel=1) for n in levels)
         self.initialise()
-        if weights:
-            load_encoder(self.encoder, weights)
+        if options.weights:
+            load_encoder(self.encoder, options.weights)
         self._frozen = False
-        if freeze:
+        if options.freeze:
             self.freeze_for(0)
 
     def _decoder(self, width: int, skips: Sequence[int], kind: str, concat: bool) -> nn.ModuleList:
@@ -172,7 +120,7 @@ class BackbonedUNet(SegmentationNetwork):
         epoch : int
             From 0.
         """
-        self._frozen = self.freeze < 0 or epoch < self.freeze
+        self._frozen = self.options.freeze < 0 or epoch < self.options.freeze
         for part in self.frozen_parts():
             part.requires_grad_(not self._frozen)
         self.train(self.training)
@@ -264,35 +212,3 @@ class BackbonedUNet(SegmentationNetwork):
         size = levels["decoder0"].shape[2:]
         coarse = (head(levels[f"decoder{n}"]) for n, head in enumerate(self.auxiliary_heads, start=1))
         return tuple(resize(logits, size) for logits in coarse)
-
-    def heatmaps(self, x: Tensor, channel: int | None = None) -> dict[str, Tensor]:
-        """Show where each level is active.
-
-        Parameters
-        ----------
-        x : Tensor of shape (B, C, *S)
-        channel : int or None
-            One channel of each level, or None for the mean over channels of the magnitude.
-
-        Returns
-        -------
-        dict of str to Tensor of shape (B, 1, *S)
-            In [0, 1] for each image of the batch; zeros where a level is constant.
-        """
-        size = x.shape[2:]
-        return {name: resize(heatmap(level, channel), size) for name, level in self.levels(x).items()}
-
-
-def _check(dims: int, width: int, heads: int, weights: str, block: str, freeze: int) -> None:
-    if width < 1:
-        raise SettingsProblem(f"The width of an encoder is at least 1, not {width}.")
-    if not 0 <= heads < STEPS:
-        raise SettingsProblem(
-            f"There are {STEPS - 1} decoder levels below the top one; deep_supervision cannot be {heads}."
-        )
-    if freeze < -1:
-        raise SettingsProblem(f"freeze is a number of epochs, 0 for never or -1 for always, not {freeze}.")
-    if weights and dims != 2:
-        raise SettingsProblem("Pretrained encoder weights are of 2D images; leave weights empty for a 3D network.")
-    if weights and block != "own":
-        raise SettingsProblem(f"Pretrained weights fit an encoder's own blocks only; block {block!r} has none.")

@@ -6,6 +6,7 @@ network's, and what the branch learns is a correction.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -13,13 +14,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.networks.backboned_unet import STEPS, BackbonedUNet
+from napari_unetvnet.networks.backboned_unet import BackbonedUNet
 from napari_unetvnet.networks.blocks import conv
+from napari_unetvnet.networks.encoder_options import STEPS, EncoderName, EncoderOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BranchUNet", "bilinear_kernel"]
+__all__ = ["BranchOptions", "BranchUNet", "bilinear_kernel"]
+
+EncoderLevel = Literal["encoder0", "encoder1", "encoder2", "encoder3", "encoder4", "encoder5"]
+DecoderLevel = Literal["decoder0", "decoder1", "decoder2", "decoder3", "decoder4"]
+Source = Literal["level2", "level1", "level3", "level4", "level5", EncoderLevel, DecoderLevel]
+
+
+@dataclass(frozen=True)
+class BranchOptions(EncoderOptions):
+    """The options of a network on an encoder, and where the branch begins and ends.
+
+    Parameters
+    ----------
+    source : str
+        Where the branch begins: at stride ``2**N`` inside the up-step, in the encoder or after the decoder block.
+    targets : str
+        Output channels that the branch corrects, counted from 0 and separated by commas.
+    freeze : int
+        For how many first epochs everything before the branch keeps its weights; 0 is never, -1 always.
+    """
+
+    encoder: Literal["orig_unet", EncoderName] = "orig_unet"
+    source: Source = "level2"
+    targets: str = "1"
 
 
 class BranchUNet(BackbonedUNet):
@@ -38,27 +63,6 @@ class BranchUNet(BackbonedUNet):
         Spatial dimensions.
     in_channels, classes : int
         Channels C of the input and K of the logits.
-    encoder : {"orig_unet", "resnet34", "resnet18", "resnet50", ...}
-        Contracting path, as in `BackbonedUNet`.
-    block : {"own", "double", "concat", "add", ...}
-        What each stage of the encoder is made of, as in `BackbonedUNet`.
-    skip : {"add", "concat"}
-        How the encoder's features join the decoder's; the "double" decoder always concatenates.
-    decoder : {"deconv", "up", "double"}
-        Up-step: a 4-wide transposed convolution between 1-wide ones, the same with nearest doubling and a 3-wide
-        convolution, or nearest doubling and two 3-wide convolutions after the skip.
-    source : {"level2", "level1", ..., "encoder1", ..., "decoder1", ...}
-        Where the branch begins: at stride ``2**N`` inside the up-step, in the encoder or after the decoder block.
-    targets : str
-        Output channels that the branch corrects, counted from 0 and separated by commas.
-    width : int
-        Channels of the encoder's first full stage, 64 as published. All others follow, except for the centre's 512.
-    deep_supervision : int
-        Number of decoder levels below the top one, finest first, that give logits of their own in training.
-    weights : str
-        File with pretrained weights of the encoder (safetensors or a torch state dict), or empty for none. 2D only.
-    freeze : int
-        For how many first epochs everything before the branch keeps its weights; 0 is never, -1 always.
 
     References
     ----------
@@ -66,83 +70,16 @@ class BranchUNet(BackbonedUNet):
     """
 
     wakes_later = ("branch_up.weight",)
+    options: BranchOptions
 
-    training_options = ("weights",)
-
-    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
-        self,
-        dims: int,
-        in_channels: int,
-        classes: int,
-        *,
-        encoder: Literal[
-            "orig_unet",
-            "resnet34",
-            "resnet18",
-            "resnet50",
-            "resnet50_keras",
-            "vgg16",
-            "darknet52",
-            "efficientnet_lite0",
-        ] = "orig_unet",
-        block: Literal[
-            "own",
-            "double",
-            "concat",
-            "add",
-            "bottleneck",
-            "darknet",
-            "depthwise",
-            "separable",
-            "inception",
-            "preactivation",
-            "pair",
-        ] = "own",
-        skip: Literal["add", "concat"] = "add",
-        decoder: Literal["deconv", "up", "double"] = "deconv",
-        source: Literal[
-            "level2",
-            "level1",
-            "level3",
-            "level4",
-            "level5",
-            "encoder0",
-            "encoder1",
-            "encoder2",
-            "encoder3",
-            "encoder4",
-            "encoder5",
-            "decoder0",
-            "decoder1",
-            "decoder2",
-            "decoder3",
-            "decoder4",
-        ] = "level2",
-        targets: str = "1",
-        width: int = 64,
-        deep_supervision: int = 0,
-        weights: str = "",
-        freeze: int = 0,
-    ) -> None:
-        self.source = source
-        super().__init__(
-            dims,
-            in_channels,
-            classes,
-            encoder=encoder,
-            block=block,
-            skip=skip,
-            decoder=decoder,
-            width=width,
-            deep_supervision=deep_supervision,
-            weights=weights,
-            freeze=freeze,
-        )
+    def __init__(self, dims: int, in_channels: int, classes: int, options: BranchOptions) -> None:
+        super().__init__(dims, in_channels, classes, options)
+        source = options.source
         if source not in self.level_widths:
             raise SettingsProblem(
-                f"The encoder {encoder} has no level {source}; there are {', '.join(self.level_widths)}."
+                f"The encoder {options.encoder} has no level {source}; there are {', '.join(self.level_widths)}."
             )
-        self.targets = _targets(targets, classes)
+        self.targets = _targets(options.targets, classes)
         stride = 2 ** int(source[-1])
         self.branch = conv(dims, self.level_widths[source], len(self.targets), kernel=1)
         self.branch_up = _enlarge(dims, len(self.targets), stride)
@@ -156,11 +93,11 @@ class BranchUNet(BackbonedUNet):
         -------
         list of nn.Module
         """
-        if self.source.startswith("encoder"):
+        if self.options.source.startswith("encoder"):
             return [self.encoder]
         parts = [self.encoder] + ([] if self.centre is None else [self.centre])
-        level = int(self.source[-1])
-        if self.source.startswith("decoder"):
+        level = int(self.options.source[-1])
+        if self.options.source.startswith("decoder"):
             return [*parts, *self.decoder[: STEPS - level]]
         here = self.decoder[STEPS - level].get_submodule("first")
         return [*parts, *self.decoder[: STEPS - level], here]
@@ -177,7 +114,7 @@ class BranchUNet(BackbonedUNet):
         Tensor of shape (B, K, *S)
         """
         out = super().logits(levels)
-        correction = self.branch_up(self.branch(levels[self.source]))
+        correction = self.branch_up(self.branch(levels[self.options.source]))
         sides = (0, 0) * self.dims
         for i, target in enumerate(self.targets):
             out = out + functional.pad(correction[:, i : i + 1], (*sides, target, self.classes - target - 1))

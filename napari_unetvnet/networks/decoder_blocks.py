@@ -14,7 +14,7 @@ from napari_unetvnet.networks.encoder_blocks import conv_norm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["DecoderBlock", "heatmap", "resize"]
+__all__ = ["DecoderBlock", "resize"]
 
 
 class DecoderBlock(nn.Module):
@@ -95,28 +95,6 @@ class DecoderBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Map (B, inputs, *S) and (B, skip, *2S) to (B, outputs, *2S)."""
         return self.expand(self.squeeze(x), skip)
-
-
-def heatmap(level: Tensor, channel: int | None = None) -> Tensor:
-    """Bring a level's activity to [0, 1].
-
-    Parameters
-    ----------
-    level : Tensor of shape (B, C, *S)
-    channel : int or None
-        Taken modulo C; None for the mean magnitude over channels.
-
-    Returns
-    -------
-    Tensor of shape (B, 1, *S)
-        Zeros if the level is constant.
-    """
-    active = level.abs().mean(dim=1) if channel is None else level[:, channel % level.shape[1]]
-    axes = tuple(range(1, active.ndim))
-    low, high = active.amin(axes, keepdim=True), active.amax(axes, keepdim=True)
-    spread = high - low
-    scaled = (active - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
-    return scaled[:, None]
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -28,6 +28,8 @@ from napari_unetvnet.networks.encoder_blocks import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_unetvnet.networks.encoder_options import BlockName, EncoderName
+
 __all__ = ["Encoder", "build_encoder"]
 
 RESNETS = {
@@ -321,20 +323,16 @@ _OTHERS: dict[str, Callable[[int, int, int, str], Encoder]] = {
 }
 
 
-def build_encoder(name: str, dims: int, channels: int, width: int, block: str) -> Encoder:
+def build_encoder(name: EncoderName, dims: int, channels: int, width: int, block: BlockName) -> Encoder:
     """Make an encoder.
 
     Parameters
     ----------
-    name : str
-        A ResNet, "vgg16", "darknet52", "orig_unet" or "efficientnet_lite0".
     dims : {2, 3}
     channels : int
         Of the input.
     width : int
         64 as published.
-    block : str
-        "own", or a key of `encoder_blocks.UNITS` in place of the encoder's own blocks.
 
     Returns
     -------

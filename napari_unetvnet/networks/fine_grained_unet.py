@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,14 +13,45 @@ from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.networks.backboned_unet import BackbonedUNet
 from napari_unetvnet.networks.base import TrainingOutputs
 from napari_unetvnet.networks.blocks import conv
+from napari_unetvnet.networks.encoder_options import EncoderName, EncoderOptions
 from napari_unetvnet.networks.roi import crop, foreground_square, paste, whole
 
-__all__ = ["FineGrainedUNet"]
+__all__ = ["FineGrainedOptions", "FineGrainedUNet"]
 
 SURE = 8.0
 """Minus the logit of tiny objects where nobody looked a second time."""
 LEAST = 1e-3
 """A logit is at least so far from 0, the border between what is there and what is not."""
+
+
+@dataclass(frozen=True)
+class FineGrainedOptions(EncoderOptions):
+    """The options of a network on an encoder, and how it finds the region of the big object.
+
+    Parameters
+    ----------
+    roi_threshold : float
+        Score of the big object from which a voxel is foreground, and of the tiny ones in `cascade`.
+    roi_margin : int
+        Voxels between the big object's box and the edge of its square.
+
+    Raises
+    ------
+    SettingsProblem
+        If a number is out of its range.
+    """
+
+    encoder: Literal["darknet52", EncoderName] = "darknet52"
+    roi_threshold: float = 0.3
+    roi_margin: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.roi_threshold < 1 or self.roi_margin < 0:
+            raise SettingsProblem(
+                f"A region needs a threshold between 0 and 1, not {self.roi_threshold}, "
+                f"and a margin >= 0, not {self.roi_margin}."
+            )
 
 
 class FineGrainedUNet(BackbonedUNet):
@@ -40,91 +72,16 @@ class FineGrainedUNet(BackbonedUNet):
         Spatial dimensions.
     in_channels, classes : int
         Channels C of the input and K of the logits.
-    encoder : {"darknet52", "resnet34", "resnet18", "resnet50", ...}
-        Contracting path, as in `BackbonedUNet`.
-    block : {"own", "double", "concat", "add", ...}
-        What each stage of the encoder is made of, as in `BackbonedUNet`.
-    skip : {"add", "concat"}
-        How the encoder's features join the decoder's; the "double" decoder always concatenates.
-    decoder : {"deconv", "up", "double"}
-        Up-step: a 4-wide transposed convolution between 1-wide ones, the same with nearest doubling and a 3-wide
-        convolution, or nearest doubling and two 3-wide convolutions after the skip.
-    roi_threshold : float
-        Score of the big object from which a voxel is foreground, and of the tiny ones in `cascade`.
-    roi_margin : int
-        Voxels between the big object's box and the edge of its square.
-    width : int
-        Channels of the encoder's first full stage, 64 as published. All others follow, except for the centre's 512.
-    deep_supervision : int
-        Number of decoder levels below the top one, finest first, that give logits of their own in training.
-    weights : str
-        File with pretrained weights of the encoder (safetensors or a torch state dict), or empty for none. 2D only.
-    freeze : int
-        For how many first epochs the encoder keeps its weights; 0 is never, -1 always.
 
     References
     ----------
     .. [1] AmberzzZZ, unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
     """
 
-    training_options = ("weights",)
+    options: FineGrainedOptions
 
-    def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
-        self,
-        dims: int,
-        in_channels: int,
-        classes: int,
-        *,
-        encoder: Literal[
-            "darknet52",
-            "resnet34",
-            "resnet18",
-            "resnet50",
-            "resnet50_keras",
-            "vgg16",
-            "orig_unet",
-            "efficientnet_lite0",
-        ] = "darknet52",
-        block: Literal[
-            "own",
-            "double",
-            "concat",
-            "add",
-            "bottleneck",
-            "darknet",
-            "depthwise",
-            "separable",
-            "inception",
-            "preactivation",
-            "pair",
-        ] = "own",
-        skip: Literal["add", "concat"] = "add",
-        decoder: Literal["deconv", "up", "double"] = "deconv",
-        roi_threshold: float = 0.3,
-        roi_margin: int = 20,
-        width: int = 64,
-        deep_supervision: int = 0,
-        weights: str = "",
-        freeze: int = 0,
-    ) -> None:
-        if not 0 < roi_threshold < 1 or roi_margin < 0:
-            raise SettingsProblem(
-                f"A region needs a threshold between 0 and 1, not {roi_threshold}, and a margin >= 0, not {roi_margin}."
-            )
-        super().__init__(
-            dims,
-            in_channels,
-            classes,
-            encoder=encoder,
-            block=block,
-            skip=skip,
-            decoder=decoder,
-            width=width,
-            deep_supervision=deep_supervision,
-            weights=weights,
-            freeze=freeze,
-        )
-        self.roi_threshold, self.roi_margin = roi_threshold, roi_margin
+    def __init__(self, dims: int, in_channels: int, classes: int, options: FineGrainedOptions) -> None:
+        super().__init__(dims, in_channels, classes, options)
         self.tiny = max(1, classes - 1)
         self.roi_head = conv(dims, self.level_widths["decoder0"], self.tiny, padding=1)
         nn.init.kaiming_normal_(self.roi_head.get_parameter("weight"), nonlinearity="relu")
@@ -156,8 +113,8 @@ class FineGrainedUNet(BackbonedUNet):
         -------
         list of tuple of slice, or None where there is no foreground
         """
-        big = logits[:, 0].detach().sigmoid() > self.roi_threshold
-        squares = [foreground_square(mask, self.roi_margin) for mask in big]
+        big = logits[:, 0].detach().sigmoid() > self.options.roi_threshold
+        squares = [foreground_square(mask, self.options.roi_margin) for mask in big]
         return [None if square is None else square.within(logits.shape[2:]) for square in squares]
 
     def training_outputs(self, x: Tensor) -> TrainingOutputs:
@@ -217,7 +174,7 @@ class FineGrainedUNet(BackbonedUNet):
 
     def _two_looks(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Give the logits of both looks, less that of the threshold, and what is found, each (B, K, *S)."""
-        first, threshold = self(x), self.roi_threshold
+        first, threshold = self(x), self.options.roi_threshold
         shift, tiny = math.log(threshold / (1 - threshold)), slice(self.classes - self.tiny, None)
         found = torch.zeros_like(first, dtype=torch.bool)
         found[:, 0] = first[:, 0].sigmoid() > threshold

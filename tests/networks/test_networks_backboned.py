@@ -6,6 +6,8 @@ U-Net decoder on ResNet-34 needs the "double" decoder.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from combinations import in_one_case, in_turn, pairs
@@ -13,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.networks.decoder_blocks import heatmap
 from napari_unetvnet.networks.encoder_blocks import UNITS, InceptionDown, darknet_unit, replaced_stage
+from napari_unetvnet.networks.encoder_options import BlockName, EncoderName
 from napari_unetvnet.networks.encoders import build_encoder
 from napari_unetvnet.networks.pretrained import fit_channels
 from napari_unetvnet.networks.roi import Square, crop, crop_mask, foreground_square, paste
@@ -28,13 +30,13 @@ MEMBERS = Registry(
         "fine_grained_unet": "napari_unetvnet.networks.fine_grained_unet:FineGrainedUNet",
     },
 )
-ENCODERS = MEMBERS.describe("backboned_unet").options[0].choices
+ENCODERS = get_args(EncoderName)
 every_member = pytest.mark.parametrize("name", MEMBERS)
 both_dims = in_one_case("dims", [2, 3])
 
 
 def build(name, dims, in_channels, classes, **options):
-    return MEMBERS.resolve(name)(dims, in_channels, classes, **MEMBERS.check_options(name, options))
+    return MEMBERS.build(name, dims, in_channels, classes, options=options)
 
 
 def on_paper(name, in_channels, classes, **options):
@@ -186,6 +188,10 @@ def test_gradients_reach_every_parameter(name, dims):
         if set(gradients) - reached == wakes_later:
             return
     assert set(gradients) - reached == wakes_later
+
+
+def test_every_block_has_a_name_among_the_options():
+    assert get_args(BlockName) == ("own", *UNITS)
 
 
 @in_one_case("block", list(UNITS))
@@ -501,23 +507,6 @@ def test_freezing_a_branched_network_holds_everything_before_the_branch():
 
 def test_one_output_channel_is_corrected_itself():
     assert small("branch_unet", classes=1).targets == (0,)
-
-
-@every_member
-def test_heatmaps_show_each_level_between_zero_and_one(name):
-    network = small(name)
-    maps = network.heatmaps(noise(network, 2, 64))
-    assert {"encoder5", "level2", "decoder0"} <= set(maps)
-    for one in maps.values():
-        assert one.shape == (2, 1, 64, 64)
-        assert one.min() >= 0
-        assert one.max() <= 1
-
-
-def test_a_heatmap_is_scaled_for_each_image_and_zero_where_constant():
-    level = torch.tensor([[[[-2.0, 0.0]], [[4.0, 0.0]]], [[[5.0, 5.0]], [[5.0, 5.0]]]])
-    assert heatmap(level).flatten().tolist() == [1, 0, 0, 0]
-    assert heatmap(level, channel=0).flatten().tolist() == [0, 1, 0, 0]
 
 
 # The region.
