@@ -56,7 +56,7 @@ def build_network(
     in_channels, classes : int
         Channels of the input and of the logits, each at least 1.
     options : mapping
-        The member's own options; its defaults are those of its source.
+        Those that differ from the network's defaults.
 
     Returns
     -------
@@ -73,17 +73,16 @@ def build_network(
 
 
 def lasting_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what only serves to start a training, such as a file of pretrained weights.
+    """Leave out options that only matter when a training starts, such as a file of pretrained weights.
 
     Parameters
     ----------
     name : str
         A key of `NETWORKS`.
-    options : mapping
 
     Returns
     -------
     dict
     """
-    passing = NETWORKS.describe(name).facts.get("training_options", ())
-    return {option: value for option, value in options.items() if option not in passing}
+    starting = NETWORKS.describe(name).facts.get("training_options", ())
+    return {option: value for option, value in options.items() if option not in starting}

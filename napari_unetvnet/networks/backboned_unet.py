@@ -1,7 +1,7 @@
 """A U-Net whose contracting path is an image-classification encoder, with or without pretrained weights.
 
 Encoders that begin at stride 2 leave the last decoder block without a skip; encoders that end in a pooling get two
-convolutions more at the bottom. Beyond that all encoders and all decoders go together.
+convolutions more at the bottom. Apart from that, every encoder can be combined with every decoder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class BackbonedUNet(SegmentationNetwork):
     The default, a ResNet-34 whose skips are added, is the form that the source recommends but does not contain; its
     other encoders are those of the source. Input sizes must be multiples of 32.
 
-    Tensors have names, which `levels` gives: ``encoderN`` (a skip, or the bottom) and ``decoderN`` at stride
+    Tensors have names, which are the keys of `levels`: ``encoderN`` (a skip, or the bottom) and ``decoderN`` at stride
     ``2**N``, ``levelN`` after the narrowing that begins the up-step from stride ``2**N``, and ``centre``.
 
     Deviations: ResNets other than "resnet50_keras" have no convolution biases in the encoder, as in torchvision;
@@ -68,7 +68,7 @@ class BackbonedUNet(SegmentationNetwork):
         self.centre: nn.Module | None = None
         if self.encoder.pooled:
             self.centre = nn.Sequential(conv_norm(dims, bottom, CENTRE), conv_norm(dims, CENTRE, CENTRE))
-        # What `levels` gives, with its channels: known before the first tensor, so that branches can be built on it.
+        # The channels of each tensor of `levels`, known before the first input, so that a branch can be built on any.
         self.level_widths = {f"encoder{STEPS - i}": n for i, n in enumerate(self.encoder.widths)}
         self.decoder = self._decoder(options.width, skips, options.decoder, options.skip == "concat")
         self.head = conv(dims, self.level_widths["decoder0"], classes, padding=1)
@@ -82,15 +82,16 @@ class BackbonedUNet(SegmentationNetwork):
             self.freeze_for(0)
 
     def _decoder(self, width: int, skips: Sequence[int], kind: str, concat: bool) -> nn.ModuleList:
-        """Line up widths deep to shallow, note them by level, and make the blocks."""
+        """Make the blocks, deep to shallow, and note their widths by level."""
         channels = self.level_widths[f"encoder{STEPS}"] if self.centre is None else CENTRE
         if self.centre is not None:
             self.level_widths["centre"] = channels
-        alone = [max(1, n) for n in (4 * width, 2 * width, width, width // 2, width // 4)]
+        published = [max(1, n) for n in (4 * width, 2 * width, width, width // 2, width // 4)]
         blocks = nn.ModuleList()
-        for i, without in enumerate(alone):
+        for i, default in enumerate(published):
             skip = skips[i] if i < len(skips) else 0
-            outputs = without if kind == "double" or not skip else skip
+            # To add its skip a block ends with as many channels; "double" only concatenates and keeps its own.
+            outputs = default if kind == "double" or not skip else skip
             block = DecoderBlock(self.dims, channels, skip, outputs, kind, concat)
             blocks.append(block)
             channels = block.outputs
@@ -104,7 +105,7 @@ class BackbonedUNet(SegmentationNetwork):
         return (2**STEPS,) * self.dims
 
     def frozen_parts(self) -> list[nn.Module]:
-        """Name what `freeze` holds still.
+        """Give the modules that `freeze` freezes.
 
         Returns
         -------
@@ -126,11 +127,7 @@ class BackbonedUNet(SegmentationNetwork):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; what is frozen keeps its running statistics.
-
-        Parameters
-        ----------
-        mode : bool
+        """Switch between training and evaluation; frozen modules keep their running statistics.
 
         Returns
         -------
@@ -143,7 +140,7 @@ class BackbonedUNet(SegmentationNetwork):
         return self
 
     def levels(self, x: Tensor) -> dict[str, Tensor]:
-        """Give every tensor between the stages by its name, in the order in which they arise.
+        """Compute every tensor between the stages, by name and in the order of computation.
 
         Parameters
         ----------
@@ -152,26 +149,22 @@ class BackbonedUNet(SegmentationNetwork):
         Returns
         -------
         dict of str to Tensor
-            ``decoder0``, the last, is what the head sees.
+            ``decoder0``, the last, is the input of the head.
         """
         self.check_size(x)
         features: list[Tensor] = self.encoder(x)
-        found = {f"encoder{STEPS - i}": feature for i, feature in enumerate(features)}
+        levels = {f"encoder{STEPS - i}": feature for i, feature in enumerate(features)}
         x, *skips = features
         if self.centre is not None:
-            x = found["centre"] = self.centre(x)
+            x = levels["centre"] = self.centre(x)
         for i, module in enumerate(self.decoder):
             block = cast("DecoderBlock", module)
-            x = found[f"level{STEPS - i}"] = block.squeeze(x)
-            x = found[f"decoder{STEPS - 1 - i}"] = block.expand(x, skips[i] if i < len(skips) else None)
-        return found
+            x = levels[f"level{STEPS - i}"] = block.squeeze(x)
+            x = levels[f"decoder{STEPS - 1 - i}"] = block.expand(x, skips[i] if i < len(skips) else None)
+        return levels
 
     def logits(self, levels: Mapping[str, Tensor]) -> Tensor:
-        """Give the logits that belong to what `levels` gave.
-
-        Parameters
-        ----------
-        levels : mapping of str to Tensor
+        """Compute the logits from the result of `levels`.
 
         Returns
         -------
@@ -200,10 +193,6 @@ class BackbonedUNet(SegmentationNetwork):
 
     def auxiliary(self, levels: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Give the logits of the levels below the top one at full size, the finest first.
-
-        Parameters
-        ----------
-        levels : mapping of str to Tensor
 
         Returns
         -------

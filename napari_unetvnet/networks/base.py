@@ -1,8 +1,9 @@
 """What every network promises, so that training and inference can treat all of them alike.
 
-A network is built from ``(dims, in_channels, classes, **options)``, returns logits and never an activation, and says
-which input sizes it takes: `fit` gives the next size it accepts, `margin` how many voxels of context its valid
-convolutions or spoiled borders use up. Whoever feeds it (`model.Model`) pads, crops and activates.
+A network is built from ``(dims, in_channels, classes)`` and its options, which are keywords or a dataclass, returns
+logits and never an activation, and says which input sizes it takes: `fit` gives the next size it accepts, `margin` how
+many voxels of context its valid convolutions or invalid borders use up. Its caller (`model.Model`) pads, crops and
+applies the activation.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def margin(self) -> tuple[tuple[int, int], ...]:
-        """Input voxels before and after that each axis loses on the way to trustworthy output."""
+        """Input voxels before and after that an axis loses before its output is valid."""
         return ((0, 0),) * self.dims
 
     @property
@@ -114,7 +115,7 @@ class SegmentationNetwork(nn.Module):
         return tuple(-(-n // d) * d for n, d in zip(size, self.divisor, strict=True))
 
     def segmentation_logits(self, x: Tensor) -> Tensor:
-        """Give the logits that labels are made of; in networks that look twice, what both looks say.
+        """Give the logits that labels are made of; in networks with a second pass, those of both passes.
 
         Parameters
         ----------
@@ -128,7 +129,7 @@ class SegmentationNetwork(nn.Module):
         return out
 
     def training_outputs(self, x: Tensor) -> TrainingOutputs:
-        """Give the logits, and in networks that have more to learn from, that too.
+        """Give the logits, and whatever else a network offers its loss.
 
         Parameters
         ----------
@@ -141,7 +142,7 @@ class SegmentationNetwork(nn.Module):
         return TrainingOutputs(self(x))
 
     def freeze_for(self, epoch: int) -> None:
-        """Hold back what should not learn in an epoch; most networks hold nothing back.
+        """Freeze what should not be trained in an epoch; most networks freeze nothing.
 
         Parameters
         ----------
@@ -179,7 +180,7 @@ class SegmentationNetwork(nn.Module):
     def initialise(self) -> None:
         """Draw all convolution weights by He's rule for ReLU and set biases to 0."""
         if any(parameter.is_meta for parameter in self.parameters()):
-            return  # built to be counted; torch would load its compiler for random numbers that are none
+            return  # only shapes are needed; torch would load its compiler to draw numbers without memory
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""The steps that networks share, each for 2D and 3D from one definition."""
+"""The layers that networks share, each for 2D and 3D from one definition."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ def conv(dims: int, inputs: int, outputs: int, kernel: int = 3, padding: int = 0
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs, kernel, padding : int
 
     Returns
     -------
@@ -53,7 +52,6 @@ def transposed_conv(dims: int, inputs: int, outputs: int, kernel: int = 2) -> nn
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs : int
     kernel : {2, 3, 4}
 
     Returns
@@ -61,6 +59,7 @@ def transposed_conv(dims: int, inputs: int, outputs: int, kernel: int = 2) -> nn
     nn.Module
     """
     kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+    # An output of 2 (n - 1) + kernel - 2 padding + output_padding voxels must be 2 n.
     padding = (kernel - 1) // 2
     return kind(inputs, outputs, kernel, stride=2, padding=padding, output_padding=2 - kernel + 2 * padding)
 
@@ -71,7 +70,6 @@ def batch_norm(dims: int, channels: int) -> nn.Module:
     Parameters
     ----------
     dims : {2, 3}
-    channels : int
 
     Returns
     -------
@@ -96,7 +94,7 @@ def max_pool(dims: int) -> nn.Module:
 
 
 def conv_stack(dims: int, widths: Sequence[int], *, padding: int, norm: bool) -> nn.Sequential:
-    """Make a chain of 3-wide convolutions, each with batch norm if wanted and ReLU.
+    """Make a chain of 3-wide convolutions, each with ReLU and optionally batch norm.
 
     Parameters
     ----------
@@ -105,7 +103,6 @@ def conv_stack(dims: int, widths: Sequence[int], *, padding: int, norm: bool) ->
         Channels before the first, between, and after the last convolution.
     padding : {0, 1}
         0 for valid, 1 for same-size convolutions.
-    norm : bool
 
     Returns
     -------
@@ -128,7 +125,6 @@ class UpConv(nn.Module):
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs : int
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int) -> None:
@@ -144,7 +140,7 @@ class UpConv(nn.Module):
 
 
 def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut the middle out; an odd rest is cut at the end.
+    """Cut the middle out; of an odd difference, one voxel more is cut at the end.
 
     Parameters
     ----------
@@ -166,7 +162,6 @@ def pad_channels(x: Tensor, channels: int) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (B, C, *S)
-    channels : int
 
     Returns
     -------
@@ -186,7 +181,6 @@ class AuxiliaryHeads(nn.Module):
     dims : {2, 3}
     widths : ints
         Channels of those levels, the finest first.
-    classes : int
     count : int
         How many levels, from the finest on, get a head.
 
@@ -218,7 +212,6 @@ class AuxiliaryHeads(nn.Module):
         ----------
         index : int
             Of the level, 0 for the finest below the top.
-        level : Tensor
         size : ints, one an axis
 
         Returns

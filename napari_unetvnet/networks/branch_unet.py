@@ -1,6 +1,6 @@
-"""A finished U-Net, and a side branch that learns to correct some of its output channels from one inner level.
+"""A U-Net with a side branch that learns to correct some of its output channels from one inner level.
 
-The branch begins at zero, so a trained network loses nothing by getting one: at first the output is the base
+The branch begins at zero, so adding one to a trained network changes nothing at first: the output is the base
 network's, and what the branch learns is a correction.
 """
 
@@ -82,12 +82,12 @@ class BranchUNet(BackbonedUNet):
         self.targets = _targets(options.targets, classes)
         stride = 2 ** int(source[-1])
         self.branch = conv(dims, self.level_widths[source], len(self.targets), kernel=1)
-        self.branch_up = _enlarge(dims, len(self.targets), stride)
+        self.branch_up = _upsampling(dims, len(self.targets), stride)
         for parameter in self.branch.parameters():
             nn.init.zeros_(parameter)
 
     def frozen_parts(self) -> list[nn.Module]:
-        """Name what lies before the branch.
+        """Give the modules before the branch.
 
         Returns
         -------
@@ -105,10 +105,6 @@ class BranchUNet(BackbonedUNet):
     def logits(self, levels: Mapping[str, Tensor]) -> Tensor:
         """Give the base network's logits with the branch added.
 
-        Parameters
-        ----------
-        levels : mapping of str to Tensor
-
         Returns
         -------
         Tensor of shape (B, K, *S)
@@ -122,16 +118,16 @@ class BranchUNet(BackbonedUNet):
 
 
 def _targets(text: str, classes: int) -> tuple[int, ...]:
-    """Understand "1" or "1,2" as output channels."""
+    """Read output channels such as "1" or "1,2"."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise SettingsProblem(f"targets are output channels such as 1 or 1,2, not {text!r}.")
-    found = tuple(dict.fromkeys(int(part) for part in parts))
-    if classes == 1 and found == (1,):
+    channels = tuple(dict.fromkeys(int(part) for part in parts))
+    if classes == 1 and channels == (1,):  # the default, which names the second channel
         return (0,)
-    if max(found) >= classes:
-        raise SettingsProblem(f"There is no output channel {max(found)}: the network has {classes}, counted from 0.")
-    return found
+    if max(channels) >= classes:
+        raise SettingsProblem(f"There is no output channel {max(channels)}: the network has {classes}, counted from 0.")
+    return channels
 
 
 def bilinear_kernel(dims: int, stride: int) -> Tensor:
@@ -140,7 +136,6 @@ def bilinear_kernel(dims: int, stride: int) -> Tensor:
     Parameters
     ----------
     dims : {2, 3}
-    stride : int
 
     Returns
     -------
@@ -156,8 +151,8 @@ def bilinear_kernel(dims: int, stride: int) -> Tensor:
     return kernel
 
 
-def _enlarge(dims: int, channels: int, stride: int) -> nn.Module:
-    """Make a transposed convolution that enlarges each channel by itself, linearly at first."""
+def _upsampling(dims: int, channels: int, stride: int) -> nn.Module:
+    """Make a transposed convolution that upsamples each channel separately, linearly at first."""
     kind = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
     kernel = bilinear_kernel(dims, stride)
     step = kind(channels, channels, len(kernel), stride=stride, padding=stride // 2, groups=channels)

@@ -1,4 +1,4 @@
-"""Decoder blocks of the U-Nets that sit on an encoder, and what shows or resizes a level's activity."""
+"""Decoder blocks of the U-Nets on a classification encoder, and linear resizing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The blocks that may replace an encoder's own, and the steps they are made of.
+"""The blocks that may replace an encoder's own, and the layers that they consist of.
 
-A unit maps ``inputs`` to ``outputs`` channels and keeps the size, so any unit fits any place; what halves the size is
-a step of its own. That is why "replace a block, not the whole backbone" is one option and not one class each.
+A unit maps ``inputs`` to ``outputs`` channels and keeps the size, so any unit fits anywhere; the size is halved by a
+step of its own. That is why "replace a block, not the whole backbone" is one option and not one class each.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ def convolution(  # noqa: PLR0913 (what a convolution has)
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs, kernel, stride, groups : int
-    bias : bool
     padding : int or None
         None for half the kernel.
 
@@ -67,8 +65,6 @@ def conv_norm(  # noqa: PLR0913 (what a convolution and a rectifier have)
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs, kernel, stride, groups : int
-    bias : bool
     slope : float
         Of the rectifier below 0; 0 is plain ReLU.
 
@@ -106,7 +102,7 @@ class _Residual(nn.Module):
 
 
 class _Concatenated(nn.Module):
-    """A double convolution beside its input, brought back to the stage's width."""
+    """A double convolution concatenated with its input, then reduced to the stage's width."""
 
     def __init__(self, dims: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -146,7 +142,6 @@ def darknet_unit(dims: int, inputs: int, outputs: int) -> nn.Module:
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs : int
 
     Returns
     -------
@@ -219,15 +214,15 @@ class InceptionDown(nn.Module):
 
     def __init__(self, dims: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.pooled = min(inputs, max(1, outputs // 2 if outputs != 3 else 1))
-        rest = outputs - self.pooled
-        inner = max(1, rest // 4)
+        self.pooled = min(inputs, max(1, outputs // 2))
+        convolved = outputs - self.pooled
+        inner = max(1, convolved // 4)
         self.pool = (nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(3, stride=2, padding=1)
-        self.single = conv_norm(dims, inputs, rest // 2, stride=2)
+        self.single = conv_norm(dims, inputs, convolved // 2, stride=2)
         self.chain = nn.Sequential(
             conv_norm(dims, inputs, inner, 1),
             conv_norm(dims, inner, inner),
-            conv_norm(dims, inner, rest - rest // 2, stride=2),
+            conv_norm(dims, inner, convolved - convolved // 2, stride=2),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -248,7 +243,6 @@ def pool_or_inception(dims: int, channels: int, block: str) -> nn.Module:
     Parameters
     ----------
     dims : {2, 3}
-    channels : int
     block : str
         Only "inception" (of at least 3 channels) halves otherwise than by max-pooling.
 
@@ -267,7 +261,6 @@ def replaced_stage(dims: int, inputs: int, outputs: int, count: int, stride: int
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs : int
     count : int
         Units, as many as the encoder has blocks of its own there.
     stride : {1, 2}

@@ -59,9 +59,9 @@ class Encoder(nn.Module):
     widths : tuple of int
         Channels of the features that `forward` returns, from stride 32 to the shallowest.
     pooled : bool
-        Whether the deepest feature comes straight out of a pooling, and so wants convolutions of its own.
+        Whether the deepest feature comes straight out of a pooling, so that the network adds convolutions there.
     first : str
-        The name of the first convolution's weight, which fits any number of channels after adapting.
+        The name of the first convolution's weight, which is adapted to the number of input channels.
     tail : tuple of str
         Beginnings of names that published files have for the classification tail, which is dropped.
     """
@@ -95,12 +95,12 @@ class _PooledEncoder(Encoder):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, *S) to features at strides 32, 16, 8, 4, 2, 1."""
-        found: list[Tensor] = []
+        skips: list[Tensor] = []
         for i, layer in enumerate(self.features):
             if i in self.pool_at:
-                found.append(x)
+                skips.append(x)
             x = layer(x)
-        return [x, *reversed(found)]
+        return [x, *reversed(skips)]
 
 
 def _vgg16(dims: int, channels: int, width: int, block: str) -> Encoder:
@@ -162,11 +162,11 @@ class _Darknet52(Encoder):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, *S) to features at strides 32, 16, 8, 4, 2."""
         x = self.stem(x)
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return found[::-1]
+            features.append(x)
+        return features[::-1]
 
 
 def _torch_norm(dims: int, channels: int) -> nn.Module:
@@ -215,7 +215,7 @@ class _ResNet(Encoder):
         self.conv1 = convolution(dims, channels, width, 7, stride=2, bias=kind == "resnet50_keras")
         self.bn1 = _torch_norm(dims, width)
         self.maxpool = (nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(3, stride=2, padding=1)
-        inputs, found = width, [width]
+        inputs, widths = width, [width]
         for i, count in enumerate(RESNETS[kind]):
             narrow, stride = width * 2**i, 2 if i else 1
             outputs = 4 * narrow if kind.startswith("resnet50") else narrow
@@ -227,21 +227,21 @@ class _ResNet(Encoder):
                 layer = replaced_stage(dims, inputs, outputs, count, stride, block)
             self.add_module(f"layer{i + 1}", layer)
             inputs = outputs
-            found.append(outputs)
-        self.widths = tuple(found[::-1])
+            widths.append(outputs)
+        self.widths = tuple(widths[::-1])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, *S) to features at strides 32, 16, 8, 4, 2."""
-        found = [functional.relu(self.bn1(self.conv1(x)))]
-        x = self.maxpool(found[0])
+        features = [functional.relu(self.bn1(self.conv1(x)))]
+        x = self.maxpool(features[0])
         for i in range(1, 5):
             x = getattr(self, f"layer{i}")(x)
-            found.append(x)
-        return found[::-1]
+            features.append(x)
+        return features[::-1]
 
 
 def _same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Pad as TensorFlow's "same" does: an odd rest after the end."""
+    """Pad as TensorFlow's "same" does: of an odd total, one voxel more after the end."""
     total = kernel - stride
     return functional.pad(x, (total // 2, total - total // 2) * (x.ndim - 2))
 
@@ -290,7 +290,7 @@ class _Lite0(Encoder):
         self.bn0 = batch_norm(dims, inputs)
         self.blocks = nn.ModuleList()
         self.taps: list[int] = []
-        found: list[int] = []
+        widths: list[int] = []
         for stage in LITE0:
             for expansion, published, count, kernel, stride in stage:
                 outputs = scaled(published)
@@ -301,18 +301,18 @@ class _Lite0(Encoder):
                     self.blocks.append(replaced_stage(dims, inputs, outputs, count, stride, block))
                 inputs = outputs
             self.taps.append(len(self.blocks) - 1)
-            found.append(inputs)
-        self.widths = tuple(found[::-1])
+            widths.append(inputs)
+        self.widths = tuple(widths[::-1])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map (B, C, *S) to features at strides 32, 16, 8, 4, 2."""
         x = functional.relu6(self.bn0(self.conv_stem(_same(x, 3, 2))))
-        found: list[Tensor] = []
+        features: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.taps:
-                found.append(x)
-        return found[::-1]
+                features.append(x)
+        return features[::-1]
 
 
 _OTHERS: dict[str, Callable[[int, int, int, str], Encoder]] = {

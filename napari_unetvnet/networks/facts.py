@@ -1,4 +1,4 @@
-"""What can be said of a network only by building it, without memory for its weights, or by running it."""
+"""Properties of a network that take building it, without memory for its weights, or running it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ SMALL = {2: 64, 3: 16}
 
 
 def network_facts(name: str, dims: int | None = None, in_channels: int = 1, classes: int = 1) -> dict[str, Any]:
-    """Say what a network takes and how large it is at its default options.
+    """Give the input sizes that a network accepts, and how large it is, at its default options.
 
     Parameters
     ----------
-    name : str
     dims : {2, 3}, optional
         Spatial dimensions (default: those of the network's source, the first of ``supported_dims``).
-    in_channels, classes : int
 
     Returns
     -------
@@ -61,9 +59,7 @@ def outline(
 
     Parameters
     ----------
-    name : str
     dims : {2, 3}
-    in_channels, classes : int
     options : mapping, optional
         Those that only serve to start a training are left out.
 
@@ -102,7 +98,7 @@ def voxel_bytes(network: SegmentationNetwork, device: torch.device) -> float:
 
 
 class _Alive(TorchFunctionMode):
-    """Counts the bytes of all tensors that torch's functions have made and that are still there."""
+    """Counts the bytes of all tensors that torch's functions return and that still exist."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,14 +106,15 @@ class _Alive(TorchFunctionMode):
         self._holders: dict[int, int] = {}
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
                 self._hold(tensor)
         self.most = max(self.most, self._now)
-        return made
+        return result
 
     def _hold(self, tensor: Tensor) -> None:
+        # Views share their storage, which is counted once and until the last of them is gone.
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key not in self._holders:

@@ -1,4 +1,4 @@
-"""Big and tiny objects by one trunk seen twice: the whole image, then the enlarged region around the big object."""
+"""Big and tiny objects by one network applied twice: to the image, then to the enlarged region of the big object."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from napari_unetvnet.networks.roi import crop, foreground_square, paste, whole
 
 __all__ = ["FineGrainedOptions", "FineGrainedUNet"]
 
-SURE = 8.0
-"""Minus the logit of tiny objects where nobody looked a second time."""
-LEAST = 1e-3
-"""A logit is at least so far from 0, the border between what is there and what is not."""
+ABSENT_LOGIT = -8.0
+"""The logit of tiny objects outside the region, where the second pass has no output."""
+MIN_LOGIT = 1e-3
+"""The smallest magnitude of a logit; 0 itself would count as present."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class FineGrainedOptions(EncoderOptions):
 
 
 class FineGrainedUNet(BackbonedUNet):
-    """U-Net with two heads on one trunk: one for the image, one for the enlarged region of the big object.
+    """U-Net with two heads: one for the image, one for the enlarged region of the big object.
 
     The first output channel is the big object, the others are tiny ones. `forward` gives the image head's logits;
     `roi_logits` gives the tiny channels of a region that `roi.crop` has cut out and enlarged; `cascade` does one
-    after the other and puts the region's answer back, and `segmentation_logits` are its logits.
+    after the other and puts the region's result back, and `segmentation_logits` are its logits.
 
     Deviations: the source trains the region head on the true region, which a network does not know;
     `training_outputs` takes the region that the image head finds (the whole image if it finds none) and gives the
-    region head's answer, put back in place, as the first auxiliary logits. A loop that has the true region can call
+    region head's logits, put back in place, as the first auxiliary logits. A loop that has the true region can call
     `roi_logits` itself. With one output channel the region head gives that channel again.
 
     Parameters
@@ -121,7 +121,7 @@ class FineGrainedUNet(BackbonedUNet):
         """Give the image head's logits, those of the region's head put back in place, and those of deeper levels.
 
         Around the region, and in the channels that it does not have, the region's logits are the image head's, cut off
-        from its gradient: a loss on them teaches the region's head alone.
+        from its gradient: a loss on them trains only the region's head.
 
         Parameters
         ----------
@@ -136,9 +136,9 @@ class FineGrainedUNet(BackbonedUNet):
         places = [whole(x.shape[2:]) if place is None else place for place in self.places(logits)]
         tiny = self.roi_logits(torch.cat([crop(x[i : i + 1], place) for i, place in enumerate(places)]))
         constant = logits.detach()
-        kept = constant[:, self.classes - self.tiny :]
-        put = [paste(tiny[i : i + 1], place, kept[i : i + 1]) for i, place in enumerate(places)]
-        refined = torch.cat([constant[:, : self.classes - self.tiny], torch.cat(put)], dim=1)
+        around = constant[:, self.classes - self.tiny :]
+        pasted = [paste(tiny[i : i + 1], place, around[i : i + 1]) for i, place in enumerate(places)]
+        refined = torch.cat([constant[:, : self.classes - self.tiny], torch.cat(pasted)], dim=1)
         return TrainingOutputs(logits, self.auxiliary(levels), roi=refined)
 
     def cascade(self, x: Tensor) -> Tensor:
@@ -153,13 +153,13 @@ class FineGrainedUNet(BackbonedUNet):
         Tensor of bool, shape (B, K, *S)
             Multi-label: big, then tiny. Without a big object there are no tiny ones.
         """
-        return self._two_looks(x)[1]
+        return self._two_passes(x)[1]
 
     def segmentation_logits(self, x: Tensor) -> Tensor:
         """Give logits that are at least 0 exactly where `cascade` finds something.
 
         Those of the image head for the big object and those of the region's head, put back in place, for the tiny ones,
-        both less the logit of the threshold. Where nobody looked a second time there is certainly nothing tiny.
+        both less the logit of the threshold. Outside the region there is nothing tiny.
 
         Parameters
         ----------
@@ -169,22 +169,23 @@ class FineGrainedUNet(BackbonedUNet):
         -------
         Tensor of shape (B, K, *S)
         """
-        logits, found = self._two_looks(x)
-        return torch.where(found, logits.clamp(min=LEAST), logits.clamp(max=-LEAST))
+        logits, present = self._two_passes(x)
+        # Pasting interpolates logits and masks separately, so that their signs may differ at the edge of an object.
+        return torch.where(present, logits.clamp(min=MIN_LOGIT), logits.clamp(max=-MIN_LOGIT))
 
-    def _two_looks(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the logits of both looks, less that of the threshold, and what is found, each (B, K, *S)."""
+    def _two_passes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the logits of both passes, less that of the threshold, and which objects are where, each (B, K, *S)."""
         first, threshold = self(x), self.options.roi_threshold
         shift, tiny = math.log(threshold / (1 - threshold)), slice(self.classes - self.tiny, None)
-        found = torch.zeros_like(first, dtype=torch.bool)
-        found[:, 0] = first[:, 0].sigmoid() > threshold
-        logits = torch.full_like(first, -SURE)
+        present = torch.zeros_like(first, dtype=torch.bool)
+        present[:, 0] = first[:, 0].sigmoid() > threshold
+        logits = torch.full_like(first, ABSENT_LOGIT)
         logits[:, 0] = first[:, 0] - shift
         for i, place in enumerate(self.places(first)):
             if place is None:
                 continue
             second = self.roi_logits(crop(x[i : i + 1], place))
-            there = (second.sigmoid() > threshold).to(x.dtype)
-            found[i, tiny] = paste(there, place, x.new_zeros(1, self.tiny, *x.shape[2:]))[0] >= 0.5
-            logits[i : i + 1, tiny] = paste(second - shift, place, torch.full_like(second, -SURE))
-        return logits, found
+            mask = (second.sigmoid() > threshold).to(x.dtype)
+            present[i, tiny] = paste(mask, place, x.new_zeros(1, self.tiny, *x.shape[2:]))[0] >= 0.5
+            logits[i : i + 1, tiny] = paste(second - shift, place, torch.full_like(second, ABSENT_LOGIT))
+        return logits, present

@@ -1,7 +1,7 @@
-"""Networks of MONAI behind this package's contract.
+"""Networks of MONAI with this package's interface.
 
-MONAI is optional and slow to import, so it is loaded where a network is built. A wrapper says what MONAI leaves to its
-caller: which sizes fit, one tensor of logits, weights by He's rule. Hooks give training the decoder's levels.
+MONAI is optional and slow to import, so it is loaded where a network is built. A wrapper adds what MONAI leaves to its
+caller: which sizes fit, one tensor of logits, weights by He's rule. Hooks record the decoder's levels for training.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def _from_monai(module: str, name: str, *packages: str) -> Any:
             importlib.import_module(package)
         return getattr(importlib.import_module(f"monai.networks.nets.{module}"), name)
     except ModuleNotFoundError as missing:
-        wanted = " ".join(("monai", *packages))
+        needed = " ".join(("monai", *packages))
         raise SettingsProblem(
-            f"Network {name} needs a package that is not installed ({missing.name}); run: pip install {wanted}."
+            f"Network {name} needs a package that is not installed ({missing.name}); run: pip install {needed}."
         ) from None
 
 
-def _require(fine: bool, sentence: str, dropout: float = 0.0) -> None:
-    if not fine:
+def _require(valid: bool, sentence: str, dropout: float = 0.0) -> None:
+    if not valid:
         raise SettingsProblem(sentence)
     if not 0 <= dropout <= 1:
         raise SettingsProblem(f"The dropout rate is a share between 0 and 1, not {dropout}.")
@@ -48,7 +48,7 @@ class _Wrapper(SegmentationNetwork):
     def _wrap(
         self, net: nn.Module, grid: int, levels: Iterable[nn.Module], widths: Sequence[int], deep_supervision: int
     ) -> None:
-        """Take over a network whose sizes are multiples of `grid`.
+        """Hold a network whose sizes are multiples of `grid`.
 
         Its decoder levels below the top one, the finest first, have `widths` channels and each gives a tensor.
         """
@@ -102,21 +102,21 @@ class _Wrapper(SegmentationNetwork):
         TrainingOutputs
         """
         names = [*self.level_names, *self.attention_names]
-        kept: dict[str, Tensor] = {}
-        hooks = [self.net.get_submodule(name).register_forward_hook(_keeper(kept, name)) for name in names]
+        outputs: dict[str, Tensor] = {}
+        hooks = [self.net.get_submodule(name).register_forward_hook(_recorder(outputs, name)) for name in names]
         try:
             logits = self(x)
         finally:
             for hook in hooks:
                 hook.remove()
-        auxiliary = self.auxiliary_heads([kept[name] for name in self.level_names], x.shape[2:])
+        auxiliary = self.auxiliary_heads([outputs[name] for name in self.level_names], x.shape[2:])
         return TrainingOutputs(
-            logits, auxiliary=auxiliary, attention=tuple(kept[name] for name in self.attention_names)
+            logits, auxiliary=auxiliary, attention=tuple(outputs[name] for name in self.attention_names)
         )
 
 
-def _keeper(kept: dict[str, Tensor], name: str) -> Any:
-    return lambda _module, _inputs, output: kept.update({name: output})
+def _recorder(outputs: dict[str, Tensor], name: str) -> Any:
+    return lambda _module, _inputs, output: outputs.update({name: output})
 
 
 class DynUNet(_Wrapper):
@@ -221,8 +221,8 @@ class SegResNet(_Wrapper):
         deep_supervision: int = 0,
     ) -> None:
         super().__init__(dims, in_channels, classes)
-        fine = width >= 1 and groups >= 1 and width % groups == 0
-        _require(fine, f"Group norm needs a width that is a multiple of its {groups} groups, not {width}.", dropout)
+        valid = width >= 1 and groups >= 1 and width % groups == 0
+        _require(valid, f"Group norm needs a width that is a multiple of its {groups} groups, not {width}.", dropout)
         net = _from_monai("segresnet", "SegResNet")(
             dims,
             init_filters=width,
@@ -330,8 +330,8 @@ class SwinUNETR(_Wrapper):
         deep_supervision: int = 0,
     ) -> None:
         super().__init__(dims, in_channels, classes)
-        fine = feature_size >= 12 and feature_size % 12 == 0
-        _require(fine, f"SwinUNETR's feature_size is a multiple of 12, not {feature_size}.")
+        valid = feature_size >= 12 and feature_size % 12 == 0
+        _require(valid, f"SwinUNETR's feature_size is a multiple of 12, not {feature_size}.")
         _require(window >= 2, f"SwinUNETR's window is at least 2 tokens wide, not {window}.", dropout)
         kind = _from_monai("swin_unetr", "SwinUNETR", "einops")
         with torch.device("cpu"):  # it reads numbers out of tensors while it is built, which meta tensors do not have

@@ -1,9 +1,9 @@
-"""The order of a network's numbers in memory: channels last, where that is faster.
+"""The memory order of a network's tensors: channels last, where that is faster.
 
-Convolutions want the channels of a voxel side by side. A norm that asks for another order spoils it, because every
-layer then copies. Instance norm does, so it is computed here by the batch norm of one sample at a time, which is the
-same arithmetic and keeps the order. Group norm and layer norm have no such form, and networks with them stay as they
-are: the backward pass of group norm in this order is many times slower.
+Convolutions are fastest with the channels of a voxel side by side. A norm that needs another order costs that, because
+every layer then copies. Instance norm does, so it is computed here by the batch norm of one sample at a time, which is
+the same arithmetic and keeps the order. Group norm and layer norm have no such form, and networks with them stay as
+they are: the backward pass of group norm in this order is many times slower.
 
 On a CPU, convolutions in bf16 whose input is no longer than the kernel have wrong weight gradients, from memory that is
 not theirs (torch 2.13, oneDNN 3.12: 3D, and 2D with a stride). At that size they take no time, so they are computed in
@@ -30,8 +30,6 @@ class InstanceNorm(nn.Module):
 
     Parameters
     ----------
-    channels : int
-    eps : float
     affine : bool
         Whether each channel has a scale and a shift that are learnt.
     """
@@ -109,7 +107,7 @@ def fast_layout(network: nn.Module, dims: int) -> Callable[[], None]:
     undo = ExitStack()
     for layer in network.modules():
         if (kind := type(layer)) in EXACT:
-            # The same layer with another forward pass; whoever holds it, and its hooks, are not to notice.
+            # Replacing the class keeps the layer itself, and so every reference to it and its hooks.
             layer.__class__ = EXACT[kind]
             undo.callback(setattr, layer, "__class__", kind)
     instance = list(_instance_norms(network))
@@ -117,7 +115,7 @@ def fast_layout(network: nn.Module, dims: int) -> Callable[[], None]:
     if len(slow) > sum(isinstance(norm, nn.GroupNorm) for _, _, norm in instance):
         return undo.close
     for parent, name, norm in instance:
-        setattr(parent, name, _instead_of(norm))
+        setattr(parent, name, _converted(norm))
         undo.callback(_put_back, parent, name, norm)
     order = torch.channels_last if dims == 2 else torch.channels_last_3d
     for parameter in network.parameters():
@@ -149,9 +147,9 @@ def _instance_norms(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Mod
                 yield parent, name, child
 
 
-def _instead_of(norm: nn.Module) -> InstanceNorm:
-    """Make a norm with the parameters of another."""
+def _converted(norm: nn.Module) -> InstanceNorm:
+    """Make an instance norm that shares the parameters of another."""
     channels = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
-    made = InstanceNorm(int(channels), float(norm.eps), affine=False)  # type: ignore[arg-type]
-    made.weight, made.bias = norm.weight, norm.bias  # type: ignore[assignment]
-    return made.train(norm.training)
+    instance = InstanceNorm(int(channels), float(norm.eps), affine=False)  # type: ignore[arg-type]
+    instance.weight, instance.bias = norm.weight, norm.bias  # type: ignore[assignment]
+    return instance.train(norm.training)

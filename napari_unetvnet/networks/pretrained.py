@@ -44,15 +44,16 @@ def read_weights(path: str) -> dict[str, Tensor]:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            found = load_file(path)
+            content = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:
         raise SettingsProblem(f"{path} is no safetensors file and no torch state dict of tensors.") from problem
-    found = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    # Training scripts often save the weights beside an epoch number or an optimizer.
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise SettingsProblem(f"{path} holds no state dict, that is, no table of named tensors.")
-    return found
+    return weights
 
 
 def fit_channels(weight: Tensor, channels: int) -> Tensor:
@@ -64,7 +65,6 @@ def fit_channels(weight: Tensor, channels: int) -> Tensor:
     Parameters
     ----------
     weight : Tensor of shape (C', C, *kernel)
-    channels : int
 
     Returns
     -------
@@ -83,47 +83,42 @@ def load_encoder(encoder: Encoder, path: str) -> None:
     Names are torchvision's for VGG-16 and ResNets, those of efficientnet-lite0-pytorch for EfficientNet-Lite0, and
     our own for the other encoders. A classification tail is left out; a whole network's file gives its encoder.
 
-    Parameters
-    ----------
-    encoder : Encoder
-    path : str
-
     Raises
     ------
     SettingsProblem
         If the file cannot be read, or a name or a shape does not fit.
     """
     published = _rename(read_weights(path))
-    wanted = encoder.state_dict()
+    expected = encoder.state_dict()
     first = published.get(encoder.first)
     if first is not None:
-        published[encoder.first] = fit_channels(first, wanted[encoder.first].shape[1])
-    given = {name: value for name, value in published.items() if name in wanted or not name.startswith(encoder.tail)}
-    problems = _what_does_not_fit(wanted, given)
+        published[encoder.first] = fit_channels(first, expected[encoder.first].shape[1])
+    weights = {name: w for name, w in published.items() if name in expected or not name.startswith(encoder.tail)}
+    problems = _mismatches(expected, weights)
     if problems:
         raise SettingsProblem(f"The weights in {path} are not this encoder's: {'; '.join(problems)}.")
-    encoder.load_state_dict(given, strict=False)
+    encoder.load_state_dict(weights, strict=False)
 
 
 def _rename(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take leading underscores from each part of a name, and a network's other parts from its file."""
+    """Drop leading underscores from each part of a name, and of a whole network's file all but the encoder."""
     named = {re.sub(r"(^|\.)_+", r"\1", name): value for name, value in published.items()}
     own = {name.removeprefix("encoder."): value for name, value in named.items() if name.startswith("encoder.")}
     return own or named
 
 
-def _what_does_not_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    missing = [name for name in wanted if name not in given and not name.endswith(COUNTER)]
-    unknown = [name for name in given if name not in wanted]
+def _mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    missing = [name for name in expected if name not in weights and not name.endswith(COUNTER)]
+    unknown = [name for name in weights if name not in expected]
     shapes = [
-        f"{name} {tuple(value.shape)} instead of {tuple(wanted[name].shape)}"
-        for name, value in given.items()
-        if name in wanted and value.shape != wanted[name].shape
+        f"{name} {tuple(value.shape)} instead of {tuple(expected[name].shape)}"
+        for name, value in weights.items()
+        if name in expected and value.shape != expected[name].shape
     ]
     kinds = {"missing": missing, "unknown": unknown, "of another shape": shapes}
-    return [f"{kind} {_some(names)}" for kind, names in kinds.items() if names]
+    return [f"{kind} {_shortened(names)}" for kind, names in kinds.items() if names]
 
 
-def _some(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
     rest = len(names) - 3
     return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")

@@ -93,14 +93,14 @@ def crop(x: Tensor, place: tuple[slice, ...], foreground: Tensor | None = None) 
     place : tuple of slice
         From `Square.within`.
     foreground : Tensor of shape (B, 1, *S) or None
-        If given, what is outside it is set to 0.
+        What is outside it is set to 0; None for nothing.
 
     Returns
     -------
     Tensor of shape (B, C, *S)
     """
-    kept = x if foreground is None else x * (foreground > 0).to(x.dtype)
-    return resize(kept[(slice(None), slice(None), *place)], x.shape[2:])
+    masked = x if foreground is None else x * (foreground > 0).to(x.dtype)
+    return resize(masked[(slice(None), slice(None), *place)], x.shape[2:])
 
 
 def crop_mask(mask: Tensor, place: tuple[slice, ...]) -> Tensor:
@@ -109,7 +109,6 @@ def crop_mask(mask: Tensor, place: tuple[slice, ...]) -> Tensor:
     Parameters
     ----------
     mask : Tensor of shape (B, K, *S)
-    place : tuple of slice
 
     Returns
     -------
@@ -124,7 +123,6 @@ def paste(patch: Tensor, place: tuple[slice, ...], onto: Tensor) -> Tensor:
     Parameters
     ----------
     patch : Tensor of shape (B, K, *S)
-    place : tuple of slice
     onto : Tensor of shape (B, K, *S)
         Kept outside the place, and not changed itself.
 

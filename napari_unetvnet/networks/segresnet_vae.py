@@ -1,7 +1,7 @@
 """The network that won BraTS 2018: a residual encoder-decoder, and an autoencoder branch that only training sees.
 
-The branch (`_Branch`) gives the input back from the deepest level through a random code. It keeps the encoder honest
-where few labels exist; the segmentation does not use it, so `forward` never runs it.
+The branch (`_Branch`) gives the input back from the deepest level through a random code. It regularises the
+encoder where labels are few; the segmentation does not use it, so `forward` never runs it.
 """
 
 from __future__ import annotations

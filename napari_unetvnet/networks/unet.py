@@ -57,12 +57,11 @@ def stage_widths(width: int, depth: int) -> list[int]:
 
 
 class UShaped(SegmentationNetwork):
-    """The walk down and up that U-Nets share; a member makes the stages, each list in the order of its use.
+    """The forward pass that U-Nets share; a subclass makes the stages, each list in the order of its use.
 
     Parameters
     ----------
     dims : {2, 3}
-    in_channels, classes : int
     """
 
     encoder: nn.ModuleList
@@ -267,6 +266,7 @@ class UNetOriginal(UShaped):
         """
         levels = self.levels(x)
         logits = self.head(levels[0])
+        # A level covers more than the output: enlarged by its stride, its middle is the output's region.
         whole = [[n * 2**i for n in level.shape[2:]] for i, level in enumerate(levels[1:], start=1)]
         auxiliary = [
             centre_crop(self.auxiliary_heads.logits(i, level, size), logits.shape[2:])
@@ -277,7 +277,7 @@ class UNetOriginal(UShaped):
 
 
 class _ShortcutStack(nn.Module):
-    """Two convolutions whose input comes back at the end: not, added, concatenated, or projected and added."""
+    """Two convolutions whose input joins their output: not at all, added, concatenated, or projected and added."""
 
     def __init__(self, dims: int, inputs: int, width: int, shortcut: str) -> None:
         super().__init__()

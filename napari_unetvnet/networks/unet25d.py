@@ -1,7 +1,7 @@
 """U-Nets for thick slices: planar convolutions in the first levels, attention maps that training can supervise.
 
-Both networks walk the same way (`_ThickSliceUNet`): down through the encoder, attention before the deepest level, up
-with attention after every join. They differ in the blocks. Axes are z, y, x here (their sources have y, x, z), so a
+Both networks have one forward pass (`_ThickSliceUNet`): down through the encoder, attention before the deepest level,
+up with attention after every join. They differ in the blocks. Axes are z, y, x here (their sources have y, x, z), so a
 planar kernel is 1 x 3 x 3.
 """
 
@@ -42,7 +42,7 @@ def _attention(channels: int, planar: bool) -> nn.Sequential:
 
 
 class _ThickSliceUNet(SegmentationNetwork):
-    """The walk that both networks share; a subclass makes the blocks."""
+    """The forward pass that both networks share; a subclass makes the blocks."""
 
     supported_dims = (3,)  # the base has two
     skip_first = False
@@ -60,11 +60,11 @@ class _ThickSliceUNet(SegmentationNetwork):
         self.depth = depth
         self.planar = [i < planar for i in range(depth)]
 
-    def _make_attention(self, wanted: bool, widths: Sequence[int]) -> None:
+    def _make_attention(self, enabled: bool, widths: Sequence[int]) -> None:
         """Make a map for each decoder level's joined channels, and one for what enters the deepest level."""
         channels = [2 * w for w in widths[:-1]] + [widths[-2]]
         self.attention = nn.ModuleList(
-            _attention(c, p) if wanted else nn.Identity() for c, p in zip(channels, self.planar, strict=True)
+            _attention(c, p) if enabled else nn.Identity() for c, p in zip(channels, self.planar, strict=True)
         )
 
     @property
@@ -91,7 +91,7 @@ class _ThickSliceUNet(SegmentationNetwork):
                 "batch norm cannot train on; choose a larger patch or a batch of at least 2."
             )
 
-    def _walk(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _levels_and_maps(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Give the decoder's outputs and the attention maps, each from the finest level to the deepest."""
         self.check_size(x)
         skips: list[Tensor] = []
@@ -101,8 +101,9 @@ class _ThickSliceUNet(SegmentationNetwork):
             skips.append(x)
         x = self.encoder[-1](self._attend(self.attention[-1], self.downs[-1](x), maps))
         levels: list[Tensor] = []
-        rest = zip(self.ups, self.attention[:-1], self.decoder, skips, strict=True)
-        for up, attention, stage, skip in reversed(list(rest)):
+        steps = zip(self.ups, self.attention[:-1], self.decoder, skips, strict=True)
+        for up, attention, stage, skip in reversed(list(steps)):
+            # An odd number of planes was rounded up by the pooling, so the up-step gives one too many; cut it off.
             planes = skip.shape[2]
             joined = self._join(up(x), skip)
             x = stage(self._attend(attention, joined, maps))[:, :, :planes]
@@ -110,7 +111,7 @@ class _ThickSliceUNet(SegmentationNetwork):
         return levels[::-1], maps[::-1]
 
     def _join(self, up: Tensor, skip: Tensor) -> Tensor:
-        """Put the skip beside what comes up; an odd number of planes came up one larger, so the skip gets one of 0."""
+        """Concatenate the two; the skip gets a plane of zeros where it has one less than what comes up."""
         skip = functional.pad(skip, (0, 0, 0, 0, 0, up.shape[2] - skip.shape[2]))
         return torch.cat([skip, up] if self.skip_first else [up, skip], dim=1)
 
@@ -124,7 +125,7 @@ class _ThickSliceUNet(SegmentationNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, Z, Y, X) to logits (B, K, Z, Y, X)."""
-        logits: Tensor = self.head(self._walk(x)[0][0])
+        logits: Tensor = self.head(self._levels_and_maps(x)[0][0])
         return logits
 
     def training_outputs(self, x: Tensor) -> TrainingOutputs:
@@ -139,7 +140,7 @@ class _ThickSliceUNet(SegmentationNetwork):
         TrainingOutputs
             A map of a level that had an odd number of planes has one more, at the end.
         """
-        levels, maps = self._walk(x)
+        levels, maps = self._levels_and_maps(x)
         auxiliary = self.auxiliary_heads(levels[1:], x.shape[2:])
         return TrainingOutputs(self.head(levels[0]), auxiliary=auxiliary, attention=tuple(maps))
 

@@ -1,4 +1,4 @@
-"""A 3D residual U-Net whose deeper decoder levels vote too: their upsampled logits are summed into the output."""
+"""A 3D residual U-Net whose deeper decoder levels have heads, too: their upsampled logits are added to the output."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class UNet3DDeepSupervision(SegmentationNetwork):
             self.decoder.append(
                 nn.Sequential(_Unit(dims, 2 * a, a, norm, leaky), _Unit(dims, a, a, norm, leaky, kernel=1))
             )
-        voting = min(3, depth - 1) if supervision else 1
-        self.heads = nn.ModuleList(conv(dims, w, classes, kernel=1) for w in widths[:voting])
+        heads = min(3, depth - 1) if supervision else 1
+        self.heads = nn.ModuleList(conv(dims, w, classes, kernel=1) for w in widths[:heads])
         self.initialise()
 
     @property
@@ -156,9 +156,9 @@ class UNet3DDeepSupervision(SegmentationNetwork):
         for up, stage in zip(reversed(self.ups), reversed(self.decoder), strict=True):
             x = stage(torch.cat([up(_doubled(x)), skips.pop()], dim=1))
             levels.append(x)
-        return self._voted(levels[::-1])
+        return self._summed(levels[::-1])
 
-    def _voted(self, levels: list[Tensor]) -> Tensor:
+    def _summed(self, levels: list[Tensor]) -> Tensor:
         """Sum the heads' logits, each sum doubled on its way up; the top level comes first."""
         deepest = len(self.heads) - 1
         logits: Tensor = self.heads[deepest](levels[deepest])

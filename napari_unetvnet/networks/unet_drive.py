@@ -24,7 +24,7 @@ __all__ = ["UNetDrive", "zero_pad_to"]
 
 
 def zero_pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Surround a map with zeros; an odd rest goes to the end.
+    """Surround a map with zeros; of an odd difference, one more goes to the end.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class UNetDrive(SegmentationNetwork):
         widths = stage_widths(width, depth)
         self.depth = depth
         linear = up == "bilinear"
-        narrow = [widths[0], *widths[:-1]] if linear else widths  # what each stage hands up
+        narrow = [widths[0], *widths[:-1]] if linear else widths  # the channels that each stage passes up
         down = [in_channels, *widths[:-1], narrow[-1]]
         self.encoder = nn.ModuleList(_double_conv(dims, (a, b, b)) for a, b in pairwise(down))
         self.pool = max_pool(dims)

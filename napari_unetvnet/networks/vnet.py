@@ -1,8 +1,8 @@
-"""The V-Net in its two forms, and the V shape that the whole family has.
+"""The V-Net in its two forms, and the V shape that all V-Nets share.
 
 Every level is a block of convolutions whose input is added to its output, channels of zeros making up the difference
-in width. Levels are joined by strided convolutions on the way down and by concatenation on the way up. `VShaped` owns
-that walk and the heads; a member fills in the steps.
+in width. Levels are joined by strided convolutions on the way down and by concatenation on the way up. `VShaped` has
+that forward pass and the heads; a subclass fills in the steps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ def activation_layer(kind: str, channels: int) -> nn.Module:
     ----------
     kind : {"prelu", "leaky_relu", "elu"}
         A PReLU learns one slope a channel.
-    channels : int
 
     Returns
     -------
@@ -51,7 +50,6 @@ def strided_conv(dims: int, inputs: int, outputs: int, kernel: int = 2) -> nn.Mo
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs : int
     kernel : {2, 3}
 
     Returns
@@ -76,10 +74,8 @@ def up_step(dims: int, inputs: int, outputs: int, kind: str, *, align_corners: b
     Parameters
     ----------
     dims : {2, 3}
-    inputs, outputs : int
     kind : {"upsample", "deconv"}
         Linear doubling with a 1-wide convolution, or a 2-wide transposed convolution.
-    align_corners : bool
 
     Returns
     -------
@@ -92,15 +88,14 @@ def up_step(dims: int, inputs: int, outputs: int, kind: str, *, align_corners: b
 
 
 class VShaped(SegmentationNetwork):
-    """The walk down and up that V-Nets share, with a head at the top and, for training, at levels below it.
+    """The forward pass that V-Nets share, with a head at the top and, for training, at levels below it.
 
-    A member fills ``downs`` and ``encoder`` with one entry a level (the first of ``downs`` keeps the size), ``ups`` and
-    ``decoder`` with one a level but the bottom, all from the top, and then calls `add_heads` and `initialise`.
+    A subclass fills ``downs`` and ``encoder`` with one entry per level (the first of ``downs`` keeps the size), ``ups``
+    and ``decoder`` with one per level but the bottom, all from the top, and then calls `add_heads` and `initialise`.
 
     Parameters
     ----------
     dims : {2, 3}
-    in_channels, classes : int
     width : int
         Channels of the top level.
     depth : int
@@ -161,7 +156,6 @@ class VShaped(SegmentationNetwork):
 
         Parameters
         ----------
-        stage : nn.Module
         up, skip : Tensor of shape (B, C', *S')
 
         Returns
@@ -239,13 +233,13 @@ class _Units(nn.Module):
     ) -> None:
         super().__init__()
         first = conv(dims, inputs, width, kernel, padding=kernel // 2)
-        rest = [conv(dims, width, width, kernel, padding=kernel // 2) for _ in range(count - 1)]
-        self.units = nn.Sequential(*(_unit(dims, step, width, activation) for step in (first, *rest)))
+        others = [conv(dims, width, width, kernel, padding=kernel // 2) for _ in range(count - 1)]
+        self.units = nn.Sequential(*(_unit(dims, step, width, activation) for step in (first, *others)))
         self.broadcast = broadcast
         self.after = activation_layer(activation, width) if activate_sum else nn.Identity()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Map (B, inputs, *S) to (B, width, *S); the residual is the input unless another is given."""
+        """Map (B, inputs, *S) to (B, width, *S); the residual is the input unless another is passed."""
         out: Tensor = self.units(x)
         residual = x if residual is None else residual
         total: Tensor = self.after(out + (residual if self.broadcast else pad_channels(residual, out.shape[1])))

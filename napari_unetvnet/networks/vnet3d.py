@@ -1,4 +1,4 @@
-"""The bottleneck V-Net: ResNet's three-step units, and down-steps that look at three scales at once."""
+"""The bottleneck V-Net: ResNet's three-step units, and down-steps that combine three scales."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class _InceptionDown(nn.Module):
     def __init__(self, dims: int, channels: int) -> None:
         super().__init__()
         half, quarter = channels // 2, max(1, channels // 4)
-        rest = channels - half
+        remaining = channels - half
         self.pool = (nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(3, stride=2, padding=1)
         self.short = nn.Sequential(*_rectified(dims, strided_conv(dims, channels, half, kernel=3), half))
         self.long = nn.Sequential(
             *_rectified(dims, conv(dims, channels, quarter, kernel=1), quarter),
             *_rectified(dims, conv(dims, quarter, quarter, padding=1), quarter),
-            *_rectified(dims, strided_conv(dims, quarter, rest, kernel=3), rest),
+            *_rectified(dims, strided_conv(dims, quarter, remaining, kernel=3), remaining),
         )
 
     def forward(self, x: Tensor) -> Tensor:
