@@ -15,7 +15,7 @@ from napari_unetvnet.events import Notice, SlabDone
 from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.model.provenance import brief
-from napari_unetvnet.runs.folder import EVENTS, FALLBACK, JOB, LABELS, MODEL, PLACES, PLAN, PROVENANCE, SETTLED
+from napari_unetvnet.runs.folder import EVENTS, FALLBACK, JOB, LABELS, MODEL, PLACES, PLAN, PROVENANCE, SETTLED, STATE
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 TINY = {"option": {"width": 2, "depth": 2}, "patch": (1, 16, 16), "batch": 2, "device": "cpu"}
@@ -111,8 +111,8 @@ def test_damaged_provenance_is_a_sentence_and_a_resumed_run_writes_it_again(trai
 @pytest.mark.parametrize("kind", ["cut off", "empty"])
 def test_a_training_whose_state_is_damaged_is_not_resumed(trained, tmp_path, capsys, kind):
     folder = shutil.copytree(trained, tmp_path / "run")
-    spoil(folder / "last.safetensors", kind)
-    assert "start a new run" in refused(folder, folder / "last.safetensors", capsys, "--steps", "4")
+    spoil(folder / STATE, kind)
+    assert "start a new run" in refused(folder, folder / STATE, capsys, "--steps", "4")
 
 
 def test_events_that_are_no_text_are_refused_and_not_lost(trained, tmp_path, capsys):
