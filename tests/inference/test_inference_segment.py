@@ -63,7 +63,7 @@ def rounding(overlap):
     return 4 * np.finfo(np.float32).eps * np.sqrt(tiles_touching)
 
 
-shapes = st.tuples(st.integers(1, 20), st.integers(1, 40), st.integers(1, 40))
+shapes = st.tuples(st.integers(1, 14), st.integers(1, 28), st.integers(1, 28))
 tiles = st.tuples(st.integers(1, 9), st.integers(1, 19), st.integers(1, 19))
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import pytest
+from combinations import in_one_case
 from pydantic import Field, ValidationError, create_model
 
 from napari_unetvnet.losses import LOSSES
@@ -49,7 +50,7 @@ def test_the_models_are_found():
     assert {kind.__name__ for kind in models()} >= {"TrainJob", "SegmentJob", "CleanJob", "EvaluateSettings"}
 
 
-@pytest.mark.parametrize(("kind", "name"), EVERY)
+@in_one_case("kind, name", EVERY)
 def test_a_description_agrees_with_what_the_model_accepts(kind, name):
     setting = describe_settings(kind)[name]
     assert accepts(kind, name, None) == setting.optional
@@ -93,7 +94,7 @@ def near_the_ends(setting):
     return {value: fit for value, fit in fits.items() if value is not None}
 
 
-@pytest.mark.parametrize(("kind", "name"), EVERY)
+@in_one_case("kind, name", EVERY)
 def test_the_count_is_how_many_values_the_model_takes(kind, name):
     setting = describe_settings(kind)[name]
     if setting.kind in {"int", "float", "choice"}:
@@ -103,8 +104,8 @@ def test_the_count_is_how_many_values_the_model_takes(kind, name):
             assert accepts(kind, name, (one,) * length) == (setting.count in {None, length} and setting.count != 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
+@in_one_case(
+    "name, values",
     [
         ("network", Values(kind="str")),
         ("batch", Values(kind="int", bounds=Bounds(ge=1, le=1024))),
@@ -141,7 +142,7 @@ def test_what_may_differ_between_classes():
     assert [found[name].kind for name in ("keep_largest", "min_size", "fill_holes")] == ["int", "float", "choice"]
 
 
-@pytest.mark.parametrize(
+@in_one_case(
     "unknown",
     [
         bytes,
