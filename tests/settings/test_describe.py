@@ -26,7 +26,7 @@ def models(kind=Settings):
     return list(dict.fromkeys(found for each in derived for found in models(each))) or [kind]
 
 
-EVERY = [pytest.param(kind, name, id=f"{kind.__name__}.{name}") for kind in models() for name in kind.model_fields]
+EVERY = [(kind, name) for kind in models() for name in kind.model_fields]
 FAR = 10**9
 """Beyond every limit of a whole number or a fraction but that of a voxel size and a seed."""
 
