@@ -391,7 +391,9 @@ def test_import_and_help_are_quick(command, bound):
         begin = time.perf_counter()
         subprocess.run([sys.executable, *command], capture_output=True, check=True)
         seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < bound  # the best of five: other work on the machine only adds
+        if seconds[-1] < bound:  # other work on the machine only adds
+            return
+    pytest.fail(f"{command} takes {min(seconds):.2f} s.")
 
 
 def test_a_switch_that_is_on_can_be_turned_off():

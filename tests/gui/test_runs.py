@@ -423,7 +423,7 @@ def test_napari_is_told_of_a_task_and_can_stop_it(trainer, no_child, finish, mon
 @pytest.mark.slow
 @pytest.mark.alone
 def test_the_viewer_does_not_pause_while_a_run_is_on(qtbot, trainer, painted_viewer, finish):
-    """A 10 ms heartbeat, from pressing the button to the end of the run; the best of three.
+    """A 10 ms heartbeat, from pressing the button to the end of the run; one of three at most is enough.
 
     A pause that the widget makes comes in every run, one that other work on the machine makes does not.
     """
@@ -452,7 +452,9 @@ def test_the_viewer_does_not_pause_while_a_run_is_on(qtbot, trainer, painted_vie
         assert trainer.panel.view.error.text() == ""
         assert len(pauses) > 50
         longest.append(max(pauses))
-    assert min(longest) < 0.1
+        if longest[-1] < 0.1:
+            return
+    pytest.fail(f"The viewer pauses for {min(longest):.2f} s.")
 
 
 def run_by_hand(folder):

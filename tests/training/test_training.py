@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from combinations import pairs
+from combinations import in_turn, pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,8 +150,7 @@ def test_stopping_before_the_first_step_leaves_nothing(pair, tmp_path):
     assert not list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize("stop_at", [3, 4, 6])
-@pytest.mark.parametrize("network", ["unet_padding", "unet_original"])
+@pytest.mark.parametrize(("stop_at", "network"), in_turn([3, 4, 6], ["unet_original", "unet_padding"]))
 def test_a_resumed_run_ends_with_the_same_bytes_as_an_uninterrupted_one(pair, tmp_path, stop_at, network):
     chosen = settings_of(network=network)  # the original has dropout
     train(pair, chosen, tmp_path / "whole")

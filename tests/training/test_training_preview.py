@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from combinations import in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,9 +134,9 @@ def test_in_3d_a_block_of_two_patches_is_shown(tmp_path, always):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"ema_decay": 0.9}, {"view": "2.5d", "context": 2}, {"network": "unet_padding"}]
-)  # fmt: skip
-@pytest.mark.parametrize("plane", [0, 3])
+    ("changes", "plane"),
+    in_turn([{"network": "unet_padding"}, {"ema_decay": 0.9}, {"view": "2.5d", "context": 2}, {}], [0, 3]),
+)
 def test_the_last_preview_is_what_the_model_says(tmp_path, always, plane, changes):
     """Without a hold-out the newest weights are the model; planes beside the shown one are seen."""
     pair = pair_of((5, 24, 24))
