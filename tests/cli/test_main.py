@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from test_inference_segment import Pointwise
 
+from napari_unetvnet.cli.arguments import merge
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.cli.progress import Progress
 from napari_unetvnet.events import EpochDone, Notice, SlabDone, StepDone
@@ -95,6 +96,12 @@ def test_a_settings_file_and_what_overrides_it(folder, runs_folder):
                  "--output", "other.safetensors"]) == 0  # fmt: skip
     card = read_card("other.safetensors")
     assert (card.steps, card.option) == (2, {"width": 3, "depth": 2})
+
+
+def test_another_network_than_that_of_the_settings_file_begins_with_its_own_options():
+    stored = {"network": "unet_padding", "option": {"width": 4, "block": "add"}}
+    assert merge({"network": "unet_original"}, stored) == {"network": "unet_original"}
+    assert merge({"network": "unet_padding"}, stored) == stored
 
 
 def test_a_settings_file_of_the_other_command_is_refused(folder, runs_folder, capsys):
