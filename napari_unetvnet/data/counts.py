@@ -1,18 +1,24 @@
-"""How many voxels of a target are labelled, by class and along each axis; counted part by part."""
+"""How many voxels have which label value, and how many of a target are labelled; counted part by part."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["class_counts", "labelled_along", "labelled_voxels"]
+__all__ = ["class_counts", "count_values", "labelled_along", "labelled_voxels"]
+
+SLAB_VOXELS = 1 << 23
+"""Labels are read in boxes of at most so many voxels."""
 
 
 def class_counts(target: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -76,3 +82,44 @@ def labelled_voxels(target: NDArray[np.uint8]) -> Any:
     int, or array of int of shape (K,)
     """
     return sum((target[(..., *box)] != IGNORE).sum(axis=(-3, -2, -1)) for box in parts(target))
+
+
+def count_values(labels: Any) -> Counter[int]:
+    """Count how often each label value occurs.
+
+    Parameters
+    ----------
+    labels : array of shape (Z, Y, X) or (1, Z, Y, X), integers or truth values
+        Numpy, memory-mapped, dask, zarr: read by slicing only, in boxes of whole chunks that are never larger than
+        8 million voxels.
+
+    Returns
+    -------
+    Counter of int
+        Value to number of voxels, 0 included if it occurs.
+
+    Raises
+    ------
+    DataProblem
+        If the array has another shape or holds no integers.
+    """
+    if len(labels.shape) not in {3, 4} or math.prod(labels.shape[:-3]) != 1:
+        raise DataProblem(f"Labels have the shape {tuple(labels.shape)}; give (Z, Y, X) or (1, Z, Y, X).")
+    if np.dtype(labels.dtype).kind not in "bui":
+        raise DataProblem(f"Labels of type {labels.dtype} cannot be counted; give integers.")
+    counts: Counter[int] = Counter()
+    for cut in parts(labels, SLAB_VOXELS):
+        counts.update(_value_table(np.asarray(labels[(..., *cut)])))
+    return counts
+
+
+def _value_table(part: NDArray[Any]) -> dict[int, int]:
+    """Count by a table, which is much faster than sorting, unless the values lie too far apart for one."""
+    low, high = int(part.min()), int(part.max())
+    if high - low >= max(1 << 20, 4 * part.size):
+        values, counts = np.unique(part, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    # In the widest type of its kind the difference cannot wrap around.
+    wide = part.astype(np.uint64 if part.dtype.kind == "u" else np.int64).ravel()
+    table = np.bincount((wide - wide.dtype.type(low)).view(np.int64))
+    return {low + place: int(table[place]) for place in np.flatnonzero(table).tolist()}

@@ -186,4 +186,4 @@ def _absent(made: Fold, classes: Classes, settings: TrainSettings) -> list[str]:
 
 def _total(regions: Sequence[Region], classes: int) -> NDArray[np.int64]:
     """Count the voxels of each class in all regions."""
-    return sum((class_counts(region.target)[:classes] for region in regions), np.zeros(classes, np.int64))
+    return sum((region.class_counts[:classes] for region in regions), np.zeros(classes, np.int64))

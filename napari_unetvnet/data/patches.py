@@ -12,11 +12,13 @@ so that it learns what black is, and the fifth is taken whatever it holds.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE, Triple
+from napari_unetvnet.data.counts import class_counts
 from napari_unetvnet.data.sampler import Sampler
 from napari_unetvnet.data.targets import Classes, loss_target, target_margin
 from napari_unetvnet.images.volume import Box, Intensity, Volume, check_finite, read_box
@@ -62,6 +64,11 @@ class Region:
     weight: NDArray[np.float32] | None = None
     number: int = 0
     start: Triple = (0, 0, 0)
+
+    @cached_property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Voxels of each class, as `counts.class_counts` gives them; counted once."""
+        return class_counts(self.target)
 
     @property
     def box(self) -> Box:

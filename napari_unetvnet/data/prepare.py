@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.data.counts import class_counts, labelled_along
+from napari_unetvnet.data.counts import labelled_along
 from napari_unetvnet.data.folds import divide
 from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, boxes_from_numbers, choose_block, margin_of
+from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.patches import Region, TrainingData
 from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, separation
 from napari_unetvnet.errors import DataProblem
@@ -141,14 +142,9 @@ def _divided(
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
     """Refuse labels that hold nothing; among others, an image without anything in it may be worth learning from."""
-    empty = [pair.labels.name for pair in pairs if not _any(pair.labels.data)]
+    empty = [pair.labels.name for pair in pairs if not label_counts(pair.labels).painted]
     if empty and (settings.unlabelled == "ignore" or len(empty) == len(pairs)):
         raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
-
-
-def _any(labels: Any) -> bool:
-    """Whether labels hold anything but 0; read only as far as needed."""
-    return any(np.asarray(labels[(..., *box)]).any() for box in parts(labels))
 
 
 def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
@@ -195,7 +191,7 @@ NO_HOLD_OUT = "There are too few labels to hold a part out: the score of the mod
 def _whole_volumes(regions: list[Region], settings: TrainSettings) -> list[int]:
     """Choose volumes to hold out such that every class is left in the others; none if that cannot be."""
     count = max(1, round(settings.hold_out * len(regions)))
-    counts = np.stack([class_counts(region.target) for region in regions])
+    counts = np.stack([region.class_counts for region in regions])
     counts = counts[:, counts.any(axis=0)]
     rng = np.random.default_rng([settings.seed, 0x5B117])
     for _ in range(50):

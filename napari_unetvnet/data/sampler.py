@@ -102,7 +102,7 @@ def places(target: NDArray[np.uint8], count: int) -> tuple[list[NDArray[np.int64
     Parameters
     ----------
     target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
-        Read twice, part by part.
+        Read twice, part by part: to count, then to choose.
     count : int
         Classes; where they may overlap, one more for the voxels that have none.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_unetvnet.data.counts import class_counts, labelled_voxels
+from napari_unetvnet.data.counts import labelled_voxels
 from napari_unetvnet.data.hold_out import box_numbers
 from napari_unetvnet.data.targets import loss_weights
 from napari_unetvnet.errors import ModelProblem
@@ -85,7 +85,7 @@ def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
 def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
     """Build the loss, with the weights of the classes in the part that is trained on."""
     classes = data.classes
-    counts = np.sum([class_counts(region.target)[: len(classes)] for region in data.train], axis=0)
+    counts = np.sum([region.class_counts[: len(classes)] for region in data.train], axis=0)
     known = np.sum([labelled_voxels(region.target) for region in data.train], axis=0)
     weights = loss_weights(counts, known, classes, settings)
     return build_loss(settings.loss, head=card.head, class_weights=weights)

@@ -110,7 +110,7 @@ CHOSEN = {"unlabelled": "ignore", "view": "3d", "hold_out": 0}
 
 
 def test_of_a_large_image_few_chunks_are_read(monkeypatch):
-    for name in ("volume.READ_VOXELS", "checks.refusals.READ_VALUES", "checks.refusals.SOME_VALUES"):
+    for name in ("images.volume.READ_VOXELS", "images.refusals.READ_VALUES", "images.refusals.SOME_VALUES"):
         monkeypatch.setattr(f"napari_unetvnet.{name}", 5 * 4 * CHUNK**2)
     image, labels = scribbled()
     counting = Counting(image)

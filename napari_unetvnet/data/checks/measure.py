@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from napari_unetvnet.data.checks.facts import Grid, ImageFacts, LabelFacts, MaskFacts, PairFacts
 from napari_unetvnet.data.checks.thumbnail import thumbnail
-from napari_unetvnet.data.targets import count_values
+from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.refusals import check_grids
 from napari_unetvnet.images.sampling import boxes, covers
@@ -142,27 +141,12 @@ def _fraction(labels: Volume) -> float | None:
 
 def _counted(facts: LabelFacts, labels: Volume, mask: Volume | None) -> LabelFacts:
     """Count the values of each channel where a mask shows them."""
-    where = boxes(labels.shape, LABEL_VALUES // labels.channels)
-    counts = [Counter[int]() for _ in range(labels.channels)]
-    painted, bare = [False] * labels.shape[0], 0
-    digest = hashlib.blake2b(digest_size=16)
-    for box, read in zip(where, _parts(labels, where), strict=True):
-        part = read.astype(np.int64) if read.dtype.kind == "f" else read
-        digest.update(np.ascontiguousarray(part).data)
-        drawn: NDArray[np.bool_] = (part != 0).any(axis=0)
-        for z in np.flatnonzero(drawn.any(axis=(1, 2))):
-            painted[box.start[0] + int(z)] = True
-        shown = slice(None) if mask is None else np.asarray(mask.data[(0, *box.slices)]) != 0
-        bare += int((~drawn[shown]).sum())
-        for count, channel in zip(counts, part, strict=True):
-            if (part_shown := channel[shown]).size:
-                count.update(count_values(part_shown.reshape(1, 1, -1)))
-    read_share = covers(where, labels.shape)
+    counted = label_counts(labels, mask, LABEL_VALUES)
     return replace(
         facts,
-        counts=tuple(counts),
-        painted_planes=tuple(painted) if read_share == 1 else (),
-        bare=bare,
-        digest=digest.hexdigest(),
-        read=read_share,
+        counts=counted.counts if mask is None else counted.shown,
+        painted_planes=counted.painted_planes,
+        bare=counted.bare,
+        digest=counted.digest,
+        read=counted.read,
     )

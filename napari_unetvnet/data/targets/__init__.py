@@ -6,7 +6,7 @@ Z = 1. What is not known stays unknown: IGNORE in class indices and channels, Fa
 
 from __future__ import annotations
 
-from napari_unetvnet.data.targets.balance import class_weights, count_values
+from napari_unetvnet.data.targets.balance import class_weights
 from napari_unetvnet.data.targets.channels import one_hot, region_channels, soft
 from napari_unetvnet.data.targets.classes import Classes, loss_target, loss_weights, target_margin
 from napari_unetvnet.data.targets.kinds import LABEL_KINDS, find_classes, label_margin, make_target
@@ -23,7 +23,6 @@ __all__ = [
     "boundaries",
     "class_weights",
     "components_of",
-    "count_values",
     "draw_paths",
     "encode",
     "find_classes",

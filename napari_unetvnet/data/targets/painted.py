@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.targets.balance import count_values
+from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.targets.channels import one_hot, region_channels
 from napari_unetvnet.data.targets.classes import Classes
 from napari_unetvnet.data.targets.values import encode, find_values, output_values
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.images.arrays import cut
 from napari_unetvnet.settings import regions
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def region_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes
     DataProblem
         If one is painted nowhere.
     """
-    found = set().union(*(count_values(_channel(volume, 0)) for volume in labels))
+    found = set().union(*(label_counts(volume).counts[0] for volume in labels))
     empty = [region for region in settings.regions if found.isdisjoint(region.values)]
     if empty:
         raise DataProblem(f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions.")
@@ -103,7 +102,7 @@ def mask_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
         raise DataProblem(f"Overlapping labels need the same masks in the same order everywhere, not {told}.")
     count = counts.pop()
     nothing = {0, settings.background or 0, settings.ignore_value}
-    empty = [k + 1 for k in range(count) if all(not set(count_values(_channel(v, k))) - nothing for v in labels)]
+    empty = [k + 1 for k in range(count) if all(not set(label_counts(v).counts[k]) - nothing for v in labels)]
     if empty:
         raise DataProblem(f"Mask(s) {', '.join(map(str, empty))} hold no voxel of their class; paint them first.")
     numbers = tuple(range(1, count + 1))
@@ -126,7 +125,3 @@ def labelled(labels: NDArray[Any], settings: TrainSettings) -> NDArray[np.bool_]
     if settings.ignore_value is not None:
         known &= labels != settings.ignore_value
     return known
-
-
-def _channel(volume: Volume, k: int) -> Any:
-    return cut(volume.data, (slice(k, k + 1), slice(None), slice(None), slice(None)))

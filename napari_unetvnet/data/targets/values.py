@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.targets.balance import count_values
+from napari_unetvnet.data.counts import count_values
+from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.errors import DataProblem
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
     """
     if settings.label_values == "objects":
         return (0, 1)
-    found = sorted(set().union(*(count_values(volume.data) for volume in labels)) - {settings.ignore_value})
+    found = sorted(set().union(*(label_counts(volume).counts[0] for volume in labels)) - {settings.ignore_value})
     zero_is_class = settings.unlabelled == "background"
     values = [v for v in found if v or zero_is_class]
     if zero_is_class and 0 not in values:

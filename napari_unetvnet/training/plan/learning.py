@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.training.plan.choice import Choice, some_planes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.settings import TrainSettings
@@ -91,10 +91,7 @@ def class_weights(pairs: Sequence[Pair], settings: TrainSettings, device: str) -
 
 def _rarest(pairs: Sequence[Pair], settings: TrainSettings) -> float:
     """Give the share of the rarest label value."""
-    counts: dict[int, int] = {}
-    for pair in pairs:
-        for value, count in zip(*np.unique(some_planes(pair.labels)[0], return_counts=True), strict=True):
-            counts[int(value)] = counts.get(int(value), 0) + int(count)
+    counts = sum((count for pair in pairs for count in label_counts(pair.labels).counts), Counter[int]())
     ignored = {settings.ignore_value, 0 if settings.unlabelled == "ignore" else None}
     known = [count for value, count in counts.items() if value not in ignored]
     return min(known) / sum(known) if known else 1.0
@@ -114,7 +111,7 @@ def _sided_axes(pairs: Sequence[Pair], settings: TrainSettings) -> list[str]:
     """Find axes along which one class is always before another, so that mirroring would exchange them."""
     if len(pairs) < LIKELY_SIDED or settings.label_values != "classes":
         return []
-    centres = [_centres(*some_planes(pair.labels), pair.labels.shape) for pair in pairs]
+    centres = [label_counts(pair.labels).centres for pair in pairs]
     values = sorted(set().union(*centres) - {0})
     found = []
     for i, axis in enumerate("zyx"):
@@ -123,15 +120,6 @@ def _sided_axes(pairs: Sequence[Pair], settings: TrainSettings) -> list[str]:
             if len(apart) >= LIKELY_SIDED and abs(apart.mean()) > ASYMMETRY * apart.std() + 0.02:
                 found.append(axis)
                 break
-    return found
-
-
-def _centres(planes: NDArray[Any], places: NDArray[np.int_], shape: Sequence[int]) -> dict[int, Any]:
-    """Give the centre of each value, in shares of the image's edges."""
-    found = {}
-    for value in np.unique(planes[0]).tolist():
-        z, y, x = np.nonzero(planes[0] == value)
-        found[int(value)] = np.array([p.mean() / n for p, n in zip((places[z], y, x), shape, strict=True)])
     return found
 
 
@@ -160,6 +148,6 @@ def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
     del device
     if {"minutes", "epochs", "steps"} & settings.model_fields_set:
         return []
-    if settings.unlabelled == "ignore" and np.mean([(some_planes(p.labels)[0] != 0).mean() for p in pairs]) < STROKES:
+    if settings.unlabelled == "ignore" and np.mean([label_counts(p.labels).painted_share for p in pairs]) < STROKES:
         return [Choice("minutes", SOON, "strokes are learnt soon; correct the result and go on")]
     return [Choice("minutes", MINUTES, "a first good model; more time makes a better one")]

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from napari_unetvnet.data.targets import balance, class_weights, count_values
+from napari_unetvnet.data import counts as counting
+from napari_unetvnet.data.counts import count_values
+from napari_unetvnet.data.targets import class_weights
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 
 RULES = ("inverse_frequency", "effective_number")
@@ -49,7 +51,7 @@ def test_truth_values_are_counted():
 def test_large_labels_are_read_in_parts():
     lazy = Lazy((50, 1024, 1024))
     assert count_values(lazy) == dict.fromkeys(range(5), 10 << 20)
-    assert max(np.prod(asked) for asked in lazy.asked) <= balance.SLAB_VOXELS
+    assert max(np.prod(asked) for asked in lazy.asked) <= counting.SLAB_VOXELS
     assert len(lazy.asked) < 10
 
 
@@ -65,7 +67,7 @@ def test_large_labels_are_read_in_parts():
     ],
 )
 def test_parts_are_whole_chunks(monkeypatch, shape, chunks, box):
-    monkeypatch.setattr(balance, "SLAB_VOXELS", 7000)
+    monkeypatch.setattr(counting, "SLAB_VOXELS", 7000)
     lazy = Lazy(shape, chunks)
     assert sum(count_values(lazy).values()) == np.prod(shape)
     assert max(lazy.asked) == box
@@ -73,7 +75,7 @@ def test_parts_are_whole_chunks(monkeypatch, shape, chunks, box):
 
 
 def test_stores_are_counted_like_arrays(tmp_path, monkeypatch):
-    monkeypatch.setattr(balance, "SLAB_VOXELS", 1000)
+    monkeypatch.setattr(counting, "SLAB_VOXELS", 1000)
     labels = np.random.default_rng(0).integers(0, 300, (9, 31, 17)).astype(np.uint16)
     np.save(tmp_path / "labels.npy", labels)
     stored = zarr.create_array(tmp_path / "labels.zarr", data=labels, chunks=(4, 8, 8))
