@@ -15,7 +15,7 @@ from napari_unetvnet.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_unetvnet.losses.adapters import Loss
+    from napari_unetvnet.losses.prepared import Loss
 
 __all__ = ["LOSSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
 
@@ -111,7 +111,7 @@ def build_loss(
         raise SettingsProblem(*misfits)
     if any(not weight >= 0 for weight in class_weights) or (class_weights and not any(class_weights)):
         raise SettingsProblem(f"Class weights {list(class_weights)} should be at least 0, and one of them above.")
-    from napari_unetvnet.losses.adapters import Loss, Member
+    from napari_unetvnet.losses.prepared import Loss, Member
 
     given = {**options, "class_weights": tuple(class_weights)} if class_weights else options
     members = []

@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes, needs, roles
+from napari_unetvnet.losses.prepared import Prepared, head_modes, needs, roles
 from napari_unetvnet.losses.slabs import slabs
 from napari_unetvnet.losses.sums import region_sums, with_background
 

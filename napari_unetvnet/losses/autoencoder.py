@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes, needs
 from napari_unetvnet.losses.overlap import dice
+from napari_unetvnet.losses.prepared import Prepared, head_modes, needs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.losses.adapters import Prepared, blind_to, head_modes
+from napari_unetvnet.losses.prepared import Prepared, blind_to, head_modes
 from napari_unetvnet.losses.sums import mask, region_sums
 from napari_unetvnet.losses.thin import dilated
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes, needs
+from napari_unetvnet.losses.prepared import Prepared, head_modes, needs
 from napari_unetvnet.losses.slabs import voxel_sum
 from napari_unetvnet.losses.sums import shares
 from napari_unetvnet.losses.voxels import channel_sum, surprise, surprise_of_channels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes
+from napari_unetvnet.losses.prepared import Prepared, head_modes
 from napari_unetvnet.losses.slabs import voxel_sum
 from napari_unetvnet.losses.voxels import focal_of_channels, focal_of_classes
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes
+from napari_unetvnet.losses.prepared import Prepared, head_modes
 from napari_unetvnet.losses.sums import Sums, mask, parts, quotient, region_sums, shares, with_background
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_unetvnet.losses.adapters import Prepared
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["Probabilities", "slabs", "voxel_sum"]
 

@@ -17,7 +17,7 @@ from napari_unetvnet.losses.slabs import slabs
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_unetvnet.losses.adapters import Prepared
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["Sums", "mask", "parts", "quotient", "region_sums", "shares", "with_background"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes
+from napari_unetvnet.losses.prepared import Prepared, head_modes
 
 if TYPE_CHECKING:
     from torch import Tensor

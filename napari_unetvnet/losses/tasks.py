@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.losses.adapters import Prepared, head_modes, roles
 from napari_unetvnet.losses.overlap import dice_of_classes
+from napari_unetvnet.losses.prepared import Prepared, head_modes, roles
 from napari_unetvnet.losses.sums import shares
 from napari_unetvnet.losses.voxels import channel_sum, focal_of_channels, surprise_of_channels
 

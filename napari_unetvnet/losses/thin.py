@@ -9,7 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes, roles
+from napari_unetvnet.losses.prepared import Prepared, head_modes, roles
 from napari_unetvnet.losses.sums import parts, quotient, region_sums
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.losses.adapters import Prepared, head_modes
+from napari_unetvnet.losses.prepared import Prepared, head_modes
 from napari_unetvnet.losses.sums import parts, quotient, region_sums
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_unetvnet.losses.adapters import Prepared
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["channel_sum", "focal_of_channels", "focal_of_classes", "one_vs_rest", "surprise", "surprise_of_channels"]
 

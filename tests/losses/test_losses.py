@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from napari_unetvnet import settings
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.losses import LOSSES, LossTerm, adapters, build_loss, parse_loss, write_loss
+from napari_unetvnet.losses import LOSSES, LossTerm, build_loss, parse_loss, write_loss
 
 # Sample A: one channel of four pixels.
 PROBABILITIES = torch.tensor([0.9, 0.2, 0.6, 0.4], dtype=torch.float64)
@@ -26,10 +26,6 @@ TWO_LABELS = torch.tensor([[0, 1]])
 
 def cost(expression, logits=SAMPLE, target=LABELS, weight=None, head="binary", **options):
     return build_loss(expression, head=head, **options)(logits, target, weight).item()
-
-
-def test_the_ignored_value_is_the_same_for_losses_and_settings():
-    assert adapters.IGNORE == settings.IGNORE
 
 
 def test_dice_of_the_sample_is_that_of_the_source():

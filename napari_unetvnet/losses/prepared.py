@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.losses.slabs import Probabilities, voxel_sum
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DeepSupervision", "Loss", "Member", "Outputs", "Prepared", "blind_to", "head_modes", "needs", "prepare", "roles",
 ]  # fmt: skip
-
-# settings.IGNORE; the settings import this package, so the number is repeated here and held equal by a test.
-IGNORE = 255
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
