@@ -46,7 +46,8 @@ def test_the_pages_network_is_one_file_and_one_line(folder):
 def test_the_pages_loss_is_one_function_and_one_line(folder, monkeypatch):
     (folder / "soft_hamming.py").write_text(
         "import torch\nfrom torch import Tensor\n"
-        "from napari_unetvnet.losses.prepared import Prepared, head_modes\n\n" + code_blocks()[2]
+        "from napari_unetvnet.losses.declare import head_modes\n"
+        "from napari_unetvnet.losses.prepared import Prepared\n\n" + code_blocks()[2]
     )
     monkeypatch.setitem(LOSSES._members, "soft_hamming", "soft_hamming:soft_hamming")
     loss = build_loss("dice + 2*soft_hamming", head="binary", power=2)

@@ -15,7 +15,7 @@ from napari_unetvnet.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_unetvnet.losses.prepared import Loss
+    from napari_unetvnet.losses.total import Loss
 
 __all__ = ["LOSSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
 
@@ -111,7 +111,7 @@ def build_loss(
         raise SettingsProblem(*misfits)
     if any(not weight >= 0 for weight in class_weights) or (class_weights and not any(class_weights)):
         raise SettingsProblem(f"Class weights {list(class_weights)} should be at least 0, and one of them above.")
-    from napari_unetvnet.losses.prepared import Loss, Member
+    from napari_unetvnet.losses.total import Loss, Term
 
     given = {**options, "class_weights": tuple(class_weights)} if class_weights else options
     members = []
@@ -120,7 +120,7 @@ def build_loss(
         own = {name: value for name, value in given.items() if name in known}
         chosen = LOSSES.check_options(term.name, {**own, **term.option})
         of_voxels = () if "class_weights" in known else tuple(map(float, class_weights))
-        members.append(Member(term.weight, LOSSES.resolve(term.name), chosen, of_voxels))
+        members.append(Term(term.weight, LOSSES.resolve(term.name), chosen, of_voxels))
     return Loss(tuple(members), head)
 
 

@@ -8,12 +8,14 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes, needs, roles
+from napari_unetvnet.losses.declare import head_modes, needs, roles
 from napari_unetvnet.losses.slabs import slabs
 from napari_unetvnet.losses.sums import region_sums, with_background
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["attention_dice", "hardness_dice"]
 

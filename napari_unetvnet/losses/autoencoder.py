@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from napari_unetvnet.losses.declare import head_modes, needs
 from napari_unetvnet.losses.overlap import dice
-from napari_unetvnet.losses.prepared import Prepared, head_modes, needs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["divergence", "vae"]
 

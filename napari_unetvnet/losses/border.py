@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.losses.prepared import Prepared, blind_to, head_modes
+from napari_unetvnet.losses.declare import blind_to, head_modes
 from napari_unetvnet.losses.sums import mask, region_sums
 from napari_unetvnet.losses.thin import dilated
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["border", "border_dice"]
 

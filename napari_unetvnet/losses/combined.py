@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.losses.cross_entropy import bce, ce, reweighted_bce
+from napari_unetvnet.losses.declare import head_modes, roles
 from napari_unetvnet.losses.focal import focal
 from napari_unetvnet.losses.overlap import dice
-from napari_unetvnet.losses.prepared import Prepared, head_modes, roles
 from napari_unetvnet.losses.sums import region_sums, with_background
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["bce_dice", "dice_ce", "drive_ce_dice", "focal_bce_dice", "focal_dice"]
 

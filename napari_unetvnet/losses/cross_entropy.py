@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes, needs
+from napari_unetvnet.losses.declare import head_modes, needs
 from napari_unetvnet.losses.slabs import voxel_sum
 from napari_unetvnet.losses.sums import shares
 from napari_unetvnet.losses.voxels import channel_sum, surprise, surprise_of_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["bce", "ce", "reweighted_bce", "unet_weighted_ce", "weighted_ce"]
 

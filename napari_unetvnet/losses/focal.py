@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes
+from napari_unetvnet.losses.declare import head_modes
 from napari_unetvnet.losses.slabs import voxel_sum
 from napari_unetvnet.losses.voxels import focal_of_channels, focal_of_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["focal"]
 

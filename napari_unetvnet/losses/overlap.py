@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes
+from napari_unetvnet.losses.declare import head_modes
 from napari_unetvnet.losses.sums import Sums, mask, parts, quotient, region_sums, shares, with_background
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["dice", "dice_of_classes", "generalised_dice", "log_dice", "reweighted_dice", "weighted_dice"]
 

@@ -1,4 +1,4 @@
-"""Ignored voxels, class order, class weights, precision and levels, once for all losses.
+"""Ignored voxels, class order, class weights and precision, once for all losses.
 
 `prepare` turns logits and a target into what the formulas need: probabilities, a target with one channel per class,
 and a weight that is 0 where nothing is known. Logits there are replaced before a formula sees them, so that neither
@@ -8,95 +8,21 @@ patch overflow in half precision. What takes memory is made when a formula asks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.losses.slabs import Probabilities, voxel_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-__all__ = [
-    "DeepSupervision", "Loss", "Member", "Outputs", "Prepared", "blind_to", "head_modes", "needs", "prepare", "roles",
-]  # fmt: skip
-
-Function = TypeVar("Function", bound=Callable[..., Tensor])
-
-
-def head_modes(*modes: str) -> Callable[[Function], Function]:
-    """Declare which heads a loss fits; the registry reads it from the source.
-
-    Parameters
-    ----------
-    *modes : {"binary", "multiclass", "multilabel"}
-
-    Returns
-    -------
-    decorator
-    """
-    return _declaring("head_modes", modes)
-
-
-def needs(*things: str) -> Callable[[Function], Function]:
-    """Declare what a loss learns from besides logits and labels; the registry reads it from the source.
-
-    Parameters
-    ----------
-    *things : {"attention", "reconstruction", "separation"}
-        Attention maps or an autoencoder branch of the network, or the weight map that keeps objects apart. Without it
-        the loss is the part of its formula that needs nothing.
-
-    Returns
-    -------
-    decorator
-    """
-    return _declaring("needs", things)
-
-
-def roles(*channels: str) -> Callable[[Function], Function]:
-    """Declare that the channels of a loss are no equals; the registry reads it from the source.
-
-    Parameters
-    ----------
-    *channels : str
-        What the first channel is and what the others are; or the first, those between, and the last.
-
-    Returns
-    -------
-    decorator
-    """
-    return _declaring("roles", channels)
-
-
-def blind_to(*differences: str) -> Callable[[Function], Function]:
-    """Declare what a loss cannot see, so that it serves beside another; the registry reads it from the source.
-
-    Parameters
-    ----------
-    *differences : {"inversion"}
-        Inversion: a mask and its negative cost the same.
-
-    Returns
-    -------
-    decorator
-    """
-    return _declaring("blind_to", differences)
-
-
-def _declaring(fact: str, values: tuple[str, ...]) -> Callable[[Function], Function]:
-    def declare(function: Function) -> Function:
-        setattr(function, fact, values)
-        return function
-
-    return declare
+__all__ = ["Outputs", "Prepared", "prepare"]
 
 
 class Outputs(Protocol):
@@ -224,136 +150,6 @@ class Prepared:
             low, high = (side.reshape(1, -1, *(1,) * (self.given.ndim - 2)) for side in (low, high))
             of_voxels = low + self.target * (high - low)
         return replace(self, importance=self.weight * of_voxels)
-
-
-class Member(NamedTuple):
-    """One term of a weighted sum."""
-
-    weight: float
-    function: Callable[..., Tensor]
-    options: Mapping[str, Any]
-    class_weights: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A weighted sum of losses for one head mode; `losses.build_loss` makes it."""
-
-    members: tuple[Member, ...]
-    head: str
-
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        *,
-        outputs: Outputs | None = None,
-        image: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the loss.
-
-        Parameters
-        ----------
-        logits : Tensor of shape (B, K, *S)
-        target : Tensor of shape (B, *S) or (B, K, *S)
-            Class indices with IGNORE where nothing is known; or a channel per class for soft targets and several
-            labels per voxel, again with IGNORE where nothing is known.
-        weight : Tensor of shape (B, *S), optional
-            Importance of each voxel.
-        outputs : Outputs, optional
-            What else the network gave, for losses that learn from it.
-        image : Tensor of shape (B, C, *S), optional
-            What the network saw.
-
-        Returns
-        -------
-        Tensor, a scalar
-        """
-        with torch.autocast(logits.device.type, enabled=False):
-            prepared = replace(prepare(logits, target, weight, self.head), outputs=outputs, image=image)
-            terms = [
-                member.weight
-                * member.function(
-                    prepared.weighted(member.class_weights) if member.class_weights else prepared, **member.options
-                )
-                for member in self.members
-            ]
-            return torch.stack(terms).sum()
-
-
-@dataclass(frozen=True)
-class DeepSupervision:
-    """A loss on every level of a network, summed with a weight for each.
-
-    Parameters
-    ----------
-    loss : Loss
-    level_weights : tuple of float
-        Of the output, then of each coarser level; those that are not given are half of the one before, from 1.
-    roi_weight : float
-        Of the head that looks at a region of interest, where the network has one.
-    """
-
-    loss: Loss
-    level_weights: tuple[float, ...] = ()
-    roi_weight: float = 1.0
-
-    def __call__(
-        self, outputs: Levels, target: Tensor, weight: Tensor | None = None, image: Tensor | None = None
-    ) -> Tensor:
-        """Compute the loss.
-
-        Parameters
-        ----------
-        outputs : TrainingOutputs
-        target : Tensor of shape (B, *S) or (B, K, *S)
-        weight : Tensor of shape (B, *S), optional
-        image : Tensor of shape (B, C, *S), optional
-
-        Returns
-        -------
-        Tensor, a scalar
-        """
-        main, *coarser = self._weights(1 + len(outputs.auxiliary))
-        total = main * self.loss(outputs.logits, target, weight, outputs=outputs, image=image)
-        more = list(zip(coarser, outputs.auxiliary, strict=True))
-        if outputs.roi is not None:
-            more.append((self.roi_weight, outputs.roi))
-        for factor, logits in more:
-            if factor:
-                total = total + factor * self.loss(_at_size(logits, outputs.logits), target, weight)
-        return total
-
-    def _weights(self, count: int) -> list[float]:
-        weights = list(self.level_weights) or [1.0]
-        while len(weights) < count:
-            weights.append(weights[-1] / 2)
-        return weights[:count]
-
-
-class Levels(Outputs, Protocol):
-    """The logits among what a network gives to training."""
-
-    @property
-    def logits(self) -> Tensor:
-        """Those of the output, shape (B, K, *S)."""
-
-    @property
-    def auxiliary(self) -> tuple[Tensor, ...]:
-        """Those of the levels below, the finest first."""
-
-    @property
-    def roi(self) -> Tensor | None:
-        """Those of a head for a region of interest, put back in place, shape (B, K, *S)."""
-
-
-def _at_size(logits: Tensor, like: Tensor) -> Tensor:
-    """Enlarge logits of a coarser level to full size, where the network has not done so."""
-    size = like.shape[2:]
-    if logits.shape[2:] == size:
-        return logits
-    return functional.interpolate(logits, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
 
 
 def prepare(logits: Tensor, target: Tensor, weight: Tensor | None, head: str) -> Prepared:

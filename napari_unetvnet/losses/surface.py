@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes
+from napari_unetvnet.losses.declare import head_modes
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["boundary", "hausdorff"]
 

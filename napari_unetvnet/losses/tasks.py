@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.losses.declare import head_modes, roles
 from napari_unetvnet.losses.overlap import dice_of_classes
-from napari_unetvnet.losses.prepared import Prepared, head_modes, roles
 from napari_unetvnet.losses.sums import shares
 from napari_unetvnet.losses.voxels import channel_sum, focal_of_channels, surprise_of_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["block", "line", "ten_channel"]
 

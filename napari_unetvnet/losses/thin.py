@@ -9,13 +9,15 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes, roles
+from napari_unetvnet.losses.declare import head_modes, roles
 from napari_unetvnet.losses.sums import parts, quotient, region_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["centre_line", "cldice", "dilated"]
 

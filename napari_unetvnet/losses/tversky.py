@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.losses.prepared import Prepared, head_modes
+from napari_unetvnet.losses.declare import head_modes
 from napari_unetvnet.losses.sums import parts, quotient, region_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["focal_tversky", "tversky"]
 

@@ -13,7 +13,7 @@ from napari_unetvnet.data.targets import loss_weights
 from napari_unetvnet.errors import ModelProblem
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.losses import build_loss, write_loss
-from napari_unetvnet.losses.prepared import DeepSupervision
+from napari_unetvnet.losses.total import DeepSupervision
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model, load_model
 from napari_unetvnet.model.provenance import brief
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
     from napari_unetvnet.images.pairs import Pair
-    from napari_unetvnet.losses.prepared import Loss
+    from napari_unetvnet.losses.total import Loss
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.files import TrainingFiles
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unetvnet.data.patches import Batch
-    from napari_unetvnet.losses.prepared import DeepSupervision
+    from napari_unetvnet.losses.total import DeepSupervision
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.processes import ProcessGroup
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from napari_unetvnet.data.patches import Region, TrainingData
-    from napari_unetvnet.losses.prepared import DeepSupervision
+    from napari_unetvnet.losses.total import DeepSupervision
     from napari_unetvnet.model.fallback import MemoryFallback
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings

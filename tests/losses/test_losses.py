@@ -10,7 +10,7 @@ from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_unetvnet import settings
+from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES, LossTerm, build_loss, parse_loss, write_loss
 
@@ -56,7 +56,7 @@ def test_dice_of_nothing_predicted_where_nothing_is_costs_nothing(denominator, s
 @pytest.mark.parametrize("denominator", ["squared", "plain"])
 def test_dice_without_smoothing_costs_nothing_where_nothing_is_known(denominator):
     logits = torch.randn(1, 1, 4, requires_grad=True)
-    target = torch.full((1, 4), settings.IGNORE)
+    target = torch.full((1, 4), IGNORE)
     loss = build_loss("dice", head="binary", denominator=denominator, smooth=0.0)(logits, target)
     loss.backward()
     assert loss == 0
@@ -102,7 +102,7 @@ def test_combined_losses_are_the_sums_that_they_name():
 
 
 def test_an_ignored_pixel_leaves_the_mean_of_the_others():
-    target = torch.tensor([[1, 0, 1, settings.IGNORE]])
+    target = torch.tensor([[1, 0, 1, IGNORE]])
     assert cost("bce", target=target) == pytest.approx(-(math.log(0.9) + math.log(0.8) + math.log(0.6)) / 3)
     # D = (2 * 1.5 + 1) / (2 + .81 + .04 + .36 + 1)
     assert cost("dice", target=target) == pytest.approx(1 - 4 / 4.21)
@@ -110,13 +110,13 @@ def test_an_ignored_pixel_leaves_the_mean_of_the_others():
 
 def test_one_label_of_a_voxel_can_be_unknown_while_the_others_count():
     logits = PROBABILITIES.logit().reshape(1, 2, 2)
-    target = torch.tensor([[[1, 0], [1, settings.IGNORE]]])
+    target = torch.tensor([[[1, 0], [1, IGNORE]]])
     expected = -(math.log(0.9) + math.log(0.8) + math.log(0.6)) / 3
     assert cost("bce", logits, target, head="multilabel") == pytest.approx(expected)
 
 
 def test_one_unknown_channel_takes_a_softmax_voxel_out():
-    target = torch.tensor([[[1, settings.IGNORE], [0, 1]]])
+    target = torch.tensor([[[1, IGNORE], [0, 1]]])
     assert cost("ce", TWO, target, head="multiclass") == pytest.approx(-math.log(0.8))
 
 

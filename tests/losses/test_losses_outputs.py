@@ -10,8 +10,8 @@ from combinations import in_one_case
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import LOSSES, build_loss, loss_needs, parse_loss
-from napari_unetvnet.losses.prepared import DeepSupervision
 from napari_unetvnet.losses.autoencoder import divergence
+from napari_unetvnet.losses.total import DeepSupervision
 from napari_unetvnet.networks.base import TrainingOutputs
 
 # One channel of four pixels, and the same as two classes.

@@ -1,0 +1,151 @@
+"""The loss that training minimises: weighted terms, summed over the output levels of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch.nn import functional
+
+from napari_unetvnet.losses.prepared import Outputs, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from napari_unetvnet.losses.prepared import Prepared
+
+__all__ = ["DeepSupervision", "Levels", "Loss", "Term"]
+
+
+class Term(NamedTuple):
+    """One term of a weighted sum of losses."""
+
+    weight: float
+    function: Callable[..., Tensor]
+    options: Mapping[str, Any]
+    class_weights: tuple[float, ...] = ()
+
+    def __call__(self, prepared: Prepared) -> Tensor:
+        """Compute the weighted term, a scalar."""
+        if self.class_weights:
+            prepared = prepared.weighted(self.class_weights)
+        return self.weight * self.function(prepared, **self.options)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A weighted sum of losses for one head mode, built by `losses.build_loss`."""
+
+    terms: tuple[Term, ...]
+    head: str
+
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        *,
+        outputs: Outputs | None = None,
+        image: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (B, K, *S)
+        target : Tensor of shape (B, *S) or (B, K, *S)
+            Class indices, or one channel per class for soft targets and overlapping classes; IGNORE marks voxels
+            without a label in both.
+        weight : Tensor of shape (B, *S), optional
+            Weight of each voxel, at least 0.
+        outputs : Outputs, optional
+            Further outputs of the network, for losses that use them.
+        image : Tensor of shape (B, C, *S), optional
+            The input of the network.
+
+        Returns
+        -------
+        Tensor, a scalar
+        """
+        # prepare() casts to float32; inside autocast, einsum and the like would go back to half precision.
+        with torch.autocast(logits.device.type, enabled=False):
+            prepared = replace(prepare(logits, target, weight, self.head), outputs=outputs, image=image)
+            return torch.stack([term(prepared) for term in self.terms]).sum()
+
+
+class Levels(Outputs, Protocol):
+    """What a network with deep supervision returns in training."""
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits of the main output, shape (B, K, *S)."""
+
+    @property
+    def auxiliary(self) -> tuple[Tensor, ...]:
+        """Logits of the coarser levels, the finest first."""
+
+    @property
+    def roi(self) -> Tensor | None:
+        """Logits of a region-of-interest head, pasted into the full patch, shape (B, K, *S)."""
+
+
+@dataclass(frozen=True)
+class DeepSupervision:
+    """A weighted sum of a loss over the output levels of a network.
+
+    Parameters
+    ----------
+    loss : Loss
+    level_weights : tuple of float
+        Weight of the main output, then of each coarser level. Each missing weight is half of the one before; the first
+        is 1 if none is given.
+    roi_weight : float
+        Weight of the region-of-interest head, where the network has one.
+    """
+
+    loss: Loss
+    level_weights: tuple[float, ...] = ()
+    roi_weight: float = 1.0
+
+    def __call__(
+        self, outputs: Levels, target: Tensor, weight: Tensor | None = None, image: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        outputs : TrainingOutputs
+        target : Tensor of shape (B, *S) or (B, K, *S)
+        weight : Tensor of shape (B, *S), optional
+        image : Tensor of shape (B, C, *S), optional
+
+        Returns
+        -------
+        Tensor, a scalar
+        """
+        main, *coarser = self._weights(1 + len(outputs.auxiliary))
+        total = main * self.loss(outputs.logits, target, weight, outputs=outputs, image=image)
+        extra = list(zip(coarser, outputs.auxiliary, strict=True))
+        if outputs.roi is not None:
+            extra.append((self.roi_weight, outputs.roi))
+        for factor, logits in extra:
+            if factor:  # a level of weight 0 is not computed, so that it cannot turn the total into NaN
+                total = total + factor * self.loss(_upsampled(logits, outputs.logits), target, weight)
+        return total
+
+    def _weights(self, count: int) -> list[float]:
+        weights = list(self.level_weights) or [1.0]
+        while len(weights) < count:
+            weights.append(weights[-1] / 2)
+        return weights[:count]
+
+
+def _upsampled(logits: Tensor, like: Tensor) -> Tensor:
+    """Upsample logits of a coarser level to full size, unless the network has done so."""
+    size = like.shape[2:]
+    if logits.shape[2:] == size:
+        return logits
+    return functional.interpolate(logits, size=size, mode="bilinear" if len(size) == 2 else "trilinear")
