@@ -1,7 +1,7 @@
-"""The loss table, and weighted sums of its members: ``build_loss("dice + 10*focal(gamma=3)", head="binary")``.
+"""The loss table, and weighted sums of losses: ``build_loss("dice + 10*focal(gamma=3)", head="binary")``.
 
-A new loss is one function and one line here. Any sum of members is a loss, in the form, on the command line and in a
-file alike.
+A new loss is one function and one line here. A weighted sum can stand wherever a loss can: in the form, on the command
+line and in a file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from napari_unetvnet.losses.expression import LossTerm, read_terms, write_loss
 from napari_unetvnet.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from napari_unetvnet.losses.total import Loss
+    from napari_unetvnet.losses.total import Loss, Term
 
 __all__ = ["LOSSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
 
@@ -83,20 +83,20 @@ def build_loss(
     Parameters
     ----------
     expression : str or tuple of LossTerm
-        A member's name or a weighted sum such as ``"dice + 10*focal(gamma=3)"``.
+        A name or a weighted sum such as ``"dice + 10*focal(gamma=3)"``.
     head : {"binary", "multiclass", "multilabel"}
-        What turns logits into probabilities: sigmoid of one channel, softmax, or sigmoid of each channel.
+        How logits become probabilities: sigmoid of one channel, softmax, or sigmoid of each channel.
     class_weights : sequence of float
-        Importance of each class: of background and foreground for a binary head, of the voxels where a class is for a
-        multilabel one. A term with an option of this name takes them its own way. Empty: all the same.
+        Weight of the voxels of each class: of background and foreground for a binary head, of the voxels inside each
+        class for a multilabel head. A term with an option of this name uses them as its option. Empty: all equal.
     **options
-        Given to every term that has an option of that name.
+        Passed to every term that has an option of that name.
 
     Returns
     -------
     Loss
         A callable ``(logits (B, K, *S), target, weight=None) -> scalar``. The target is ``(B, *S)`` class indices in
-        which IGNORE marks unlabelled voxels, or ``(B, K, *S)`` for several labels per voxel and for soft targets.
+        which IGNORE marks unlabelled voxels, or ``(B, K, *S)`` for overlapping classes and for soft targets.
 
     Raises
     ------
@@ -104,38 +104,50 @@ def build_loss(
         If a term is unknown or does not fit the head mode, no term has an option, or a class weight is below 0.
     """
     terms = parse_loss(expression) if isinstance(expression, str) else expression
+    _check_options(terms, options)
+    if misfits := head_misfits(terms, head):
+        raise SettingsProblem(*misfits)
+    _check_class_weights(class_weights)
+    from napari_unetvnet.losses.total import Loss
+
+    return Loss(tuple(_build_term(term, tuple(class_weights), options) for term in terms), head)
+
+
+def _check_options(terms: tuple[LossTerm, ...], options: Mapping[str, Any]) -> None:
     declared = {name for term in terms for name in LOSSES.describe(term.name).defaults}
     if unknown := [name for name in options if name not in declared]:
         raise SettingsProblem(*(f"Loss {write_loss(terms)} has no option {name!r}." for name in unknown))
-    if misfits := head_misfits(terms, head):
-        raise SettingsProblem(*misfits)
-    if any(not weight >= 0 for weight in class_weights) or (class_weights and not any(class_weights)):
-        raise SettingsProblem(f"Class weights {list(class_weights)} should be at least 0, and one of them above.")
-    from napari_unetvnet.losses.total import Loss, Term
 
-    given = {**options, "class_weights": tuple(class_weights)} if class_weights else options
-    members = []
-    for term in terms:
-        known = LOSSES.describe(term.name).defaults
-        own = {name: value for name, value in given.items() if name in known}
-        chosen = LOSSES.check_options(term.name, {**own, **term.option})
-        of_voxels = () if "class_weights" in known else tuple(map(float, class_weights))
-        members.append(Term(term.weight, LOSSES.resolve(term.name), chosen, of_voxels))
-    return Loss(tuple(members), head)
+
+def _check_class_weights(class_weights: Sequence[float]) -> None:
+    all_zero = class_weights and not any(class_weights)
+    if all_zero or any(not weight >= 0 for weight in class_weights):  # not >=, so that NaN is refused, too
+        raise SettingsProblem(f"Class weights {list(class_weights)} should be at least 0, and one of them above.")
+
+
+def _build_term(term: LossTerm, class_weights: tuple[float, ...], options: Mapping[str, Any]) -> Term:
+    """Resolve a term; its own options take precedence over those of all terms."""
+    from napari_unetvnet.losses.total import Term
+
+    declared = LOSSES.describe(term.name).defaults
+    shared = {**options, "class_weights": class_weights} if class_weights else options
+    chosen = {name: value for name, value in shared.items() if name in declared} | term.option
+    voxel_class_weights = () if "class_weights" in declared else tuple(map(float, class_weights))
+    function = LOSSES.resolve(term.name)
+    return Term(term.weight, function, LOSSES.check_options(term.name, chosen), voxel_class_weights)
 
 
 def head_misfits(terms: tuple[LossTerm, ...], head: str) -> list[str]:
-    """Say which terms do not fit a head mode, and what would.
+    """List the terms that do not fit a head mode, with losses that do.
 
     Parameters
     ----------
-    terms : tuple of LossTerm
     head : {"binary", "multiclass", "multilabel"}
 
     Returns
     -------
     list of str
-        A sentence for each misfit; empty if all fit.
+        One sentence per misfit; empty if all fit.
     """
     fitting = [name for name in LOSSES if head in LOSSES.describe(name).facts["head_modes"]]
     return [
@@ -146,16 +158,12 @@ def head_misfits(terms: tuple[LossTerm, ...], head: str) -> list[str]:
 
 
 def loss_needs(terms: tuple[LossTerm, ...]) -> dict[str, str]:
-    """Say what the terms learn from besides logits and labels.
-
-    Parameters
-    ----------
-    terms : tuple of LossTerm
+    """List what the terms use besides logits and labels.
 
     Returns
     -------
     dict
-        "attention", "reconstruction" or "separation" (the weight map), each with the first term that wants it.
+        "attention", "reconstruction" or "separation" (the weight map), each with the first term that uses it.
     """
     needs: dict[str, str] = {}
     for term in terms:
