@@ -19,21 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["attention_dice", "hardness_dice"]
 
-# Added above and below in the source.
+# Added to numerator and denominator in the source.
 SMOOTH = 1e-5
 
 
 @head_modes("binary", "multiclass", "multilabel")
 def hardness_dice(prepared: Prepared, *, hardness: float = 0.6, include_background: bool = True) -> Tensor:
-    """Dice in which a voxel counts the more the farther its prediction is from the truth.
+    """Dice in which a voxel counts more, the farther its prediction is from the target.
 
     Parameters
     ----------
-    prepared : Prepared
     hardness : float
-        How much more, in [0, 1]; 0: plain Dice.
+        Extra weight of hard voxels, λ in [0, 1]; 0: plain Dice.
     include_background : bool
-        Mean over all classes, the background of a binary head included; otherwise without the background.
+        Whether the mean over the classes includes the background, also that of a binary head.
 
     Returns
     -------
@@ -41,8 +40,8 @@ def hardness_dice(prepared: Prepared, *, hardness: float = 0.6, include_backgrou
 
     Notes
     -----
-    The mean over images and classes of 1 - (2 Σwpy + 1e-5) / (Σw(p + y) + 1e-5), where w = λ |p - y| + (1 - λ), λ is
-    the hardness, and w has a gradient, too, as in the source.
+    The mean over images and classes of 1 - (2 Σhpy + 1e-5) / (Σh(p + y) + 1e-5), where h = λ |p - y| + (1 - λ). As in
+    the source the gradient passes through h as well.
 
     References
     ----------
@@ -52,24 +51,23 @@ def hardness_dice(prepared: Prepared, *, hardness: float = 0.6, include_backgrou
     p, y, w = with_background(prepared)
     if not include_background and prepared.head != "multilabel":
         p, y = p[:, 1:], y[:, 1:]
-    both, total = _HardSums.apply(p, y, w, hardness)  # type: ignore[no-untyped-call]
-    lost: Tensor = (1 - (2 * both + SMOOTH) / (total + SMOOTH)).mean()
-    return lost
+    intersection, total = _HardnessSums.apply(p, y, w, hardness)  # type: ignore[no-untyped-call]
+    loss: Tensor = (1 - (2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
+    return loss
 
 
 @needs("attention")
 @roles("background", "foreground")
 @head_modes("binary", "multiclass", "multilabel")
 def attention_dice(prepared: Prepared, *, hardness: float = 0.6, attention_weight: float = 1.0) -> Tensor:
-    """Hardness-weighted Dice, and Dice of each attention map against the foreground.
+    """Hardness-weighted Dice, plus the Dice loss of each attention map against the foreground.
 
     Parameters
     ----------
-    prepared : Prepared
     hardness : float
         As in ``hardness_dice``.
     attention_weight : float
-        Factor of the second part.
+        Factor of the loss of the attention maps.
 
     Returns
     -------
@@ -78,9 +76,9 @@ def attention_dice(prepared: Prepared, *, hardness: float = 0.6, attention_weigh
     Notes
     -----
     ``hardness_dice`` + attention_weight (1/L) Σ_l (1 - D_l), where D_l = (2 Σag + 1e-5) / (Σa + Σg + 1e-5) of each
-    image, a is the map of level l, and g at its size is 1 where any voxel that it covers is of any class but the
-    background. What a map says where it covers no known voxel does not count. A network without maps learns from
-    ``hardness_dice`` alone.
+    image. a is the attention map of level l; g is the foreground, all classes but the background, max-pooled to the
+    size of the map. Values of the map that cover no valid voxel are left out. For a network without attention maps the
+    loss is ``hardness_dice``.
 
     References
     ----------
@@ -91,64 +89,70 @@ def attention_dice(prepared: Prepared, *, hardness: float = 0.6, attention_weigh
     maps = prepared.outputs.attention if prepared.outputs else ()
     if not maps:
         return loss
-    foreground, known = _foreground(prepared)
-    levels = [_lost(level.to(loss.dtype), foreground, known) for level in maps]
+    foreground, valid = _foreground(prepared)
+    levels = [_map_loss(level.to(loss.dtype), foreground, valid) for level in maps]
     return loss + attention_weight * torch.stack(levels).mean()
 
 
 def _foreground(prepared: Prepared) -> tuple[Tensor, Tensor]:
-    """Any class but the background, and where all channels are known; each of shape (B, 1, *S)."""
+    """Compute the soft mask of all classes but the background, and where all channels are valid, both (B, 1, *S)."""
     y = prepared.target[:, 1:] if prepared.head == "multiclass" else prepared.target
     foreground = y.sum(1, keepdim=True) if prepared.head == "multiclass" else y.amax(1, keepdim=True)
-    known = prepared.known.all(1, keepdim=True).to(y.dtype)
-    return foreground * known, known
+    valid = prepared.valid.all(1, keepdim=True).to(y.dtype)
+    return foreground * valid, valid
 
 
-def _lost(level: Tensor, foreground: Tensor, known: Tensor) -> Tensor:
-    """1 - D of an attention map, mean over the images."""
+def _map_loss(level: Tensor, foreground: Tensor, valid: Tensor) -> Tensor:
+    """Compute 1 - D of an attention map, mean over the images."""
     pool = functional.adaptive_max_pool2d if level.ndim == 4 else functional.adaptive_max_pool3d
-    g, w = (pool(mask, level.shape[2:]) for mask in (foreground, known))
-    both, truth, said = region_sums(torch.where(w > 0, level, 0), g, w, squared=False, per_image=True)
-    return (1 - (2 * both + SMOOTH) / (truth + said + SMOOTH)).mean()
+    g, w = (pool(mask, level.shape[2:]) for mask in (foreground, valid))
+    sums = region_sums(torch.where(w > 0, level, 0), g, w, squared=False, per_image=True)
+    return (1 - (2 * sums.intersection + SMOOTH) / (sums.target + sums.prediction + SMOOTH)).mean()
 
 
-class _HardSums(torch.autograd.Function):
-    """Sums of w h p y and of w h (p + y) with h = λ |p - y| + 1 - λ for each image and class, a slab at a time."""
+class _HardnessSums(torch.autograd.Function):
+    """Sums of w h p y and of w h (p + y) with h = λ |p - y| + 1 - λ for each image and class, a slab at a time.
+
+    Autograd would keep h and several products of full size; this keeps its inputs, which are in memory anyway.
+    """
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, y: Tensor, w: Tensor | None, hardness: float) -> tuple[Tensor, Tensor]:
-        """Give both sums, of shape (B, K)."""
+        """Compute both sums, each of shape (B, K)."""
         ctx.save_for_backward(p, y, w)
         ctx.hardness = hardness
-        both, total = p.new_zeros(2, *p.shape[:2])
+        intersection, total = p.new_zeros(2, *p.shape[:2])
         space = tuple(range(2, p.ndim))
         for part in slabs(p):
-            weight = _hard(p[part], y[part], hardness)[0]
+            h = _hardness(p[part], y[part], hardness)[0]
             if w is not None:
-                weight.mul_(w[part])
-            total[part[0]] += (weight * (p[part] + y[part])).sum(space)
-            both[part[0]] += weight.mul_(p[part]).mul_(y[part]).sum(space)
-        return both, total
+                h.mul_(w[part])
+            total[part[0]] += (h * (p[part] + y[part])).sum(space)
+            # Last, since it overwrites h.
+            intersection[part[0]] += h.mul_(p[part]).mul_(y[part]).sum(space)
+        return intersection, total
 
+    # The gradient is written with out= into one array, which autograd cannot follow to a second derivative.
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_both: Tensor, of_total: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradient of p, w (a y (h + p h') + b (h + (p + y) h')) with h' = λ sign(p - y)."""
+    def backward(ctx: Any, grad_intersection: Tensor, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradient of p, w (a y (h + p h') + b (h + (p + y) h')) with h' = λ sign(p - y)."""
         p, y, w = ctx.saved_tensors
-        slope = torch.empty_like(p)
+        grad = torch.empty_like(p)
         shape = (*p.shape[:2], *(1,) * (p.ndim - 2))
-        of_both, of_total = of_both.reshape(shape), of_total.reshape(shape)
+        grad_intersection, grad_total = grad_intersection.reshape(shape), grad_total.reshape(shape)
         for part in slabs(p):
-            a, b = of_both[part[0]], of_total[part[0]]
-            h, steep = _hard(p[part], y[part], ctx.hardness)
-            here = torch.addcmul(h, steep, p[part], out=slope[part])
-            here.mul_(y[part] * a + b).addcmul_(steep.mul_(y[part]), b)
+            a, b = grad_intersection[part[0]], grad_total[part[0]]
+            h, h_prime = _hardness(p[part], y[part], ctx.hardness)
+            # In the order of these lines: w ((h + p h') (a y + b) + b y h').
+            grad_slab = torch.addcmul(h, h_prime, p[part], out=grad[part])
+            grad_slab.mul_(y[part] * a + b).addcmul_(h_prime.mul_(y[part]), b)
             if w is not None:
-                here.mul_(w[part])
-        return slope, None, None, None
+                grad_slab.mul_(w[part])
+        return grad, None, None, None
 
 
-def _hard(p: Tensor, y: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
-    """Give h and its derivative."""
+def _hardness(p: Tensor, y: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
+    """Compute h and its derivative by p."""
     difference = p - y
     return difference.abs().mul_(hardness).add_(1 - hardness), difference.sign_().mul_(hardness)

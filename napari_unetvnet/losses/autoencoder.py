@@ -1,4 +1,4 @@
-"""The loss of the BraTS 2018 winner, whose autoencoder branch has to give the input back."""
+"""The loss of the BraTS 2018 winner, whose autoencoder branch reconstructs the input."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ def vae(
     kl_weight: float = 0.1,
     kl_divisor: Literal["latent", "voxels", "values", "half"] = "latent",
 ) -> Tensor:
-    """Dice, and what a variational autoencoder branch loses: Dice + 0.1 L2 + 0.1 KL.
+    """Dice loss, plus the losses of a variational autoencoder branch: Dice + 0.1 L2 + 0.1 KL.
 
     Parameters
     ----------
-    prepared : Prepared
     reconstruction_weight : float
-        Factor of the squared error of the input that the branch gives back.
+        Factor of the mean squared error of the reconstructed input.
     kl_weight : float
-        Factor of the distance of its code from a standard normal distribution.
+        Factor of the Kullback-Leibler divergence of the latent code from a standard normal distribution.
     kl_divisor : {"latent", "voxels", "values", "half"}
-        What that distance is divided by: the numbers of the code, the voxels of an image (as the paper writes), its
-        voxels times channels, or twice the numbers of the code.
+        What the divergence is divided by: the size of the latent code, the voxels of an image (as the paper writes),
+        its voxels times channels, or twice the size of the code.
 
     Returns
     -------
@@ -43,12 +42,12 @@ def vae(
 
     Notes
     -----
-    - Dice: the mean over the classes of 1 - (2 Σyp + 1e-8) / (Σy² + Σp² + 1e-8); the source adds the 1e-8 below only,
-      by which a class that is absent would cost 1.
-    - L2: the mean of (x - x̂)² over all voxels of the image, unlabelled ones as well.
-    - KL: Σ (μ² + σ² - ln σ² - 1) / N of each image, mean over the images, N being the divisor.
+    - Dice: the mean over the classes of 1 - (2 Σyp + 1e-8) / (Σy² + Σp² + 1e-8). The source adds the 1e-8 to the
+      denominator only, so that an absent class would have loss 1.
+    - L2: the mean of (x - x̂)² over all voxels of the image, ignored ones included.
+    - KL: Σ (μ² + σ² - ln σ² - 1) / N of each image, mean over the images, where N is the divisor.
 
-    A network without the branch learns from the Dice alone.
+    For a network without the branch the loss is the Dice term.
 
     References
     ----------
@@ -70,20 +69,20 @@ def vae(
 
 
 def divergence(mean: Tensor, log_variance: Tensor, image: Tensor, divisor: str) -> Tensor:
-    """Give the distance of codes from a standard normal distribution, mean over the images.
+    """Compute the KL divergence of latent codes from a standard normal distribution, mean over the images.
 
     Parameters
     ----------
     mean, log_variance : Tensor of shape (B, N)
     image : Tensor of shape (B, C, *S)
-        What was encoded.
+        The encoded input.
     divisor : {"latent", "voxels", "values", "half"}
 
     Returns
     -------
     Tensor, a scalar
     """
-    numbers, values = mean[0].numel(), image[0].numel()
-    divisors = {"latent": numbers, "voxels": values // image.shape[1], "values": values, "half": 2 * numbers}
-    distance = mean.square() + log_variance.exp() - log_variance - 1
-    return distance.flatten(1).sum(1).mean() / divisors[divisor]
+    latent, values = mean[0].numel(), image[0].numel()
+    divisors = {"latent": latent, "voxels": values // image.shape[1], "values": values, "half": 2 * latent}
+    divergence = mean.square() + log_variance.exp() - log_variance - 1
+    return divergence.flatten(1).sum(1).mean() / divisors[divisor]

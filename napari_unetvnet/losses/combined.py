@@ -1,4 +1,4 @@
-"""Sums that have a name of their own because everybody uses them."""
+"""Common sums of losses under a name of their own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def dice_ce(prepared: Prepared, *, ce_weight: float = 1.0) -> Tensor:
 
     Parameters
     ----------
-    prepared : Prepared
     ce_weight : float
         Factor of the cross-entropy.
 
@@ -34,8 +33,8 @@ def dice_ce(prepared: Prepared, *, ce_weight: float = 1.0) -> Tensor:
 
     Notes
     -----
-    (1 - D) + ce_weight CE, the sum of ``dice`` and ``ce``. On one channel it is the (1 - D) + BCE by which [2]_ trains
-    its 3D V-Net.
+    (1 - D) + ce_weight CE, the sum of ``dice`` and ``ce``. On one channel it is the (1 - D) + BCE with which [2]_
+    trains its 3D V-Net.
 
     References
     ----------
@@ -58,11 +57,10 @@ def bce_dice(
 
     Parameters
     ----------
-    prepared : Prepared
     bce_weight : float
         Factor of the binary cross-entropy.
     alpha : float
-        Weight of the voxels where a class is, as in ``reweighted_bce``; 0: all voxels weigh 1.
+        Weight of the voxels inside a class, as in ``reweighted_bce``; 0: all voxels weigh 1.
     denominator : {"squared", "plain", "first"}
         That of ``dice``.
 
@@ -72,8 +70,8 @@ def bce_dice(
 
     Notes
     -----
-    k BCE + (1 - D). The source has alpha = 0.99 and k = 10 for lines and discs; in its first version alpha = 0.999, D
-    of the first form, and k = 100 for its U-Net and 0.01 for its V-Net.
+    k BCE + (1 - D), where k is ``bce_weight``. The source uses alpha = 0.99 and k = 10 for lines and discs; its first
+    version alpha = 0.999, D with the "first" denominator, and k = 100 for its U-Net and 0.01 for its V-Net.
 
     References
     ----------
@@ -85,11 +83,10 @@ def bce_dice(
 
 @head_modes("binary", "multiclass", "multilabel")
 def focal_dice(prepared: Prepared, *, focal_weight: float = 100.0, alpha: float = 0.99, gamma: float = 2.0) -> Tensor:
-    """Dice plus focal loss, (1 - D) + focal_weight F: of the source's sums the best at the edges of blocks.
+    """Dice plus focal loss, (1 - D) + focal_weight F: in the source the best of its sums at the edges of blocks.
 
     Parameters
     ----------
-    prepared : Prepared
     focal_weight : float
         Factor of the focal loss.
     alpha : float
@@ -125,7 +122,6 @@ def focal_bce_dice(
 
     Parameters
     ----------
-    prepared : Prepared
     bce_weight : float
         Factor of ``reweighted_bce``.
     focal_weight : float
@@ -141,8 +137,8 @@ def focal_bce_dice(
 
     Notes
     -----
-    (1 - D) + 10 B + 100 F, the sum of ``dice``, 10 ``reweighted_bce``, which finds where a line is, and 100 ``focal``,
-    which finds that there is one.
+    (1 - D) + 10 B + 100 F, the sum of ``dice``, 10 ``reweighted_bce``, which locates a line, and 100 ``focal``, which
+    detects it.
 
     References
     ----------
@@ -159,9 +155,8 @@ def drive_ce_dice(prepared: Prepared, *, class_weights: tuple[float, ...] = ()) 
 
     Parameters
     ----------
-    prepared : Prepared
     class_weights : tuple of float
-        One for each class, in the cross-entropy. Empty: 1 and 2 for two classes, the same for more.
+        One per class, for the cross-entropy. Empty: 1 and 2 for two classes, equal for more.
 
     Returns
     -------
@@ -169,15 +164,16 @@ def drive_ce_dice(prepared: Prepared, *, class_weights: tuple[float, ...] = ()) 
 
     Notes
     -----
-    CE = Σ w(t_i) (-ln p_i) / Σ w(t_i). D = (2 Σxt + 1e-6) / (Σx + Σt + 1e-6) for each image and class, the background
-    included; where both are empty D is 1. Ignored pixels count in neither part.
+    CE = Σ_i w(y_i) (-ln p_i) / Σ_i w(y_i), with p_i the probability of the target class y_i.
+    D = (2 Σpy + 1e-6) / (Σp + Σy + 1e-6) for each image and class, the background included; D is 1 where both are
+    empty. Ignored pixels count in neither.
 
     References
     ----------
     .. [1] yingmuzhi/artificial_intelligence, https://github.com/yingmuzhi/artificial_intelligence
     """
-    if not class_weights and (prepared.head == "binary" or prepared.given.shape[1] == 2):
+    if not class_weights and (prepared.head == "binary" or prepared.raw_logits.shape[1] == 2):
         class_weights = (1.0, 2.0)
-    entropy = ce(prepared.weighted(class_weights) if class_weights else prepared)
-    both, truth, said = region_sums(*with_background(prepared), squared=False, per_image=True)
-    return entropy + 1 - ((2 * both + 1e-6) / (truth + said + 1e-6)).mean()
+    entropy = ce(prepared.with_class_weights(class_weights) if class_weights else prepared)
+    sums = region_sums(*with_background(prepared), squared=False, per_image=True)
+    return entropy + 1 - ((2 * sums.intersection + 1e-6) / (sums.target + sums.prediction + 1e-6)).mean()

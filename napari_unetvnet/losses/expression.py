@@ -13,12 +13,12 @@ __all__ = ["LossTerm", "read_terms", "write_loss"]
 
 NUMBER = r"[0-9.]+(?:[eE][+-]?\d+)?"
 TERM = re.compile(rf"\s*(?:({NUMBER})\s*\*\s*)?([A-Za-z_]\w*)\s*(?:\((.*)\)\s*)?", re.DOTALL)
-PLUS = re.compile(r"(?<!\d[eE])\+(?![^()]*\))")  # none inside a number or inside parentheses
-COMMA = re.compile(r",(?![^\[]*\])")  # none inside brackets
+PLUS = re.compile(r"(?<!\d[eE])\+(?![^()]*\))")  # not the one of 1e+3, nor any inside parentheses
+COMMA = re.compile(r",(?![^\[]*\])")  # not inside brackets
 
 
 class LossTerm(BaseModel):
-    """One member of a weighted sum."""
+    """One term of a weighted sum of losses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,22 +28,22 @@ class LossTerm(BaseModel):
 
 
 def read_terms(text: str) -> tuple[LossTerm, ...]:
-    """Read a weighted sum; neither names nor options are looked up.
+    """Parse a weighted sum, without looking up names or options.
 
     Parameters
     ----------
     text : str
-        Names, each with an optional factor before it and options in parentheses behind it.
+        Names, each with an optional factor before it and options in parentheses after it.
 
     Returns
     -------
     tuple of LossTerm
-        Values of options as text.
+        With the values of options as text.
 
     Raises
     ------
     SettingsProblem
-        If a term is no ``name``, ``number*name`` or ``name(option=value)``.
+        If a term is not ``name``, ``number*name`` or ``name(option=value)``.
     """
     return tuple(_term(part, text) for part in PLUS.split(text))
 
@@ -79,24 +79,20 @@ def _options(inside: str, part: str) -> dict[str, str]:
 
 
 def write_loss(terms: tuple[LossTerm, ...]) -> str:
-    """Write a sum of losses as `read_terms` reads it.
-
-    Parameters
-    ----------
-    terms : tuple of LossTerm
+    """Format a sum of losses as `read_terms` reads it.
 
     Returns
     -------
     str
     """
-    return " + ".join(map(_written, terms))
+    return " + ".join(map(_term_text, terms))
 
 
-def _written(term: LossTerm) -> str:
+def _term_text(term: LossTerm) -> str:
     factor = "" if term.weight == 1 else f"{term.weight!r}*"
-    chosen = ", ".join(f"{name}={_value(value)}" for name, value in term.option.items())
-    return f"{factor}{term.name}({chosen})" if chosen else f"{factor}{term.name}"
+    options = ", ".join(f"{name}={_value_text(value)}" for name, value in term.option.items())
+    return f"{factor}{term.name}({options})" if options else f"{factor}{term.name}"
 
 
-def _value(value: object) -> str:
+def _value_text(value: object) -> str:
     return f"[{', '.join(map(repr, value))}]" if isinstance(value, tuple) else str(value)

@@ -1,9 +1,10 @@
-"""Ignored voxels, class order, class weights and precision, once for all losses.
+"""Ignored voxels, class order, class weights and precision, handled once for all losses.
 
 `prepare` turns logits and a target into what the formulas need: probabilities, a target with one channel per class,
-and a weight that is 0 where nothing is known. Logits there are replaced before a formula sees them, so that neither
-their value nor their gradient can matter, and everything runs in float32 (or float64) outside autocast: sums over a
-patch overflow in half precision. What takes memory is made when a formula asks for it.
+and a weight that is 0 at ignored voxels. There the logits are replaced before a formula sees them, so that neither
+their value nor their gradient can matter, not even if they are infinite or NaN. All of it runs in float32 (or float64)
+outside autocast, since sums over a patch overflow in half precision. Large arrays are computed when a formula first
+uses them.
 """
 
 from __future__ import annotations
@@ -13,120 +14,126 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.losses.slabs import Probabilities, voxel_sum
+from napari_unetvnet.losses.slabs import probabilities, voxel_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Outputs", "Prepared", "prepare"]
+    from torch import Tensor
+
+__all__ = ["Outputs", "Prepared", "along_channels", "prepare"]
 
 
 class Outputs(Protocol):
-    """What a network gives to training besides logits, as `networks.base.TrainingOutputs` has it."""
+    """What a network returns in training besides logits; `networks.base.TrainingOutputs` is one."""
 
     @property
     def attention(self) -> tuple[Tensor, ...]:
-        """Maps in [0, 1], each of shape (B, 1, *S') of its level."""
+        """Attention maps in [0, 1], one per level, each of shape (B, 1, *S') at the size of its level."""
 
     @property
     def reconstruction(self) -> Tensor | None:
-        """The input as an autoencoder gives it back, shape (B, C, *S)."""
+        """The input as reconstructed by an autoencoder branch, shape (B, C, *S)."""
 
     @property
     def latent(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and log variance of its code, each of shape (B, N)."""
+        """Mean and log variance of the latent code, each of shape (B, N)."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a formula works on, float32 or float64.
+    """Input of a loss formula, float32 or float64.
 
     Parameters
     ----------
-    given : Tensor of shape (B, K, *S)
-        The logits, and anything where nothing is known; formulas use ``logits`` and ``probabilities``.
+    raw_logits : Tensor of shape (B, K, *S)
+        The logits, of any value at ignored voxels; formulas use ``logits`` and ``probabilities``.
     labels : Tensor of shape (B, *S) or (B, K, *S)
-        As given to the loss, IGNORE included; formulas use ``target``.
-    known : Tensor of bool, shape (B, 1, *S) or (B, K, *S)
+        The target as passed to the loss, IGNORE included; formulas use ``target``.
+    valid : Tensor of bool, shape (B, 1, *S) or (B, K, *S)
         False at ignored voxels and at those of weight 0.
     head : {"binary", "multiclass", "multilabel"}
-    importance : Tensor of shape (B, 1, *S) or (B, K, *S), or None
-        Weight of each voxel, 0 where nothing is known; None if all known voxels weigh 1.
+    voxel_weight : Tensor of shape (B, 1, *S) or (B, K, *S), or None
+        Weight of each voxel, 0 where not valid; None if all valid voxels weigh 1.
     outputs : Outputs or None
-        What else the network gave, where it gave more than logits.
+        Further outputs of the network, if any.
     image : Tensor of shape (B, C, *S) or None
-        What the network saw.
-    clean : bool
-        Whether ``given`` is 0 where nothing is known.
+        The input of the network.
+    masked : bool
+        Whether ``raw_logits`` is already 0 where not valid.
     """
 
-    given: Tensor
+    raw_logits: Tensor
     labels: Tensor
-    known: Tensor
+    valid: Tensor
     head: str
-    importance: Tensor | None = None
+    voxel_weight: Tensor | None = None
     outputs: Outputs | None = None
     image: Tensor | None = None
-    clean: bool = False
+    masked: bool = False
 
     @cached_property
     def logits(self) -> Tensor:
-        """Logits, 0 where nothing is known, shape (B, K, *S)."""
-        return self.given if self.clean else torch.where(self.known, self.given, 0)
+        """Logits, 0 where not valid, shape (B, K, *S)."""
+        return self.raw_logits if self.masked else torch.where(self.valid, self.raw_logits, 0)
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax or sigmoid of the logits, 0 where nothing is known, shape (B, K, *S)."""
-        p: Tensor = Probabilities.apply(self.given, self.known, self.head == "multiclass")  # type: ignore[no-untyped-call]
-        return p
+        """Softmax or sigmoid of the logits, 0 where not valid, shape (B, K, *S)."""
+        return probabilities(self.raw_logits, self.valid, self.head == "multiclass")
 
     @cached_property
     def target(self) -> Tensor:
-        """One channel per class, in [0, 1], 0 at ignored voxels, shape (B, K, *S)."""
+        """One channel per class, in [0, 1], 0 where not valid, shape (B, K, *S)."""
         if not self.by_index:
-            return torch.where(self.known, self.labels, 0).to(self.given.dtype)
-        first, last = (1, 2) if self.head == "binary" else (0, self.given.shape[1])
-        classes = torch.arange(first, last, device=self.labels.device).reshape(1, -1, *(1,) * (self.given.ndim - 2))
-        return (self.labels.unsqueeze(1) == classes).logical_and_(self.known).to(self.given.dtype)
+            return torch.where(self.valid, self.labels, 0).to(self.raw_logits.dtype)
+        first, last = (1, 2) if self.head == "binary" else (0, self.raw_logits.shape[1])
+        classes = along_channels(torch.arange(first, last, device=self.labels.device), self.raw_logits)
+        return (self.labels.unsqueeze(1) == classes).logical_and_(self.valid).to(self.raw_logits.dtype)
 
     @property
     def by_index(self) -> bool:
         """Whether labels are class indices, (B, *S)."""
-        return self.labels.ndim != self.given.ndim
+        return self.labels.ndim != self.raw_logits.ndim
 
     @cached_property
     def weight(self) -> Tensor:
-        """At least 0; 0 at ignored voxels; shape (B, 1, *S) or (B, K, *S)."""
-        return self.known.to(self.given.dtype) if self.importance is None else self.importance
+        """Weight of each voxel, at least 0; 0 where not valid; shape (B, 1, *S) or (B, K, *S)."""
+        return self.valid.to(self.raw_logits.dtype) if self.voxel_weight is None else self.voxel_weight
+
+    @property
+    def weight_or_mask(self) -> Tensor:
+        """As ``weight``, but bool, which is a quarter of the size, if all valid voxels weigh 1."""
+        return self.valid if self.voxel_weight is None else self.voxel_weight
 
     def mean_of(self, formula: Callable[[Prepared], Tensor]) -> Tensor:
-        """Average what a formula gives for each voxel, with the voxel's weight.
+        """Compute the weighted mean over the voxels of a formula.
 
         Parameters
         ----------
         formula : callable
-            Takes a part of the patch as `Prepared` and gives its values, each from its own voxel.
+            Maps a slab of the patch, a `Prepared`, to values of shape (B, 1, *S) or (B, K, *S), each of which depends
+            on its own voxel only.
 
         Returns
         -------
         Tensor, a scalar
-            0 where all weights are 0.
+            0 if all weights are 0.
         """
         total, weight = voxel_sum(self, formula)
         return total / torch.where(weight > 0, weight, 1)
 
-    def weighted(self, class_weights: tuple[float, ...]) -> Prepared:
-        """Weigh each voxel by its class.
+    def with_class_weights(self, class_weights: tuple[float, ...]) -> Prepared:
+        """Multiply the weight of each voxel by that of its class.
 
         Parameters
         ----------
         class_weights : tuple of float
-            One for each class; background and foreground for a binary head. In a multilabel one a channel's voxels
-            count so much where its class is, and 1 where it is not.
+            One per class; background and foreground for a binary head. For a multilabel head, the weight in each
+            channel of the voxels inside the class; those outside keep weight 1.
 
         Returns
         -------
@@ -137,23 +144,55 @@ class Prepared:
         DataProblem
             If their number is not that of the classes.
         """
-        classes = 2 if self.head == "binary" else self.given.shape[1]
+        classes = 2 if self.head == "binary" else self.raw_logits.shape[1]
         if len(class_weights) != classes:
             raise DataProblem(f"{len(class_weights)} class weights were given for {classes} classes; give one each.")
-        row = self.given.new_tensor(class_weights)
+        row = self.raw_logits.new_tensor(class_weights)
         if self.by_index and self.head != "multilabel":
-            of_voxels = row[torch.where(self.known, self.labels.unsqueeze(1), 0).long()]
+            factor = row[torch.where(self.valid, self.labels.unsqueeze(1), 0).long()]
         elif self.head == "multiclass":
-            of_voxels = torch.einsum("bk...,k->b...", self.target, row).unsqueeze(1)
+            factor = torch.einsum("bk...,k->b...", self.target, row).unsqueeze(1)
         else:
-            low, high = (row[:1], row[1:]) if self.head == "binary" else (torch.ones_like(row), row)
-            low, high = (side.reshape(1, -1, *(1,) * (self.given.ndim - 2)) for side in (low, high))
-            of_voxels = low + self.target * (high - low)
-        return replace(self, importance=self.weight * of_voxels)
+            outside, inside = (row[:1], row[1:]) if self.head == "binary" else (torch.ones_like(row), row)
+            outside, inside = (along_channels(side, self.raw_logits) for side in (outside, inside))
+            factor = outside + self.target * (inside - outside)
+        return replace(self, voxel_weight=self.weight * factor)
+
+    def slab(self, part: tuple[slice, ...]) -> Prepared:
+        """Cut out some images, or some planes of one image.
+
+        Parameters
+        ----------
+        part : tuple of slice
+            Of images, or of images, channels (all of them) and planes, as `slabs.slabs` yields them.
+
+        Returns
+        -------
+        Prepared
+            With masked logits and without ``outputs`` and ``image``.
+        """
+        valid = self.valid[part]
+        return Prepared(
+            raw_logits=torch.where(valid, self.raw_logits[part], 0),
+            labels=self.labels[part[:1] + part[2:] if self.by_index else part],
+            valid=valid,
+            head=self.head,
+            voxel_weight=None if self.voxel_weight is None else self.voxel_weight[part],
+            masked=True,
+        )
+
+    def detached(self) -> Prepared:
+        """Return the patch without its autograd graph, further outputs and image, so that keeping it is cheap.
+
+        Returns
+        -------
+        Prepared
+        """
+        return replace(self, raw_logits=self.raw_logits.detach(), outputs=None, image=None)
 
 
 def prepare(logits: Tensor, target: Tensor, weight: Tensor | None, head: str) -> Prepared:
-    """Bring logits and target to one form and take ignored voxels out.
+    """Bring logits and target to one form and mask ignored voxels.
 
     Parameters
     ----------
@@ -169,17 +208,34 @@ def prepare(logits: Tensor, target: Tensor, weight: Tensor | None, head: str) ->
     Raises
     ------
     DataProblem
-        If the shapes do not belong together.
+        If the target has another shape than the logits, with or without the channel axis.
     """
     if target.shape not in {logits.shape, (logits.shape[0], *logits.shape[2:])}:
         raise DataProblem(f"A target of shape {tuple(target.shape)} does not fit logits {tuple(logits.shape)}.")
     logits = logits if logits.dtype == torch.float64 else logits.float()
     per_class = target.ndim == logits.ndim
-    known = target != IGNORE if per_class else (target != IGNORE).unsqueeze(1)
+    valid = target != IGNORE if per_class else (target != IGNORE).unsqueeze(1)
     if per_class and head == "multiclass":
-        known = known.all(dim=1, keepdim=True)
-    importance = None
+        # A softmax couples the channels, so one ignored channel makes the whole voxel unusable.
+        valid = valid.all(dim=1, keepdim=True)
+    voxel_weight = None
     if weight is not None:
-        known = known & (weight != 0).unsqueeze(1)
-        importance = torch.where(known, weight.unsqueeze(1).to(logits.dtype), 0)
-    return Prepared(logits, target, known, head, importance)
+        valid = valid & (weight != 0).unsqueeze(1)
+        # where, not a product: the weight at ignored voxels may be NaN.
+        voxel_weight = torch.where(valid, weight.unsqueeze(1).to(logits.dtype), 0)
+    return Prepared(logits, target, valid, head, voxel_weight)
+
+
+def along_channels(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape one value per channel so that it broadcasts over an array.
+
+    Parameters
+    ----------
+    values : Tensor of shape (K,)
+    like : Tensor of shape (B, K, *S)
+
+    Returns
+    -------
+    Tensor of shape (1, K, 1, 1[, 1])
+    """
+    return values.reshape(1, -1, *(1,) * (like.ndim - 2))

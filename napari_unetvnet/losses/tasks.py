@@ -1,4 +1,4 @@
-"""Losses that a source fits to what its channels show: thin lines, compact blocks, or both beside a background."""
+"""Losses of one source for thin lines, compact blocks, or both with a background."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.losses.declare import head_modes, roles
-from napari_unetvnet.losses.overlap import dice_of_classes
-from napari_unetvnet.losses.sums import shares
-from napari_unetvnet.losses.voxels import channel_sum, focal_of_channels, surprise_of_channels
+from napari_unetvnet.losses.overlap import dice_per_class
+from napari_unetvnet.losses.sums import channel_factors
+from napari_unetvnet.losses.voxels import channel_cross_entropy, channel_focal, sum_of_channel_means
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +20,7 @@ __all__ = ["block", "line", "ten_channel"]
 
 @head_modes("binary", "multiclass", "multilabel")
 def line(prepared: Prepared) -> Tensor:
-    """Dice, reweighted binary cross-entropy and focal loss of a thin line, (1 - D) + 10 B + 100 F of each channel.
-
-    Parameters
-    ----------
-    prepared : Prepared
+    """Dice, reweighted binary cross-entropy and focal loss for thin lines, (1 - D) + 10 B + 100 F of each channel.
 
     Returns
     -------
@@ -32,25 +28,21 @@ def line(prepared: Prepared) -> Tensor:
 
     Notes
     -----
-    The mean over the channels of (1 - D) + 10 B + 100 F, which is ``focal_bce_dice`` of a channel alone; in a
-    multiclass head, of a class against the rest.
+    The mean over the channels of (1 - D) + 10 B + 100 F, which is ``focal_bce_dice`` of each channel alone; for a
+    multiclass head, of each class against the rest.
 
     References
     ----------
     .. [1] AmberzzZZ/unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
     """
-    channels = prepared.given.shape[1]
+    channels = prepared.raw_logits.shape[1]
     lines = (1.0 / channels,) * channels
-    return _tasks(prepared, overlap=lines, entropy=lines, focused=lines)
+    return _weighted_sum(prepared, dice=lines, cross_entropy=lines, focal=lines)
 
 
 @head_modes("binary", "multiclass", "multilabel")
 def block(prepared: Prepared) -> Tensor:
-    """Dice and focal loss of a compact block, (1 - D) + 100 F of each channel.
-
-    Parameters
-    ----------
-    prepared : Prepared
+    """Dice and focal loss for compact blocks, (1 - D) + 100 F of each channel.
 
     Returns
     -------
@@ -58,16 +50,16 @@ def block(prepared: Prepared) -> Tensor:
 
     Notes
     -----
-    The mean over the channels of (1 - D) + 100 F, which is ``focal_dice`` of a channel alone; in a multiclass head, of
-    a class against the rest.
+    The mean over the channels of (1 - D) + 100 F, which is ``focal_dice`` of each channel alone; for a multiclass
+    head, of each class against the rest.
 
     References
     ----------
     .. [1] AmberzzZZ/unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
     """
-    channels = prepared.given.shape[1]
+    channels = prepared.raw_logits.shape[1]
     blocks = (1.0 / channels,) * channels
-    return _tasks(prepared, overlap=blocks, focused=blocks)
+    return _weighted_sum(prepared, dice=blocks, focal=blocks)
 
 
 @roles("background", "lines", "block")
@@ -75,11 +67,7 @@ def block(prepared: Prepared) -> Tensor:
 def ten_channel(prepared: Prepared) -> Tensor:
     """Background, lines and a block in one network, background + 2 sum(line_c) + 4 block.
 
-    The first channel is the background, the last the block, those between are lines; at least three.
-
-    Parameters
-    ----------
-    prepared : Prepared
+    The first channel is the background, the last the block, those between are lines; at least three channels.
 
     Returns
     -------
@@ -93,30 +81,37 @@ def ten_channel(prepared: Prepared) -> Tensor:
     Notes
     -----
     (1 - D_0) + 2 Σ_c line_c + 4 block, where line_c = (1 - D_c) + 10 B_c + 100 F_c and block = (1 - D) + 100 F, each of
-    its channel alone; the source has eight lines.
+    its own channel. The source has eight lines.
 
     References
     ----------
     .. [1] AmberzzZZ/unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
     """
-    lines = prepared.given.shape[1] - 2
+    lines = prepared.raw_logits.shape[1] - 2
     if lines < 1:
         raise DataProblem(
             f"Loss ten_channel needs a background, lines and a block: at least 3 channels, not {lines + 2}."
         )
-    return _tasks(prepared, overlap=(1, *(2,) * lines, 4), entropy=(0, *(2,) * lines, 0), focused=(0, *(2,) * lines, 4))
+    twos = (2,) * lines
+    return _weighted_sum(prepared, dice=(1, *twos, 4), cross_entropy=(0, *twos, 0), focal=(0, *twos, 4))
 
 
-def _tasks(
-    prepared: Prepared, *, overlap: tuple[float, ...], focused: tuple[float, ...], entropy: tuple[float, ...] = ()
+def _weighted_sum(
+    prepared: Prepared,
+    *,
+    dice: tuple[float, ...],
+    focal: tuple[float, ...],
+    cross_entropy: tuple[float, ...] = (),
 ) -> Tensor:
-    """Sum up 1 - D, 10 times the reweighted cross-entropy and 100 times the focal loss, each channel with a factor."""
-    of_overlap, of_focused = (shares(factors, prepared.given) for factors in (overlap, focused))
+    """Sum 1 - D, 10 times the reweighted cross-entropy and 100 times the focal loss, with one weight per channel."""
+    dice_weights, focal_weights = (channel_factors(weights, prepared.raw_logits) for weights in (dice, focal))
 
-    def of_voxels(part: Prepared) -> Tensor:
-        """Give what does not depend on overlap."""
-        values = 100 * of_focused * focal_of_channels(part, 0.99, 2.0)
-        return values + 10 * shares(entropy, part.given) * surprise_of_channels(part, 0.99) if entropy else values
+    def per_voxel(slab: Prepared) -> Tensor:
+        """Compute the terms that are a mean over voxels, in one pass over the slabs."""
+        values = 100 * focal_weights * channel_focal(slab, 0.99, 2.0)
+        if not cross_entropy:
+            return values
+        return values + 10 * channel_factors(cross_entropy, slab.raw_logits) * channel_cross_entropy(slab, 0.99)
 
-    lost = of_overlap.flatten() * (1 - dice_of_classes(prepared))
-    return lost.sum() + channel_sum(prepared, of_voxels)
+    dice_losses = dice_weights.flatten() * (1 - dice_per_class(prepared))
+    return dice_losses.sum() + sum_of_channel_means(prepared, per_voxel)

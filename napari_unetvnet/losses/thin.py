@@ -1,4 +1,4 @@
-"""A loss that keeps tubes and lines in one piece, by comparing centre lines."""
+"""A loss that preserves the connectivity of tubes and lines, by comparing centre lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from napari_unetvnet.losses.declare import head_modes, roles
-from napari_unetvnet.losses.sums import parts, quotient, region_sums
+from napari_unetvnet.losses.sums import operands, ratio, region_sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +25,18 @@ __all__ = ["centre_line", "cldice", "dilated"]
 @roles("background", "foreground")
 @head_modes("binary", "multiclass", "multilabel")
 def cldice(prepared: Prepared, *, a: float = 0.5, iterations: int = 3, smooth: float = 1.0) -> Tensor:
-    """Centre-line Dice beside plain Dice, for vessels, roads and nerves: a gap in a line costs what its length is.
+    """Centre-line Dice plus Dice, for vessels, roads and nerves: gaps count by length, not by thickness.
 
-    Only foreground classes count: all but the first of a multiclass head.
+    Foreground classes only: all but the first of a multiclass head.
 
     Parameters
     ----------
-    prepared : Prepared
     a : float
-        Share of the centre-line Dice, in [0, 1].
+        Weight of the centre-line Dice, in [0, 1].
     iterations : int
         Steps of thinning; at least the radius of the thickest line in voxels.
     smooth : float
-        Added above and below each quotient.
+        Added to numerator and denominator of each ratio.
 
     Returns
     -------
@@ -51,24 +50,24 @@ def cldice(prepared: Prepared, *, a: float = 0.5, iterations: int = 3, smooth: f
 
     P = (sum(S(p) y) + smooth) / (sum(S(p)) + smooth) and R = (sum(S(y) p) + smooth) / (sum(S(y)) + smooth).
 
-    S adds up what opening takes away at each step of thinning. Ignored voxels are background before thinning.
+    S accumulates what a morphological opening removes at each step of thinning. Ignored voxels count as background.
 
     References
     ----------
     .. [1] Shit et al. 2021, clDice, https://arxiv.org/abs/2003.07311
     """
     first = 1 if prepared.head == "multiclass" else 0
-    p, y, w = parts(prepared)
+    p, y, w = operands(prepared)
     p, y = p[:, first:], y[:, first:]
-    skeleton = region_sums(centre_line(p, iterations), y, w, squared=False)
-    truth = region_sums(p, centre_line(y, iterations), w, squared=False)
-    precision = quotient(skeleton.both + smooth, skeleton.said + smooth)
-    recall = quotient(truth.both + smooth, truth.truth + smooth)
-    centre = quotient(2 * precision * recall, precision + recall)
-    # The plain sums are at hand: those of y and of p, each beside the other's centre line.
-    both = region_sums(p, y, w, squared=False).both
-    plain = quotient(2 * both + smooth, skeleton.truth + truth.said + smooth)
-    return ((1 - a) * (1 - plain) + a * (1 - centre)).mean()
+    line_in_target = region_sums(centre_line(p, iterations), y, w, squared=False)
+    line_in_prediction = region_sums(p, centre_line(y, iterations), w, squared=False)
+    precision = ratio(line_in_target.intersection + smooth, line_in_target.prediction + smooth)
+    recall = ratio(line_in_prediction.intersection + smooth, line_in_prediction.target + smooth)
+    cl_dice = ratio(2 * precision * recall, precision + recall)
+    # The sums of y and of p in the plain Dice are among those computed above.
+    intersection = region_sums(p, y, w, squared=False).intersection
+    dice = ratio(2 * intersection + smooth, line_in_target.target + line_in_prediction.prediction + smooth)
+    return ((1 - a) * (1 - dice) + a * (1 - cl_dice)).mean()
 
 
 def centre_line(mask: Tensor, iterations: int) -> Tensor:
@@ -94,7 +93,7 @@ def centre_line(mask: Tensor, iterations: int) -> Tensor:
 
 
 def dilated(mask: Tensor) -> Tensor:
-    """Give the largest value of each voxel and all its neighbours, across corners too.
+    """Dilate a soft mask: the maximum of each voxel and its neighbours, diagonal ones included.
 
     Parameters
     ----------
@@ -105,52 +104,57 @@ def dilated(mask: Tensor) -> Tensor:
     Tensor of shape (B, K, *S)
     """
     for axis in range(2, mask.ndim):
-        mask = _of_three(mask, axis, torch.maximum)
+        mask = _extreme_of_three(mask, axis, torch.maximum)
     return mask
 
 
 def _eroded(mask: Tensor) -> Tensor:
-    """Smallest value of each voxel and its neighbours along the axes; a side of one voxel changes nothing."""
-    return reduce(torch.minimum, (_of_three(mask, axis, torch.minimum) for axis in range(2, mask.ndim)))
+    """Erode a soft mask: the minimum of each voxel and its neighbours along the axes, without diagonal ones."""
+    # An axis of one voxel has no effect: a volume of one slice is eroded like an image.
+    return reduce(torch.minimum, (_extreme_of_three(mask, axis, torch.minimum) for axis in range(2, mask.ndim)))
 
 
-def _of_three(mask: Tensor, axis: int, extreme: Callable[..., Tensor]) -> Tensor:
-    found: Tensor = _OfThree.apply(mask, axis, extreme)  # type: ignore[no-untyped-call]
-    return found
+def _extreme_of_three(values: Tensor, axis: int, extreme: Callable[..., Tensor]) -> Tensor:
+    output: Tensor = _ExtremeOfThree.apply(values, axis, extreme)  # type: ignore[no-untyped-call]
+    return output
 
 
-class _OfThree(torch.autograd.Function):
-    """The extreme of each value and its two neighbours on an axis.
+class _ExtremeOfThree(torch.autograd.Function):
+    """The minimum or maximum of each value and its two neighbours along an axis.
 
-    It remembers two bits a voxel, where max-pooling keeps its input and an int64; and on a CPU it is faster.
+    It keeps two bool per voxel for the backward pass, where max-pooling keeps its input and an int64 index. On a CPU it
+    is also faster.
     """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, axis: int, extreme: Callable[..., Tensor]) -> Tensor:
-        """Give the extremes, of the shape of the values."""
+        """Compute the extremes, of the shape of the values."""
         count = values.shape[axis] - 1
         low, high = values.narrow(axis, 0, count), values.narrow(axis, 1, count)
-        found = values.clone()
-        for part, other in ((found.narrow(axis, 1, count), low), (found.narrow(axis, 0, count), high)):
-            extreme(part, other, out=part)
-        from_low = (found.narrow(axis, 1, count) == low) & (low != high)
-        from_high = (found.narrow(axis, 0, count) == high) & (low != high)
-        # Where both neighbours are the extreme, the gradient goes to the lower.
+        extremes = values.clone()
+        for side, neighbour in ((extremes.narrow(axis, 1, count), low), (extremes.narrow(axis, 0, count), high)):
+            extreme(side, neighbour, out=side)
+        # Whether the extreme came from a neighbour, one bool for each pair of neighbours. If the two are equal, the
+        # gradient stays with the voxel itself.
+        from_low = (extremes.narrow(axis, 1, count) == low) & (low != high)
+        from_high = (extremes.narrow(axis, 0, count) == high) & (low != high)
+        # If both neighbours are the extreme, the gradient goes to the lower one only: it must not count twice.
         if count:
             from_high.narrow(axis, 1, count - 1).logical_and_(~from_low.narrow(axis, 0, count - 1))
         ctx.save_for_backward(from_low, from_high)
         ctx.axis = axis
-        return found
+        return extremes
 
+    # The gradient is moved in place, which autograd cannot follow to a second derivative.
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_found: Tensor) -> tuple[Tensor | None, ...]:
-        """Give each gradient to the voxel that the extreme came from."""
+    def backward(ctx: Any, grad_extremes: Tensor) -> tuple[Tensor | None, ...]:
+        """Move each gradient to the voxel that the extreme came from."""
         from_low, from_high = ctx.saved_tensors
-        axis, count = ctx.axis, of_found.shape[ctx.axis] - 1
-        slope = of_found.clone()
-        for mine, source, chosen in ((1, 0, from_low), (0, 1, from_high)):
-            moved = of_found.narrow(axis, mine, count) * chosen
-            slope.narrow(axis, mine, count).sub_(moved)
-            slope.narrow(axis, source, count).add_(moved)
-        return slope, None, None
+        axis, count = ctx.axis, grad_extremes.shape[ctx.axis] - 1
+        grad = grad_extremes.clone()
+        for own, source, chosen in ((1, 0, from_low), (0, 1, from_high)):
+            moved = grad_extremes.narrow(axis, own, count) * chosen
+            grad.narrow(axis, own, count).sub_(moved)
+            grad.narrow(axis, source, count).add_(moved)
+        return grad, None, None

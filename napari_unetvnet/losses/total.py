@@ -31,7 +31,7 @@ class Term(NamedTuple):
     def __call__(self, prepared: Prepared) -> Tensor:
         """Compute the weighted term, a scalar."""
         if self.class_weights:
-            prepared = prepared.weighted(self.class_weights)
+            prepared = prepared.with_class_weights(self.class_weights)
         return self.weight * self.function(prepared, **self.options)
 
 

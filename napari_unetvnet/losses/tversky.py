@@ -1,11 +1,11 @@
-"""Overlap losses that weigh false positives and false negatives apart: for classes with few voxels."""
+"""Overlap losses with separate weights for false positives and false negatives, for rare classes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.losses.declare import head_modes
-from napari_unetvnet.losses.sums import parts, quotient, region_sums
+from napari_unetvnet.losses.sums import operands, ratio, region_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,25 +14,24 @@ if TYPE_CHECKING:
 
 __all__ = ["focal_tversky", "tversky"]
 
-# A power below 1 is infinitely steep at 0; moved by this much it is 1000 times as steep as at 1.
+# A power below 1 has an infinite derivative at 0; moved by this offset, about 1000 times the derivative at 1.
 OFFSET = 1e-12
 
 
 @head_modes("binary", "multiclass", "multilabel")
 def tversky(prepared: Prepared, *, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0) -> Tensor:
-    """Tversky loss: Dice in which false positives and false negatives have weights of their own.
+    """Tversky loss: Dice with separate weights for false positives and false negatives.
 
-    A class absent from truth and prediction costs nothing.
+    A class absent from target and prediction adds no loss.
 
     Parameters
     ----------
-    prepared : Prepared
     alpha : float
         Weight of false positives.
     beta : float
-        Weight of false negatives; above alpha it finds more of a rare class and more that is not there.
+        Weight of false negatives; above alpha it favours recall over precision.
     smooth : float
-        Added above and below.
+        Added to numerator and denominator.
 
     Returns
     -------
@@ -57,20 +56,19 @@ def tversky(prepared: Prepared, *, alpha: float = 0.3, beta: float = 0.7, smooth
 def focal_tversky(
     prepared: Prepared, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 0.75, smooth: float = 1.0
 ) -> Tensor:
-    """Tversky loss of each class to a power, so that learning goes on when a class is nearly right.
+    """Tversky loss of each class to a power, which keeps the gradient large for classes that are nearly right.
 
     Parameters
     ----------
-    prepared : Prepared
     alpha : float
         Weight of false positives.
     beta : float
         Weight of false negatives.
     gamma : float
-        The power. Below 1 it dwells on classes that are nearly right, above 1 on those that are far from it. The paper
-        writes 1/gamma and finds 3/4 best.
+        The power. Below 1 it emphasises classes that are nearly right, above 1 those that are not. The paper writes the
+        power as 1/gamma and finds 3/4 best.
     smooth : float
-        Added above and below.
+        Added to numerator and denominator.
 
     Returns
     -------
@@ -84,11 +82,11 @@ def focal_tversky(
     ----------
     .. [1] Abraham, Khan 2019, Focal Tversky loss, https://doi.org/10.1109/ISBI.2019.8759329
     """
-    missed = (1 - _index(prepared, alpha, beta, smooth)).clamp_min(0)
-    return (missed + OFFSET).pow(gamma).sub(OFFSET**gamma).mean()
+    loss = (1 - _index(prepared, alpha, beta, smooth)).clamp_min(0)
+    return (loss + OFFSET).pow(gamma).sub(OFFSET**gamma).mean()
 
 
 def _index(prepared: Prepared, alpha: float, beta: float, smooth: float) -> Tensor:
-    """Tversky index of each class, shape (K,)."""
-    both, truth, said = region_sums(*parts(prepared), squared=False)
-    return quotient(both + smooth, both + alpha * (said - both) + beta * (truth - both) + smooth)
+    """Compute the Tversky index of each class, shape (K,)."""
+    tp, target, prediction = region_sums(*operands(prepared), squared=False)
+    return ratio(tp + smooth, tp + alpha * (prediction - tp) + beta * (target - tp) + smooth)

@@ -1,4 +1,4 @@
-"""Slabs: a patch that is gone through in parts costs what it costs in one go."""
+"""The autograd functions of the losses: in slabs, in one go and by plain autograd they compute the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_patch_in_slabs_costs_what_it_costs_in_one(name, head, size, monkeypat
     for weights in (None, weight):
         answers = []
         for limit in (10**6, 250, 33, 1):  # all, some images, some planes, each plane
-            monkeypatch.setattr(slabs, "ON_CPU", limit)
+            monkeypatch.setattr(slabs, "CPU_SLAB", limit)
             value = loss(logits, target, weights)
             answers.append((value.detach(), *torch.autograd.grad(value, logits)))
         for answer in answers[1:]:
@@ -39,7 +39,7 @@ def test_a_patch_in_slabs_costs_what_it_costs_in_one(name, head, size, monkeypat
 @in_one_case("limit", [250, 33])
 @in_one_case("size", [(6, 5), (6, 5, 4)])
 def test_slabs_cover_an_array_once(size, limit, monkeypatch):
-    monkeypatch.setattr(slabs, "ON_CPU", limit)
+    monkeypatch.setattr(slabs, "CPU_SLAB", limit)
     covered = torch.zeros(3, 4, *size)
     for part in slabs.slabs(covered):
         covered[part] += 1
