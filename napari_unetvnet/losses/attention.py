@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from napari_unetvnet.losses.autograd import apply
 from napari_unetvnet.losses.declare import head_modes, needs, roles
 from napari_unetvnet.losses.slabs import slabs
 from napari_unetvnet.losses.sums import region_sums, with_background
@@ -51,9 +52,8 @@ def hardness_dice(prepared: Prepared, *, hardness: float = 0.6, include_backgrou
     p, y, w = with_background(prepared)
     if not include_background and prepared.head != "multilabel":
         p, y = p[:, 1:], y[:, 1:]
-    intersection, total = _HardnessSums.apply(p, y, w, hardness)  # type: ignore[no-untyped-call]
-    loss: Tensor = (1 - (2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
-    return loss
+    intersection, total = apply(_HardnessSums, _plain_sums, p, y, w, hardness)
+    return (1 - (2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
 
 
 @needs("attention")
@@ -108,6 +108,13 @@ def _map_loss(level: Tensor, foreground: Tensor, valid: Tensor) -> Tensor:
     g, w = (pool(mask, level.shape[2:]) for mask in (foreground, valid))
     sums = region_sums(torch.where(w > 0, level, 0), g, w, squared=False, per_image=True)
     return (1 - (2 * sums.intersection + SMOOTH) / (sums.target + sums.prediction + SMOOTH)).mean()
+
+
+def _plain_sums(p: Tensor, y: Tensor, w: Tensor | None, hardness: float) -> tuple[Tensor, Tensor]:
+    h = hardness * (p - y).abs() + (1 - hardness)
+    h = h if w is None else h * w
+    space = tuple(range(2, p.ndim))
+    return (h * p * y).sum(space), (h * (p + y)).sum(space)
 
 
 class _HardnessSums(torch.autograd.Function):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch.autograd.function import once_differentiable
 
+from napari_unetvnet.losses.autograd import apply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,8 +74,14 @@ def voxel_sum(patch: AnyPatch, formula: Callable[[AnyPatch], Tensor]) -> tuple[T
     weight : Tensor, a scalar
         Sum of the weights of all values.
     """
-    total, weight = _SlabSum.apply(patch.raw_logits, patch, formula)  # type: ignore[no-untyped-call]
-    return total, weight
+    return apply(_SlabSum, _plain_sum, patch.raw_logits, patch, formula)
+
+
+def _plain_sum(_: Tensor, patch: AnyPatch, formula: Callable[[AnyPatch], Tensor]) -> tuple[Tensor, Tensor]:
+    # The logits are passed beside the patch for the sake of _SlabSum: autograd tracks tensor arguments only.
+    whole = patch.slab((slice(None),))
+    values = formula(whole)
+    return _weighted_total(values, whole), _weight_total(values, whole)
 
 
 class _SlabSum(torch.autograd.Function):
@@ -180,8 +187,13 @@ def probabilities(logits: Tensor, valid: Tensor, softmax: bool) -> Tensor:
     -------
     Tensor of shape (B, K, *S)
     """
-    p: Tensor = _Probabilities.apply(logits, valid, softmax)  # type: ignore[no-untyped-call]
-    return p
+    return apply(_Probabilities, _plain_probabilities, logits, valid, softmax)
+
+
+def _plain_probabilities(logits: Tensor, valid: Tensor, softmax: bool) -> Tensor:
+    # Masked twice: the gradient of a softmax of NaN would be NaN even where its value is thrown away.
+    logits = torch.where(valid, logits, 0)
+    return torch.where(valid, logits.softmax(1) if softmax else logits.sigmoid(), 0)
 
 
 class _Probabilities(torch.autograd.Function):

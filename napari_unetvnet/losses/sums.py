@@ -12,6 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.losses.autograd import apply
 from napari_unetvnet.losses.prepared import along_channels
 from napari_unetvnet.losses.slabs import slabs
 
@@ -53,8 +54,13 @@ def region_sums(
     -------
     RegionSums
     """
-    sums = _RegionSums.apply(p, y, w, squared, inverted)  # type: ignore[no-untyped-call]
+    sums = apply(_RegionSums, _plain_sums, p, y, w, squared, inverted)
     return RegionSums(*sums) if per_image else RegionSums(*(each.sum(0) for each in sums))
+
+
+def _plain_sums(p: Tensor, y: Tensor, w: Tensor | None, squared: bool, inverted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    intersection, target, prediction = _slab_sums(p, y, w, squared, inverted)
+    return intersection, target, prediction
 
 
 class _RegionSums(torch.autograd.Function):

@@ -9,6 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from napari_unetvnet.losses.autograd import apply
 from napari_unetvnet.losses.declare import head_modes, roles
 from napari_unetvnet.losses.sums import operands, ratio, region_sums
 
@@ -115,8 +116,14 @@ def _eroded(mask: Tensor) -> Tensor:
 
 
 def _extreme_of_three(values: Tensor, axis: int, extreme: Callable[..., Tensor]) -> Tensor:
-    output: Tensor = _ExtremeOfThree.apply(values, axis, extreme)  # type: ignore[no-untyped-call]
-    return output
+    return apply(_ExtremeOfThree, _plain_extreme, values, axis, extreme)
+
+
+def _plain_extreme(values: Tensor, axis: int, extreme: Callable[..., Tensor]) -> Tensor:
+    count = values.shape[axis]
+    # At the ends the missing neighbour is the voxel itself.
+    before, after = (torch.arange(count, device=values.device).add(step).clamp(0, count - 1) for step in (-1, 1))
+    return extreme(extreme(values, values.index_select(axis, before)), values.index_select(axis, after))
 
 
 class _ExtremeOfThree(torch.autograd.Function):

@@ -8,6 +8,7 @@ from combinations import in_one_case, pairs
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.losses import LOSSES, build_loss, slabs
+from napari_unetvnet.losses.autograd import PLAIN_LOSSES
 
 HEADS = {name: LOSSES.describe(name).facts["head_modes"] for name in LOSSES}
 
@@ -44,6 +45,35 @@ def test_slabs_cover_an_array_once(size, limit, monkeypatch):
     for part in slabs.slabs(covered):
         covered[part] += 1
     assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@in_one_case("head", lambda name, **_: HEADS[name])
+def test_plain_autograd_has_the_same_value_and_gradient(name, head, monkeypatch):
+    logits, target, weight = a_case(head, (6, 5, 4))
+    loss = build_loss(name, head=head)
+    monkeypatch.setattr(slabs, "CPU_SLAB", 33)
+    for weights in (None, weight):
+        answers = []
+        for plain in ("0", "1"):
+            monkeypatch.setenv(PLAIN_LOSSES, plain)
+            value = loss(logits, target, weights)
+            answers.append((value.detach(), *torch.autograd.grad(value, logits)))
+        torch.testing.assert_close(*answers)
+
+
+def test_only_plain_losses_can_be_differentiated_twice(monkeypatch):
+    logits, target, _ = a_case("multiclass", (6, 5))
+    loss = build_loss("dice_ce + clDice + hardness_dice", head="multiclass")
+    for plain in ("0", "1"):
+        monkeypatch.setenv(PLAIN_LOSSES, plain)
+        (gradient,) = torch.autograd.grad(loss(logits, target), logits, create_graph=True)
+        if plain == "1":
+            gradient.square().sum().backward()
+            assert logits.grad.isfinite().all()
+        else:
+            with pytest.raises(RuntimeError, match="once_differentiable"):
+                gradient.square().sum().backward()
 
 
 @pytest.mark.parametrize("name", ["ce", "dice", "focal"])
