@@ -82,8 +82,9 @@ class Format:
         return function
 
     def writes(self, kind: Kind) -> bool:
-        """Whether results of a kind can be written."""
-        return not set(self.dtypes).isdisjoint(INTEGERS if kind == "labels" else FLOATS)
+        """Whether results of a kind can be written; probabilities have two channels at least."""
+        is_held = not set(self.dtypes).isdisjoint(INTEGERS if kind == "labels" else FLOATS)
+        return is_held and not (kind == "probabilities" and self.masks == 1)
 
     def label_dtype(self, highest: int) -> str | None:
         """Choose the type for labels up to a value; None if there is none."""

@@ -78,7 +78,8 @@ def writing_format(path: Path, kind: Kind) -> Format:
     if found and found.lossy:
         reason = f"{found.name} changes values"
     elif found and found.dtypes:
-        reason = f"{found.name} holds no {'integers' if kind == 'labels' else 'fractions'}"
+        lacking = {"labels": "integers", "uncertainty": "fractions", "probabilities": "fractions of several classes"}
+        reason = f"{found.name} holds no {lacking[kind]}"
     elif found:
         reason = f"{found.name} is only read"
     else:

@@ -15,7 +15,14 @@ import pytest
 from napari_unetvnet import formats
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.formats import FLOATS, FORMATS, INTEGERS, endings, endings_for, format_of
-from napari_unetvnet.images.io import check_writable, read_labels, read_volume, write_labels, write_probabilities
+from napari_unetvnet.images.io import (
+    check_writable,
+    read_labels,
+    read_volume,
+    write_labels,
+    write_probabilities,
+    write_uncertainty,
+)
 from napari_unetvnet.images.volume import Volume
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-file-format.md"
@@ -65,11 +72,14 @@ def test_each_type_of_a_row_is_read_back_as_it_was_written(row, tmp_path):
         assert back.dtype == np.dtype(dtype)
         assert np.array_equal(back[0], labels)
     for dtype in set(row.dtypes) & set(FLOATS):
-        fractions = np.array([[[[0, 0.25], [0.5, 1]]]] * 2, dtype)
-        write_probabilities(place, fractions, like((1, 2, 2)))
+        fractions = np.array([[[0, 0.25], [0.5, 1]]], dtype)
+        write_uncertainty(place, fractions, like((1, 2, 2)))
         back = read_volume(place).data[...]
         assert back.dtype == np.dtype(dtype)
-        assert np.array_equal(back, fractions)
+        assert np.array_equal(back[0], fractions)
+        if row.writes("probabilities"):
+            write_probabilities(place, np.stack([fractions, 1 - fractions]), like((1, 2, 2)))
+            assert np.array_equal(read_volume(place).data, np.stack([fractions, 1 - fractions]))
 
 
 @WRITTEN
@@ -164,9 +174,8 @@ def test_the_format_of_the_page_is_one_module_and_one_row(tmp_path, monkeypatch)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 0, said
-    assert (
-        "cleaned.xyz: the ending decides the format; use .nii.gz, .nii, .tif, .tiff, .npy, .zarr, .png, .txt." in said
-    )
+    known = ", ".join((*endings_for("labels"), ".txt"))
+    assert f"cleaned.xyz: the ending decides the format; use {known}." in said
     assert "Cannot write probabilities to p.txt: text image holds no fractions" in said
     assert "deep.txt cannot be written: text image holds one plane, not 2" in said
-    assert "the ending decides the format (.nii.gz, .nii, .tif, .tiff, .npy, .zarr, .png, .txt)" in said
+    assert f"the ending decides the format ({known})" in said
