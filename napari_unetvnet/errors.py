@@ -1,8 +1,7 @@
-"""What can go wrong, in words a user can act on.
+"""Errors that a user can correct, in words to act on.
 
-Everything a person can mend is a `UserError`: its lines say what was given, what was expected and what to do, one
-mistake a line. The command line prints them and exits with 2; a widget shows them. Any other exception is a fault of
-the program.
+Each is a `UserError`: its lines say what was given, what was expected and what to do, one mistake a line. The command
+line prints them and exits with 2; a widget shows them. Any other exception is a fault of the program.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = [
 
 
 class UserError(Exception):
-    """Something the user can mend.
+    """An error that the user can correct.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Arrays that may be larger than the memory: cut, turned and stacked unread, read part by part, made on the disk."""
+"""Arrays that may exceed memory: cut, transposed and stacked without reading, read in parts, created on disk."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "PART_VOXELS", "Filed", "Scaled", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
+    "PART_VOXELS", "FileArray", "Scaled", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
 ]  # fmt: skip
 
 PART_VOXELS = 1 << 21
-"""Parts have at most so many voxels of each channel; what is computed from one takes a few times 16 MB."""
+"""Largest part to read at once, in voxels per channel; what is computed from it takes a few times 16 MB."""
 MEMORY_SHARE = 0.25
-"""Of the free memory, a new array takes no more."""
+"""Largest share of the free memory that a new array takes."""
 
 
 class View:
-    """A box of an array as (C, Z, Y, X), perhaps with its axes in another order; what is asked for is read, no more.
+    """A box of an array as (C, Z, Y, X), perhaps with its axes in another order; only what is sliced is read.
 
     Parameters
     ----------
@@ -59,10 +59,11 @@ class View:
         return edges and tuple(1 if axis is None else edges[axis] for axis in self._order)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        wanted = [places[k] for places, k in zip(self._box, expanded(key), strict=True)]
-        ranges = [range(w, w + 1) if isinstance(w, int) else w for w in wanted]
-        shown = tuple(0 if isinstance(w, int) else slice(None, None, -1 if w.step < 0 else 1) for w in wanted)
-        return self._read([r[::-1] if r.step < 0 else r for r in ranges])[shown]
+        sliced = [places[k] for places, k in zip(self._box, expanded(key), strict=True)]
+        ranges = [range(s, s + 1) if isinstance(s, int) else s for s in sliced]
+        # Sources read forwards only, so a reversed axis is turned round afterwards.
+        turned = tuple(0 if isinstance(s, int) else slice(None, None, -1 if s.step < 0 else 1) for s in sliced)
+        return self._read([r[::-1] if r.step < 0 else r for r in ranges])[turned]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[...].astype(dtype or self.dtype, copy=False)
@@ -90,10 +91,10 @@ class View:
         for axis, places in zip(self._order, ranges, strict=True):
             if axis is not None:
                 key[axis] = slice(places.start, places[-1] + 1, places.step)
-        found = np.asarray(self._source[tuple(key)]).astype(self.dtype, copy=False)
+        block = np.asarray(self._source[tuple(key)]).astype(self.dtype, copy=False)
         named = [axis for axis in self._order if axis is not None]
-        rest = [axis for axis in range(found.ndim) if axis not in named]
-        return found.transpose(named + rest).reshape(size)
+        rest = [axis for axis in range(block.ndim) if axis not in named]
+        return block.transpose(named + rest).reshape(size)
 
 
 class Scaled:
@@ -132,10 +133,10 @@ class Typed:
         return np.asarray(self._source[key]).astype(self.dtype, copy=False)
 
 
-class Filed:
+class FileArray:
     """An array in a .npy file that is mapped only while a part of it is read or written.
 
-    A map that stays counts as memory of the process, page by page, although it is none that is needed.
+    The pages of a map that stays open count as memory of the process, although they are not needed.
 
     Parameters
     ----------
@@ -154,8 +155,8 @@ class Filed:
         self.shape, self.dtype, self.ndim = mapped.shape, mapped.dtype, mapped.ndim
 
     @classmethod
-    def made(cls, path: Path, shape: tuple[int, ...], dtype: Any) -> Filed:
-        """Make a file of zeros, in place of one that may be there.
+    def create(cls, path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
+        """Create a file of zeros, replacing one that exists.
 
         Parameters
         ----------
@@ -165,7 +166,7 @@ class Filed:
 
         Returns
         -------
-        Filed
+        FileArray
         """
         np.lib.format.open_memmap(path, "w+", dtype, shape)
         return cls(path)
@@ -200,10 +201,10 @@ class Stack:
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         chosen, *rest = expanded(key)
-        found = self._channels[chosen]
-        each = found if isinstance(found, list) else [found]
+        channels = self._channels[chosen]
+        each = channels if isinstance(channels, list) else [channels]
         read = [np.asarray(array[(c, *rest)]).astype(self.dtype, copy=False) for array, c in each]
-        return np.stack(read) if isinstance(found, list) else read[0]
+        return np.stack(read) if isinstance(channels, list) else read[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[...].astype(dtype or self.dtype, copy=False)
@@ -220,10 +221,10 @@ def expanded(key: Any) -> tuple[Any, ...]:
     -------
     tuple of 4 slice or int
     """
-    given = key if isinstance(key, tuple) else (key,)
-    before = next((i for i, k in enumerate(given) if k is Ellipsis), len(given))
-    after = given[before + 1 :]
-    full: tuple[Any, ...] = (*given[:before], *[slice(None)] * (4 - before - len(after)), *after)
+    indices = key if isinstance(key, tuple) else (key,)
+    before = next((i for i, k in enumerate(indices) if k is Ellipsis), len(indices))
+    after = indices[before + 1 :]
+    full: tuple[Any, ...] = (*indices[:before], *[slice(None)] * (4 - before - len(after)), *after)
     return tuple(k if isinstance(k, slice) else int(k) for k in full)
 
 
@@ -239,7 +240,7 @@ def cut(data: Any, key: tuple[slice, slice, slice, slice]) -> Any:
     Returns
     -------
     array of shape (C, Z, Y, X)
-        Of the kind that was given where slicing it reads nothing, else a View.
+        Of the same kind where slicing reads nothing, else a View.
     """
     if isinstance(data, np.ndarray) or hasattr(data, "dask"):
         return data[key]

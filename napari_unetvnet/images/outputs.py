@@ -72,16 +72,16 @@ def writing_format(path: Path, kind: Kind) -> Format:
     FileProblem
         If the ending is of none that can hold it.
     """
-    found = format_of(path.name)
-    if found and found.writes(kind):
-        return found
-    if found and found.lossy:
-        reason = f"{found.name} changes values"
-    elif found and found.dtypes:
+    chosen = format_of(path.name)
+    if chosen and chosen.writes(kind):
+        return chosen
+    if chosen and chosen.lossy:
+        reason = f"{chosen.name} changes values"
+    elif chosen and chosen.dtypes:
         lacking = {"labels": "integers", "uncertainty": "fractions", "probabilities": "fractions of several classes"}
-        reason = f"{found.name} holds no {lacking[kind]}"
-    elif found:
-        reason = f"{found.name} is only read"
+        reason = f"{chosen.name} holds no {lacking[kind]}"
+    elif chosen:
+        reason = f"{chosen.name} is only read"
     else:
         reason = "the ending decides the format"
     raise FileProblem(f"Cannot write {kind} to {path.name}: {reason}; use {listed(endings_for(kind))}.")

@@ -63,6 +63,6 @@ def stem_of(path: Path) -> str:
     path = split_dataset(path)[0]
     folders = tuple(ending for each in FORMATS if each.folder_files for ending in each.endings)
     name = next((part.name for part in (path, *path.parents) if part.name.lower().endswith(folders)), path.name)
-    known = sorted((ending for each in FORMATS for ending in (*each.long_endings, *each.endings)), key=len)
-    ending = next((ending for ending in reversed(known) if name.lower().endswith(ending)), None)
+    by_length = sorted((ending for each in FORMATS for ending in (*each.long_endings, *each.endings)), key=len)
+    ending = next((ending for ending in reversed(by_length) if name.lower().endswith(ending)), None)
     return name[: -len(ending)] if ending else re.sub(r"\.\w+$", "", name)

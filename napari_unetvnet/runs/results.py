@@ -19,7 +19,7 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import beside, put_in_place, read_json, remove, replacing, write_json, writing
 from napari_unetvnet.formats import format_of
-from napari_unetvnet.images.arrays import Filed
+from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.model.card import read_card
@@ -122,7 +122,7 @@ class Results:
                     places[kind], wanted.shape, wanted.dtype, self._volume, self._chunk
                 )
             else:
-                self._arrays[kind] = Filed.made(self._folder / FILES[kind], wanted.shape, wanted.dtype)
+                self._arrays[kind] = FileArray.create(self._folder / FILES[kind], wanted.shape, wanted.dtype)
 
     def put(self, slab: Slab) -> SlabDone:
         """Write finished planes.
@@ -203,7 +203,7 @@ def _format_function(place: Path, name: str) -> Callable[..., Any]:
 
 
 def _opened(place: Path) -> Any:
-    return Filed(place) if place.suffix == ".npy" else _format_function(place, "open_image")(place, writable=True)
+    return FileArray(place) if place.suffix == ".npy" else _format_function(place, "open_image")(place, writable=True)
 
 
 def _move(made: Path, output: Path) -> None:

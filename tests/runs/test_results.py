@@ -18,7 +18,7 @@ from test_inference_segment import pointwise_model
 from napari_unetvnet import runs
 from napari_unetvnet.errors import FileProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished, SlabDone
-from napari_unetvnet.images.arrays import Filed
+from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ome_zarr, pyramid
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.volume import Volume
@@ -176,13 +176,13 @@ def test_plane_by_plane_is_as_the_libraries_write_it(tmp_path):
 
 
 def test_a_filed_array_is_what_was_put_into_it(tmp_path):
-    filed = Filed.made(tmp_path / "a.npy", (2, 4, 5, 3), np.uint8)
+    filed = FileArray.create(tmp_path / "a.npy", (2, 4, 5, 3), np.uint8)
     filed[..., 1:3, :, :] = 7
     assert filed[0, 2, 4, 0] == 7
     assert (np.load(tmp_path / "a.npy") == 7).sum() == 2 * 2 * 5 * 3
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
     with pytest.raises(ValueError, match="mmap length"):
-        Filed(tmp_path / "a.npy")
+        FileArray(tmp_path / "a.npy")
 
 
 @in_one_case("sizes", [(3, 1, 1, 5, 2), (12,), (1,) * 12, (7, 5)])

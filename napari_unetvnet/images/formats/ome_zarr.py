@@ -1,7 +1,7 @@
-"""Zarr folders: any is read; OME-Zarr images are made, filled plane by plane and completed by coarser levels.
+"""Zarr folders: any is read; OME-Zarr images are created, filled plane by plane and completed by coarser levels.
 
-Those follow NGFF 0.5, the one for zarr format 3. A chunk is a file. One that is filled in parts would be written
-several times, so whoever fills an image does it by as many planes as a chunk has.
+Those follow NGFF 0.5, the one for zarr format 3. A chunk is a file. A chunk that is filled in parts would be
+written several times, so an image is filled by as many planes at once as a chunk has.
 
 A coarser level of labels holds one voxel of each block of the level before, one of fractions holds their mean. Levels
 are computed chunk by chunk, so the size of the image does not matter.
@@ -32,11 +32,11 @@ __all__ = ["CHUNK_PLANES", "complete", "completing", "create", "open_image", "re
 VERSION = "0.5"
 CHUNK_PLANES = 16
 CHUNK_VOXELS = 1 << 20
-"""Of each class; so much is read and written at once."""
+"""Voxels of a chunk per class, which is what is read and written at once."""
 GROUP_DEPTH = 3
-"""Groups within groups are searched so deep."""
+"""How deep groups within groups are searched."""
 UNITS = {"nm": "nanometer", "mm": "millimeter", "cm": "centimeter", "m": "meter"}
-"""Our names of units that are called otherwise there."""
+"""OME's names of units that we call otherwise."""
 
 
 def read(path: Path) -> ImageFile:
@@ -88,11 +88,11 @@ def _multiscale(group: Any) -> Stored:
     scale = np.ones(len(axes))
     for transform in (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
         scale = scale * np.asarray(transform.get("scale", 1.0), np.float64)
-    known = any("unit" in axis for axis in axes) or (scale != 1).any()
+    has_lengths = any("unit" in axis for axis in axes) or (scale != 1).any()
     lengths = {
         letter: (float(size), str(axis.get("unit", "")))
         for letter, size, axis in zip(letters, scale, axes, strict=True)
-        if letter in "ZYX" and known
+        if letter in "ZYX" and has_lengths
     }
     return Stored(array, letters, lengths)
 
@@ -130,15 +130,15 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
     import zarr
 
     unit = unit_name(like.unit)
-    known = {} if unit == "pixel" else {"unit": UNITS.get(unit, unit)}
+    unit_entry = {} if unit == "pixel" else {"unit": UNITS.get(unit, unit)}
     axes = [{"name": "c", "type": "channel"}] * (len(shape) - 3)
-    axes += [{"name": name, "type": "space", **known} for name in "zyx"]
+    axes += [{"name": name, "type": "space", **unit_entry} for name in "zyx"]
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
     image = {"axes": axes, "datasets": [_dataset(0, len(shape), like.spacing)], "name": like.name}
-    described: dict[str, Any] = {"version": VERSION, "multiscales": [image]}
+    metadata: dict[str, Any] = {"version": VERSION, "multiscales": [image]}
     if np.dtype(dtype).kind in "ui":
-        described["image-label"] = {}
-    group.attrs["ome"] = described
+        metadata["image-label"] = {}
+    group.attrs["ome"] = metadata
     return _level(group, 0, shape, dtype, planes)
 
 
@@ -193,8 +193,8 @@ def completing(path: Path) -> Iterator[None]:
     for stray in path.rglob("*.partial"):
         stray.unlink()  # what a killed process was just writing
     group = zarr.open_group(str(path), mode="r+")
-    described = dict(group.attrs["ome"])
-    image = dict(described["multiscales"][0])
+    metadata = dict(group.attrs["ome"])
+    image = dict(metadata["multiscales"][0])
     finest, spacing = group["0"], _spacing(image["datasets"][0])
     labels = finest.dtype.kind in "ui"
     datasets, before, last = image["datasets"][:1], finest, (1, 1, 1)
@@ -205,7 +205,7 @@ def completing(path: Path) -> Iterator[None]:
         yield from shrink(before, level, steps, labels=labels)
         datasets.append(_dataset(number, finest.ndim, spacing, factors, centred=not labels))
         before, last = level, factors
-    group.attrs["ome"] = described | {"multiscales": [image | {"datasets": datasets}]}
+    group.attrs["ome"] = metadata | {"multiscales": [image | {"datasets": datasets}]}
 
 
 def _level(group: Any, number: int, shape: tuple[int, ...], dtype: Any, planes: int) -> Any:
