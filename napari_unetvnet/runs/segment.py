@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.volume import Intensity, Volume
     from napari_unetvnet.inference import Slab
+    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentJob
 
@@ -56,6 +57,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     if job.uncertainty is not None and job.uncertainty_kind is None:
         job = job.model_copy(update={"uncertainty_kind": "entropy"})
     model, depth = load_model(path, job), volume.shape[0]
+    _check_sizes(job, model.card, volume)
     results = Results(folder, job, model.card, volume)
     first = results.go_on(finished)
     if first:
@@ -126,3 +128,17 @@ def _check_outputs(job: SegmentJob) -> None:
         check_writable(job.probabilities, "probabilities")
     if job.uncertainty is not None:
         check_writable(job.uncertainty, "uncertainty")
+
+
+def _check_sizes(job: SegmentJob, card: ModelCard, volume: Volume) -> None:
+    """Refuse at once what the format of an output cannot hold; how many objects there will be is not known yet."""
+    from napari_unetvnet.images.outputs import check_fits
+
+    masks = (len(card.values), *volume.shape)
+    if job.output is not None:
+        shape = masks if card.overlapping and not job.postprocessed else volume.shape
+        check_fits(job.output, "labels", shape, max(card.values))
+    if job.probabilities is not None:
+        check_fits(job.probabilities, "probabilities", masks)
+    if job.uncertainty is not None:
+        check_fits(job.uncertainty, "uncertainty", volume.shape)

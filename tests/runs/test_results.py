@@ -16,7 +16,7 @@ from combinations import in_one_case
 from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs
-from napari_unetvnet.errors import FileProblem, SettingsProblem
+from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished, SlabDone
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ome_zarr, pyramid
@@ -236,6 +236,14 @@ def test_a_zarr_result_is_the_same_as_a_file_and_there_is_no_second_one(place):
     np.testing.assert_array_equal(read_volume(place / "p.ome.zarr").data, np.load(place / "p.npy"))
     np.testing.assert_array_equal(read_volume(place / "u.zarr").data[0], np.load(place / "u.npy"))
     assert (labels_in(folder), labels_in(plain)) == (place / "l.zarr", plain / LABELS)
+
+
+@pytest.mark.parametrize("objects", ["none", "components"])
+def test_a_volume_that_its_format_cannot_hold_is_refused_before_it_is_segmented(place, objects):
+    folder = run_folder(place, "run", output="l.png", objects=objects)
+    with pytest.raises(DataProblem, match="PNG holds one plane, not 37"):
+        list(runs.run(folder))
+    assert not (folder / LABELS).exists()
 
 
 def test_labels_in_a_zarr_folder_can_be_seen_while_they_are_computed(place):
