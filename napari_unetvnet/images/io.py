@@ -2,8 +2,8 @@
 
 The reader of a format (`napari_unetvnet.formats` lists them) turns one file into `ImageFile`: the array as (C, Z, Y, X)
 and what the file says of space. All else is the same for every format: channel files are stacked, labels are checked,
-results are written beside their place and moved there when they are complete. A library's complaint about a bad file
-becomes one sentence, and a file that is cut off is refused even where the library would fill the gap with zeros.
+results replace a file whole or not at all. What a library raises on a bad file becomes one sentence, and a file that is
+cut off is refused even where the library would fill the gap with zeros.
 
 Spacing comes from the zooms and unit of NIfTI ("mm" where the file names none), from ImageJ or OME metadata of TIFF,
 from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. What NIfTI and
@@ -93,7 +93,7 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     Returns
     -------
     Volume, data of integers of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
-        Looked at part by part, and not loaded where `read_volume` would not.
+        Checked part by part, and not loaded where `read_volume` would not.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
 
 
 def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
-    """Write labels, complete or not at all, in the smallest unsigned type that holds them.
+    """Write labels, whole or not at all, in the smallest unsigned type that holds them.
 
     Parameters
     ----------
@@ -136,17 +136,18 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     DataProblem
         If the labels are not on the grid of ``like``, not integers of 0 or more, or do not fit the format.
     """
+    path = Path(path)
     check_writable(path, "labels")
     _check_grid(labels, 4 if labels.ndim == 4 else 3, like)
     if labels.dtype.kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give whole numbers.")
     highest = highest_label(labels, like.name)
-    chosen = check_fits(path := Path(path), "labels", labels.shape, highest)
+    chosen = check_fits(path, "labels", labels.shape, highest)
     _write(path, chosen, Typed(labels, chosen.label_dtype(highest)), like)
 
 
 def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> None:
-    """Write a probability for each class and voxel, complete or not at all.
+    """Write class probabilities, whole or not at all.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> N
 
 
 def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
-    """Write how unsure the network is of each voxel, complete or not at all.
+    """Write the uncertainty of each voxel, whole or not at all.
 
     Parameters
     ----------
@@ -231,7 +232,7 @@ def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
 
 
 def _stacked(arrays: list[Any]) -> Any:
-    """Make channel files one array: in memory if they are small, else by reading each when it is asked for."""
+    """Make channel files one array: in memory if they are small, else a view that reads what is sliced."""
     stack = Stack(arrays)
     small = math.prod(stack.shape) * stack.dtype.itemsize <= LARGE_BYTES
     return np.asarray(stack) if small else View(stack)

@@ -78,8 +78,8 @@ def writing_format(path: Path, kind: Kind) -> Format:
     if chosen and chosen.lossy:
         reason = f"{chosen.name} changes values"
     elif chosen and chosen.dtypes:
-        lacking = {"labels": "integers", "uncertainty": "fractions", "probabilities": "fractions of several classes"}
-        reason = f"{chosen.name} holds no {lacking[kind]}"
+        fractions = "channels for classes" if chosen.writes("uncertainty") else "fractions"
+        reason = f"{chosen.name} holds no {'integers' if kind == 'labels' else fractions}"
     elif chosen:
         reason = f"{chosen.name} is only read"
     else:
