@@ -77,7 +77,7 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
     if viewer and _has_display():
         from napari_unetvnet.widgets.show import show
 
-        yield "Opening napari; close its window to go on."
+        yield "Opening napari; close its window to continue."
         show(image.data[0, 0], {"painted": painted[0], "segmented": labels[0]})
     elif viewer:
         yield "There is no display, so napari was not opened; look at the overlay instead."

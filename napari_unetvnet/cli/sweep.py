@@ -148,7 +148,7 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
         yield from lines
         yield _save(folder, planned)
         if state == "stopped":
-            yield "Stopped. The same command goes on."
+            yield "Stopped. Run the same command to continue."
             raise KeyboardInterrupt
     table = _save(folder, planned)
     yield table

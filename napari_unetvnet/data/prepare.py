@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["prepare", "seen"]
+__all__ = ["prepare", "resample_pairs"]
 
 
-def seen(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
+def resample_pairs(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
     """Give the pairs as the network is to see them, at the target voxel size.
 
     Parameters

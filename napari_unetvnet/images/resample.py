@@ -33,14 +33,14 @@ LEAST_CHANGE = 1.1
 
 
 class Resampled:
-    """An array seen on another grid of the same extent; read by slicing only, and computed then.
+    """An array resampled on another grid of the same extent; read by slicing only, and computed then.
 
     Parameters
     ----------
     data : array of shape (N, Z, Y, X)
         Read by slicing only.
     shape : tuple of 3 int
-        Voxels z, y, x of the grid on which it is seen.
+        Voxels z, y, x of the grid on which it is resampled.
     rule : {"linear", "nearest"}
         Linear gives float32; nearest keeps type and values.
     """
@@ -213,14 +213,14 @@ def at_spacing(volume: Volume, shape: Triple, rule: Rule = "linear") -> Volume:
     return replace(volume, data=Resampled(volume.data, shape, rule), spacing=(z, y, x), affine=None)
 
 
-def place_back(place: Sequence[int], seen: Sequence[int], own: Sequence[int]) -> Triple:
+def place_back(place: Sequence[int], resampled: Sequence[int], own: Sequence[int]) -> Triple:
     """Give the edge of a voxel of one grid, rounded to a voxel of another.
 
     Parameters
     ----------
     place : 3 int
         On the grid ``seen``.
-    seen, own : 3 int
+    resampled, own : 3 int
         Voxels z, y, x of both grids.
 
     Returns
@@ -228,5 +228,5 @@ def place_back(place: Sequence[int], seen: Sequence[int], own: Sequence[int]) ->
     tuple of 3 int
         On the grid ``own``.
     """
-    z, y, x = (round(p * m / n) for p, n, m in zip(place, seen, own, strict=True))
+    z, y, x = (round(p * m / n) for p, n, m in zip(place, resampled, own, strict=True))
     return z, y, x

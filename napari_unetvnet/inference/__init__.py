@@ -11,7 +11,7 @@ from napari_unetvnet.inference.background_writer import behind
 from napari_unetvnet.inference.fallback import FallbackSteps
 from napari_unetvnet.inference.labels import decide, label_values
 from napari_unetvnet.inference.precision_check import choose_precision
-from napari_unetvnet.inference.segment import Slab, seen_by, steps
+from napari_unetvnet.inference.segment import Slab, resample_for, steps
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
 
@@ -24,7 +24,7 @@ __all__ = [
     "decide",
     "label_values",
     "plan_tiles",
+    "resample_for",
     "scores",
-    "seen_by",
     "steps",
 ]

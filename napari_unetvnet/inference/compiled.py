@@ -49,7 +49,7 @@ COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def compile_for_tiles(
-    model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings, known: bool | None = None
+    model: Model, resampled: Volume, tiles: Tiles, settings: SegmentSettings, known: bool | None = None
 ) -> Generator[Notice, None, bool]:
     """Compile a network, if that is asked for, or pays.
 
@@ -57,7 +57,7 @@ def compile_for_tiles(
     ----------
     model : Model
         Its network is changed in place; `run_as_written` undoes it.
-    seen : Volume
+    resampled : Volume
         As the network sees it.
     tiles : Tiles
     settings : SegmentSettings
@@ -74,7 +74,7 @@ def compile_for_tiles(
     bool
         Whether it is compiled now.
     """
-    if not (_wanted(model, seen, tiles, settings) if known is None else known):
+    if not (_wanted(model, resampled, tiles, settings) if known is None else known):
         return False
     asked = settings.compile == "yes"
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))):
@@ -121,14 +121,14 @@ def compiling_pays(model: Model, block: Tensor, count: int) -> bool:
     return _seconds(model, block) / len(block) * count * saved > COST_SECONDS
 
 
-def _wanted(model: Model, seen: Volume, tiles: Tiles, settings: SegmentSettings) -> bool:
+def _wanted(model: Model, resampled: Volume, tiles: Tiles, settings: SegmentSettings) -> bool:
     """Whether to compile; of itself not where tiles may be left out or have several sizes."""
     if settings.compile != "auto":
         return settings.compile == "yes"
     parts = (settings.box_start, settings.box_stop, settings.skip_constant, getattr(settings, "mask", None))
     if any(parts) or settings.view == "multi-view":
         return False
-    turns = choose_orientations(model, tiles.size, seen.spacing, settings)
+    turns = choose_orientations(model, tiles.size, resampled.spacing, settings)
     count = prod(len(axis) for axis in tiles.origins) * len(turns)
     return count >= LEAST_TILES and compiling_pays(model, _noise(model, tiles, settings), count)
 

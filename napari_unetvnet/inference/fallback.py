@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.compiled import compile_for_tiles, run_as_written
-from napari_unetvnet.inference.segment import Slab, seen_by, steps
+from napari_unetvnet.inference.segment import Slab, resample_for, steps
 from napari_unetvnet.inference.tiles import plan_tiles
 from napari_unetvnet.model.fallback import MemoryFallback, Options
 from napari_unetvnet.networks.base import by
@@ -84,7 +84,7 @@ class FallbackSteps:
 
     def __init__(self, model: Model, volume: Volume, settings: SegmentSettings, file: Path | None = None) -> None:
         self._model, self._volume, self._asked = model, volume, settings
-        self._seen = seen_by(model.card, volume, settings)
+        self._seen = resample_for(model.card, volume, settings)
         self._compilation_decided = False
         self.fallback = MemoryFallback(
             model,
@@ -162,7 +162,7 @@ class FallbackSteps:
             return ""
         size, batch = by(self._tiles().size), self._settings().batch
         where = " on the CPU" if known.cpu else ""
-        return f"As before it was interrupted, the run goes on with tiles {batch} at once, of {size} voxels{where}."
+        return f"As before it was interrupted, the run uses {batch} tile(s) per forward pass, of {size} voxels{where}."
 
     def _compile(self) -> Generator[Notice]:
         """Compile the network if it pays; in a run that is resumed, if it was."""

@@ -15,7 +15,7 @@ import torch
 
 from napari_unetvnet.errors import OutOfMemory
 from napari_unetvnet.inference.labels import label_values
-from napari_unetvnet.inference.segment import check_fits, seen_by
+from napari_unetvnet.inference.segment import check_fits, resample_for
 from napari_unetvnet.inference.slabs import read_block
 from napari_unetvnet.model.device import faster_formats
 
@@ -59,14 +59,14 @@ def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
         not suffice to see.
     """
     check_fits(model, volume, settings)
-    seen, formats = seen_by(model.card, volume, settings), faster_formats(model.device)
-    size = _block_size(model, seen.shape)
-    if not formats or prod(seen.shape) < LEAST_TIMES * prod(size):
+    resampled, formats = resample_for(model.card, volume, settings), faster_formats(model.device)
+    size = _block_size(model, resampled.shape)
+    if not formats or prod(resampled.shape) < LEAST_TIMES * prod(size):
         model.move_to(model.device, "fp32")
         return ""
-    start = _busiest(seen, size)
+    start = _busiest(resampled, size)
     stop = [a + n for a, n in zip(start, size, strict=True)]
-    raw = read_block(model, seen, start, stop, model.margin, settings.mirror_edge)
+    raw = read_block(model, resampled, start, stop, model.margin, settings.mirror_edge)
     block = torch.from_numpy(scale.apply(raw)).to(model.device)
     try:
         return _fastest(partial(_labels, model, block, cascade=settings.cascade), formats)
@@ -93,11 +93,11 @@ def _block_size(model: Model, shape: Triple) -> Triple:
     return model.fit([min(a, b) for a, b in zip(BLOCK[model.card.dims], shape, strict=True)])
 
 
-def _busiest(seen: Volume, size: Triple) -> Triple:
+def _busiest(resampled: Volume, size: Triple) -> Triple:
     """Give the first voxel of the block of the middle planes in which intensities vary most."""
-    depth, height, width = seen.shape
+    depth, height, width = resampled.shape
     z = max(0, (depth - size[0]) // 2)
-    planes = np.asarray(seen.data[:, z : z + size[0]])
+    planes = np.asarray(resampled.data[:, z : z + size[0]])
     corners = [(y, x) for y in _starts(height, size[1]) for x in _starts(width, size[2])]
     spread = [float(planes[:, :, y : y + size[1], x : x + size[2]].std()) for y, x in corners]
     y, x = corners[int(np.argmax(spread))]

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 __all__ = ["back", "plane_before"]
 
 
-def plane_before(plane: int, seen: int, own: int) -> int:
-    """Give the first plane of a seen volume that a plane of the volume itself depends on.
+def plane_before(plane: int, resampled: int, own: int) -> int:
+    """Give the first plane of a resampled volume that a plane of the volume itself depends on.
 
     Parameters
     ----------
     plane : int
         Of the volume itself.
-    seen, own : int
+    resampled, own : int
         Planes of both.
 
     Returns
     -------
     int
     """
-    return int(centres(seen, own, np.asarray(plane)))
+    return int(centres(resampled, own, np.asarray(plane)))
 
 
 def back(
-    slabs: Iterable[tuple[int, Tensor]], seen: Triple, own: Triple, first: int = 0
+    slabs: Iterable[tuple[int, Tensor]], resampled: Triple, own: Triple, first: int = 0
 ) -> Iterator[tuple[int, Tensor]]:
     """Bring scores from the grid that a network saw to the image's own, slab by slab.
 
@@ -46,7 +46,7 @@ def back(
     ----------
     slabs : iterable of (int, Tensor)
         First plane and values (K, dz, Y, X), in order and without gaps.
-    seen, own : tuple of 3 int
+    resampled, own : tuple of 3 int
         Voxels z, y, x of both grids.
     first : int
         Planes of the own grid before it are left out; the slabs may begin at `plane_before` of it.
@@ -64,21 +64,21 @@ def back(
         begin = begin if kept else start
         kept += [_wider(plane, own) for plane in slab.unbind(1)]
         ready: list[Tensor] = []
-        while done < own[0] and (pair := _neighbours(done, seen[0], own[0]))[1] < begin + len(kept):
+        while done < own[0] and (pair := _neighbours(done, resampled[0], own[0]))[1] < begin + len(kept):
             low, high, share = pair
             ready.append(torch.lerp(kept[low - begin], kept[high - begin], share))
             done += 1
         if ready:
             yield done - len(ready), torch.stack(ready, dim=1)
-        needless = (_neighbours(done, seen[0], own[0])[0] if done < own[0] else seen[0]) - begin
+        needless = (_neighbours(done, resampled[0], own[0])[0] if done < own[0] else resampled[0]) - begin
         kept, begin = kept[needless:], begin + min(needless, len(kept))
 
 
-def _neighbours(plane: int, seen: int, own: int) -> tuple[int, int, float]:
-    """Give the seen planes on both sides of a plane, and how far it is from the first to the second."""
-    centre = float(centres(seen, own, np.asarray(plane)))
+def _neighbours(plane: int, resampled: int, own: int) -> tuple[int, int, float]:
+    """Give the resampled planes on both sides of a plane, and how far it is from the first to the second."""
+    centre = float(centres(resampled, own, np.asarray(plane)))
     low = int(centre)
-    return low, min(low + 1, seen - 1), centre - low
+    return low, min(low + 1, resampled - 1), centre - low
 
 
 def _wider(plane: Tensor, own: Triple) -> Tensor:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["Slab", "check_fits", "seen_by", "steps"]
+__all__ = ["Slab", "check_fits", "resample_for", "steps"]
 
 AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
 """Voxels of which labels are made at once: on a CPU, what is needed for them stays in its cache."""
@@ -162,8 +162,8 @@ def steps(
 
     Notes
     -----
-    The Gaussian by which tiles are blended has sigma = tile / 8 [1]_. A tile that is seen in several ways counts with
-    the mean of their probabilities.
+    The Gaussian by which tiles are blended has sigma = tile / 8 [1]_. With test-time augmentation a tile
+    counts with the mean of its probabilities.
 
     References
     ----------
@@ -172,18 +172,20 @@ def steps(
     card = model.card
     check_fits(model, volume, settings)
     model.network.eval()
-    seen = seen_by(card, volume, settings)
-    wanted = select(volume, seen.shape, settings, mask)
+    resampled = resample_for(card, volume, settings)
+    wanted = select(volume, resampled.shape, settings, mask)
     if settings.skip_constant:
         background_logits(card)  # refused at once where there is none
     scale = scale or intensity(volume, card.normalise)
-    first_seen = first_plane if seen is volume else plane_before(first_plane, seen.shape[0], volume.shape[0])
-    if seen is volume and settings.view != "multi-view":
-        found = parts(model, seen, settings, scale, first_seen, wanted)
+    first_resampled = (
+        first_plane if resampled is volume else plane_before(first_plane, resampled.shape[0], volume.shape[0])
+    )
+    if resampled is volume and settings.view != "multi-view":
+        found = parts(model, resampled, settings, scale, first_resampled, wanted)
     else:
         blended = multi_view_scores if settings.view == "multi-view" else scores
-        whole = blended(model, seen, settings, scale, first_seen, wanted)
-        own = whole if seen is volume else _on_own_grid(whole, card, seen.shape, volume.shape, first_plane)
+        whole = blended(model, resampled, settings, scale, first_resampled, wanted)
+        own = whole if resampled is volume else _on_own_grid(whole, card, resampled.shape, volume.shape, first_plane)
         found = (Part(start, 0, logits) for start, logits in own)
     for slab in _slabs(found, card, volume.shape[1], settings, probabilities=probabilities):
         if wanted is not None:
@@ -254,16 +256,16 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
 
 
 def _on_own_grid(
-    found: Iterable[tuple[int, Tensor]], card: ModelCard, seen: Triple, own: Triple, first_plane: int
+    found: Iterable[tuple[int, Tensor]], card: ModelCard, resampled: Triple, own: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Bring logits, and what comes with them, back to the volume's grid from that at the training's voxel size."""
     k = card.outputs
     likely = ((start, torch.cat([activated(given[:k], card.head), given[k:]])) for start, given in found)
-    for start, values in back(likely, seen, own, first_plane):
+    for start, values in back(likely, resampled, own, first_plane):
         yield start, torch.cat([as_logits(values[:k], card.head), values[k:]])
 
 
-def seen_by(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
+def resample_for(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
     """Give a volume as the network is to see it, at the voxel size of its training.
 
     Parameters

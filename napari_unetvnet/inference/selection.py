@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["Selection", "select"]
 
 
-def select(volume: Volume, seen: Triple, settings: SegmentSettings, mask: Any = None) -> Selection | None:
+def select(volume: Volume, resampled: Triple, settings: SegmentSettings, mask: Any = None) -> Selection | None:
     """Give the part of a volume that is to be segmented.
 
     Parameters
     ----------
     volume : Volume
-    seen : tuple of 3 int
+    resampled : tuple of 3 int
         Voxels z, y, x of the grid on which the network sees it.
     settings : SegmentSettings
     mask : array of shape (1, Z, Y, X), optional
@@ -63,7 +63,7 @@ def select(volume: Volume, seen: Triple, settings: SegmentSettings, mask: Any = 
     if mask is None and settings.box_start is None and settings.box_stop is None:
         return None
     z, y, x = map(min, stop, volume.shape)
-    return Selection(Box(start, (z, y, x)), mask, volume.shape, seen)
+    return Selection(Box(start, (z, y, x)), mask, volume.shape, resampled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +76,14 @@ class Selection:
         Nothing outside of it is wanted.
     mask : array of shape (1, Z, Y, X), or None
         Nothing is wanted where it is 0.
-    own, seen : tuple of 3 int
+    own, resampled : tuple of 3 int
         Voxels z, y, x of the image, and of the grid on which the network sees it.
     """
 
     box: Box
     mask: Any
     own: Triple
-    seen: Triple
+    resampled: Triple
 
     def planes(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Tell which voxels of some planes of the image are wanted.
@@ -138,6 +138,6 @@ class Selection:
 
     def _own(self, axis: int, start: int, stop: int) -> tuple[int, int]:
         """Give the voxels of the image on an axis that depend on some that the network sees."""
-        own, seen = self.own[axis], self.seen[axis]
-        reach = int(own != seen)  # interpolation looks at the next voxel
-        return max(0, (start - reach) * own // seen), min(own, -(-(stop + reach) * own // seen))
+        own, resampled = self.own[axis], self.resampled[axis]
+        reach = int(own != resampled)  # interpolation looks at the next voxel
+        return max(0, (start - reach) * own // resampled), min(own, -(-(stop + reach) * own // resampled))

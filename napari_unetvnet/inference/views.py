@@ -96,7 +96,7 @@ def _single(values: NDArray[np.float16]) -> Tensor:
 def _turned(volume: Volume, order: Triple) -> Volume:
     """See a volume with its axes in another order, unread."""
     data = View(volume.data, (0, *(1 + axis for axis in order)))
-    name = f"{volume.name}, seen along {AXES[order[0]]},"
+    name = f"{volume.name}, planes along {AXES[order[0]]},"
     return replace(volume, data=data, spacing=_ordered(volume.spacing, order), affine=None, name=name)
 
 
@@ -110,7 +110,7 @@ def _turned_part(wanted: Selection, order: Triple) -> Selection:
     """See a part of an image with its axes in another order."""
     mask = None if wanted.mask is None else View(wanted.mask, (0, *(1 + axis for axis in order)))
     box = Box(_ordered(wanted.box.start, order), _ordered(wanted.box.stop, order))
-    return Selection(box, mask, _ordered(wanted.own, order), _ordered(wanted.seen, order))
+    return Selection(box, mask, _ordered(wanted.own, order), _ordered(wanted.resampled, order))
 
 
 def _ordered(values: Sequence[Number], order: Triple) -> tuple[Number, Number, Number]:

@@ -98,7 +98,7 @@ def _held(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
         if resume:
             (folder / STOP).unlink(missing_ok=True)
         elif (folder / EVENTS).exists():
-            raise RunProblem(f"{folder} was run before; go on with --resume, or copy its {JOB} to a new folder.")
+            raise RunProblem(f"{folder} was run before; add --resume to continue, or copy its {JOB} to a new folder.")
         _drop_half_line(folder / EVENTS)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             yield _EventWriter(file)
@@ -176,9 +176,9 @@ def _fault_of_device(folder: Path, error: RuntimeError) -> DeviceProblem | None:
     if not device_failed(error):
         return None
     planes = _finished_planes(folder)
-    kept = f"The first {planes} planes are finished and kept" if planes else "What was reached is kept"
+    kept = f"The first {planes} planes are finished and kept" if planes else "Progress is saved"
     return DeviceProblem(
-        f"The GPU failed ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}). {kept}; go on with: "
+        f"The GPU failed ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}). {kept}; resume with: "
         f"napari-unetvnet run {folder} --resume"
     )
 

@@ -61,7 +61,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     results = Results(folder, job, model.card, volume)
     first = results.go_on(finished)
     if first:
-        yield Notice(f"Going on from plane {first}.")
+        yield Notice(f"Resuming from plane {first}.")
     elif finished:
         yield SlabDone(0, 0, depth)  # what an earlier run has said does not count any more
     if not first:

@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.files import TrainingFiles
 
-__all__ = ["start"]
+__all__ = ["build_run"]
 
 WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 3e-5}
 MOMENTUM = 0.99
 
 
-def start(
+def build_run(
     pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, files: TrainingFiles, patch: Triple
 ) -> tuple[Run, list[str]]:
-    """Build everything that a training works with.
+    """Build everything that training needs.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def start(
     -------
     run : Run
     notices : list of str
-        What the user should know of weights that were taken from another model.
+        What the user should know about weights taken from another model.
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
@@ -83,7 +83,7 @@ def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
-    """Build the loss, with the weights of the classes in the part that is trained on."""
+    """Build the loss, with class weights from the part that is trained on."""
     classes = data.classes
     counts = np.sum([region.class_counts[: len(classes)] for region in data.train], axis=0)
     known = np.sum([labelled_voxels(region.target) for region in data.train], axis=0)
@@ -92,7 +92,7 @@ def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
 
 
 def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:
-    """Say what the model will be; scores and steps are filled in when it is saved."""
+    """Describe the model; scores and steps are filled in when it is saved."""
     from importlib.metadata import version
 
     image = data.train[0].image
@@ -121,23 +121,23 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
 
 
 def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
-    """Shorten the patch to the largest region and lengthen it to what the network takes."""
+    """Crop the patch to the largest region and extend it to a size the network accepts."""
     shapes = [region.image.shape for region in data.train]
     return model.fit([min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True)])
 
 
 def _take_weights(model: Model, settings: TrainSettings) -> list[str]:
     """Start from the weights of another model file: all tensors with the name and shape of one here."""
-    given = load_model(str(settings.start_from), settings)
-    source, own = given.network.state_dict(), model.network.state_dict()
+    parent = load_model(str(settings.start_from), settings)
+    source, own = parent.network.state_dict(), model.network.state_dict()
     taken = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
     if not any(tensor.ndim > 1 for tensor in taken.values()):
         raise ModelProblem(
-            f"{settings.start_from} is {given.card.network} {given.card.option} and shares no weights with "
+            f"{settings.start_from} is {parent.card.network} {parent.card.option} and shares no weights with "
             f"{settings.network} {settings.option}: choose its network and options, or start without it."
         )
     model.network.load_state_dict(own | taken)
     if not (new := [name for name in own if name not in taken]):
         return []
     named = ", ".join(new[:6]) + (", ..." if len(new) > 6 else "")
-    return [f"{len(taken)} of {len(own)} tensors come from {settings.start_from}; these begin anew: {named}."]
+    return [f"{len(taken)} of {len(own)} tensors come from {settings.start_from}; these are initialised anew: {named}."]

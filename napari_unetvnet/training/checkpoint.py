@@ -1,4 +1,4 @@
-"""The two files of a run: its best model, and its state, from which it can go on."""
+"""The two files of a training: its best model, and its state, from which it can resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop itself: step, look at the hold-out, keep the best, tell."""
+"""The training loop: take a step, score the hold-out after each epoch, keep the best model, yield events."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.data.prepare import prepare, seen
+from napari_unetvnet.data.prepare import prepare, resample_pairs
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
 from napari_unetvnet.images.resample import place_back
 from napari_unetvnet.model.device import choose_device
 from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS, has_batch_norm
-from napari_unetvnet.training.build import start
+from napari_unetvnet.training.build import build_run
 from napari_unetvnet.training.checkpoint import load_last, save_last
 from napari_unetvnet.training.fallback import begin_fallback
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import Preview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
-from napari_unetvnet.training.score import quick
+from napari_unetvnet.training.score import part_to_score
 from napari_unetvnet.training.step import draw, fitting_step
 from napari_unetvnet.training.validation import finish, score_whole_hold_out, validate
 
@@ -47,7 +47,7 @@ def steps(
 ) -> Iterator[Event]:
     """Train a model, one step each time an event is asked for.
 
-    Model and state are brought up to date when the consumer stops asking.
+    Model and state are saved when the consumer stops asking.
 
     Parameters
     ----------
@@ -56,22 +56,22 @@ def steps(
     settings : TrainSettings
     files : TrainingFiles
     resume : bool
-        Whether to go on from the state, if it is there.
+        Continue from the saved state, if there is one.
     group : ProcessGroup
-        Processes that take the same steps together, each with its share of the patches; they have joined.
+        Connected processes that take the same steps, each with its share of the patches.
 
     Yields
     ------
     Event
-        Notice, SplitMade, StepDone after each step, EpochDone and CheckpointSaved after each epoch, PreviewReady now
-        and then.
+        Notice, SplitMade, StepDone after each step, EpochDone and CheckpointSaved after each epoch, and sometimes
+        PreviewReady.
 
     Raises
     ------
     DataProblem
         If images or labels cannot be used.
     SettingsProblem
-        If the settings do not fit the classes that were found, or a step has fewer patches than there are processes.
+        If the settings do not fit the classes, or the batch has fewer patches than there are processes.
     ModelProblem
         If the model to start from is of another kind.
     OutOfMemory
@@ -83,12 +83,12 @@ def steps(
     settings, schedule, losses = run.settings, run.schedule, list[float]()
     clock = time.monotonic() - schedule.seconds
     try:
-        while not schedule.over and not _stale(run):
+        while not schedule.over and not _stops_early(run):
             losses.append((yield from fitting_step(run)))
             schedule.seconds = time.monotonic() - clock
             epoch = -(-schedule.step // settings.steps_per_epoch)
             ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
-            # Before anything is told: whoever stops at this step has its score, as a run that was never stopped.
+            # Before any event is yielded: whoever stops at this step has its score, as an uninterrupted run would.
             dice, saved = validate(run) if ended else (None, False)
             schedule.seconds = group.broadcast(time.monotonic() - clock)
             yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
@@ -103,54 +103,54 @@ def steps(
             save_last(run)
         yield from score_whole_hold_out(run)
     finally:
-        run.ahead.close()
+        run.prefetcher.close()
         finish(run)
 
 
 def _begin(
     pairs: Sequence[Pair], settings: TrainSettings, files: TrainingFiles, *, resume: bool, group: ProcessGroup
 ) -> Generator[Event, None, tuple[Run, Preview]]:
-    """Prepare the data, build what is trained, or go back to where it was, and tell what the user should know."""
-    shapes, pairs = [pair.image.shape for pair in pairs], seen(pairs, settings)
+    """Prepare the data, build the model or load the saved state, and yield what the user should know."""
+    shapes, pairs = [pair.image.shape for pair in pairs], resample_pairs(pairs, settings)
     settings, patch = _shared(settings, group), settings.planned_patch
     data = prepare(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
         yield _split(data, i, pair.image, shape)
-    run, told = start(pairs, data, settings, files, patch)
+    run, notices = build_run(pairs, data, settings, files, patch)
     run.group = group
     # Flips would swap unequal margins, so patches come with the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
-    run.ahead = Prefetcher(partial(draw, data, settings, (z, y, x)))
-    run.scored = quick(data.hold_out, settings)
-    begun = _go_on(run) if resume and files.state.exists() else begin_fallback(run.fallback)
+    run.prefetcher = Prefetcher(partial(draw, data, settings, (z, y, x)))
+    run.scored = part_to_score(data.hold_out, settings)
+    first = _resume(run) if resume and files.state.exists() else begin_fallback(run.fallback)
     if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
-        told.append(OF_EACH_PROCESS)
-    for text in (*told, *([begun] if begun else [])):
+        notices.append(OF_EACH_PROCESS)
+    for text in (*notices, *([first] if first else [])):
         yield Notice(text)
     run.learn = learner(run.model, run.criterion, group)
     return run, Preview(pairs[0], run, shapes[0])
 
 
 def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> SplitMade:
-    """Tell how an image is divided, in voxels of its own grid."""
+    """Say how an image is divided, in voxels of its own grid."""
 
     def own(boxes: Sequence[Box]) -> tuple[tuple[int, ...], ...]:
         return tuple((*place_back(b.start, image.shape, shape), *place_back(b.stop, image.shape, shape)) for b in boxes)
 
-    learnt, held_out = data.parts(number)
-    return SplitMade(number, image.name, own(learnt), own(held_out))
+    trained, held_out = data.parts(number)
+    return SplitMade(number, image.name, own(trained), own(held_out))
 
 
-def _go_on(run: Run) -> str:
-    """Go back to where an earlier run ended, and say so."""
+def _resume(run: Run) -> str:
+    """Load the state of an earlier run, and say so."""
     load_last(run)
-    return f"Going on after step {run.schedule.step}."
+    return f"Resuming after step {run.schedule.step}."
 
 
 def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:
-    """See that there is work for each process, and have all compute in the number format of the first."""
+    """Check that each process has a patch, and let all compute in the number format of rank 0."""
     if not group.distributed:
         return settings
     if settings.batch < group.size:
@@ -160,13 +160,13 @@ def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:
         )
     if settings.precision != "auto":
         return settings
-    # The speed that decides it is measured.
+    # Which format is faster is measured, so processes could disagree.
     bf16 = group.broadcast(choose_device(settings)[1] == "bf16")
     return settings.model_copy(update={"precision": "bf16" if bf16 else "fp32"})
 
 
-def _stale(run: Run) -> bool:
-    """Whether the hold-out's score has not become better for as many epochs as the settings bear."""
+def _stops_early(run: Run) -> bool:
+    """Whether early stopping applies: no better validation score for as many epochs as the settings allow."""
     patience, best = run.settings.patience, run.best
     if patience is None or best.dice is None:
         return False

@@ -239,8 +239,8 @@ class ProcessGroup:
         if not self.distributed or not any(word in str(error).lower() for word in LOST):
             return None
         return RunProblem(
-            "Another process of this training has ended; if it was not killed, it says why. What was reached is kept; "
-            "go on with --resume."
+            "Another process of this training has ended; if it was not killed, it says why. Progress is saved; "
+            "continue with --resume."
         )
 
 

@@ -59,7 +59,7 @@ class Run:
     fallback : MemoryFallback
         How a step is made to fit into memory.
     best : Best
-    ahead : Prefetcher
+    prefetcher : Prefetcher
         Draws batches; set by the loop.
     scored : list of Region
         The part of the hold-out that is scored after each epoch; set by the loop.
@@ -84,7 +84,7 @@ class Run:
     ema: AveragedModel | None
     fallback: MemoryFallback[StepOptions]
     best: Best = field(default_factory=Best)
-    ahead: Prefetcher = field(init=False)
+    prefetcher: Prefetcher = field(init=False)
     scored: list[Region] = field(default_factory=list)
     final: Best | None = None
     learn: nn.Module = field(init=False)

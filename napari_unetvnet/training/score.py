@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["dice_on", "quick"]
+__all__ = ["dice_on", "part_to_score"]
 
 SHARE, STEP_PASSES = 0.05, 3
 """Scoring takes this share of the time; a step passes its voxels through the network about three times."""
 LEAST_VOXELS = 2**16
 
 
-def quick(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
+def part_to_score(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
     """Give a part of the hold-out that takes little of the time to score after each epoch.
 
     Parameters

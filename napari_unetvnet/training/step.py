@@ -1,4 +1,4 @@
-"""One optimiser step, smaller where it does not fit into memory.
+"""One optimizer step, in smaller parts where it does not fit into memory.
 
 Patches, their augmentation and dropout are functions of the seed and the step's number.
 """
@@ -29,7 +29,7 @@ __all__ = ["draw", "fitting_step"]
 GRADIENT_NORM = 5.0
 STEPS_APART = 500_000
 GENTLE_STEPS = 100
-"""Strong augmentation only slows the first minute: it sets in after so many steps and grows for three times as many."""
+"""Strong augmentation slows the first minute: it starts after this many steps and grows over three times as many."""
 
 
 def fitting_step(run: Run) -> Generator[Event, None, float]:
@@ -89,7 +89,7 @@ def _gradients(run: Run) -> float:
 
 
 def _update(run: Run, loss: float) -> None:
-    """Take one optimiser step."""
+    """Take one optimizer step."""
     if not np.isfinite(loss):
         kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
         raise RunProblem(
@@ -106,7 +106,7 @@ def _update(run: Run, loss: float) -> None:
 
 
 def _backward(run: Run, batch: Batch) -> float:
-    """Compute the gradients of a batch, a part after the other, and give its loss."""
+    """Compute the gradients of a batch part by part, and return its loss."""
     # Each process has a patch of each part at least.
     parts = _parts(batch, min(run.fallback.options.gradient_accumulation, run.settings.batch // run.group.size))
     total = 0.0
@@ -145,11 +145,11 @@ def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int,
 
 
 def _batch(run: Run) -> Batch:
-    """Take the next patches, change them at random, and cut them to the margin that the network wants around them."""
+    """Take the next patches, augment them, and crop them to the margin that the network needs."""
     settings, step, card = run.settings, run.schedule.step, run.model.card
-    drawn = run.ahead.take(step, card.patch)
-    images, target = (torch.from_numpy(array).to(run.model.device) for array in drawn[:2])
-    weight = None if drawn.weight is None else torch.from_numpy(drawn.weight).to(run.model.device)
+    patches = run.prefetcher.take(step, card.patch)
+    images, target = (torch.from_numpy(array).to(run.model.device) for array in patches[:2])
+    weight = None if patches.weight is None else torch.from_numpy(patches.weight).to(run.model.device)
     fitted = recipe(
         settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror_axes, patch=card.patch
     )

@@ -114,14 +114,14 @@ def test_a_volume_keeps_its_extent_and_an_absurd_grid_is_refused():
 
 
 def test_labels_of_another_size_are_refused_and_not_stretched():
-    from napari_unetvnet.data.prepare import seen
+    from napari_unetvnet.data.prepare import resample_pairs
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.settings import TrainSettings, checked
 
     pair = Pair(Volume(noise((1, 1, 20, 20))), Volume(np.ones((1, 1, 10, 10), np.uint8)))
-    assert seen([pair], checked(TrainSettings, {}))[0] is pair
+    assert resample_pairs([pair], checked(TrainSettings, {}))[0] is pair
     with pytest.raises(DataProblem, match="20 x 20"):
-        seen([pair], checked(TrainSettings, {"target_spacing": (1, 2, 2)}))
+        resample_pairs([pair], checked(TrainSettings, {"target_spacing": (1, 2, 2)}))
 
 
 @given(shapes, shapes, st.integers(1, 5), st.data())

@@ -11,7 +11,7 @@ from test_inference_selection import segmented
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.inference import seen_by, steps
+from napari_unetvnet.inference import resample_for, steps
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.settings import SegmentSettings
@@ -107,11 +107,11 @@ def test_planes_are_brought_as_near_as_the_voxels_in_them():
     model = model_of(Pointwise, "2d")
     flat = Volume(np.zeros((1, 5, 16, 20)), spacing=(3.0, 1.0, 1.0), unit="micrometer")
     several = SegmentSettings(view="multi-view")
-    assert seen_by(model.card, flat, several).shape == (15, 16, 20)
-    assert seen_by(model.card, flat, SegmentSettings()) is flat
-    assert seen_by(model.card, flat, SegmentSettings(view="multi-view", resample=False)) is flat
+    assert resample_for(model.card, flat, several).shape == (15, 16, 20)
+    assert resample_for(model.card, flat, SegmentSettings()) is flat
+    assert resample_for(model.card, flat, SegmentSettings(view="multi-view", resample=False)) is flat
     model.card = model.card.model_copy(update={"spacing": (9.0, 2.0, 2.0), "unit": "micrometer"})
-    assert seen_by(model.card, flat, several).shape == (8, 8, 10)
+    assert resample_for(model.card, flat, several).shape == (8, 8, 10)
     labels, _ = segmented(model, flat, view="multi-view")
     assert labels.shape == flat.shape
 

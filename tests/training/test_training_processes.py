@@ -167,7 +167,9 @@ def test_the_environment_says_which_process_this_is(monkeypatch, told, group):
 
 def test_a_lost_process_is_told_from_other_faults():
     group = ProcessGroup(0, 2)
-    assert "go on with --resume" in str(group.lost_process(RuntimeError("[../gloo/pair.cc] Connection closed by peer")))
+    assert "continue with --resume" in str(
+        group.lost_process(RuntimeError("[../gloo/pair.cc] Connection closed by peer"))
+    )
     assert group.lost_process(RuntimeError("shapes do not fit")) is None
 
 

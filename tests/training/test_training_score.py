@@ -21,7 +21,7 @@ from napari_unetvnet.model.model import load_model
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training import loop, score
-from napari_unetvnet.training.score import dice_on, quick
+from napari_unetvnet.training.score import dice_on
 
 edges = st.integers(1, 40)
 
@@ -62,7 +62,7 @@ def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, 
     monkeypatch.setattr(score, "LEAST_VOXELS", 400)
     settings = settings_of(steps_per_epoch=4, batch=1, steps=12)
     data = prepare(pairs, settings, settings.planned_patch)
-    (part,) = quick(data.hold_out, settings)
+    (part,) = score.part_to_score(data.hold_out, settings)
     assert prod(part.image.shape) < prod(data.hold_out[0].image.shape) / 4
     (tmp_path / "run").mkdir()
     events = list(loop.steps(pairs, settings, training_files(tmp_path / "run")))
@@ -80,7 +80,7 @@ def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, 
 def test_a_small_hold_out_is_scored_whole_each_time(pairs, tmp_path):
     settings = settings_of()
     data = prepare(pairs, settings, settings.planned_patch)
-    assert quick(data.hold_out, settings) == data.hold_out
+    assert score.part_to_score(data.hold_out, settings) == data.hold_out
     events = train(pairs[0], settings, tmp_path / "run")
     saved = [event for event in events if isinstance(event, CheckpointSaved)]
     assert len({event.step for event in saved}) == len(saved)

@@ -1,4 +1,4 @@
-"""A training that goes on from a model keeps to what the model is."""
+"""A training that continues from a model keeps the model's settings."""
 
 from __future__ import annotations
 

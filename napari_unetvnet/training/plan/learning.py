@@ -149,5 +149,5 @@ def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
     if {"minutes", "epochs", "steps"} & settings.model_fields_set:
         return []
     if settings.unlabelled == "ignore" and np.mean([label_counts(p.labels).painted_share for p in pairs]) < STROKES:
-        return [Choice("minutes", SOON, "strokes are learnt soon; correct the result and go on")]
+        return [Choice("minutes", SOON, "strokes are learnt soon; correct the result and continue")]
     return [Choice("minutes", MINUTES, "a first good model; more time makes a better one")]
