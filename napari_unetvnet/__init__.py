@@ -1,7 +1,7 @@
 """Train a U-Net or V-Net on painted labels and segment with it, in napari or without.
 
-The package itself imports nothing: each room is imported where it is used, so that ``import napari_unetvnet`` costs
-nothing and the viewer never loads torch. ``docs/explanation/architecture.md`` tells what each room is for.
+The package itself imports nothing: subpackages are imported where they are used, so that ``import napari_unetvnet`` is
+fast and the viewer never loads torch. ``docs/explanation/architecture.md`` says what each package is for.
 """
 
 __all__ = ["__version__"]

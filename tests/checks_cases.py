@@ -1,4 +1,4 @@
-"""Made-up images and labels for the data doctor."""
+"""Generated images and labels for the checks."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Parser(ArgumentParser):
 
 
 class Formatter(HelpFormatter):
-    """Help with room for the longest option."""
+    """Help wide enough for the longest option."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=110)

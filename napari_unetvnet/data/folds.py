@@ -110,7 +110,7 @@ def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -
             f"{block.held.start[axis]} to {block.held.stop[axis]}; {block.margin} voxels beside them are left out "
             "altogether."
         )
-        # A card has room for one part to learn from: a training that goes on from the model keeps to the larger one.
+        # A card holds one training part only: a training that continues from the model uses the larger one.
         larger = max(block.train, key=lambda box: box.shape[axis], default=None)
         made.boxes.append(None if larger is None else (larger, block.held))
     return made

@@ -118,7 +118,7 @@ class Preview:
         Yields
         ------
         Notice or PreviewReady
-            A notice if there was no memory or no room on the disk.
+            A notice if memory or disk space was short.
         """
         begun, path, schedule = time.monotonic(), self._run.files.preview, self._run.schedule
         try:

@@ -1,4 +1,4 @@
-"""Room for many settings in a narrow dock: narrow choices and tooltips, a section that folds away, a scrolling area."""
+"""Many settings in a narrow dock: narrow choices and tooltips, a section that folds away, a scrolling area."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BORDER = 4
 
 
 class Scrolling(QScrollArea):  # type: ignore[misc]
-    """As high as what is in it; scrolls where there is less room, so that no form is ever cut off.
+    """As high as what is in it; scrolls where there is less space, so that no form is ever cut off.
 
     Parameters
     ----------

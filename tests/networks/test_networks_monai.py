@@ -14,15 +14,15 @@ from napari_unetvnet.registry import Registry
 
 pytest.importorskip("monai", reason="MONAI is optional; its networks are tested where it is installed")
 
-ROOM = "napari_unetvnet.networks.from_monai:"
+MODULE = "napari_unetvnet.networks.from_monai:"
 MEMBERS = Registry(
     "network",
     {
-        "dynunet": ROOM + "DynUNet",
-        "segresnet": ROOM + "SegResNet",
-        "attention_unet": ROOM + "AttentionUNet",
-        "swin_unetr": ROOM + "SwinUNETR",
-        "basic_unet": ROOM + "BasicUNet",
+        "dynunet": MODULE + "DynUNet",
+        "segresnet": MODULE + "SegResNet",
+        "attention_unet": MODULE + "AttentionUNet",
+        "swin_unetr": MODULE + "SwinUNETR",
+        "basic_unet": MODULE + "BasicUNet",
     },
 )
 CHEAP = {
@@ -223,5 +223,5 @@ def test_without_einops_a_sentence_says_what_to_install(monkeypatch):
 
 
 def test_naming_a_member_does_not_load_monai(tmp_path):
-    code = f"import sys; import {ROOM[:-1]}; assert not any(m.startswith('monai') for m in sys.modules)"
+    code = f"import sys; import {MODULE[:-1]}; assert not any(m.startswith('monai') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)

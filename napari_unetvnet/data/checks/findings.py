@@ -1,4 +1,4 @@
-"""What the data doctor says: findings, how often each class occurs, and what to try."""
+"""What the checks report: findings, how often each class occurs, and what to try."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Examined:
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor says of images and their labels.
+    """The report on images and their labels.
 
     Parameters
     ----------

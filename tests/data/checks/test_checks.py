@@ -1,4 +1,4 @@
-"""What the data doctor refuses, and with which words."""
+"""What the checks refuse, and with which words."""
 
 from __future__ import annotations
 

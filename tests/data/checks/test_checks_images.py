@@ -1,4 +1,4 @@
-"""The data doctor on images: grids, places in space, intensities, repeated images, images that do not go together."""
+"""Checks of images: grids, places in space, intensities, repeated images, images that do not go together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data doctor's report: suggestions, text, notices, and the check command."""
+"""The report of the checks: suggestions, text, notices, and the check command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data doctor on label values and classes: each check on a case that shows it and on one that does not."""
+"""Checks of label values and classes: each check on a case that shows it and on one that does not."""
 
 from __future__ import annotations
 
