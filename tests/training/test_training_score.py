@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_inference_segment import RAW, pointwise_model
 from test_training import settings_of, train
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.hold_out import block_to_score
+from napari_unetvnet.data.patches import Region
 from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.targets import Classes
 from napari_unetvnet.events import CheckpointSaved, EpochDone
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
@@ -75,6 +78,15 @@ def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, 
     assert last.dice == pytest.approx(whole)
     looks = {event.step: event.dice for event in events if isinstance(event, EpochDone)}
     assert looks[last.step] == max(looks.values())  # the part decides which model is kept
+
+
+def test_what_is_said_of_ignored_voxels_does_not_count():
+    image = np.array([1.0, 1, -1, -1, 1, -1]).reshape(1, 1, 1, 6)  # the network says 0 0 1 1 0 1
+    target = np.array([0, 1, 1, 0, IGNORE, IGNORE], np.uint8).reshape(1, 1, 6)
+    region = Region(Volume(image), target, RAW)
+    mean, by_class = dice_on([region], pointwise_model(patch=(1, 1, 6)), Classes((0, 1), (0, 1)))
+    assert by_class["1"] == 2 * 1 / (2 + 2)  # one of two, of which there are two
+    assert mean == by_class["1"]
 
 
 def test_a_small_hold_out_is_scored_whole_each_time(pairs, tmp_path):
