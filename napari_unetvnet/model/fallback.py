@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "MemoryFallback", "Options"]
 
-ADVICE = "remove it to go on as the settings say, or start a new run"
+ADVICE = "remove it to continue as the settings say, or start a new run"
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Options:
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or set(values) != set(names):
             raise ValueError(f"expected {', '.join(names)}, not {values}")
-        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**given)
+        options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**options)
 
 
 SomeOptions = TypeVar("SomeOptions", bound=Options)
@@ -198,7 +198,7 @@ class MemoryFallback(Generic[SomeOptions]):
         known = recall(FALLBACK, self._kind)
         try:
             return None if known is None else type(self._asked).from_json(known)
-        except ValueError:  # of another version: it is found out again
+        except ValueError:  # of another version: what fits is tried anew
             return None
 
     def saved(self) -> SomeOptions | None:

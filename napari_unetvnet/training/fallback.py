@@ -79,7 +79,7 @@ def step_fallback(
 
 
 def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
-    """Begin as the last training of the kind on this device had to go on.
+    """Begin with what worked for the last training of the kind on this device.
 
     Parameters
     ----------
@@ -91,10 +91,10 @@ def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
     str or None
         What is done, as a sentence; None if nothing is known.
     """
-    known, asked = fallback.remembered(), fallback.options.gradient_accumulation
+    known, chosen = fallback.remembered(), fallback.options.gradient_accumulation
     if known is None:
         return None
-    fallback.use(options := replace(known, gradient_accumulation=max(asked, known.gradient_accumulation)))
+    fallback.use(options := replace(known, gradient_accumulation=max(chosen, known.gradient_accumulation)))
     ways = [f"in {options.gradient_accumulation} parts"]
     ways += ["computing twice what would have to be remembered"] * options.recompute
     ways += [] if options.patch is None else [f"with patches of {by(options.patch)} voxels"]

@@ -1,7 +1,7 @@
 """Less memory for more time: what a block of layers computes is not kept for the backward pass but computed again.
 
-Only what goes into a block is kept. The second pass has the same numbers as the first, dropout among them, so the
-gradients are the same; the running statistics of batch norms take the batch in once.
+Only the input of a block is kept. The second pass has the same numbers as the first, dropout included, so the gradients
+are the same; the running statistics of batch norm are updated once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linea
 
 
 def recompute(network: nn.Module) -> Callable[[], None]:
-    """Have a network keep only what goes into its blocks while it is trained.
+    """Have a network keep only the inputs of its blocks while it is trained.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def blocks(network: nn.Module) -> list[nn.Module]:
     list of Module
         None of them inside another; without the network itself.
     """
-    found: list[nn.Module] = []
+    smallest: list[nn.Module] = []
     for child in network.children():
         inside = blocks(child)
-        listing = isinstance(child, nn.ModuleList | nn.ModuleDict)  # they have no pass of their own
+        listing = isinstance(child, nn.ModuleList | nn.ModuleDict)  # they have no forward pass of their own
         alone = not inside and not listing and sum(isinstance(layer, LAYERS) for layer in child.modules()) > 1
-        found += [child] if alone else inside
-    return found
+        smallest += [child] if alone else inside
+    return smallest
 
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **further: Any) -> Any:
@@ -83,7 +83,7 @@ def _passes(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractCont
 
 @contextmanager
 def _statistics_stay(block: nn.Module) -> Iterator[None]:
-    """Keep batch norms from taking the same batch in twice."""
+    """Keep batch norm from updating its running statistics twice for one batch."""
     norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -54,7 +54,7 @@ def _snapshot(run: Run, group: ProcessGroup) -> Best:
 
 
 def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
-    """Score the best model on the whole hold-out if only a part was looked at until now.
+    """Score the best model on the whole hold-out if only a part of it was scored so far.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def finish(run: Run) -> None:
     """
     if run.schedule.step == 0 or not run.group.is_first:
         return
-    # Stopped within the first epoch, what there is is the best; but it is no part of the state, because a run that
-    # goes on must end like one that was never stopped.
+    # Stopped within the first epoch, the present weights are the best; but they are no part of the state, because a
+    # run that is resumed must end like one that was never stopped.
     save_best(run, run.final or (run.best if run.best.weights else _snapshot(run, SINGLE)))
     if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
         save_last(run)

@@ -84,7 +84,7 @@ def test_the_options_of_a_run_are_read_back_as_they_were(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[1]", '{"count": 2}'])
 def test_a_damaged_file_is_named_with_a_way_out(tmp_path, text):
     (tmp_path / "fallback.json").write_text(text)
-    with pytest.raises(FileProblem, match=r"fallback\.json .*; remove it to go on as the settings say, or start"):
+    with pytest.raises(FileProblem, match=r"fallback\.json .*; remove it to continue as the settings say, or start"):
         made(tmp_path / "fallback.json")[1].saved()
 
 
