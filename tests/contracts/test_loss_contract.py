@@ -26,13 +26,17 @@ JUNK = [0.0, 1.0, 77.0, float("inf"), float("-inf"), float("nan")]
 FROM_OUTSIDE = [name for name in LOSSES if "class_weights" not in LOSSES.describe(name).defaults]
 
 
-def every_loss(heads=tuple(CHANNELS), names=tuple(LOSSES), **others):
-    """Hold each loss to a test: a case a loss, with its heads and the values of other arguments in pairs."""
+def every_loss(heads=tuple(CHANNELS), names=tuple(LOSSES), together=False, **others):
+    """Hold each loss to a test: a case a loss, with its heads and the values of other arguments in pairs.
+
+    ``together`` makes one case of all losses: for what the code does that they share.
+    """
     fitting = {name: [head for head in FACTS[name]["head_modes"] if head in heads] for name in names}
 
     def decorate(test):
         looped = in_one_case(", ".join(("head", *others)), lambda name: pairs(fitting[name], *others.values()))
-        return pytest.mark.parametrize("name", [name for name in fitting if fitting[name]])(looped(test))
+        each = in_one_case if together else pytest.mark.parametrize
+        return each("name", [name for name in fitting if fitting[name]])(looped(test))
 
     return decorate
 
@@ -220,7 +224,7 @@ def test_targets_of_one_kind_only_stay_finite(name, head, kind):
     assert gradient.isfinite().all()
 
 
-@every_loss(dtype=[torch.float16, torch.bfloat16])
+@every_loss(dtype=[torch.float16, torch.bfloat16], together=True)
 def test_half_precision_logits_are_computed_in_float32_even_under_autocast(name, head, dtype):
     target, logits = a_target(head, (5, 6)), some_logits(head, (5, 6), dtype=dtype)
     loss = build_loss(name, head=head)
@@ -317,14 +321,14 @@ def test_mirroring_changes_nothing(name, head, size):
     torch.testing.assert_close(loss(logits.flip(-1), target.flip(-1)), loss(logits, target))
 
 
-@every_loss(heads=INDICES, size=SIZES)
+@every_loss(heads=INDICES, size=SIZES, together=True)
 def test_class_indices_cost_the_same_as_a_channel_for_each_class(name, head, size):
     logits, target = some_logits(head, size), a_target(head, size)
     loss = build_loss(name, head=head)
     torch.testing.assert_close(loss(logits, truth(target, head).float()), loss(logits, target))
 
 
-@every_loss(dtype=[torch.uint8, torch.int16, torch.int64, torch.float32])
+@every_loss(dtype=[torch.uint8, torch.int16, torch.int64, torch.float32], together=True)
 def test_the_number_type_of_the_target_does_not_matter(name, head, dtype):
     target = ignoring(a_target(head, (5, 6)), a_mask((5, 6)))
     logits, loss = some_logits(head, (5, 6)), build_loss(name, head=head)
@@ -340,7 +344,7 @@ def test_soft_targets_are_taken(name, head):
     assert gradient.isfinite().all()
 
 
-@every_loss()
+@every_loss(together=True)
 def test_a_weighted_sum_costs_the_sum_of_its_parts(name, head):
     fitting = [other for other, its_head in PAIRS if its_head == head]
     other = fitting[fitting.index(name) - 1]
@@ -378,7 +382,7 @@ def test_a_head_that_does_not_fit_is_refused_with_losses_that_do(name, head):
         build_loss(fitting, head=head)
 
 
-@every_loss()
+@every_loss(together=True)
 def test_a_target_of_another_shape_is_refused(name, head):
     with pytest.raises(DataProblem, match=r"\(2, 5, 7\) does not fit .*\.$"):
         build_loss(name, head=head)(some_logits(head, (5, 6)), torch.zeros(2, 5, 7))

@@ -203,7 +203,8 @@ def test_fit_is_idempotent_and_never_below_the_size(name, data):
     assert all(a >= b for a, b in zip(one_more, fits, strict=True))
 
 
-@every_network()
+@in_one_case("name", MEMBERS)
+@in_one_case("dims", lambda name: DIMS[name])
 def test_sizes_margins_and_grids_have_an_entry_for_each_axis(name, dims):
     network = small(name, dims)
     assert network.fit(network.smallest) == tuple(network.smallest)
