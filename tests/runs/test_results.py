@@ -433,16 +433,16 @@ print(json.dumps({"state": events[-1].state, "loaded": seen[0], "peak": status("
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("ending", ["zarr", "nii"])
 def test_memory_does_not_grow_with_the_depth(tmp_path, ending):
-    """Above the loaded model and its image; 4 classes of 512 x 512, all that a run can write."""
+    """Above the loaded model and its image; 4 classes of 256 x 256, all that a run can write."""
     (tmp_path / "m.safetensors").write_bytes(b"")
     above, environment = [], os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    for depth in (96, 768):
+    for depth in (96, 480):
         folder = tmp_path / str(depth)
         folder.mkdir()
         image = str(folder / "image.zarr")
-        stored = zarr.create_array(image, shape=(depth, 512, 512), chunks=(16, 256, 256), dtype=np.uint16)
+        stored = zarr.create_array(image, shape=(depth, 256, 256), chunks=(16, 128, 128), dtype=np.uint16)
         for z in range(0, depth, 16):
-            stored[z : z + 16] = np.random.default_rng(z).integers(0, 9, (16, 512, 512), np.uint16)
+            stored[z : z + 16] = np.random.default_rng(z).integers(0, 9, (16, 256, 256), np.uint16)
         outputs = {kind: str(folder / f"{kind}.{ending}") for kind in ("output", "probabilities", "uncertainty")}
         given = {"image": image, "model": str(tmp_path / "m.safetensors"), "device": "cpu", "overlap": 0}
         given["tile"] = (16, 128, 128)
