@@ -123,12 +123,12 @@ def _shape(setting: Setting) -> dict[str, Any]:
     return {"metavar": WORDS.get(setting.kind) or "{" + ",".join(map(str, setting.choices)) + "}"}
 
 
-def merge(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+def merge(parsed: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
     """Put what was given on the command line over what a settings file says.
 
     Parameters
     ----------
-    given : dict
+    parsed : dict
         As parsed; ``option`` is a list of ``key=value``.
     stored : dict
         From a settings file.
@@ -144,20 +144,20 @@ def merge(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
         If an option is not written ``key=value``.
     """
     merged = dict(stored)
-    if any(name in given for name in BUDGETS):
+    if any(name in parsed for name in BUDGETS):
         merged = {name: value for name, value in merged.items() if name not in BUDGETS}
-    if {"image", "label"} & set(given):
+    if {"image", "label"} & set(parsed):
         merged.pop("pairs", None)
-    if "pairs" in given:
+    if "pairs" in parsed:
         merged = {name: value for name, value in merged.items() if name not in ("image", "label")}
-    if "network" in given and given["network"] != merged.get("network"):
+    if "network" in parsed and parsed["network"] != merged.get("network"):
         merged.pop("option", None)  # another network's options
-    if "option" not in given:
-        return merged | given
+    if "option" not in parsed:
+        return merged | parsed
     options = dict(stored) if isinstance(stored := merged.get("option", {}), dict) else {}
-    for text in given["option"]:
+    for text in parsed["option"]:
         key, sign, value = text.partition("=")
         if not sign:
             raise SettingsProblem(f"Option {text!r} should be written key=value, such as width=16.")
         options[key.strip().replace("-", "_")] = value.strip()
-    return merged | given | {"option": options}
+    return merged | parsed | {"option": options}

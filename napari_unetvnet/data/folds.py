@@ -70,13 +70,15 @@ def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings,
         If a part would be empty, or nothing is left to learn from.
     """
     by_volume = len(regions) >= settings.folds
-    made = _volumes(regions, settings) if by_volume else _blocks(regions, settings, patch)
-    if not _labelled(made.train):
+    fold = _volumes(regions, settings) if by_volume else _blocks(regions, settings, patch)
+    if not _labelled(fold.train):
         raise DataProblem(f"{_called(settings)} leaves no labels to learn from; paint more, or choose fewer folds.")
-    told = [*made.notices, *_absent(made, classes, settings)]
+    notices = [*fold.notices, *_absent(fold, classes, settings)]
     if settings.start_from is not None:
-        told.append("The model to start from must not have been trained on these images, or the score means nothing.")
-    return made._replace(notices=told)
+        notices.append(
+            "The model to start from must not have been trained on these images, or the score means nothing."
+        )
+    return fold._replace(notices=notices)
 
 
 def _called(settings: TrainSettings) -> str:
@@ -99,21 +101,21 @@ def _volumes(regions: Sequence[Region], settings: TrainSettings) -> Fold:
 
 def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -> Fold:
     """Hold a block of each volume out."""
-    made = Fold([], [], [], [])
+    fold = Fold([], [], [], [])
     for region in regions:
         block = _block(region, settings, patch)
-        made.train.extend(region.cut(box) for box in block.train)
-        made.hold_out.append(region.cut(block.held))
+        fold.train.extend(region.cut(box) for box in block.train)
+        fold.hold_out.append(region.cut(block.held))
         axis = block.axis
-        made.notices.append(
+        fold.notices.append(
             f"Held out of {region.image.name} to score the model ({_called(settings).lower()}): voxels {'zyx'[axis]} "
             f"{block.held.start[axis]} to {block.held.stop[axis]}; {block.margin} voxels beside them are left out "
             "altogether."
         )
         # A card holds one training part only: a training that continues from the model uses the larger one.
         larger = max(block.train, key=lambda box: box.shape[axis], default=None)
-        made.boxes.append(None if larger is None else (larger, block.held))
-    return made
+        fold.boxes.append(None if larger is None else (larger, block.held))
+    return fold
 
 
 def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
@@ -172,9 +174,9 @@ def _piece(target: NDArray[np.uint8], axis: int, start: int, stop: int) -> Box:
     return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
 
 
-def _absent(made: Fold, classes: Classes, settings: TrainSettings) -> list[str]:
+def _absent(fold: Fold, classes: Classes, settings: TrainSettings) -> list[str]:
     """Tell which classes are on one side only."""
-    sides = {"learn from": made.train, "score": made.hold_out}
+    sides = {"learn from": fold.train, "score": fold.hold_out}
     counts = {side: _total(regions, len(classes)) for side, regions in sides.items()}
     present = np.sum(list(counts.values()), axis=0) > 0
     notices = []

@@ -84,8 +84,8 @@ class Slab:
         -------
         Slab
         """
-        found: dict[str, Any] = {name: array[..., start:stop, :, :] for name, array in self.arrays.items()}
-        return replace(self, start=self.start + start, **found)
+        arrays: dict[str, Any] = {name: array[..., start:stop, :, :] for name, array in self.arrays.items()}
+        return replace(self, start=self.start + start, **arrays)
 
     def copied(self) -> Slab:
         """Copy all arrays.
@@ -94,8 +94,8 @@ class Slab:
         -------
         Slab
         """
-        found: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
-        return replace(self, **found)
+        arrays: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
+        return replace(self, **arrays)
 
     def joined(self, other: Slab) -> Slab:
         """Put the planes that come next, with the same arrays, behind it.
@@ -109,8 +109,8 @@ class Slab:
         Slab
         """
         more = other.arrays
-        found: dict[str, Any] = {name: np.concatenate([array, more[name]], -3) for name, array in self.arrays.items()}
-        return replace(self, **found)
+        arrays: dict[str, Any] = {name: np.concatenate([array, more[name]], -3) for name, array in self.arrays.items()}
+        return replace(self, **arrays)
 
 
 def steps(
@@ -173,7 +173,7 @@ def steps(
     check_fits(model, volume, settings)
     model.network.eval()
     resampled = resample_for(card, volume, settings)
-    wanted = select(volume, resampled.shape, settings, mask)
+    selection = select(volume, resampled.shape, settings, mask)
     if settings.skip_constant:
         background_logits(card)  # refused at once where there is none
     scale = scale or intensity(volume, card.normalise)
@@ -181,35 +181,35 @@ def steps(
         first_plane if resampled is volume else plane_before(first_plane, resampled.shape[0], volume.shape[0])
     )
     if resampled is volume and settings.view != "multi-view":
-        found = parts(model, resampled, settings, scale, first_resampled, wanted)
+        pieces = parts(model, resampled, settings, scale, first_resampled, selection)
     else:
         blended = multi_view_scores if settings.view == "multi-view" else scores
-        whole = blended(model, resampled, settings, scale, first_resampled, wanted)
+        whole = blended(model, resampled, settings, scale, first_resampled, selection)
         own = whole if resampled is volume else _on_own_grid(whole, card, resampled.shape, volume.shape, first_plane)
-        found = (Part(start, 0, logits) for start, logits in own)
-    for slab in _slabs(found, card, volume.shape[1], settings, probabilities=probabilities):
-        if wanted is not None:
-            there = wanted.planes(slab.start, slab.start + slab.labels.shape[-3])
+        pieces = (Part(start, 0, logits) for start, logits in own)
+    for slab in _slabs(pieces, card, volume.shape[1], settings, probabilities=probabilities):
+        if selection is not None:
+            there = selection.planes(slab.start, slab.start + slab.labels.shape[-3])
             leave_out(there, slab.labels, slab.probabilities, card, slab.uncertainty)
         yield slab
 
 
 def _slabs(
-    found: Iterable[Part], card: ModelCard, height: int, settings: SegmentSettings, *, probabilities: bool
+    pieces: Iterable[Part], card: ModelCard, height: int, settings: SegmentSettings, *, probabilities: bool
 ) -> Iterator[Slab]:
     """Make what is wanted of parts as they come, a few planes at a time, so that what is needed meanwhile is small."""
     makers = _makers(card, settings, probabilities=probabilities)
     arrays: dict[str, Any] = {}
-    for plane, row, given in found:
-        depth, rows, width = given.shape[1:]
-        few = max(1, AT_ONCE[given.device.type] // (rows * width))
+    for plane, row, logits in pieces:
+        depth, rows, width = logits.shape[1:]
+        few = max(1, AT_ONCE[logits.device.type] // (rows * width))
         for z in range(0, depth, few):
             for name, make in makers.items():
-                made = make(given[:, z : z + few])
+                result = make(logits[:, z : z + few])
                 if name not in arrays:
-                    arrays[name] = np.empty((*made.shape[:-3], depth, height, width), made.dtype)
-                arrays[name][..., z : z + few, row : row + rows, :] = made
-        del given, made  # they may be large, and the next ones are coming
+                    arrays[name] = np.empty((*result.shape[:-3], depth, height, width), result.dtype)
+                arrays[name][..., z : z + few, row : row + rows, :] = result
+        del logits, result  # they may be large, and the next ones are coming
         if row + rows == height:
             yield Slab(plane, **arrays)
             arrays = {}
@@ -221,14 +221,14 @@ def _makers(
     """Say how each array of a slab is made of logits (K, dz, dy, X) and the variance behind them, if any."""
     dtype, k = np.min_scalar_type(max(card.values)), card.outputs
     makers: dict[str, Callable[[Tensor], NDArray[Any]]] = {
-        "labels": lambda given: label_values(given[:k], card).cpu().numpy().astype(dtype, copy=False)
+        "labels": lambda logits: label_values(logits[:k], card).cpu().numpy().astype(dtype, copy=False)
     }
     if probabilities:
-        makers["probabilities"] = lambda given: class_probabilities(given[:k], card)
+        makers["probabilities"] = lambda logits: class_probabilities(logits[:k], card)
     if settings.uncertainty_kind == "variance":
-        makers["uncertainty"] = lambda given: given[k].half().cpu().numpy()
+        makers["uncertainty"] = lambda logits: logits[k].half().cpu().numpy()
     elif settings.uncertainty_kind == "entropy":
-        makers["uncertainty"] = lambda given: entropy(given, card).half().cpu().numpy()
+        makers["uncertainty"] = lambda logits: entropy(logits, card).half().cpu().numpy()
     return makers
 
 
@@ -256,11 +256,11 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
 
 
 def _on_own_grid(
-    found: Iterable[tuple[int, Tensor]], card: ModelCard, resampled: Triple, own: Triple, first_plane: int
+    pieces: Iterable[tuple[int, Tensor]], card: ModelCard, resampled: Triple, own: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Bring logits, and what comes with them, back to the volume's grid from that at the training's voxel size."""
     k = card.outputs
-    likely = ((start, torch.cat([activated(given[:k], card.head), given[k:]])) for start, given in found)
+    likely = ((start, torch.cat([activated(values[:k], card.head), values[k:]])) for start, values in pieces)
     for start, values in back(likely, resampled, own, first_plane):
         yield start, torch.cat([as_logits(values[:k], card.head), values[k:]])
 
@@ -282,8 +282,8 @@ def resample_for(card: ModelCard, volume: Volume, settings: SegmentSettings) -> 
     """
     unknown = ("pixel", (1.0, 1.0, 1.0))
     known = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
-    wanted = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
+    target_spacing = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
     if settings.view != "multi-view":
-        return at_spacing(volume, grid_at(volume, wanted, planar=card.dims == 2))
-    _, y, x = wanted or volume.spacing
+        return at_spacing(volume, grid_at(volume, target_spacing, planar=card.dims == 2))
+    _, y, x = target_spacing or volume.spacing
     return at_spacing(volume, grid_at(volume, (y, y, x) if settings.resample else None, planar=False))

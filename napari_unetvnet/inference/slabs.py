@@ -49,7 +49,7 @@ def scores(
     settings: SegmentSettings,
     scale: Intensity,
     first_plane: int = 0,
-    wanted: Selection | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the blended logits of a volume slab by slab.
 
@@ -63,7 +63,7 @@ def scores(
         How to normalise the volume.
     first_plane : int
         Planes before it are left out.
-    wanted : Selection, optional
+    selection : Selection, optional
         The part to be segmented (default: all); of the rest the logits mean nothing.
 
     Yields
@@ -74,7 +74,7 @@ def scores(
         Where the settings ask for the variance over the turned tiles, (K + 1, dz, Y, X), and it is the last.
     """
     height, rows = volume.shape[1], []
-    for part in parts(model, volume, settings, scale, first_plane, wanted):
+    for part in parts(model, volume, settings, scale, first_plane, selection):
         rows.append(part.logits.clone())
         if part.row + part.logits.shape[2] == height:
             yield part.plane, rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
@@ -87,7 +87,7 @@ def parts(
     settings: SegmentSettings,
     scale: Intensity,
     first_plane: int = 0,
-    wanted: Selection | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[Part]:
     """Give the blended logits of a volume as soon as they are finished, without a copy.
 
@@ -98,7 +98,7 @@ def parts(
     settings : SegmentSettings
     scale : Intensity
     first_plane : int
-    wanted : Selection, optional
+    selection : Selection, optional
         All as for `scores`.
 
     Yields
@@ -108,7 +108,7 @@ def parts(
     """
     tiles = plan_tiles(model, volume.shape, settings)
     turns = choose_orientations(model, tiles.size, volume.spacing, settings)
-    work = _Work(model, volume, scale, tiles, turns, settings, wanted)
+    work = _Work(model, volume, scale, tiles, turns, settings, selection)
     sums = Sums(tiles, volume.shape, model.card.outputs + work.varies, model.device)
     needed = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
     with closing(ahead(work.read, needed)) as slabs:
@@ -173,7 +173,7 @@ class _Work:
     tiles: Tiles
     turns: tuple[CubePermutation, ...]
     settings: SegmentSettings
-    wanted: Selection | None = None
+    selection: Selection | None = None
 
     @cached_property
     def margin(self) -> Margin:
@@ -217,14 +217,16 @@ class _Work:
 
     def _places(self, number: int) -> list[Place]:
         """Give the tiles of a slab in which anything is wanted."""
-        tiles, wanted = self.tiles, self.wanted
-        if wanted is None:
+        tiles, selection = self.tiles, self.selection
+        if selection is None:
             return tiles.places
         depth, height, width = tiles.size
         z, ys, xs = tiles.origins[0][number], tiles.origins[1], tiles.origins[2]
-        columns = wanted.columns(z, min(z + depth, self.volume.shape[0]))
+        columns = selection.columns(z, min(z + depth, self.volume.shape[0]))
         corners = {(i, j): (ys[i], xs[j]) for i, j in tiles.places}
-        return [place for place, (y, x) in corners.items() if wanted.any_in(columns, (y, x), (y + height, x + width))]
+        return [
+            place for place, (y, x) in corners.items() if selection.any_in(columns, (y, x), (y + height, x + width))
+        ]
 
     def cut(self, slab: Array, place: Place) -> Array:
         """Cut one tile with its margin out of the slab."""
@@ -236,16 +238,16 @@ class _Work:
     def blocks(self, slab: _Slab, places: Sequence[Place]) -> Tensor:
         """Cut tiles out of a slab and normalise them, (B, C, Z, Y, X)."""
         shift, scale = self.measure
-        made = [torch.sub(self.cut(slab.image, place), shift).div_(scale) for place in places]
-        return made[0][None] if len(made) == 1 else torch.stack(made)
+        blocks = [torch.sub(self.cut(slab.image, place), shift).div_(scale) for place in places]
+        return blocks[0][None] if len(blocks) == 1 else torch.stack(blocks)
 
     def logits(self, blocks: Tensor) -> Tensor:
         """Run the network on tiles, in all turns."""
         cascade = self.settings.cascade
-        found = (oriented_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
+        logits = (oriented_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
         if self.varies:
-            return with_variance(found, self.model.card.head)
-        return next(found) if len(self.turns) == 1 else mean_logits(found, self.model.card.head)
+            return with_variance(logits, self.model.card.head)
+        return next(logits) if len(self.turns) == 1 else mean_logits(logits, self.model.card.head)
 
 
 def _constant(block: NDArray[Any]) -> bool:

@@ -46,7 +46,7 @@ def multi_view_scores(
     settings: SegmentSettings,
     scale: Intensity,
     first_plane: int = 0,
-    wanted: Selection | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the logits of the mean probability over the planes along z, y and x, slab by slab.
 
@@ -64,7 +64,7 @@ def multi_view_scores(
         How to normalise the volume.
     first_plane : int
         Planes before it are left out.
-    wanted : Selection, optional
+    selection : Selection, optional
         The part to be segmented (default: all); of the rest the logits mean nothing.
 
     Yields
@@ -81,10 +81,10 @@ def multi_view_scores(
     kept[:] = 0
     for order, each in zip((ALONG_Y, ALONG_X), turned, strict=True):
         across = kept.transpose(0, *(1 + axis for axis in order))
-        part = None if wanted is None else _turned_part(wanted, order)
-        for start, logits in scores(model, each, _turned_settings(settings, order), scale, wanted=part):
+        part = None if selection is None else _turned_part(selection, order)
+        for start, logits in scores(model, each, _turned_settings(settings, order), scale, selection=part):
             across[:, start : start + logits.shape[1]] += activated(logits, head).half().cpu().numpy()
-    for start, logits in scores(model, volume, settings, scale, first_plane, wanted):
+    for start, logits in scores(model, volume, settings, scale, first_plane, selection):
         others = _single(kept[:, start : start + logits.shape[1]]).to(logits.device)
         yield start, as_logits((activated(logits, head) + others) / 3, head)
 
@@ -106,11 +106,11 @@ def _turned_settings(settings: SegmentSettings, order: Triple) -> SegmentSetting
     return settings.model_copy(update={"tta": mirrored})
 
 
-def _turned_part(wanted: Selection, order: Triple) -> Selection:
+def _turned_part(selection: Selection, order: Triple) -> Selection:
     """See a part of an image with its axes in another order."""
-    mask = None if wanted.mask is None else View(wanted.mask, (0, *(1 + axis for axis in order)))
-    box = Box(_ordered(wanted.box.start, order), _ordered(wanted.box.stop, order))
-    return Selection(box, mask, _ordered(wanted.own, order), _ordered(wanted.resampled, order))
+    mask = None if selection.mask is None else View(selection.mask, (0, *(1 + axis for axis in order)))
+    box = Box(_ordered(selection.box.start, order), _ordered(selection.box.stop, order))
+    return Selection(box, mask, _ordered(selection.own, order), _ordered(selection.resampled, order))
 
 
 def _ordered(values: Sequence[Number], order: Triple) -> tuple[Number, Number, Number]:

@@ -103,8 +103,8 @@ def object_scores(
     if len(prediction.shape) > 3:
         raise DataProblem(f"Objects need one to three axes, the images have shape {prediction.shape}; give parts.")
     hidden = None if ignore is None else np.asarray(truth) == ignore
-    (found, n_found), (true, n_true) = (_components(image, hidden, background) for image in (prediction, truth))
-    ious = _ious(ConfusionMatrix(count_pairs(found, true, None)))
+    (predicted, n_found), (true, n_true) = (_components(image, hidden, background) for image in (prediction, truth))
+    ious = _ious(ConfusionMatrix(count_pairs(predicted, true, None)))
     at = {threshold: _count_matches(ious, threshold) for threshold in {*THRESHOLDS, float(iou_threshold)}}
     return _scores((n_found, n_true), at, float(iou_threshold), sum(iou for iou in ious.values() if iou > 0.5))
 
@@ -127,7 +127,7 @@ def pooled_objects(scores: Iterable[ObjectScores]) -> ObjectScores:
     at = {float(key): sum(part.matches[key] for part in scores) for key in scores[0].matches}
     at[threshold] = sum(part.true_positives for part in scores)
     ious = sum(part.panoptic_quality * sum(total) / 2 for part, total in zip(scores, totals, strict=True))
-    return _scores((sum(found for found, _ in totals), sum(true for _, true in totals)), at, threshold, ious)
+    return _scores((sum(predicted for predicted, _ in totals), sum(true for _, true in totals)), at, threshold, ious)
 
 
 def _totals(scores: ObjectScores) -> tuple[int, int]:
@@ -148,8 +148,8 @@ def _components(image: Any, hidden: NDArray[np.bool_] | None, background: int) -
 
 def _ious(counted: ConfusionMatrix) -> Ious:
     """Give the IoU of all components, numbered from 1, that overlap."""
-    true, found = counted.true, counted.predicted
-    return {(a, b): common / (true[a] + found[b] - common) for (a, b), common in counted.pairs.items() if a and b}
+    true, predicted = counted.true, counted.predicted
+    return {(a, b): common / (true[a] + predicted[b] - common) for (a, b), common in counted.pairs.items() if a and b}
 
 
 def _count_matches(ious: Ious, threshold: float) -> int:
@@ -166,19 +166,19 @@ def _count_matches(ious: Ious, threshold: float) -> int:
 
 def _scores(totals: tuple[int, int], at: dict[float, int], threshold: float, ious: float) -> ObjectScores:
     """Score found and true objects from how many match at each threshold and the sum of the IoUs above one half."""
-    found, true = totals
-    both, matches = found + true, at[threshold]
-    curve = {f"{key:.2f}": at[key] / (both - at[key]) if both else 1.0 for key in THRESHOLDS}
+    predicted, true = totals
+    total, matches = predicted + true, at[threshold]
+    curve = {f"{key:.2f}": at[key] / (total - at[key]) if total else 1.0 for key in THRESHOLDS}
     return ObjectScores(
-        f1=2 * matches / both if both else 1.0,
-        precision=matches / found if found else None,
+        f1=2 * matches / total if total else 1.0,
+        precision=matches / predicted if predicted else None,
         recall=matches / true if true else None,
         true_positives=matches,
-        false_positives=found - matches,
+        false_positives=predicted - matches,
         false_negatives=true - matches,
         iou_threshold=threshold,
         matches={f"{key:.2f}": at[key] for key in THRESHOLDS},
         average_precision=curve,
         mean_average_precision=sum(curve.values()) / len(curve),
-        panoptic_quality=2 * ious / both if both else 1.0,  # TP + FP / 2 + FN / 2 is half of all objects
+        panoptic_quality=2 * ious / total if total else 1.0,  # TP + FP / 2 + FN / 2 is half of all objects
     )

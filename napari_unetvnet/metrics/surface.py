@@ -100,11 +100,12 @@ def surface_scores(
     limit = usual_tolerance(spacing, truth.shape) if tolerance is None else tolerance
     if not 0 <= limit < np.inf:
         raise SettingsProblem(f"A tolerance of {limit} was given; give a length of 0 or more.")
-    found, true = (_surfaces(image, truth, ignore) for image in (prediction, truth))
-    wanted = sorted(found.keys() | true.keys()) if values is None else [int(value) for value in values]
+    predicted, true = (_surfaces(image, truth, ignore) for image in (prediction, truth))
+    chosen = sorted(predicted.keys() | true.keys()) if values is None else [int(value) for value in values]
     none = np.empty(0, dtype=np.intp)
     return {
-        value: _compare(found.get(value, none), true.get(value, none), truth.shape, edges, limit) for value in wanted
+        value: _compare(predicted.get(value, none), true.get(value, none), truth.shape, edges, limit)
+        for value in chosen
     }
 
 
@@ -137,8 +138,8 @@ def _edges(spacing: Sequence[float], shape: tuple[int, ...]) -> NDArray[np.float
         raise DataProblem(f"Surfaces need one to three axes, the images have shape {tuple(shape)}; give parts.")
     edges = np.asarray(spacing, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < len(shape) or not (np.isfinite(edges) & (edges > 0)).all():
-        given = tuple(edges.tolist()) if edges.ndim == 1 else edges.tolist()
-        raise SettingsProblem(f"A spacing of {given} was given; give a length above 0 for each axis, z y x.")
+        shown = tuple(edges.tolist()) if edges.ndim == 1 else edges.tolist()
+        raise SettingsProblem(f"A spacing of {shown} was given; give a length above 0 for each axis, z y x.")
     return edges[len(edges) - len(shape) :]
 
 
@@ -182,13 +183,13 @@ def _borders(values: NDArray[Any], hidden: NDArray[np.bool_] | None, axes: list[
 
 
 def _compare(
-    found: Places, true: Places, shape: tuple[int, ...], edges: NDArray[np.float64], tolerance: float
+    predicted: Places, true: Places, shape: tuple[int, ...], edges: NDArray[np.float64], tolerance: float
 ) -> SurfaceScores:
     """Compare two surfaces, given as flat indices."""
-    counts = {"predicted": len(found), "true": len(true)}
-    if not len(found) or not len(true):
-        return SurfaceScores(0.0 if len(found) + len(true) else None, None, None, **counts)
-    there, back = _distances(found, true, shape, edges), _distances(true, found, shape, edges)
+    counts = {"predicted": len(predicted), "true": len(true)}
+    if not len(predicted) or not len(true):
+        return SurfaceScores(0.0 if len(predicted) + len(true) else None, None, None, **counts)
+    there, back = _distances(predicted, true, shape, edges), _distances(true, predicted, shape, edges)
     total = len(there) + len(back)
     near = sum(int(np.count_nonzero(distances <= tolerance * SLACK)) for distances in (there, back))
     return SurfaceScores(

@@ -41,12 +41,12 @@ def save_provenance(path: Path, files: Sequence[PairFiles], device: torch.device
     device : torch.device
     precision : str
     """
-    made = {
+    provenance = {
         "inputs": [_input(pair) for pair in files],
         "versions": _versions(),
         "hardware": hardware(device) | {"precision": precision},
     }
-    write_json(path, made)
+    write_json(path, provenance)
 
 
 def brief(path: Path) -> dict[str, str]:
@@ -64,10 +64,15 @@ def brief(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         return {}
-    made = read_json(path, dict, "resume the run, which writes it again")
-    hashes = [pair[name]["hash"] for pair in made["inputs"] for name in ("image", "label", "mask") if name in pair]
+    provenance = read_json(path, dict, "resume the run, which writes it again")
+    hashes = [
+        pair[name]["hash"] for pair in provenance["inputs"] for name in ("image", "label", "mask") if name in pair
+    ]
     whole = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-    return {"inputs": f"{len(made['inputs'])} image(s), sha256 {whole}", "device": made["hardware"]["device"]}
+    return {
+        "inputs": f"{len(provenance['inputs'])} image(s), sha256 {whole}",
+        "device": provenance["hardware"]["device"],
+    }
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -107,13 +112,13 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue  # not needed for this training
-    return found
+    return versions
 
 
 def _input(pair: PairFiles) -> dict[str, Any]:
@@ -125,14 +130,14 @@ def _input(pair: PairFiles) -> dict[str, Any]:
 def _hash(source: str) -> str:
     """Give the hash of what the files of a source hold, or of their sizes where they are too large to be read."""
     files = list(_files(source))
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     small = sum(path.stat().st_size for path, _ in files) <= MOST_BYTES
     for path, name in files:
-        told.update(f"{name} {path.stat().st_size}\n".encode())
+        digest.update(f"{name} {path.stat().st_size}\n".encode())
         if small:
             with path.open("rb") as file:
-                told.update(hashlib.file_digest(file, "sha256").digest())
-    return f"{'sha256' if small else 'sizes'}:{told.hexdigest()}"
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{'sha256' if small else 'sizes'}:{digest.hexdigest()}"
 
 
 def _files(source: str) -> Iterator[tuple[Path, str]]:

@@ -63,10 +63,10 @@ def score(
         raise SettingsProblem("Give a prediction and a truth, two files or two folders, or --pairs and nothing else.")
     if pairs is not None:
         return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
-    given = str(prediction), str(truth)
-    if any(is_folder(Path(entry).expanduser()) for entry in given):
-        return score_cases(find_pairs([given[0]], [given[1]]), settings)
-    return score_files(*given, settings)
+    entries = str(prediction), str(truth)
+    if any(is_folder(Path(entry).expanduser()) for entry in entries):
+        return score_cases(find_pairs([entries[0]], [entries[1]]), settings)
+    return score_files(*entries, settings)
 
 
 def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSettings) -> Evaluation:
@@ -91,11 +91,11 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     SettingsProblem
         If settings do not fit each other.
     """
-    found, true = read_labels(prediction), read_labels(truth)
-    source = true if _has_spacing(true) or not _has_spacing(found) else found
+    predicted, true = read_labels(prediction), read_labels(truth)
+    source = true if _has_spacing(true) or not _has_spacing(predicted) else predicted
     update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
-    evaluation = evaluate(found.data[0], true.data[0], settings.model_copy(update=update))
-    odd = _odd_places(found, true, given=settings.spacing is not None)
+    evaluation = evaluate(predicted.data[0], true.data[0], settings.model_copy(update=update))
+    odd = _odd_places(predicted, true, given=settings.spacing is not None)
     return replace(evaluation, notices=(*odd, *evaluation.notices))
 
 
@@ -177,14 +177,14 @@ def _has_spacing(volume: Volume) -> bool:
     return volume.unit != "pixel" or volume.spacing != (1.0, 1.0, 1.0)
 
 
-def _odd_places(found: Volume, true: Volume, *, given: bool) -> list[str]:
+def _odd_places(predicted: Volume, true: Volume, *, given: bool) -> list[str]:
     """Say where two files of one shape do not seem to show the same place."""
     lines = []
-    sizes = [f"{' x '.join(f'{edge:g}' for edge in volume.spacing)} {volume.unit}" for volume in (found, true)]
-    differ = found.unit != true.unit or not np.allclose(found.spacing, true.spacing, rtol=1e-3, atol=0)
-    if differ and not given and _has_spacing(found) and _has_spacing(true):
+    sizes = [f"{' x '.join(f'{edge:g}' for edge in volume.spacing)} {volume.unit}" for volume in (predicted, true)]
+    differ = predicted.unit != true.unit or not np.allclose(predicted.spacing, true.spacing, rtol=1e-3, atol=0)
+    if differ and not given and _has_spacing(predicted) and _has_spacing(true):
         lines.append(f"The voxel sizes differ: the prediction has {sizes[0]}, the truth {sizes[1]}, which was used.")
-    if _differ(found.affine, true.affine):
+    if _differ(predicted.affine, true.affine):
         lines.append(
             "The files lie differently in space (another affine). Voxels were compared in the order in which they are "
             "stored; bring one file to the grid of the other if that is not meant."

@@ -1,6 +1,6 @@
-"""The results of a segmentation: where they lie, filled as they are computed, put where they are wanted.
+"""The results of a segmentation: where they lie, how they are filled, and how they get to their destination.
 
-A result grows in a file of the run folder and is copied to its place in the end; but one that is wanted as a zarr
+A result grows in a file of the run folder and is copied to its place in the end; but one whose output is a zarr
 folder grows beside its place, with a name of its own, and is only renamed, so that there never are two of it.
 ``results.json`` in the run folder says where such a one is. What is said to be finished is on the disk, in whole
 chunks.
@@ -46,8 +46,8 @@ WRITE: dict[str, Callable[[Path, Any, Volume], None]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Wanted:
-    """Type and shape of a result, where it is wanted, and whether it grows beside that place."""
+class _ResultPlan:
+    """Type and shape of a result, its output, and whether it grows beside that."""
 
     dtype: Any
     shape: tuple[int, ...]
@@ -70,7 +70,7 @@ class Results:
 
     def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
         self._folder, self._volume = folder, volume
-        self._wanted = _wanted(job, card, volume)
+        self._plans = _plans(job, card, volume)
         # Of a network of planes a slab is a batch; were chunks thicker, nothing would be said until one is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
@@ -82,7 +82,7 @@ class Results:
         return max((array.chunks[-3] for array in self._arrays.values() if hasattr(array, "chunks")), default=1)
 
     def go_on(self, finished: int) -> int:
-        """Open what an interrupted run has left, if all is there and is what is wanted.
+        """Open what an interrupted run has left, if it is complete and of the right type and shape.
 
         Parameters
         ----------
@@ -96,33 +96,33 @@ class Results:
         """
         places = self._places()
         try:
-            found = {kind: _opened(places[kind]) for kind in self._wanted} if finished else {}
+            arrays = {kind: _opened(places[kind]) for kind in self._plans} if finished else {}
         except (OSError, ValueError, KeyError):
             return 0  # missing or cut off
-        facts = {kind: (array.dtype, tuple(array.shape)) for kind, array in found.items()}
-        if facts != {kind: (wanted.dtype, wanted.shape) for kind, wanted in self._wanted.items()}:
+        facts = {kind: (array.dtype, tuple(array.shape)) for kind, array in arrays.items()}
+        if facts != {kind: (plan.dtype, plan.shape) for kind, plan in self._plans.items()}:
             return 0
-        self._arrays = found
+        self._arrays = arrays
         return finished if finished == self._volume.shape[0] else finished // self.planes * self.planes
 
     def begin(self) -> None:
         """Make the results anew."""
         for kind, place in self._places().items():
-            if self._wanted[kind].beside and place != self._wanted[kind].output:
+            if self._plans[kind].beside and place != self._plans[kind].output:
                 remove(place)
         places = {
-            kind: beside(wanted.output, "part-")
-            for kind, wanted in self._wanted.items()
-            if wanted.output is not None and wanted.beside
+            kind: beside(plan.output, "part-")
+            for kind, plan in self._plans.items()
+            if plan.output is not None and plan.beside
         }
         _note_places(self._folder, places)
-        for kind, wanted in self._wanted.items():
+        for kind, plan in self._plans.items():
             if kind in places:
                 self._arrays[kind] = _format_function(places[kind], "create")(
-                    places[kind], wanted.shape, wanted.dtype, self._volume, self._chunk
+                    places[kind], plan.shape, plan.dtype, self._volume, self._chunk
                 )
             else:
-                self._arrays[kind] = FileArray.create(self._folder / FILES[kind], wanted.shape, wanted.dtype)
+                self._arrays[kind] = FileArray.create(self._folder / FILES[kind], plan.shape, plan.dtype)
 
     def put(self, slab: Slab) -> SlabDone:
         """Write finished planes.
@@ -141,7 +141,7 @@ class Results:
         return SlabDone(slab.start, stop, self._volume.shape[0])
 
     def deliver(self, labels: Any = None) -> Iterator[Event]:
-        """Put all results where they are wanted; those that grew beside their place go there last, and at once.
+        """Write or move all results to their outputs; those that grew beside their output are moved last, all at once.
 
         Parameters
         ----------
@@ -159,39 +159,39 @@ class Results:
             If one cannot be written.
         """
         places, moves = self._places(), {}
-        for kind, wanted in self._wanted.items():
-            if wanted.beside and wanted.output and places[kind] != wanted.output:
+        for kind, plan in self._plans.items():
+            if plan.beside and plan.output and places[kind] != plan.output:
                 yield from (Event() for _ in _format_function(places[kind], "completing")(places[kind]))
-                moves[kind] = wanted.output
-            elif wanted.output and not wanted.beside:
+                moves[kind] = plan.output
+            elif plan.output and not plan.beside:
                 own = self._arrays[kind]
-                WRITE[kind](wanted.output, own if labels is None or kind != "labels" else labels, self._volume)
+                WRITE[kind](plan.output, own if labels is None or kind != "labels" else labels, self._volume)
         for kind, output in moves.items():
             _move(places[kind], output)
             _note_places(self._folder, _noted_places(self._folder) | {kind: output})
 
     def _places(self) -> dict[str, Path]:
-        """Give where each wanted result grows, or is, if that is known."""
-        return {kind: self._folder / FILES[kind] for kind in self._wanted} | {
-            kind: place for kind, place in _noted_places(self._folder).items() if kind in self._wanted
+        """Give where each result grows, or is, if that is noted."""
+        return {kind: self._folder / FILES[kind] for kind in self._plans} | {
+            kind: place for kind, place in _noted_places(self._folder).items() if kind in self._plans
         }
 
 
-def _wanted(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _Wanted]:
+def _plans(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _ResultPlan]:
     """Give all results that a job is to have."""
     labels = (len(card.values), *volume.shape) if card.overlapping else volume.shape
     half, likely = np.dtype(np.float16), (len(card.values), *volume.shape)
-    wanted = {"labels": _place(job.output, np.min_scalar_type(max(card.values)), labels, grows=not job.postprocessed)}
+    plans = {"labels": _place(job.output, np.min_scalar_type(max(card.values)), labels, grows=not job.postprocessed)}
     if job.probabilities is not None:
-        wanted["probabilities"] = _place(job.probabilities, half, likely)
+        plans["probabilities"] = _place(job.probabilities, half, likely)
     if job.uncertainty is not None:
-        wanted["uncertainty"] = _place(job.uncertainty, half, volume.shape)
-    return wanted
+        plans["uncertainty"] = _place(job.uncertainty, half, volume.shape)
+    return plans
 
 
-def _place(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _Wanted:
+def _place(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _ResultPlan:
     chosen = format_of(output) if output is not None else None
-    return _Wanted(np.dtype(dtype), shape, output, grows and chosen is not None and chosen.grows)
+    return _ResultPlan(np.dtype(dtype), shape, output, grows and chosen is not None and chosen.grows)
 
 
 def _format_function(place: Path, name: str) -> Callable[..., Any]:
@@ -206,12 +206,12 @@ def _opened(place: Path) -> Any:
     return FileArray(place) if place.suffix == ".npy" else _format_function(place, "open_image")(place, writable=True)
 
 
-def _move(made: Path, output: Path) -> None:
+def _move(source: Path, output: Path) -> None:
     try:
-        put_in_place([made], [output])
+        put_in_place([source], [output])
     except OSError as error:
         reason = error.strerror or error
-        raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {made}.") from error
+        raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {source}.") from error
 
 
 def _note_places(folder: Path, places: dict[str, Path]) -> None:
@@ -303,7 +303,7 @@ def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Ite
 
 
 def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
-    """Put a model where it was wanted and say where the results are.
+    """Copy a model to its output, and say where the results are.
 
     Parameters
     ----------
@@ -324,10 +324,10 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
 
     if not isinstance(job, TrainJob):
         own = labels_in(folder)
-        found = {"labels": str((own.suffix == ".npy" and job.output) or own)} if own.exists() else {}
+        delivered = {"labels": str((own.suffix == ".npy" and job.output) or own)} if own.exists() else {}
         if (folder / OBJECTS).exists():
-            found["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
-        return found
+            delivered["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+        return delivered
     if not (folder / MODEL).exists():
         return {}
     steps = str(read_card(folder / MODEL).steps)

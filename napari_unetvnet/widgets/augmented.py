@@ -56,7 +56,7 @@ class Augmented(QObject):  # type: ignore[misc]
         """Whether patches are being made."""
         return self in _WORKING
 
-    def begin(self, image: Any, taken: layers.Snapshot, made: TrainJob) -> None:
+    def begin(self, image: Any, taken: layers.Snapshot, job: TrainJob) -> None:
         """Make patches in a child process and show them.
 
         Parameters
@@ -64,43 +64,43 @@ class Augmented(QObject):  # type: ignore[misc]
         image : napari Image layer
             Beside which they are shown.
         taken : Snapshot
-        made : TrainJob
+        job : TrainJob
         """
         if self.busy:
             return
         _WORKING.add(self)
         self._image = image
         name = "napari-unetvnet-augmented"
-        threading.Thread(target=self._make, args=(taken, made), name=name, daemon=True).start()
+        threading.Thread(target=self._make, args=(taken, job), name=name, daemon=True).start()
 
-    def _make(self, taken: layers.Snapshot, made: TrainJob) -> None:
+    def _make(self, taken: layers.Snapshot, job: TrainJob) -> None:
         """Make them, in the thread, and send what came of it: arrays, or sentences."""
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                self._made.emit(_drawn(Path(scratch), taken, made))
+                self._made.emit(_drawn(Path(scratch), taken, job))
         except UserError as problem:
             self._made.emit(problem.lines)
         except Exception as error:  # noqa: BLE001 (whatever it is, the button must come back)
             self._made.emit((f"The patches could not be made: {type(error).__name__}: {error}",))
 
-    def _take(self, found: list[NDArray[Any]] | tuple[str, ...]) -> None:
+    def _take(self, result: list[NDArray[Any]] | tuple[str, ...]) -> None:
         _WORKING.discard(self)
-        if isinstance(found, tuple):
-            self.failed.emit(found)
+        if isinstance(result, tuple):
+            self.failed.emit(result)
             return
         active = self._viewer.layers.selection.active
         for layer in [layer for layer in self._viewer.layers if "augmented" in layer.metadata.get(OURS, {})]:
             self._viewer.layers.remove(layer)
-        for layer in _layers(self._image, *found):
+        for layer in _layers(self._image, *result):
             self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = active  # so that painting can go on
         self.finished.emit(f"{COUNT} augmented patches; the slider shows each.")
 
 
-def _drawn(folder: Path, taken: layers.Snapshot, made: TrainJob) -> list[NDArray[Any]]:
+def _drawn(folder: Path, taken: layers.Snapshot, job: TrainJob) -> list[NDArray[Any]]:
     """Write what is painted to a folder, have patches made of it, and read them."""
     layers.write(taken, folder, threading.Event())
-    create(folder, made)
+    create(folder, job)
     out = folder / "patches.npy"
     command = [sys.executable, "-m", "napari_unetvnet", "augment", "--settings", str(folder / JOB)]
     command += ["--patches", str(out), "--count", str(COUNT)]
@@ -113,16 +113,16 @@ def _drawn(folder: Path, taken: layers.Snapshot, made: TrainJob) -> list[NDArray
 def _layers(image: Any, images: NDArray[np.float32], target: NDArray[Any]) -> list[Any]:
     """Make a layer of each channel and one of the labels, beside the image; a plane has no axis z."""
     planar = images.shape[2] == 1
-    given = _place(image, 2 if planar else 3) | {"metadata": {OURS: {"preview": True, "augmented": True}}}
-    made = []
+    options = _place(image, 2 if planar else 3) | {"metadata": {OURS: {"preview": True, "augmented": True}}}
+    added = []
     for c in range(images.shape[1]):
         channel = images[:, c, 0] if planar else images[:, c]
         name = f"augmented {c}" if images.shape[1] > 1 else "augmented"
-        made.append(Image(channel, name=name, colormap="gray", blending="additive", **given))
+        added.append(Image(channel, name=name, colormap="gray", blending="additive", **options))
     if target.dtype == np.uint8 and target.ndim == 4:
         shown = np.where(target == IGNORE, 0, target)
-        made.append(Labels(shown[:, 0] if planar else shown, name="augmented labels", opacity=0.4, **given))
-    return made
+        added.append(Labels(shown[:, 0] if planar else shown, name="augmented labels", opacity=0.4, **options))
+    return added
 
 
 def _place(image: Any, axes: int) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def _names(classes: Classes, masks: Sequence[str]) -> Iterator[str]:
     """Name each output of the network."""
     kinds = ["line" if i in classes.lines else "label" for i in range(len(classes))]
     both = zip(kinds, classes.values, classes.output_values, strict=True)
-    told = [f"{kind} {value}" if written else "background" for kind, value, written in both]
-    for i, name in enumerate(classes.names or (masks if len(masks) > 1 else told)):
+    names = [f"{kind} {value}" if written else "background" for kind, value, written in both]
+    for i, name in enumerate(classes.names or (masks if len(masks) > 1 else names)):
         yield f"target: {name}"
         if i in classes.lines:
             yield from (f"target: {name}, blurred by {size}" for size in SIZES)
@@ -170,54 +170,54 @@ class Preview(QObject):  # type: ignore[misc]
 
     def _compute(self, taken: Snapshot, settings: TrainSettings, planes: slice) -> None:
         """Compute, in the thread, and send what came of it: layers, or sentences."""
-        found: list[Shown] | tuple[str, ...]
+        result: list[Shown] | tuple[str, ...]
         try:
-            found = targets_of(taken, settings, planes)
+            result = targets_of(taken, settings, planes)
         except UserError as problem:
-            found = problem.lines
+            result = problem.lines
         except Exception as error:  # noqa: BLE001 (whatever it is, the button must come back)
-            found = (f"The targets could not be computed: {type(error).__name__}: {error}",)
-        self._computed.emit(found)
+            result = (f"The targets could not be computed: {type(error).__name__}: {error}",)
+        self._computed.emit(result)
 
-    def _take(self, found: list[Shown] | tuple[str, ...]) -> None:
+    def _take(self, result: list[Shown] | tuple[str, ...]) -> None:
         _WORKING.discard(self)
-        if isinstance(found, tuple):
-            self.failed.emit(found)
+        if isinstance(result, tuple):
+            self.failed.emit(result)
             return
         active = self._viewer.layers.selection.active
         old = {layer.name: layer for layer in self._viewer.layers if "targets" in layer.metadata.get(OURS, {})}
-        shares = [shown for shown in found if shown.kind == "shares"]
+        shares = [shown for shown in result if shown.kind == "shares"]
         front = next((shown for shown in shares if not shown.name.endswith("background")), None)
-        for shown in found:
+        for shown in result:
             self._show(shown, old, visible=shown.kind != "shares" or shown is front)
         for layer in old.values():
             self._viewer.layers.remove(layer)
         self._viewer.layers.selection.active = active  # so that painting can go on
-        self.finished.emit(self._sentence(found))
+        self.finished.emit(self._sentence(result))
 
     def _show(self, shown: Shown, old: dict[str, Any], *, visible: bool) -> None:
         """Give a layer that is there the new values, or replace it; images would cover each other."""
         data = shown.data[0] if self._image.ndim == 2 else shown.data
-        made = _layer(shown, data, place_of(self._image, (self._planes.start, 0, 0)))
+        layer = _layer(shown, data, place_of(self._image, (self._planes.start, 0, 0)))
         there = old.pop(shown.name, None)
-        if there is not None and _alike(there, made):
+        if there is not None and _alike(there, layer):
             there.data = data
             if shown.kind == "classes":
-                there.colormap = made.colormap  # there may be new classes
+                there.colormap = layer.colormap  # there may be new classes
             return
         if there is not None:
             self._viewer.layers.remove(there)
-        made.visible = visible
-        self._viewer.add_layer(made)
+        layer.visible = visible
+        self._viewer.add_layer(layer)
 
-    def _sentence(self, found: Sequence[Shown]) -> str:
+    def _sentence(self, targets: Sequence[Shown]) -> str:
         count, first = self._planes.stop - self._planes.start, self._planes.start
         part = "" if count == self._depth else f" for planes {first} to {first + count - 1}"
         unknown = ""
-        if any(shown.unknown for shown in found):
-            soft = any(shown.kind == "shares" for shown in found)
+        if any(shown.unknown for shown in targets):
+            soft = any(shown.kind == "shares" for shown in targets)
             unknown = f" {'Empty' if soft else f'Grey, label {IGNORE}'}: nothing is learnt there."
-        return f"{len(found)} target layer{'s' if len(found) > 1 else ''} shown{part}.{unknown}"
+        return f"{len(targets)} target layer{'s' if len(targets) > 1 else ''} shown{part}.{unknown}"
 
 
 def _planes(viewer: Any, image: Any, shape: Sequence[int], most: int) -> slice:
@@ -232,13 +232,13 @@ def _planes(viewer: Any, image: Any, shape: Sequence[int], most: int) -> slice:
 
 def _layer(shown: Shown, data: NDArray[Any], place: dict[str, Any]) -> Any:
     """Make a layer: known classes in their colours, unknown voxels grey, shares and weights on a perceptual scale."""
-    given = {"name": shown.name, "metadata": {OURS: {"preview": True, "targets": True}}, **place}
+    options = {"name": shown.name, "metadata": {OURS: {"preview": True, "targets": True}}, **place}
     if shown.kind == "classes":
         colours = {value: label_colormap().map(value) for value in range(1, int(shown.top) + 1)}
         colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", IGNORE: GREY} | colours)
-        return Labels(data, colormap=colormap, opacity=0.6, **given)
+        return Labels(data, colormap=colormap, opacity=0.6, **options)
     colormap = "magma" if shown.kind == "shares" else "viridis"
-    return Image(data, colormap=colormap, contrast_limits=(0, shown.top), blending="translucent", **given)
+    return Image(data, colormap=colormap, contrast_limits=(0, shown.top), blending="translucent", **options)
 
 
 def _alike(layer: Any, other: Any) -> bool:

@@ -63,8 +63,8 @@ class Table:
         """
         runs = [{"rank": rank, **asdict(row), "seconds_per_step": row.seconds_per_step} for rank, row in self.ranked()]
         configurations = list(map(asdict, self.configurations))
-        told = {"comparable": self.comparable, "remarks": list(self.remarks)}
-        return {"runs": runs, "configurations": configurations, **told}
+        remarks = {"comparable": self.comparable, "remarks": list(self.remarks)}
+        return {"runs": runs, "configurations": configurations, **remarks}
 
 
 def tabulate(rows: Sequence[Row]) -> Table:
@@ -97,12 +97,12 @@ def _configurations(rows: Sequence[Row]) -> tuple[Configuration, ...]:
     for row in rows:
         if row.folds > 1:
             groups[row.configuration, row.folds].append(row)
-    made = []
+    configurations = []
     for (name, folds), group in groups.items():
-        found = [row.dice for row in group if row.dice is not None]
-        spread = stdev(found) if len(found) > 1 else None
-        made.append(Configuration(name, len(found), folds, mean(found) if found else None, spread))
-    return tuple(sorted(made, key=lambda item: (item.mean is None, -(item.mean or 0.0))))
+        scores = [row.dice for row in group if row.dice is not None]
+        spread = stdev(scores) if len(scores) > 1 else None
+        configurations.append(Configuration(name, len(scores), folds, mean(scores) if scores else None, spread))
+    return tuple(sorted(configurations, key=lambda item: (item.mean is None, -(item.mean or 0.0))))
 
 
 def _same_hold_out(rows: Sequence[Row]) -> bool:
@@ -200,11 +200,11 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
 
 def _sparklines(rows: Sequence[Row], levels: str) -> list[str]:
     """Draw the curves of all runs over the same time and on the same scale."""
-    found = [point for row in rows for point in row.curve if point.dice is not None]
-    if not found:
+    points = [point for row in rows for point in row.curve if point.dice is not None]
+    if not points:
         return [""] * len(rows)
-    lowest, highest = (pick(point.dice or 0.0 for point in found) for pick in (min, max))
-    seconds = max(point.seconds for point in found) or 1.0
+    lowest, highest = (pick(point.dice or 0.0 for point in points) for pick in (min, max))
+    seconds = max(point.seconds for point in points) or 1.0
     return [_sparkline(row.curve, (lowest, highest), seconds, levels) for row in rows]
 
 
