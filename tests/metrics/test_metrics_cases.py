@@ -20,7 +20,7 @@ from napari_unetvnet.metrics import (
     summarise,
     surface_scores,
 )
-from napari_unetvnet.metrics.report import summary_table
+from napari_unetvnet.metrics.report import evaluation_table, summary_table
 from napari_unetvnet.settings.regions import PRESETS
 
 BRATS = {region.name: region.values for region in PRESETS["brats"]}
@@ -52,7 +52,7 @@ def test_regions_by_hand():
     }
     assert result.regions["ET"] == result.classes[4]
     assert list(result.surfaces) == ["1", "2", "4", "WT", "TC", "ET"]
-    assert "TC                  0.6667   0.5000" in summary_table(result)
+    assert "TC                  0.6667   0.5000" in evaluation_table(result)
 
 
 def test_a_region_that_neither_image_has_is_right():
