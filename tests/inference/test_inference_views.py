@@ -120,5 +120,5 @@ def test_what_cannot_be_seen_along_all_axes_is_refused(volume):
     with pytest.raises(SettingsProblem, match=r"view 2d or 2\.5d; the model sees blocks"):
         next(steps(pointwise_model("3d"), volume, SegmentSettings(view="multi-view")))
     thin = Volume(np.zeros((1, 3, 16, 16)))
-    with pytest.raises(DataProblem, match=r"seen along y, has 16 x 3 x 16 voxels"):
+    with pytest.raises(DataProblem, match=r"planes along y, has 16 x 3 x 16 voxels"):
         next(steps(pointwise_model("2d", divisor=4), thin, SegmentSettings(view="multi-view")))
