@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from napari_unetvnet.cli.arguments import option_rows
-from napari_unetvnet.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
+from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
 from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import NETWORKS

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.formats import FORMATS, listed
+from napari_unetvnet.images.formats import FORMATS, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.formats import endings, listed
 from napari_unetvnet.images.arrays import View
+from napari_unetvnet.images.formats import endings, listed
 from napari_unetvnet.images.sources import source_format
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Files to volumes and labels to files, geometry intact.
 
-The reader of a format (`napari_unetvnet.formats` lists them) turns one file into `ImageFile`: the array as (C, Z, Y, X)
+The reader of a format (see `images.formats`) turns one file into `ImageFile`: the array as (C, Z, Y, X)
 and what the file says of space. All else is the same for every format: channel files are stacked, labels are checked,
 results replace a file whole or not at all. What a library raises on a bad file becomes one sentence, and a file that is
 cut off is refused even where the library would fill the gap with zeros.
@@ -21,8 +21,8 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.files import replacing, writing
-from napari_unetvnet.formats import endings_for, format_of, listed
 from napari_unetvnet.images.arrays import Stack, Typed, View, cut, parts
+from napari_unetvnet.images.formats import endings_for, format_of, listed
 from napari_unetvnet.images.image_file import LARGE_BYTES, ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
 from napari_unetvnet.images.outputs import check_fits, check_writable
@@ -32,7 +32,7 @@ from napari_unetvnet.images.volume import Volume
 
 if TYPE_CHECKING:
     from napari_unetvnet.conventions import Spacing
-    from napari_unetvnet.formats import Format, Kind
+    from napari_unetvnet.images.formats import Format, Kind
 
 __all__ = [
     "PairFiles",
@@ -122,7 +122,7 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     Parameters
     ----------
     path : str or Path
-        The ending decides the format, and that, what is kept of the place in space: see `napari_unetvnet.formats`.
+        The ending decides the format, and that, what is kept of the place in space: see `images.formats`.
         npy and TIFF are (Y, X) where Z is 1.
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
         Read by slicing only, plane by plane.

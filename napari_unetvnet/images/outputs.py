@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.formats import Format, Kind, endings_for, format_of, listed
+from napari_unetvnet.images.formats import Format, Kind, endings_for, format_of, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

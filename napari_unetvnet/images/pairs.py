@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
 
-from napari_unetvnet.formats import endings, listed
+from napari_unetvnet.images.formats import endings, listed
 from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_of
 
 __all__ = ["Pair", "PairFiles", "find_pairs", "read_pairs_csv", "resolve"]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.formats import FORMATS, Format, format_of
+from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
 __all__ = ["existing", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Spacing
 from napari_unetvnet.files import same_or_inside
-from napari_unetvnet.formats import endings_for, listed
+from napari_unetvnet.images.formats import endings_for, listed
 from napari_unetvnet.settings.base import Settings
 from napari_unetvnet.settings.labels import numbers
 

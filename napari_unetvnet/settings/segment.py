@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
-from napari_unetvnet.formats import FORMATS, endings, endings_for, listed
+from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
 from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings

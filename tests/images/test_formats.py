@@ -14,7 +14,7 @@ import pytest
 
 from napari_unetvnet import formats
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.formats import FLOATS, FORMATS, INTEGERS, endings, endings_for, format_of
+from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, endings, endings_for, format_of
 from napari_unetvnet.images.io import (
     check_writable,
     read_labels,
@@ -120,7 +120,9 @@ def test_labels_are_not_read_from_a_lossy_format_whatever_its_place_in_the_list(
 
 
 def test_the_table_loads_no_library():
-    code = "import sys, napari_unetvnet.formats; print({'numpy', 'pydantic', 'nibabel', 'zarr'} & set(sys.modules))"
+    code = (
+        "import sys, napari_unetvnet.images.formats; print({'numpy', 'pydantic', 'nibabel', 'zarr'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
@@ -128,8 +130,8 @@ def test_the_table_loads_no_library():
 TRIED = """
 from pathlib import Path
 import numpy as np
-import napari_unetvnet.formats as formats
-from napari_unetvnet.formats import Format
+from napari_unetvnet.images import formats
+from napari_unetvnet.images.formats import Format
 formats.FORMATS += (ROW)
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.images.io import find_pairs, read_labels, read_volume, write_labels

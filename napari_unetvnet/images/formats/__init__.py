@@ -1,4 +1,210 @@
-"""One module a file format, each with ``read`` and, unless it is only read, ``write``.
+"""The file formats: a row each says which endings are its own, what it can hold, and which module reads and writes it.
 
-`napari_unetvnet.formats` lists them.
+Readers, writers, messages, the help of settings and the docs take endings and limits from this one table. It loads no
+library: the module of a format is imported when a file is read or written.
 """
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "FLOATS", "FORMATS", "INTEGERS", "Format", "Kind", "endings", "endings_for", "format_of", "listed", "sentence",
+]  # fmt: skip
+
+Kind = Literal["labels", "probabilities", "uncertainty"]
+INTEGERS = {f"uint{bits}": 2**bits - 1 for bits in (8, 16, 32, 64)}
+INTEGERS |= {f"int{bits}": 2 ** (bits - 1) - 1 for bits in (8, 16, 32, 64)}
+"""Types of labels, and the highest value of each."""
+FLOATS = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """What a file format can hold, and where its reader and writer are.
+
+    Parameters
+    ----------
+    name : str
+    endings : tuple of str
+        In lower case. Those of two parts (.nii.gz) come first.
+    module : str
+        Has ``read(path) -> ImageFile`` and, if there are ``dtypes``, ``write(path, array, like)``.
+    dtypes : tuple of str
+        Types that are written, the smaller first. Labels are written in the first that holds all their values,
+        fractions as they are, or in the last float. Without integers it takes no labels, without floats no fractions.
+    keeps : tuple of {"affine", "spacing", "unit"}
+        What is read back as it was written.
+    planes, masks, edge : int, optional
+        At most so many planes, masks of classes, and voxels along an axis.
+    long_endings : tuple of str
+        Longer forms of its endings, which are no part of the name of an image.
+    in_parts : tuple of str
+        Endings of files of which only what is needed is read, if they are not compressed as a whole.
+    lossy : bool
+        Whether values change when they are written, so that the format can hold no labels.
+    folder_files : tuple of str
+        Where an image is a folder: files of which it has one. A path may name an array inside it (``a.zarr/labels``).
+    datasets : bool
+        Whether a file may hold several images, named ``file.h5:/path``.
+    grows : bool
+        Whether the module can also make an image that is filled while it is computed: it has ``create``,
+        ``open_image`` and ``completing``.
+    note : str
+        A sentence for the reference.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    module: str
+    dtypes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    planes: int | None = None
+    masks: int | None = None
+    edge: int | None = None
+    long_endings: tuple[str, ...] = ()
+    in_parts: tuple[str, ...] = ()
+    lossy: bool = False
+    folder_files: tuple[str, ...] = ()
+    datasets: bool = False
+    grows: bool = False
+    note: str = ""
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """Import a function of the format's module, such as ``read`` or ``write``."""
+        function: Callable[..., Any] = getattr(importlib.import_module(self.module), name)
+        return function
+
+    def writes(self, kind: Kind) -> bool:
+        """Whether results of a kind can be written; probabilities have two channels at least."""
+        is_held = not set(self.dtypes).isdisjoint(INTEGERS if kind == "labels" else FLOATS)
+        return is_held and not (kind == "probabilities" and self.masks == 1)
+
+    def label_dtype(self, highest: int) -> str | None:
+        """Choose the type for labels up to a value; None if there is none."""
+        return next((dtype for dtype in self.dtypes if INTEGERS.get(dtype, -1) >= highest), None)
+
+    def fraction_dtype(self, dtype: str) -> str:
+        """Choose the type for fractions of a type; only for a format that writes some."""
+        return dtype if dtype in self.dtypes else [held for held in self.dtypes if held in FLOATS][-1]
+
+    def misfit(self, shape: Sequence[int], highest: int = 0) -> str:
+        """Say what of a result the format cannot hold.
+
+        Parameters
+        ----------
+        shape : sequence of 3 or 4 int
+            (Z, Y, X), or (K, Z, Y, X).
+        highest : int
+            The highest label.
+
+        Returns
+        -------
+        str
+            Such as "one plane, not 3"; empty if all can be held.
+        """
+        for limit, noun, count in (
+            (self.planes, "plane", shape[-3]),
+            (self.masks, "mask", shape[0] if len(shape) > 3 else 1),
+            (self.edge, "voxel along an axis", max(shape)),
+        ):
+            if limit is not None and count > limit:
+                first, *rest = noun.split(" ", 1)
+                held = f"one {noun}" if limit == 1 else " ".join((f"{limit} {first}s", *rest))
+                return f"{held}, not {count}"
+        if highest and self.label_dtype(highest) is None:
+            return f"labels to {max(INTEGERS.get(dtype, 0) for dtype in self.dtypes)}, not {highest}"
+        return ""
+
+
+LABELS = ("uint8", "uint16", "uint32", "uint64")
+FORMATS = (
+    Format(
+        name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
+        dtypes=(*LABELS, "float32"), keeps=("affine", "spacing", "unit"), edge=32767, in_parts=(".nii",),
+        note="The fourth axis is channels. Units are m, mm and micrometer; others are converted to mm.",
+    ),
+    Format(
+        name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
+        dtypes=(*LABELS[:3], "float32"), keeps=("spacing", "unit"), long_endings=(".ome.tif", ".ome.tiff"),
+        in_parts=(".tif", ".tiff"),
+        note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds.",
+    ),
+    Format(
+        name="npy", endings=(".npy",), module="napari_unetvnet.images.formats.npy", dtypes=(*LABELS, *FLOATS),
+        in_parts=(".npy",), note="(Y, X), (Z, Y, X) or (C, Z, Y, X).",
+    ),
+    Format(
+        name="OME-Zarr", endings=(".zarr",), module="napari_unetvnet.images.formats.ome_zarr",
+        dtypes=(*LABELS, *FLOATS), keeps=("spacing", "unit"), long_endings=(".ome.zarr",), in_parts=(".zarr",),
+        folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True,
+        note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. Written "
+        "as OME-Zarr 0.5 with coarser levels.",
+    ),
+    Format(
+        name="HDF5", endings=(".h5", ".hdf5"), module="napari_unetvnet.images.formats.hdf5",
+        in_parts=(".h5", ".hdf5"), datasets=True,
+        note="`file.h5:/path` names one of several datasets. The voxel size is the attribute element_size_um.",
+    ),
+    Format(
+        name="PNG", endings=(".png",), module="napari_unetvnet.images.formats.png_jpeg", dtypes=LABELS[:2], planes=1,
+        masks=1, note="Colours are channels, alpha is dropped. Colours of 16 bits are refused.",
+    ),
+    Format(
+        name="JPEG", endings=(".jpg", ".jpeg"), module="napari_unetvnet.images.formats.png_jpeg", lossy=True,
+        note="Colours are channels.",
+    ),
+)  # fmt: skip
+
+
+def format_of(path: str | Path) -> Format | None:
+    """Give the format that the ending of a path names, None if there is none."""
+    name = str(path).lower()
+    return next((each for each in FORMATS if name.endswith(each.endings)), None)
+
+
+def endings(formats: Iterable[Format] | None = None) -> tuple[str, ...]:
+    """Give the endings of some formats, by default of all, which can all be read."""
+    return tuple(ending for each in (FORMATS if formats is None else formats) for ending in each.endings)
+
+
+def endings_for(kind: Kind, shape: Sequence[int] = (1, 1, 1), highest: int = 0) -> tuple[str, ...]:
+    """Give the endings with which a result can be written.
+
+    Parameters
+    ----------
+    kind : {"labels", "probabilities", "uncertainty"}
+    shape : sequence of 3 or 4 int
+        (Z, Y, X), or (K, Z, Y, X).
+    highest : int
+        The highest label.
+
+    Returns
+    -------
+    tuple of str
+    """
+    return endings(each for each in FORMATS if each.writes(kind) and not each.misfit(shape, highest))
+
+
+def listed(words: Iterable[str]) -> str:
+    """Join words with commas."""
+    return ", ".join(words)
+
+
+def sentence() -> str:
+    """Name the formats, and those that are only read."""
+    return listed(_named())
+
+
+def _named() -> Iterator[str]:
+    for each in FORMATS:
+        if each.lossy:
+            yield f"{each.name} (images, read only)"
+        else:
+            yield each.name if each.dtypes else f"{each.name} (read only)"
