@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unetvnet import formats
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.images import formats
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, endings, endings_for, format_of
 from napari_unetvnet.images.io import (
     check_writable,
