@@ -1,4 +1,4 @@
-"""What the whole package agrees on: the ignored class index, the order of axes, and the types that settings share.
+"""What the whole package agrees on: the ignored class index, the order of axes, types that settings share, options.
 
 An image is an array ``(C, Z, Y, X)``, labels are ``(Z, Y, X)``, or ``(K, Z, Y, X)`` where classes may overlap; a 2D
 image has ``Z = 1``. Sizes, spacings and positions are always in the order z, y, x.
@@ -6,13 +6,21 @@ image has ``Z = 1``. Sizes, spacings and positions are always in the order z, y,
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from napari_unetvnet.errors import SettingsProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = [
-    "IGNORE", "Device", "Edge", "Head", "Length", "Normalise", "Precision", "Scalar", "Size", "Spacing", "Triple",
-    "View",
+    "IGNORE", "Device", "Edge", "Head", "Length", "Normalise", "Option", "OptionValue", "Precision", "Size", "Spacing",
+    "Triple", "View",
 ]  # fmt: skip
 
 IGNORE = 255
@@ -25,11 +33,76 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Normalise = Literal["zscore", "percentile", "none"]
 Edge = Literal["reflect", "symmetric", "edge"]
 """How an image continues beyond its border."""
-Scalar = bool | int | float | str | tuple[float, ...]
-"""The value of an option of a network or loss."""
+OptionValue = bool | int | float | str | tuple[float, ...]
 Length = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(gt=1e-12, lt=1e12)]
 Triple = tuple[Length, Length, Length]
 """Voxels z, y, x."""
 Spacing = tuple[Size, Size, Size]
 """Edge lengths z, y, x of a voxel, in the unit of the image."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a network or loss: its type, default, allowed values (or empty) and its sentence."""
+
+    name: str
+    kind: str
+    default: OptionValue | None
+    choices: tuple[OptionValue, ...] = ()
+    help: str = ""
+
+    def check(self, value: Any) -> OptionValue:
+        """Bring a value, perhaps text from a command line, to this option's type.
+
+        Returns
+        -------
+        bool, int, float, str or tuple of float
+
+        Raises
+        ------
+        SettingsProblem
+            If the value is of another type or not among the choices.
+        """
+        convert, words = _KINDS[self.kind]
+        try:
+            checked = convert(value)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            raise SettingsProblem(f"Option {self.name}={value} must be {words}.") from None
+        if self.choices and checked not in self.choices:
+            allowed = ", ".join(map(str, self.choices))
+            raise SettingsProblem(f"Option {self.name}={value} must be one of: {allowed}.")
+        return checked
+
+
+def _to_int(value: Any) -> int:
+    """Take 16, "16" or 16.0, not True and not 16.5."""
+    if isinstance(value, bool) or float(value) != int(float(value)):
+        raise ValueError
+    return int(float(value))
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _to_bool(value: Any) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+
+
+def _to_floats(value: Any) -> tuple[float, ...]:
+    """Take (1, 2), [1, 2] or "1, 2"."""
+    words = re.split(r"[\s,;]+", value.strip("()[] ")) if isinstance(value, str) else value
+    return tuple(_to_float(word) for word in words if word != "")
+
+
+_KINDS: dict[str, tuple[Callable[[Any], OptionValue], str]] = {
+    "int": (_to_int, "a whole number"),
+    "float": (_to_float, "a number"),
+    "bool": (_to_bool, "true or false"),
+    "str": (str, "text"),
+    "floats": (_to_floats, "a row of numbers such as 1, 2"),
+}
+"""How each kind of option is converted, and its name in messages."""

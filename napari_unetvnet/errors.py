@@ -6,6 +6,12 @@ line prints them and exits with 2; a widget shows them. Any other exception is a
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "DataProblem",
     "DeviceProblem",
@@ -15,6 +21,7 @@ __all__ = [
     "RunProblem",
     "SettingsProblem",
     "UserError",
+    "near_names",
 ]
 
 
@@ -58,3 +65,23 @@ class OutOfMemory(UserError):
 
 class DeviceProblem(UserError):
     """A GPU that failed in the middle of a run."""
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Write the end of a message about a mistyped name.
+
+    Parameters
+    ----------
+    known : iterable of str
+        The right names.
+
+    Returns
+    -------
+    str
+        The near names if there are any, else all of them.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(names)}."

@@ -9,55 +9,19 @@ the viewer. What cannot be read is refused. A test holds every description again
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from typing import Any
 
+from napari_unetvnet.conventions import Option, OptionValue
 from napari_unetvnet.declarations import Parameter, read_declaration
-from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.errors import SettingsProblem, near_names
 
-__all__ = ["Description", "Option", "Registry", "near_names"]
-
-Scalar = bool | int | float | str
-Value = Scalar | tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a member: its type, default, allowed values (or empty) and its sentence."""
-
-    name: str
-    kind: str
-    default: Value | None
-    choices: tuple[Scalar, ...] = ()
-    help: str = ""
-
-    def check(self, value: Any) -> Value:
-        """Bring a value, perhaps text from a command line, to this option's type.
-
-        Returns
-        -------
-        bool, int, float, str or tuple of float
-
-        Raises
-        ------
-        SettingsProblem
-            If the value is of another type or not among the choices.
-        """
-        try:
-            checked = _CONVERT[self.kind](value)
-        except (ValueError, TypeError, KeyError, OverflowError):
-            raise SettingsProblem(f"Option {self.name}={value} must be {_WORDS[self.kind]}.") from None
-        if self.choices and checked not in self.choices:
-            allowed = ", ".join(map(str, self.choices))
-            raise SettingsProblem(f"Option {self.name}={value} must be one of: {allowed}.")
-        return checked
+__all__ = ["Description", "Registry"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +41,7 @@ class Description:
     options_class: str | None = None
 
     @property
-    def defaults(self) -> dict[str, Value | None]:
+    def defaults(self) -> dict[str, OptionValue | None]:
         """Option names with their defaults."""
         return {option.name: option.default for option in self.options}
 
@@ -162,7 +126,7 @@ class Registry(Mapping[str, str]):
         """
         return _describe(name, self.check(name))
 
-    def check_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Value]:
+    def check_options(self, name: str, options: Mapping[str, Any]) -> dict[str, OptionValue]:
         """Check options against a member's parameters.
 
         Returns
@@ -176,7 +140,7 @@ class Registry(Mapping[str, str]):
             If the member has no such option or the value does not fit, one line for each.
         """
         known = {option.name: option for option in self.describe(name).options}
-        checked: dict[str, Value] = {}
+        checked: dict[str, OptionValue] = {}
         lines: list[str] = []
         for key, value in options.items():
             try:
@@ -222,65 +186,9 @@ def _imported(target: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def near_names(name: str, known: Mapping[str, Any]) -> str:
-    """Say what a mistyped name may have meant.
-
-    Parameters
-    ----------
-    known : mapping
-        Its keys are the right names.
-
-    Returns
-    -------
-    str
-        The end of a sentence: the near names if there are any, else all of them.
-    """
-    near = difflib.get_close_matches(name, list(known), n=3)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(known)}."
-
-
-def _to_int(value: Any) -> int:
-    """Take 16, "16" or 16.0, not True and not 16.5."""
-    if isinstance(value, bool) or float(value) != int(float(value)):
-        raise ValueError
-    return int(float(value))
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
-        raise ValueError
-    return float(value)
-
-
-def _to_bool(value: Any) -> bool:
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
-
-
-def _to_floats(value: Any) -> tuple[float, ...]:
-    """Take (1, 2), [1, 2] or "1, 2"."""
-    words = re.split(r"[\s,;]+", value.strip("()[] ")) if isinstance(value, str) else value
-    return tuple(_to_float(word) for word in words if word != "")
-
-
-_CONVERT: dict[str, Callable[[Any], Value]] = {
-    "int": _to_int,
-    "float": _to_float,
-    "bool": _to_bool,
-    "str": str,
-    "floats": _to_floats,
-}
 _KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "str", "tuple[float, ...]": "floats"}
 """The types that an option may have, as they are written, with what they are called here."""
 FOLLOWED = "a name for that which is assigned once, at the top of a module of this package"
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "floats": "a row of numbers such as 1, 2",
-}
 
 
 @cache
@@ -300,11 +208,11 @@ def _option(parameter: Parameter) -> Option:
     return Option(parameter.name, kind, _default(parameter), choices, parameter.help)
 
 
-def _default(parameter: Parameter) -> Value | None:
+def _default(parameter: Parameter) -> OptionValue | None:
     if parameter.default is None:
         return None
     try:
-        default: Value = ast.literal_eval(parameter.default)
+        default: OptionValue = ast.literal_eval(parameter.default)
     except ValueError:
         text = ast.unparse(parameter.default)
         msg = f"the default of its option {parameter.name} is {text}, but must be a literal or {FOLLOWED}"
@@ -312,7 +220,7 @@ def _default(parameter: Parameter) -> Value | None:
     return default
 
 
-def _type_of(parameter: Parameter) -> tuple[str, tuple[Scalar, ...]]:
+def _type_of(parameter: Parameter) -> tuple[str, tuple[OptionValue, ...]]:
     """Give the kind and the choices of an option."""
     text = ast.unparse(parameter.annotation) if parameter.annotation else "missing"
     if text in _KINDS:
@@ -329,7 +237,7 @@ def _type_of(parameter: Parameter) -> tuple[str, tuple[Scalar, ...]]:
     return kinds.pop(), choices
 
 
-def _choices(annotation: ast.expr | None) -> tuple[Scalar, ...]:
+def _choices(annotation: ast.expr | None) -> tuple[OptionValue, ...]:
     """Give the values of a Literal, those of a Literal inside it in its place and each once, as Python does."""
     if not isinstance(annotation, ast.Subscript) or ast.unparse(annotation.value) not in ("Literal", "typing.Literal"):
         raise ValueError

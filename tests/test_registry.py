@@ -11,13 +11,11 @@ import typing
 
 import pytest
 from combinations import in_one_case
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.networks import NETWORKS
-from napari_unetvnet.registry import Option, Registry, near_names
+from napari_unetvnet.registry import Registry
 
 every_member = in_one_case("table, name", [(table, name) for table in (NETWORKS, LOSSES) for name in table])
 
@@ -128,77 +126,6 @@ def test_a_table_is_a_mapping_of_names_to_places():
 def test_an_unknown_name_is_answered_with_near_ones(ask, name, near):
     with pytest.raises(SettingsProblem, match=rf"^There is no network '{name}'; .*{near}.*[.?]$"):
         ask(name)
-
-
-def test_near_names_lists_all_where_none_is_near():
-    assert near_names("zzz", {"dice": 1, "ce": 2}) == "; there are dice, ce."
-    assert near_names("dise", {"dice": 1, "ce": 2}) == "; did you mean dice?"
-
-
-@in_one_case(
-    "kind, value, expected",
-    [
-        ("int", "16", 16),
-        ("int", 16.0, 16),
-        ("int", "16.0", 16),
-        ("float", "1e-3", 1e-3),
-        ("float", 2, 2.0),
-        ("bool", "True", True),
-        ("bool", "no", False),
-        ("bool", 1, True),
-        ("bool", False, False),
-        ("str", 5, "5"),
-    ],
-)
-def test_values_are_brought_to_the_type_of_the_option(kind, value, expected):
-    got = Option("width", kind, None).check(value)
-    assert got == expected
-    assert type(got) is type(expected)
-
-
-@in_one_case(
-    "kind, value, wanted",
-    [
-        ("int", "many", "a whole number"),
-        ("int", 16.5, "a whole number"),
-        ("int", True, "a whole number"),
-        ("int", None, "a whole number"),
-        ("int", "nan", "a whole number"),
-        ("int", "inf", "a whole number"),
-        ("int", float("inf"), "a whole number"),
-        ("float", "wide", "a number"),
-        ("float", False, "a number"),
-        ("float", "nan", "a number"),
-        ("float", "inf", "a number"),
-        ("bool", "maybe", "true or false"),
-        ("bool", 2, "true or false"),
-    ],
-)
-def test_a_value_of_another_type_is_refused_with_a_sentence(kind, value, wanted):
-    with pytest.raises(SettingsProblem, match=rf"^Option width={re.escape(str(value))} must be {wanted}\.$"):
-        Option("width", kind, None).check(value)
-
-
-def test_a_value_that_is_no_choice_is_refused_with_the_choices():
-    option = Option("up", "str", "nearest", ("nearest", "transposed"))
-    assert option.check("transposed") == "transposed"
-    with pytest.raises(SettingsProblem, match=r"^Option up=linear must be one of: nearest, transposed\.$"):
-        option.check("linear")
-
-
-@example("int", float("inf"))
-@example("int", "-1e999")
-@given(
-    st.sampled_from(["int", "float", "bool", "str"]), st.one_of(st.text(), st.floats(), st.integers(), st.booleans())
-)
-def test_any_value_is_converted_or_refused(kind, value):
-    option = Option("width", kind, None)
-    try:
-        got = option.check(value)
-    except SettingsProblem:
-        return
-    assert type(got).__name__ == kind
-    assert option.check(got) == got or got != got
 
 
 def test_every_wrong_option_has_its_own_line():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from napari_unetvnet.conventions import Head, Normalise, Scalar, Spacing, Triple, View
+from napari_unetvnet.conventions import Head, Normalise, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem
 from napari_unetvnet.settings import BLURS, Settings
 
@@ -25,7 +25,7 @@ class ModelCard(Settings):
 
     network: str
     """Name in the network table."""
-    option: dict[str, Scalar] = Field(default_factory=dict)
+    option: dict[str, OptionValue] = Field(default_factory=dict)
     """Options of the network."""
     head: Head
     """What turns logits into classes: one sigmoid, a softmax, or a sigmoid for each class."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import FileProblem, near_names
 from napari_unetvnet.model.card import shipped_models
-from napari_unetvnet.registry import near_names
 from napari_unetvnet.runs.folder import MODEL, runs_folder
 
 __all__ = ["find_model", "list_models"]

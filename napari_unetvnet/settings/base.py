@@ -7,9 +7,8 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_unetvnet.conventions import Device, Precision
-from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.errors import SettingsProblem, near_names
 from napari_unetvnet.losses import LossTerm
-from napari_unetvnet.registry import near_names
 
 __all__ = ["ComputeSettings", "Settings", "checked"]
 

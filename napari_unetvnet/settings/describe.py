@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from napari_unetvnet.conventions import Scalar
+from napari_unetvnet.conventions import OptionValue
 from napari_unetvnet.losses import LossTerm
 from napari_unetvnet.settings.regions import Region
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-    from napari_unetvnet.registry import Option
+    from napari_unetvnet.conventions import Option
     from napari_unetvnet.settings.base import Settings
 
 __all__ = ["Bounds", "Kind", "Setting", "Values", "describe_option", "describe_settings"]
@@ -36,7 +36,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
     (Path, "path"),
     (Region, "region"),
     (tuple[LossTerm, ...], "sum"),
-    (dict[str, Scalar], "options"),
+    (dict[str, OptionValue], "options"),
 )
 OPTION_KINDS: dict[str, tuple[Kind, int | None]] = {
     "bool": ("bool", 1),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from napari_unetvnet.conventions import Head, Normalise, Scalar, Spacing, Triple, View
+from napari_unetvnet.conventions import Head, Normalise, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
@@ -40,7 +40,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
 
     network: str = "unet_padding"
     """Architecture, by its name in the network table."""
-    option: dict[str, Scalar] = {}  # noqa: RUF012 (pydantic copies it)
+    option: dict[str, OptionValue] = {}  # noqa: RUF012 (pydantic copies it)
     """An option of the network, such as width=16."""
     loss: Annotated[tuple[LossTerm, ...], BeforeValidator(_loss_terms)] = (LossTerm(name="dice_ce"),)
     """Loss, or a weighted sum such as "dice + 10*bce"."""
@@ -107,7 +107,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
 
     @field_validator("option")
     @classmethod
-    def _network_has_options(cls, value: dict[str, Scalar], info: ValidationInfo) -> dict[str, Scalar]:
+    def _network_has_options(cls, value: dict[str, OptionValue], info: ValidationInfo) -> dict[str, OptionValue]:
         name = info.data.get("network", "")
         if name not in NETWORKS:
             return value  # said by the network's own validator
