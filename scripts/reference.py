@@ -11,16 +11,20 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_unetvnet.cli.arguments import option_rows
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
-from napari_unetvnet.losses import LOSSES
+from napari_unetvnet.losses import LOSSES, PURPOSES
 from napari_unetvnet.metrics import EvaluateSettings
-from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.networks import FAMILIES, NETWORKS
 from napari_unetvnet.networks.facts import network_facts
 from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob
 
 README = Path(__file__).parents[1] / "README.md"
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
 REFERENCE = README.parent / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; change the docstrings and descriptions it reads, not this page. -->\n"
 
@@ -119,10 +123,24 @@ def _limits(each: Format) -> str:
 
 
 def readme() -> str:
-    """Put the names of the formats into README.md."""
+    """Put the lists of networks, losses and formats into README.md."""
     text = README.read_text(encoding="utf-8")
-    begin, end = "<!-- formats -->", "<!-- end of formats -->"
-    return re.sub(f"{begin}.*?{end}", f"{begin}{sentence()}{end}", text, flags=re.DOTALL)
+    lists = {
+        "networks": _families("networks", FAMILIES),
+        "losses": _families("losses", PURPOSES),
+        "formats": sentence(),
+    }
+    for name, part in lists.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        text = re.sub(f"{begin}.*?{end}", lambda _, part=part, b=begin, e=end: f"{b}{part}{e}", text, flags=re.DOTALL)
+    return text
+
+
+def _families(title: str, families: Mapping[str, Iterable[str]]) -> str:
+    """Write a table with a row for each family."""
+    rows = [f"| {title} | |", "|---|---|"]
+    rows += [f"| {family} | {', '.join(f'`{name}`' for name in names)} |" for family, names in families.items()]
+    return "\n" + "\n".join(rows) + "\n"
 
 
 def _indented(formula: str) -> str:

@@ -17,41 +17,49 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.losses.total import Loss, Term
 
-__all__ = ["LOSSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
+__all__ = ["LOSSES", "PURPOSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
 
-LOSSES = Registry(
-    "loss",
-    {
+PURPOSES: dict[str, dict[str, str]] = {
+    "to begin with": {
         "dice_ce": "napari_unetvnet.losses.combined:dice_ce",
         "bce_dice": "napari_unetvnet.losses.combined:bce_dice",
         "dice": "napari_unetvnet.losses.overlap:dice",
         "ce": "napari_unetvnet.losses.cross_entropy:ce",
         "bce": "napari_unetvnet.losses.cross_entropy:bce",
-        "weighted_ce": "napari_unetvnet.losses.cross_entropy:weighted_ce",
-        "reweighted_bce": "napari_unetvnet.losses.cross_entropy:reweighted_bce",
-        "unet_weighted_ce": "napari_unetvnet.losses.cross_entropy:unet_weighted_ce",
+    },
+    "for rare classes": {
+        "tversky": "napari_unetvnet.losses.tversky:tversky",
+        "focal_tversky": "napari_unetvnet.losses.tversky:focal_tversky",
         "focal": "napari_unetvnet.losses.focal:focal",
-        "reweighted_dice": "napari_unetvnet.losses.overlap:reweighted_dice",
-        "weighted_dice": "napari_unetvnet.losses.overlap:weighted_dice",
-        "generalised_dice": "napari_unetvnet.losses.overlap:generalised_dice",
-        "log_dice": "napari_unetvnet.losses.overlap:log_dice",
         "focal_dice": "napari_unetvnet.losses.combined:focal_dice",
         "focal_bce_dice": "napari_unetvnet.losses.combined:focal_bce_dice",
+        "generalised_dice": "napari_unetvnet.losses.overlap:generalised_dice",
+        "log_dice": "napari_unetvnet.losses.overlap:log_dice",
+        "weighted_ce": "napari_unetvnet.losses.cross_entropy:weighted_ce",
+        "reweighted_bce": "napari_unetvnet.losses.cross_entropy:reweighted_bce",
+        "reweighted_dice": "napari_unetvnet.losses.overlap:reweighted_dice",
+        "weighted_dice": "napari_unetvnet.losses.overlap:weighted_dice",
+    },
+    "for lines, blocks, borders": {
+        "clDice": "napari_unetvnet.losses.thin:cldice",
         "line": "napari_unetvnet.losses.tasks:line",
         "block": "napari_unetvnet.losses.tasks:block",
         "ten_channel": "napari_unetvnet.losses.tasks:ten_channel",
-        "drive_ce_dice": "napari_unetvnet.losses.combined:drive_ce_dice",
+        "boundary": "napari_unetvnet.losses.surface:boundary",
+        "hausdorff": "napari_unetvnet.losses.surface:hausdorff",
         "border_dice": "napari_unetvnet.losses.border:border_dice",
+        "unet_weighted_ce": "napari_unetvnet.losses.cross_entropy:unet_weighted_ce",
+    },
+    "as in their source": {
+        "drive_ce_dice": "napari_unetvnet.losses.combined:drive_ce_dice",
         "hardness_dice": "napari_unetvnet.losses.attention:hardness_dice",
         "attention_dice": "napari_unetvnet.losses.attention:attention_dice",
         "vae": "napari_unetvnet.losses.autoencoder:vae",
-        "tversky": "napari_unetvnet.losses.tversky:tversky",
-        "focal_tversky": "napari_unetvnet.losses.tversky:focal_tversky",
-        "clDice": "napari_unetvnet.losses.thin:cldice",
-        "boundary": "napari_unetvnet.losses.surface:boundary",
-        "hausdorff": "napari_unetvnet.losses.surface:hausdorff",
     },
-)
+}
+"""Losses by purpose, as README lists them."""
+
+LOSSES = Registry("loss", {name: place for purpose in PURPOSES.values() for name, place in purpose.items()})
 
 
 def parse_loss(text: str) -> tuple[LossTerm, ...]:

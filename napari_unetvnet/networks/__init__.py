@@ -11,35 +11,45 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["NETWORKS", "build_network", "lasting_options"]
+__all__ = ["FAMILIES", "NETWORKS", "build_network", "lasting_options"]
 
-NETWORKS = Registry(
-    "network",
-    {
-        "unet_original": "napari_unetvnet.networks.unet:UNetOriginal",
+FAMILIES: dict[str, dict[str, str]] = {
+    "U-Nets": {
         "unet_padding": "napari_unetvnet.networks.unet:UNetPadding",
+        "unet_original": "napari_unetvnet.networks.unet:UNetOriginal",
         "unet_drive": "napari_unetvnet.networks.unet_drive:UNetDrive",
         "unetpp": "napari_unetvnet.networks.unetpp:UNetPP",
+        "hypercolumn_unet": "napari_unetvnet.networks.hypercolumn_unet:HypercolumnUNet",
+    },
+    "with an encoder (VGG, ResNet, Darknet, EfficientNet-lite; pretrained weights from a file)": {
         "backboned_unet": "napari_unetvnet.networks.backboned_unet:BackbonedUNet",
-        "fine_grained_unet": "napari_unetvnet.networks.fine_grained_unet:FineGrainedUNet",
         "branch_unet": "napari_unetvnet.networks.branch_unet:BranchUNet",
-        "vnet2d": "napari_unetvnet.networks.vnet:VNet2D",
+        "fine_grained_unet": "napari_unetvnet.networks.fine_grained_unet:FineGrainedUNet",
+    },
+    "V-Nets": {
         "vnet": "napari_unetvnet.networks.vnet:VNet",
+        "vnet2d": "napari_unetvnet.networks.vnet:VNet2D",
         "vnet_depthwise": "napari_unetvnet.networks.vnet_depthwise:VNetDepthwise",
         "vnet3d": "napari_unetvnet.networks.vnet3d:VNet3DBottleneck",
+    },
+    "for volumes": {
         "unet3d": "napari_unetvnet.networks.unet3d:UNet3D",
+        "unet3d_ds": "napari_unetvnet.networks.unet3d_ds:UNet3DDeepSupervision",
         "unet25d": "napari_unetvnet.networks.unet25d:UNet25D",
         "vs_seg": "napari_unetvnet.networks.unet25d:VSSeg",
-        "unet3d_ds": "napari_unetvnet.networks.unet3d_ds:UNet3DDeepSupervision",
-        "hypercolumn_unet": "napari_unetvnet.networks.hypercolumn_unet:HypercolumnUNet",
         "segresnet_vae": "napari_unetvnet.networks.segresnet_vae:SegResNetVAE",
+    },
+    'from MONAI (`pip install "napari-unetvnet[monai]"`)': {
         "dynunet": "napari_unetvnet.networks.from_monai:DynUNet",
         "segresnet": "napari_unetvnet.networks.from_monai:SegResNet",
         "attention_unet": "napari_unetvnet.networks.from_monai:AttentionUNet",
         "swin_unetr": "napari_unetvnet.networks.from_monai:SwinUNETR",
         "basic_unet": "napari_unetvnet.networks.from_monai:BasicUNet",
     },
-)
+}
+"""Networks by family, as README lists them."""
+
+NETWORKS = Registry("network", {name: place for family in FAMILIES.values() for name, place in family.items()})
 
 
 def build_network(
