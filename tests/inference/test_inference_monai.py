@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -14,17 +16,20 @@ from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.settings import SegmentSettings
 
-inferers = pytest.importorskip("monai.inferers", reason="needs MONAI")
+# Not imported before a test runs: MONAI takes seconds.
+pytestmark = pytest.mark.skipif(find_spec("monai") is None, reason="needs MONAI")
 
 
 def theirs(network, data, tile, overlap):
     """Logits (K, Z, Y, X) of MONAI."""
+    from monai.inferers import sliding_window_inference
+
     # Its own map keeps corners of tiles at a thousandth; so two tiles count the same at the faces of the volume.
     along = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2).clip(1e-4) for n in tile]
     weights = torch.from_numpy(np.einsum("i,j,k", *along).astype(np.float32))
     with torch.inference_mode():
         x = torch.from_numpy(data)[None]
-        return inferers.sliding_window_inference(
+        return sliding_window_inference(
             x, tile, 1, network, overlap=overlap, mode="gaussian", roi_weight_map=weights[None, None]
         )[0].numpy()
 

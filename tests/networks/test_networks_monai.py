@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from combinations import in_one_case
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.registry import Registry
 
-pytest.importorskip("monai", reason="MONAI is optional; its networks are tested where it is installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("monai") is None, reason="MONAI is optional; its networks are tested where it is installed"
+)
 
 MODULE = "napari_unetvnet.networks.from_monai:"
 MEMBERS = Registry(
