@@ -52,7 +52,7 @@ def no_child(monkeypatch):
         started.append(folder)
         return Child()
 
-    monkeypatch.setattr(task.job, "start", start)
+    monkeypatch.setattr(task.runs, "start", start)
     return started
 
 
@@ -348,7 +348,7 @@ def test_a_child_that_does_not_stop_can_be_ended(qtbot, trainer, finish, monkeyp
     def start(folder):
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
-    monkeypatch.setattr(task.job, "start", start)
+    monkeypatch.setattr(task.runs, "start", start)
     trainer.panel._patience.setInterval(100)
     trainer.panel.button.click()
     qtbot.waitUntil(lambda: trainer.panel.task.state == "running")
