@@ -1,7 +1,7 @@
-"""Errors that a user can correct, in words to act on.
+"""User-correctable errors.
 
-Each is a `UserError`: its lines say what was given, what was expected and what to do, one mistake a line. The command
-line prints them and exits with 2; a widget shows them. Any other exception is a fault of the program.
+Each is a `UserError`: its lines say what was given, what was expected and what to do, one line per mistake. The command
+line prints them and exits with 2; a widget shows them. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = [
 
 
 class UserError(Exception):
-    """An error that the user can correct.
+    """A user-correctable error.
 
     Parameters
     ----------
     *lines : str
-        One sentence for each mistake.
+        One message per mistake.
     """
 
     def __init__(self, *lines: str) -> None:
@@ -40,19 +40,19 @@ class UserError(Exception):
 
 
 class FileProblem(UserError):
-    """A file that is missing, cut off, of another kind, or cannot be written."""
+    """A file that is missing, truncated, of the wrong format, or not writable."""
 
 
 class DataProblem(UserError):
-    """An image or labels that cannot be used as they are."""
+    """An image or labels that cannot be used."""
 
 
 class SettingsProblem(UserError):
-    """A choice that does not exist, is out of range, or does not fit another choice."""
+    """A setting that is unknown, out of range, or in conflict with another setting."""
 
 
 class ModelProblem(UserError):
-    """A model file that is not ours, is cut off, or does not fit the image."""
+    """A model file of another program, a truncated one, or one that does not fit the image."""
 
 
 class RunProblem(UserError):
@@ -64,7 +64,7 @@ class OutOfMemory(UserError):
 
 
 class DeviceProblem(UserError):
-    """A GPU that failed in the middle of a run."""
+    """A GPU that failed during a run."""
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

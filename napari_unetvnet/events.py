@@ -1,8 +1,8 @@
-"""What a run tells while it works: small frozen events that any process can read without torch.
+"""Progress events of a run: small frozen dataclasses that any process can read without torch.
 
-Training and inference yield them, `job` writes each as one line of ``events.jsonl`` in the run folder, and a terminal,
-a viewer or a test reads them back. They are apart from their producers because the viewer, which must not import
-torch, reads them too.
+Training and inference yield them, `runs` writes each as one line of ``events.jsonl`` in the run folder, and a terminal,
+a viewer or a test reads them back. They are defined apart from their producers because the viewer reads them too and
+must not import torch.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Event:
-    """Anything that a run says; one of no kind says nothing, and is a moment at which the run can be stopped."""
+    """Base class of all events; a plain Event carries no data and marks a point at which the run can be stopped."""
 
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """A sentence that the user should see."""
+    """A message for the user."""
 
     text: str
 
@@ -44,8 +44,8 @@ class Notice(Event):
 class StepDone(Event):
     """One optimiser step.
 
-    ``steps`` is the planned total, None while a time budget has not fixed it. Times are in seconds; ``seconds_left``
-    is an estimate.
+    ``steps`` is the planned total, or None until a time budget has been converted to steps. Times are in seconds;
+    ``seconds_left`` is an estimate.
     """
 
     step: int
@@ -70,7 +70,7 @@ class EpochDone(Event):
 
 @dataclass(frozen=True)
 class CheckpointSaved(Event):
-    """The best model so far is on disk and can be used."""
+    """The best model so far was saved and can be used."""
 
     path: str
     step: int
@@ -79,9 +79,9 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True)
 class PreviewReady(Event):
-    """What the weights say after ``step`` steps about a part of the first image is on disk, as labels (z, y, x).
+    """The labels (z, y, x) that the weights predict after ``step`` steps for a region of the first image were saved.
 
-    ``start`` is the first voxel z, y, x of that part; the next preview replaces the file.
+    ``start`` is the first voxel z, y, x of that region; the next preview replaces the file.
     """
 
     path: str
@@ -92,9 +92,9 @@ class PreviewReady(Event):
 
 @dataclass(frozen=True)
 class SplitMade(Event):
-    """Which parts of an image are learnt from and which score the model; what is in neither does not count.
+    """Training and hold-out regions of an image; voxels in neither are not used.
 
-    ``number`` counts the images from 0; each part is the first voxel z, y, x and the first one behind it.
+    ``number`` counts the images from 0; each region is its first voxel z, y, x and its end (exclusive).
     """
 
     number: int
@@ -105,7 +105,7 @@ class SplitMade(Event):
 
 @dataclass(frozen=True)
 class SlabDone(Event):
-    """Planes ``start`` to ``stop`` (exclusive) of ``depth`` are labelled and will not change any more."""
+    """Planes ``start`` to ``stop`` (exclusive) of ``depth`` are labelled and final."""
 
     start: int
     stop: int
@@ -114,7 +114,7 @@ class SlabDone(Event):
 
 @dataclass(frozen=True)
 class RunFinished(Event):
-    """The last event of a run: how it ended, the user's sentences if it failed, and where its results are."""
+    """The last event of a run: its final state, the error messages if it failed, and the paths of its results."""
 
     state: Literal["done", "stopped", "failed"]
     lines: tuple[str, ...] = ()
@@ -127,11 +127,11 @@ _KINDS = {
     for kind in (Notice, SplitMade, StepDone, EpochDone, CheckpointSaved, PreviewReady, SlabDone, RunFinished)
 }
 _TUPLES = {RunFinished: ("lines",), PreviewReady: ("start",), SplitMade: ("learnt", "held_out")}
-"""Fields that JSON gives back as lists."""
+"""Tuple fields, which JSON returns as lists."""
 
 
 def to_line(event: Event) -> str:
-    """Write an event as one line of JSON.
+    """Serialise an event as one line of JSON.
 
     Parameters
     ----------
@@ -146,12 +146,12 @@ def to_line(event: Event) -> str:
 
 
 def from_line(line: str) -> Event:
-    """Read an event back.
+    """Parse an event.
 
     Parameters
     ----------
     line : str
-        As `to_line` wrote it.
+        Written by `to_line`.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def from_line(line: str) -> Event:
     Raises
     ------
     RunProblem
-        If the line is no event.
+        If the line is not an event.
     """
     try:
         fields: dict[str, Any] = json.loads(line)
@@ -170,7 +170,10 @@ def from_line(line: str) -> Event:
                 fields[name] = _as_tuple(fields[name])
         return kind(**fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunProblem(f"The run's events hold a line that is no event: {line[:80]!r}.") from error
+        raise RunProblem(
+            f"The events file of the run has a line that is not an event: {line[:80]!r}; expected what a run wrote. "
+            "Start a new run."
+        ) from error
 
 
 def _as_tuple(values: Any) -> tuple[Any, ...]:

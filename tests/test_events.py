@@ -66,7 +66,7 @@ def test_a_loss_that_is_no_number_survives_too():
 def test_a_line_cut_off_anywhere_is_refused(event, data):
     line = to_line(event)
     cut = line[: data.draw(st.integers(0, len(line) - 1))]
-    with pytest.raises(RunProblem, match=r"no event: .*\.$"):
+    with pytest.raises(RunProblem, match=r"not an event: .*\.$"):
         from_line(cut)
 
 

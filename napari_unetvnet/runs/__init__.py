@@ -1,9 +1,9 @@
-"""A run is a folder: what is to be done, what was said while doing it, and the results.
+"""A run is a folder with a job, its events and its results.
 
-``job.json`` holds the settings, ``events.jsonl`` an event a line, ``log.txt`` what a child process printed,
-``model.safetensors`` or ``labels.npy`` the result, and a file called ``stop`` asks the run to end. The viewer writes
+``job.json`` holds the settings, ``events.jsonl`` one event per line, ``log.txt`` the output of a child process,
+``model.safetensors`` or ``labels.npy`` the result; a file called ``stop`` asks the run to end. The viewer writes
 such a folder, starts ``napari-unetvnet run FOLDER`` as a child process and follows its events, so it never imports
-torch, and whatever the viewer did can be repeated from the command line, to the byte.
+torch, and every run of the viewer can be reproduced from the command line, byte for byte.
 """
 
 from __future__ import annotations

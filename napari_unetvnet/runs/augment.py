@@ -1,4 +1,4 @@
-"""Patches as a training would see them, changed at random, to look at before anything is learnt from them."""
+"""Export augmented training patches for inspection before training."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ ENDINGS = (".npy", ".tif", ".tiff")
 
 
 def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Draw patches of a job's images and augment them, at full strength.
+    """Draw patches of a job's images and augment them at full strength.
 
     Parameters
     ----------
     job : TrainJob
-        What it leaves open is planned, as for a training.
+        Unset settings are planned from the data, as in training.
     count : int
+        Number of patches, N.
 
     Returns
     -------
-    images : array of float32, shape (count, C, Z, Y, X)
+    images : array of float32, shape (N, C, Z, Y, X)
         Normalised intensities.
-    target : array of shape (count, Z, Y, X) or (count, K, Z, Y, X)
-        What the loss would compare with; IGNORE where voxels are ignored.
+    target : array of shape (N, Z, Y, X) or (N, K, Z, Y, X)
+        Target of the loss; IGNORE at ignored voxels.
     """
     import torch
 
@@ -59,12 +60,12 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
 
 
 def labels_beside(path: Path) -> Path:
-    """Name the file of the labels of patches.
+    """Return the path of the labels file that belongs to a file of patches.
 
     Parameters
     ----------
     path : Path
-        Of the patches.
+        File of the patches.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def labels_beside(path: Path) -> Path:
 
 
 def write_patches(path: Path, images: NDArray[np.float32], target: NDArray[Any]) -> None:
-    """Write patches to a file and their labels to one beside it.
+    """Write patches to a file and their labels to a second file beside it.
 
     Parameters
     ----------
@@ -86,13 +87,13 @@ def write_patches(path: Path, images: NDArray[np.float32], target: NDArray[Any])
     Raises
     ------
     FileProblem
-        If the ending is another, or the files cannot be written.
+        If the suffix is not in `ENDINGS`, or a file cannot be written.
     """
     from tifffile import imwrite
 
     if path.suffix.lower() not in ENDINGS:
-        raise FileProblem(f"Patches are written to {', '.join(ENDINGS)}, not to {path.name}; choose such an ending.")
-    with writing(path), replacing_all([path, labels_beside(path)]) as parts:
-        for part, array in zip(parts, (images, target), strict=True):
-            with part.open("wb") as file:
+        raise FileProblem(f"Patches cannot be written to {path.name}; choose a name that ends in {', '.join(ENDINGS)}.")
+    with writing(path), replacing_all([path, labels_beside(path)]) as temporary_paths:
+        for temporary, array in zip(temporary_paths, (images, target), strict=True):
+            with temporary.open("wb") as file:
                 np.save(file, array) if path.suffix.lower() == ".npy" else imwrite(file, array)

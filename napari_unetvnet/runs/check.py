@@ -1,4 +1,4 @@
-"""The check command: what is wrong or odd about the files of a training job."""
+"""The check command: report errors and anomalies in the files of a training job."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def check_files(job: TrainJob) -> Report:
     Returns
     -------
     Report
-        Files that cannot be read are errors in it.
+        Unreadable files are listed as errors.
 
     Raises
     ------
     FileProblem
         If a file or the table is missing.
     DataProblem
-        If files cannot be paired, or none can be read; one line for each mistake.
+        If files cannot be paired, or none can be read; one line per mistake.
     """
     problems: list[str] = []
     report = examine(_readable(job, problems), job)
@@ -49,7 +49,7 @@ def check_files(job: TrainJob) -> Report:
 
 
 def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
-    """Read one pair after the other, and collect what is said of those that cannot be read."""
+    """Yield the readable pairs one by one and append the errors of the others to ``problems``."""
     listed = pair_files(job)
     count = Counter(stem_of(paths_of(files.image)[0]) for files in listed)
     for files in listed:
@@ -69,7 +69,7 @@ def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
 
 
 def as_text(report: Report, *, as_json: bool) -> str:
-    """Write a report as text.
+    """Format a report as a table or as JSON.
 
     Parameters
     ----------

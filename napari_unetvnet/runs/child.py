@@ -1,4 +1,4 @@
-"""A run in a child process that outlives this one."""
+"""Start a run in a child process that outlives this one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ __all__ = ["start"]
 
 
 def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
-    """Do what a run folder says in a child process that outlives this one.
+    """Run the job of a run folder in a child process that outlives this one.
 
     Parameters
     ----------
     folder : Path
     resume : bool
+        Whether to continue an interrupted run of the folder.
 
     Returns
     -------
     subprocess.Popen
-        Follow it with `follow`; stop it with `ask_to_stop`.
+        Follow its events with `follow`; stop it with `ask_to_stop`.
     """
     command = [sys.executable, "-m", "napari_unetvnet", "run", str(folder), *(["--resume"] if resume else [])]
     with (folder / LOG).open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 (a list, no shell; the folder is the only word that varies)
+        return subprocess.Popen(  # noqa: S603 (a list, no shell; the folder is the only variable argument)
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -1,7 +1,7 @@
-"""Clean labels and write what comes of it: for the clean command, and at the end of a segmentation.
+"""Clean labels and write the result: for the clean command, and at the end of a segmentation.
 
-A run keeps the network's labels as they are, so that a run that was interrupted ends alike: what was made of them lies
-beside them.
+A run keeps the labels of the network unchanged and writes the cleaned labels to a second file, so that an interrupted
+run can be resumed with the same result.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ def clean_file(job: CleanJob) -> Path | None:
     Returns
     -------
     Path or None
-        The table of the objects, beside the result, if there are any to be told apart.
+        The table of objects, beside the result, if the labels were divided into objects.
 
     Raises
     ------
     FileProblem
         If a file is missing, cannot be read or cannot be written.
     DataProblem
-        If the file holds no labels, or they do not fit the chosen rule.
+        If the file holds no labels, or they do not suit the chosen method.
     """
     check_writable(job.output, "labels")
-    found = read_labels(job.labels, job.spacing)
-    volume = replace(found, unit=job.unit) if found.unit == "pixel" else found
+    volume = read_labels(job.labels, job.spacing)
+    if volume.unit == "pixel":
+        volume = replace(volume, unit=job.unit)
     cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
     write_labels(job.output, cleaned.labels, volume)
     if cleaned.table is None:
@@ -60,47 +61,47 @@ def clean_file(job: CleanJob) -> Path | None:
 
 
 def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> NDArray[Any]:
-    """Clean the labels of a run, if that is wanted, and write the result and the table of objects.
+    """Clean the labels of a run if its job asks for it, and write the result and the table of objects.
 
     Parameters
     ----------
     folder : Path
-        The run's.
+        The run folder.
     job : SegmentJob
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
-        All of them finished; memory-mapped. The whole image is needed, about 10 bytes a voxel beside it: see
+        Complete and memory-mapped. Cleaning works on the whole image and takes about 10 bytes per voxel more: see
         `postprocess`.
     volume : Volume
-        The image that they belong to.
+        The image.
 
     Returns
     -------
     array of the same shape
-        The labels themselves if nothing is wanted.
+        The labels themselves if no cleaning is set.
 
     Raises
     ------
     FileProblem
         If a table cannot be written.
     DataProblem
-        If the labels do not fit the chosen rule.
+        If the labels do not suit the chosen method.
     """
     if not job.postprocessed:
         return labels
     cleaned = postprocess(labels, job, volume.spacing, volume.unit)
-    smallest = cleaned.labels.astype(np.min_scalar_type(int(cleaned.labels.max())), copy=False)
+    compact = cleaned.labels.astype(np.min_scalar_type(int(cleaned.labels.max())), copy=False)
     tables = [] if cleaned.table is None else [folder / OBJECTS]
     if cleaned.table is not None and job.output is not None:
         tables.append(table_beside(job.output))
-    with writing(job.output or folder), replacing_all([folder / CLEANED, *tables]) as parts:
-        np.save(parts[0], smallest)
-        for part in parts[1:]:
-            _write_rows(part, cleaned.table or {})
-    return smallest
+    with writing(job.output or folder), replacing_all([folder / CLEANED, *tables]) as temporary_paths:
+        np.save(temporary_paths[0], compact)
+        for temporary in temporary_paths[1:]:
+            _write_rows(temporary, cleaned.table or {})
+    return compact
 
 
 def table_beside(output: Path) -> Path:
-    """Give the place for the table of objects of a label file.
+    """Return the path of the table of objects that belongs to a label file.
 
     Parameters
     ----------
@@ -114,7 +115,7 @@ def table_beside(output: Path) -> Path:
 
 
 def write_table(path: Path, table: Table) -> Path:
-    """Write a table as CSV, complete or not at all.
+    """Write a table as CSV, atomically.
 
     Parameters
     ----------
@@ -125,15 +126,15 @@ def write_table(path: Path, table: Table) -> Path:
     Returns
     -------
     Path
-        The same.
+        The given path.
 
     Raises
     ------
     FileProblem
         If it cannot be written.
     """
-    with writing(path), replacing(path) as part:
-        _write_rows(part, table)
+    with writing(path), replacing(path) as temporary:
+        _write_rows(temporary, table)
     return path
 
 

@@ -1,4 +1,4 @@
-"""The evaluate command: label files against files of the truth, one pair or many."""
+"""The evaluate command: compare label files with their ground truth, one pair or many."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ if TYPE_CHECKING:
 __all__ = ["as_text", "score", "score_cases", "score_files"]
 
 Files = tuple[str, str]
-"""A prediction and its truth."""
+"""A prediction and its ground truth."""
 
 
 def score(
     prediction: str | None, truth: str | None, pairs: str | Path | None, settings: EvaluateSettings
 ) -> Evaluation | Summary:
-    """Compare what the command line names.
+    """Compare predictions with ground truth.
 
     Parameters
     ----------
     prediction, truth : str or None
         Two files, or two folders whose files are paired by name.
     pairs : str, Path or None
-        In their place, a CSV file with the columns image, which is the prediction, and label, which is the truth.
+        Instead of them, a CSV file with the columns image (the prediction) and label (the ground truth).
     settings : EvaluateSettings
 
     Returns
     -------
     Evaluation or Summary
-        A summary of folders and tables, even of one case.
+        A summary for folders and tables, even of a single case.
 
     Raises
     ------
     SettingsProblem
-        If neither or both are given, or settings do not fit each other.
+        If neither or both are given, or settings are in conflict.
     FileProblem
         If a file is missing or cannot be read.
     DataProblem
-        If files cannot be paired, or an image cannot be compared with its truth; one line for each.
+        If files cannot be paired, or a prediction cannot be compared with its ground truth; one line each.
     """
     if (pairs is None) == (prediction is None or truth is None) or (pairs and prediction):
         raise SettingsProblem("Give a prediction and a truth, two files or two folders, or --pairs and nothing else.")
     if pairs is not None:
         return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
-    entries = str(prediction), str(truth)
-    if any(is_folder(Path(entry).expanduser()) for entry in entries):
-        return score_cases(find_pairs([entries[0]], [entries[1]]), settings)
-    return score_files(*entries, settings)
+    sources = str(prediction), str(truth)
+    if any(is_folder(Path(source).expanduser()) for source in sources):
+        return score_cases(find_pairs([sources[0]], [sources[1]]), settings)
+    return score_files(*sources, settings)
 
 
 def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSettings) -> Evaluation:
@@ -76,7 +76,7 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     ----------
     prediction, truth : str or Path
     settings : EvaluateSettings
-        Where it names no spacing or unit, those of the truth's file hold, or else of the prediction's.
+        If no spacing or unit is set, that of the ground truth file is used, or else that of the prediction.
 
     Returns
     -------
@@ -89,25 +89,25 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     DataProblem
         If a file holds no labels, or the shapes differ.
     SettingsProblem
-        If settings do not fit each other.
+        If settings are in conflict.
     """
     predicted, true = read_labels(prediction), read_labels(truth)
     source = true if _has_spacing(true) or not _has_spacing(predicted) else predicted
     update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
     evaluation = evaluate(predicted.data[0], true.data[0], settings.model_copy(update=update))
-    odd = _odd_places(predicted, true, given=settings.spacing is not None)
-    return replace(evaluation, notices=(*odd, *evaluation.notices))
+    notices = _grid_notices(predicted, true, spacing_is_set=settings.spacing is not None)
+    return replace(evaluation, notices=(*notices, *evaluation.notices))
 
 
 def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
-    """Compare several label files with their truths.
+    """Compare several label files with their ground truth.
 
     Parameters
     ----------
     pairs : list of (prediction, truth)
         At least one.
     settings : EvaluateSettings
-        Where truth_is is "auto" and any truth is read as object ids, all are.
+        If truth_is is "auto" and any ground truth is read as object ids, all are.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
     Raises
     ------
     DataProblem
-        If any pair cannot be read or compared; one line for each.
+        If any pair cannot be read or compared; one line each.
     """
     files = _named(pairs)
     cases = _each(files, settings)
@@ -128,7 +128,7 @@ def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
 
 
 def as_text(result: Evaluation | Summary, form: Literal["table", "json", "csv"]) -> str:
-    """Write scores as text.
+    """Format scores as text.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def as_text(result: Evaluation | Summary, form: Literal["table", "json", "csv"])
 
 
 def _each(files: Mapping[str, Files], settings: EvaluateSettings) -> dict[str, Evaluation]:
-    """Compare each pair, and tell all mistakes at once."""
+    """Compare each pair and report all errors together."""
     cases, lines = {}, []
     for name, pair in files.items():
         try:
@@ -167,7 +167,7 @@ def _each(files: Mapping[str, Files], settings: EvaluateSettings) -> dict[str, E
 
 
 def _named(pairs: list[Files]) -> dict[str, Files]:
-    """Name cases after the prediction's file, with its folder where that is not enough."""
+    """Name each case after the file of its prediction, or by its full path if file names repeat."""
     names = [stem_of(paths_of(prediction)[0]) for prediction, _ in pairs]
     count = Counter(names)
     return {name if count[name] == 1 else pair[0]: pair for name, pair in zip(names, pairs, strict=True)}
@@ -177,17 +177,17 @@ def _has_spacing(volume: Volume) -> bool:
     return volume.unit != "pixel" or volume.spacing != (1.0, 1.0, 1.0)
 
 
-def _odd_places(predicted: Volume, true: Volume, *, given: bool) -> list[str]:
-    """Say where two files of one shape do not seem to show the same place."""
+def _grid_notices(predicted: Volume, true: Volume, *, spacing_is_set: bool) -> list[str]:
+    """Warn if two files of the same shape differ in spacing or affine."""
     lines = []
     sizes = [f"{' x '.join(f'{edge:g}' for edge in volume.spacing)} {volume.unit}" for volume in (predicted, true)]
     differ = predicted.unit != true.unit or not np.allclose(predicted.spacing, true.spacing, rtol=1e-3, atol=0)
-    if differ and not given and _has_spacing(predicted) and _has_spacing(true):
+    if differ and not spacing_is_set and _has_spacing(predicted) and _has_spacing(true):
         lines.append(f"The voxel sizes differ: the prediction has {sizes[0]}, the truth {sizes[1]}, which was used.")
     if _differ(predicted.affine, true.affine):
         lines.append(
-            "The files lie differently in space (another affine). Voxels were compared in the order in which they are "
-            "stored; bring one file to the grid of the other if that is not meant."
+            "The files have different affines. Voxels were compared by array index; resample one file to the grid of "
+            "the other if this is not intended."
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""The files of a run folder: what is to be done, what was said, and the request to stop."""
+"""The files of a run folder: the job, the events, the results and the request to stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LONGEST_NAME = 80
 
 
 def runs_folder() -> Path:
-    """Give the folder that holds the run folders.
+    """Return the folder that holds the run folders.
 
     Returns
     -------
@@ -43,19 +43,19 @@ def runs_folder() -> Path:
     """
     from platformdirs import user_data_path
 
-    chosen = os.environ.get("NAPARI_UNETVNET_RUNS")
-    return Path(chosen) if chosen else user_data_path("napari-unetvnet", appauthor=False) / "runs"
+    configured = os.environ.get("NAPARI_UNETVNET_RUNS")
+    return Path(configured) if configured else user_data_path("napari-unetvnet", appauthor=False) / "runs"
 
 
 def new_folder(name: str, parent: Path | None = None) -> Path:
-    """Make an empty run folder.
+    """Create an empty run folder.
 
     Parameters
     ----------
     name : str
-        What it should be called; a number is appended if that is taken.
+        Name without the time stamp; a number is appended if the folder exists.
     parent : Path, optional
-        Where (default: the runs folder).
+        Default: `runs_folder`.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
     Raises
     ------
     FileProblem
-        If no folder can be made there.
+        If no folder can be created there.
     """
     parent = parent or runs_folder()
     clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")[:LONGEST_NAME] or "run"
@@ -76,18 +76,20 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise FileProblem(f"No run folder can be made in {parent} ({error.strerror}); choose another.") from None
+            raise FileProblem(
+                f"No run folder can be created in {parent} ({error.strerror}); choose another folder."
+            ) from None
         return folder
-    raise FileProblem(f"{parent} is full of runs called {clean}-{stamp}; remove some.")
+    raise FileProblem(f"{parent} has too many runs named {clean}-{stamp}; remove some.")
 
 
 def create(folder: Path, job: TrainJob | SegmentJob) -> None:
-    """Write what is to be done; the folder is a run from then on.
+    """Write a job to a folder, which makes it a run folder.
 
     Parameters
     ----------
     folder : Path
-        Must exist and may hold inputs.
+        Must exist; may hold input files.
     job : TrainJob or SegmentJob
 
     Raises
@@ -96,14 +98,14 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
         If it cannot be written.
     """
     command = "train" if isinstance(job, TrainJob) else "segment"
-    # What was not set stays open, to be chosen from the data.
+    # Unset fields are left out, so that they are still chosen from the data.
     values = {"command": command, **job.model_dump(mode="json", exclude_unset=True)}
     with writing(folder / JOB, "choose another folder"):
         write_json(folder / JOB, values)
 
 
 def training_files(folder: Path) -> TrainingFiles:
-    """Give the places of a training's files in a run folder.
+    """Return the paths of the training's files in a run folder.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def training_files(folder: Path) -> TrainingFiles:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a settings file: a run's ``job.json``, or any part of one.
+    """Read a settings file: the ``job.json`` of a run, or a file with any of its fields.
 
     Parameters
     ----------
@@ -126,49 +128,49 @@ def read_settings(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Relative paths start from the file's folder and are made absolute.
+        Relative paths are resolved against the folder of the file.
 
     Raises
     ------
     FileProblem
-        If there is no such file, or it is no JSON object.
+        If there is no such file, or it does not hold a JSON object.
     """
     return absolute_paths(read_json(path, dict, "give a file with settings as JSON"), path.parent)
 
 
 def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the files that settings name independent of the present folder.
+    """Make the paths in settings absolute.
 
     Parameters
     ----------
     values : dict
-        Settings, not yet checked.
+        Settings before validation.
     folder : Path
-        What relative paths start from.
+        Base of relative paths.
 
     Returns
     -------
     dict
-        Values of another type than text are left for the check to refuse; a model may be a name and is a path only if
-        there is such a file.
+        Values of a wrong type are left unchanged for validation to reject; ``model`` is treated as a path only if the
+        file exists, because it may be a name.
     """
-    made = dict(values)
+    resolved = dict(values)
     for name in SOURCES:
         if isinstance(value := values.get(name), str):
-            made[name] = resolve(value, folder)
+            resolved[name] = resolve(value, folder)
         elif isinstance(value, list | tuple) and all(isinstance(source, str) for source in value):
-            made[name] = [resolve(source, folder) for source in value]
+            resolved[name] = [resolve(source, folder) for source in value]
     for name in PATHS:
         if isinstance(value := values.get(name), str | Path):
-            made[name] = str(folder.absolute() / Path(value).expanduser())
+            resolved[name] = str(folder.absolute() / Path(value).expanduser())
     model = values.get("model")
     if isinstance(model, str) and model and (folder / model).is_file():
-        made["model"] = str(folder.absolute() / model)
-    return made
+        resolved["model"] = str(folder.absolute() / model)
+    return resolved
 
 
 def read(folder: Path) -> TrainJob | SegmentJob:
-    """Read what a run folder is to do.
+    """Read the job of a run folder.
 
     Parameters
     ----------
@@ -181,30 +183,30 @@ def read(folder: Path) -> TrainJob | SegmentJob:
     Raises
     ------
     RunProblem
-        If the folder is no run or is half written.
+        If the folder is not a run, or its job is incomplete.
     SettingsProblem
         If its settings are not valid.
     """
     if not (folder / JOB).is_file():
-        raise RunProblem(f"{folder} is no run, or was only half written: it has no {JOB}. Start a new one.")
+        raise RunProblem(f"{folder} is not a complete run: it has no {JOB}. Start a new run.")
     try:
         values = read_settings(folder / JOB)
     except FileProblem as problem:
-        raise RunProblem(f"{folder} is half written: {problem} Start a new run.") from None
+        raise RunProblem(f"{folder} is not a complete run: {problem} Start a new run.") from None
     command = values.pop("command", None)
     if command not in COMMANDS:
-        raise RunProblem(f"{folder / JOB} says command {command!r}; it should be train or segment.")
+        raise RunProblem(f"{folder / JOB} has command {command!r}; it should be train or segment.")
     return checked(COMMANDS[command], values)
 
 
 def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Read the events that were written since the last look.
+    """Read the events that were written since the last call.
 
     Parameters
     ----------
     folder : Path
     offset : int
-        As returned by the last call; 0 to begin.
+        Byte offset that the last call returned; 0 at first.
 
     Returns
     -------
@@ -224,7 +226,7 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def ask_to_stop(folder: Path) -> None:
-    """Ask a run, wherever it works, to end after its present step and keep what it has.
+    """Ask a run, in whatever process, to save its progress and end after the current step.
 
     Parameters
     ----------
@@ -234,7 +236,7 @@ def ask_to_stop(folder: Path) -> None:
 
 
 def discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that has no result and no inputs of its own.
+    """Remove a run folder that has neither results nor input files.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The images that a job names, read one after the other, with their labels where it has some."""
+"""Read the input images of a job, with their labels for a training."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def pair_files(job: TrainJob) -> list[PairFiles]:
     FileProblem
         If a file or the table is missing.
     DataProblem
-        If files cannot be paired, or there is not one mask for each image.
+        If files cannot be paired, or the number of masks differs from that of the images.
     """
     if job.pairs is not None:
         return read_pairs_csv(job.pairs)
-    found = find_pairs(job.image, job.label)
-    masks = list(job.mask) or [""] * len(found)
-    if len(masks) != len(found):
-        raise DataProblem(f"There are {len(found)} images but {len(masks)} masks; give one mask for each image.")
-    return [PairFiles(image, label, "", mask) for (image, label), mask in zip(found, masks, strict=True)]
+    pairs = find_pairs(job.image, job.label)
+    masks = list(job.mask) or [""] * len(pairs)
+    if len(masks) != len(pairs):
+        raise DataProblem(f"There are {len(pairs)} images but {len(masks)} masks; give one mask for each image.")
+    return [PairFiles(image, label, "", mask) for (image, label), mask in zip(pairs, masks, strict=True)]
 
 
 def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
-    """Read an image; what its file does not say of space, the job may.
+    """Read an image; spacing and unit come from the job if the file has none.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
 
 
 def read_pair(files: PairFiles, job: TrainJob) -> Pair:
-    """Read an image and its labels; what the files do not say of space, the job may.
+    """Read an image and its labels; spacing and unit come from the job if the files have none.
 
     Parameters
     ----------

@@ -1,9 +1,8 @@
-"""The results of a segmentation: where they lie, how they are filled, and how they get to their destination.
+"""The results of a segmentation: allocated, written slab by slab, and delivered to the output paths.
 
-A result grows in a file of the run folder and is copied to its place in the end; but one whose output is a zarr
-folder grows beside its place, with a name of its own, and is only renamed, so that there never are two of it.
-``results.json`` in the run folder says where such a one is. What is said to be finished is on the disk, in whole
-chunks.
+A result is written to a file in the run folder and copied to its output path at the end. Only a zarr output is written
+to a temporary folder beside its output path and renamed at the end, so that it is never stored twice; ``results.json``
+in the run folder holds the path of that folder. Planes that are reported as finished are on disk, in whole chunks.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import numpy as np
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import beside, put_in_place, read_json, remove, replacing, write_json, writing
-from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import format_of
+from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.model.card import read_card
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Results", "deliver", "labels_in", "open_labels", "whole_chunks"]
 
 FILES = {"labels": LABELS, "probabilities": PROBABILITIES, "uncertainty": UNCERTAINTY}
-"""The parts of a slab, and their files in the run folder."""
+"""The arrays of a slab and their files in the run folder."""
 WRITE: dict[str, Callable[[Path, Any, Volume], None]] = {
     "labels": write_labels,
     "probabilities": write_probabilities,
@@ -46,8 +45,8 @@ WRITE: dict[str, Callable[[Path, Any, Volume], None]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class _ResultPlan:
-    """Type and shape of a result, its output, and whether it grows beside that."""
+class _Spec:
+    """Type, shape and output path of a result, and whether it is written beside that path."""
 
     dtype: Any
     shape: tuple[int, ...]
@@ -61,7 +60,7 @@ class Results:
     Parameters
     ----------
     folder : Path
-        The run's.
+        The run folder.
     job : SegmentJob
     card : ModelCard
     volume : Volume
@@ -70,61 +69,61 @@ class Results:
 
     def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
         self._folder, self._volume = folder, volume
-        self._plans = _plans(job, card, volume)
-        # Of a network of planes a slab is a batch; were chunks thicker, nothing would be said until one is full.
+        self._specs = _specs(job, card, volume)
+        # The slabs of a 2D network are one batch thick; thicker chunks would delay progress until a chunk is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
         self._arrays: dict[str, Any] = {}
 
     @property
     def planes(self) -> int:
-        """By how many planes results must be filled, but for the last ones."""
+        """Planes per chunk: slabs must end at multiples of it, except the last one."""
         return max((array.chunks[-3] for array in self._arrays.values() if hasattr(array, "chunks")), default=1)
 
-    def go_on(self, finished: int) -> int:
-        """Open what an interrupted run has left, if it is complete and of the right type and shape.
+    def resume(self, finished: int) -> int:
+        """Open the results of an interrupted run if all exist with the expected type and shape.
 
         Parameters
         ----------
         finished : int
-            Planes that were said to be done.
+            Number of planes that the run reported as finished.
 
         Returns
         -------
         int
-            Planes that need not be computed again; if 0, the results are yet to be made.
+            Number of planes that need not be computed again; if 0, call `create`.
         """
-        places = self._places()
+        paths = self._paths()
         try:
-            arrays = {kind: _opened(places[kind]) for kind in self._plans} if finished else {}
+            arrays = {kind: _opened(paths[kind]) for kind in self._specs} if finished else {}
         except (OSError, ValueError, KeyError):
-            return 0  # missing or cut off
+            return 0  # missing or truncated
         facts = {kind: (array.dtype, tuple(array.shape)) for kind, array in arrays.items()}
-        if facts != {kind: (plan.dtype, plan.shape) for kind, plan in self._plans.items()}:
+        if facts != {kind: (spec.dtype, spec.shape) for kind, spec in self._specs.items()}:
             return 0
         self._arrays = arrays
         return finished if finished == self._volume.shape[0] else finished // self.planes * self.planes
 
-    def begin(self) -> None:
-        """Make the results anew."""
-        for kind, place in self._places().items():
-            if self._plans[kind].beside and place != self._plans[kind].output:
-                remove(place)
-        places = {
-            kind: beside(plan.output, "part-")
-            for kind, plan in self._plans.items()
-            if plan.output is not None and plan.beside
+    def create(self) -> None:
+        """Create empty results and remove those of an earlier run."""
+        for kind, path in self._paths().items():
+            if self._specs[kind].beside and path != self._specs[kind].output:
+                remove(path)
+        paths = {
+            kind: beside(spec.output, "part-")
+            for kind, spec in self._specs.items()
+            if spec.output is not None and spec.beside
         }
-        _note_places(self._folder, places)
-        for kind, plan in self._plans.items():
-            if kind in places:
-                self._arrays[kind] = _format_function(places[kind], "create")(
-                    places[kind], plan.shape, plan.dtype, self._volume, self._chunk
+        _save_paths(self._folder, paths)
+        for kind, spec in self._specs.items():
+            if kind in paths:
+                self._arrays[kind] = _format_function(paths[kind], "create")(
+                    paths[kind], spec.shape, spec.dtype, self._volume, self._chunk
                 )
             else:
-                self._arrays[kind] = FileArray.create(self._folder / FILES[kind], plan.shape, plan.dtype)
+                self._arrays[kind] = FileArray.create(self._folder / FILES[kind], spec.shape, spec.dtype)
 
-    def put(self, slab: Slab) -> SlabDone:
+    def write(self, slab: Slab) -> SlabDone:
         """Write finished planes.
 
         Parameters
@@ -141,97 +140,97 @@ class Results:
         return SlabDone(slab.start, stop, self._volume.shape[0])
 
     def deliver(self, labels: Any = None) -> Iterator[Event]:
-        """Write or move all results to their outputs; those that grew beside their output are moved last, all at once.
+        """Write all results to their output paths; results beside their output path are renamed last, all at once.
 
         Parameters
         ----------
         labels : array, optional
-            What is made of the labels, to be written in their stead.
+            Cleaned labels, written instead of those of the network.
 
         Yields
         ------
         Event
-            That says nothing: it may be left at that, and begun again.
+            Without data: the delivery may be stopped there and repeated.
 
         Raises
         ------
         FileProblem
-            If one cannot be written.
+            If a result cannot be written.
         """
-        places, moves = self._places(), {}
-        for kind, plan in self._plans.items():
-            if plan.beside and plan.output and places[kind] != plan.output:
-                yield from (Event() for _ in _format_function(places[kind], "completing")(places[kind]))
-                moves[kind] = plan.output
-            elif plan.output and not plan.beside:
-                own = self._arrays[kind]
-                WRITE[kind](plan.output, own if labels is None or kind != "labels" else labels, self._volume)
+        paths, moves = self._paths(), {}
+        for kind, spec in self._specs.items():
+            if spec.beside and spec.output and paths[kind] != spec.output:
+                yield from (Event() for _ in _format_function(paths[kind], "completing")(paths[kind]))
+                moves[kind] = spec.output
+            elif spec.output and not spec.beside:
+                array = self._arrays[kind] if labels is None or kind != "labels" else labels
+                WRITE[kind](spec.output, array, self._volume)
         for kind, output in moves.items():
-            _move(places[kind], output)
-            _note_places(self._folder, _noted_places(self._folder) | {kind: output})
+            _move(paths[kind], output)
+            _save_paths(self._folder, _saved_paths(self._folder) | {kind: output})
 
-    def _places(self) -> dict[str, Path]:
-        """Give where each result grows, or is, if that is noted."""
-        return {kind: self._folder / FILES[kind] for kind in self._plans} | {
-            kind: place for kind, place in _noted_places(self._folder).items() if kind in self._plans
+    def _paths(self) -> dict[str, Path]:
+        """Return the current path of each result."""
+        return {kind: self._folder / FILES[kind] for kind in self._specs} | {
+            kind: path for kind, path in _saved_paths(self._folder).items() if kind in self._specs
         }
 
 
-def _plans(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _ResultPlan]:
-    """Give all results that a job is to have."""
+def _specs(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _Spec]:
+    """Describe all results that a job asks for."""
     labels = (len(card.values), *volume.shape) if card.overlapping else volume.shape
-    half, likely = np.dtype(np.float16), (len(card.values), *volume.shape)
-    plans = {"labels": _place(job.output, np.min_scalar_type(max(card.values)), labels, grows=not job.postprocessed)}
+    dtype, probabilities = np.dtype(np.float16), (len(card.values), *volume.shape)
+    specs = {"labels": _spec(job.output, np.min_scalar_type(max(card.values)), labels, grows=not job.postprocessed)}
     if job.probabilities is not None:
-        plans["probabilities"] = _place(job.probabilities, half, likely)
+        specs["probabilities"] = _spec(job.probabilities, dtype, probabilities)
     if job.uncertainty is not None:
-        plans["uncertainty"] = _place(job.uncertainty, half, volume.shape)
-    return plans
+        specs["uncertainty"] = _spec(job.uncertainty, dtype, volume.shape)
+    return specs
 
 
-def _place(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _ResultPlan:
-    chosen = format_of(output) if output is not None else None
-    return _ResultPlan(np.dtype(dtype), shape, output, grows and chosen is not None and chosen.grows)
+def _spec(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _Spec:
+    file_format = format_of(output) if output is not None else None
+    return _Spec(np.dtype(dtype), shape, output, grows and file_format is not None and file_format.grows)
 
 
-def _format_function(place: Path, name: str) -> Callable[..., Any]:
-    """Import what the format of a result that grows beside its place is made, opened or completed with."""
-    chosen = format_of(place)
-    if chosen is None or not chosen.grows:
-        raise ValueError(f"{place} is not of a format in which results grow")
-    return chosen.function(name)
+def _format_function(path: Path, name: str) -> Callable[..., Any]:
+    """Import a function of the format of ``path``: "create", "open_image" or "completing"."""
+    file_format = format_of(path)
+    if file_format is None or not file_format.grows:
+        raise ValueError(f"{path} is not of a format that can be written slab by slab")
+    return file_format.function(name)
 
 
-def _opened(place: Path) -> Any:
-    return FileArray(place) if place.suffix == ".npy" else _format_function(place, "open_image")(place, writable=True)
+def _opened(path: Path) -> Any:
+    return FileArray(path) if path.suffix == ".npy" else _format_function(path, "open_image")(path, writable=True)
 
 
-def _move(source: Path, output: Path) -> None:
+def _move(result: Path, output: Path) -> None:
     try:
-        put_in_place([source], [output])
+        put_in_place([result], [output])
     except OSError as error:
         reason = error.strerror or error
-        raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {source}.") from error
+        raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {result}.") from error
 
 
-def _note_places(folder: Path, places: dict[str, Path]) -> None:
-    """Note where the results are that do not lie in the run folder."""
-    if not places:
+def _save_paths(folder: Path, paths: dict[str, Path]) -> None:
+    """Save the paths of results outside the run folder."""
+    if not paths:
         (folder / PLACES).unlink(missing_ok=True)
         return
-    write_json(folder / PLACES, {kind: str(place) for kind, place in places.items()})
+    write_json(folder / PLACES, {kind: str(path) for kind, path in paths.items()})
 
 
-def _noted_places(folder: Path) -> dict[str, Path]:
-    """Give where the results are that do not lie in the run folder."""
+def _saved_paths(folder: Path) -> dict[str, Path]:
+    """Load the paths of results outside the run folder."""
     if not (folder / PLACES).exists():
         return {}
     advice = "start a new run, and remove the folders part-... beside the results"
-    return {kind: Path(str(place)) for kind, place in read_json(folder / PLACES, dict, advice).items()}
+    return {kind: Path(str(path)) for kind, path in read_json(folder / PLACES, dict, advice).items()}
 
 
 def labels_in(folder: Path) -> Path:
-    """Give the file or zarr folder with the labels of a run: the cleaned ones, if they are there.
+    """Return the path of the labels of a run (file or zarr folder): the cleaned ones if they exist.
 
     Parameters
     ----------
@@ -243,17 +242,17 @@ def labels_in(folder: Path) -> Path:
     """
     if (folder / CLEANED).exists():
         return folder / CLEANED
-    return _noted_places(folder).get("labels", folder / LABELS)
+    return _saved_paths(folder).get("labels", folder / LABELS)
 
 
 def open_labels(path: Path, *, writable: bool = False) -> Any:
-    """Open labels where `labels_in` says that they are, unread.
+    """Open labels at a path from `labels_in` without reading them.
 
     Parameters
     ----------
     path : Path
     writable : bool
-        Whether values may be changed, which does not change the file; of a zarr folder they may not.
+        Whether values can be changed in memory (copy-on-write; the file stays unchanged). Has no effect on zarr.
 
     Returns
     -------
@@ -265,23 +264,23 @@ def open_labels(path: Path, *, writable: bool = False) -> Any:
 
 
 def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Iterator[Slab | Notice]:
-    """Cut slabs anew, so that each ends where a chunk does.
+    """Split and join slabs so that each ends at a chunk boundary.
 
     Parameters
     ----------
     slabs : iterable of Slab or Notice
-        Slabs in order and without gaps; the first begins where a chunk does. Notices go through.
+        Slabs in order and without gaps; the first begins at a chunk boundary. Notices are passed on.
     planes : int
-        Of a chunk.
+        Planes per chunk.
     depth : int
-        Planes in all; where they end, no chunk need end.
+        Total number of planes; the last chunk may be incomplete.
 
     Yields
     ------
     Slab or Notice
-        At most the planes of one chunk are held back.
+        At most one chunk of planes is buffered.
     """
-    rest: Slab | None = None  # planes of a chunk that is not full; a copy, so that what it was cut from can go
+    rest: Slab | None = None  # planes of an incomplete chunk; a copy, so that the slab they come from can be freed
     for slab in slabs:
         if isinstance(slab, Notice):
             yield slab
@@ -303,7 +302,7 @@ def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Ite
 
 
 def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
-    """Copy a model to its output, and say where the results are.
+    """Copy a model to its output path and return the paths of the results.
 
     Parameters
     ----------
@@ -318,21 +317,21 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     Raises
     ------
     FileProblem
-        If the model cannot be copied; it is in the folder all the same.
+        If the model cannot be copied; it stays in the run folder.
     """
     from napari_unetvnet.settings import TrainJob
 
     if not isinstance(job, TrainJob):
-        own = labels_in(folder)
-        delivered = {"labels": str((own.suffix == ".npy" and job.output) or own)} if own.exists() else {}
+        labels = labels_in(folder)
+        paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
         if (folder / OBJECTS).exists():
-            delivered["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
-        return delivered
+            paths["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+        return paths
     if not (folder / MODEL).exists():
         return {}
     steps = str(read_card(folder / MODEL).steps)
     if job.output is None:
         return {"model": str(folder / MODEL), "steps": steps}
-    with writing(job.output, f"the model is {folder / MODEL}"), replacing(job.output) as part:
-        shutil.copyfile(folder / MODEL, part)
+    with writing(job.output, f"the model is {folder / MODEL}"), replacing(job.output) as temporary:
+        shutil.copyfile(folder / MODEL, temporary)
     return {"model": str(job.output), "steps": steps}

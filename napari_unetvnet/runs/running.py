@@ -1,4 +1,4 @@
-"""A run: do what its folder says, write down each event and how it ended, and stop when asked to."""
+"""Execute a run: run the job of its folder, log the events and the final state, and stop on request."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ STEP_SECONDS = 0.25
 
 
 def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None = None) -> Iterator[Event]:
-    """Do what a run folder says, here; each event is also written to the folder.
+    """Run the job of a run folder in this process; each event is also written to the folder.
 
-    Of several processes that torchrun started, all train, and the first one alone writes, or segments.
+    In a process group started by torchrun all ranks train, and only rank 0 writes files. A segmentation runs on rank 0.
 
     Parameters
     ----------
     folder : Path
     resume : bool
-        Whether to go on where an earlier run of the folder ended.
+        Whether to continue an interrupted run of the folder.
     budget : mapping, optional
-        Minutes, epochs or steps in all, with which to go on for longer than the job says.
+        Total minutes, epochs or steps, which replace the budget of the job.
 
     Yields
     ------
@@ -46,60 +46,60 @@ def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None 
     Raises
     ------
     RunProblem
-        If the folder is no run, or was used already and ``resume`` is False.
+        If the folder is not a run, or was used before and ``resume`` is False.
     UserError
-        Whatever the user can mend; it is written to the folder as RunFinished first.
+        Any user-correctable error; it is written to the folder as RunFinished first.
     GeneratorExit
-        When the consumer asks for no more: the run is stopped and what it has is kept.
+        If the consumer closes the generator: the run is stopped and its progress is saved.
     """
     job, group = _with_budget(read(folder), budget or {}), from_environment()
     if not isinstance(job, TrainJob):
-        yield from _led(folder, job, SINGLE, resume=resume) if group.is_first else (RunFinished("done"),)
+        yield from _run_as_first(folder, job, SINGLE, resume=resume) if group.is_first else (RunFinished("done"),)
         return
     with group.joined(job):
-        yield from (_led if group.is_first else _followed)(folder, job, group, resume=resume)
+        yield from (_run_as_first if group.is_first else _run_as_other)(folder, job, group, resume=resume)
 
 
 def _with_budget(job: TrainJob | SegmentJob, budget: Mapping[str, Any]) -> TrainJob | SegmentJob:
-    """Give a job with another budget."""
+    """Return the job with its budget replaced."""
     if not budget:
         return job
     if not isinstance(job, TrainJob):
         raise SettingsProblem(f"A segmentation has no budget; leave out {' and '.join(budget)}.")
-    kept = {name: getattr(job, name) for name in job.model_fields_set - {"minutes", "epochs", "steps"}}
-    return checked(TrainJob, kept | dict(budget))
+    values = {name: getattr(job, name) for name in job.model_fields_set - {"minutes", "epochs", "steps"}}
+    return checked(TrainJob, values | dict(budget))
 
 
-def _led(folder: Path, job: TrainJob | SegmentJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
-    """Do the job as the process that the run folder belongs to."""
-    with _held(folder, resume=resume) as writer:
+def _run_as_first(folder: Path, job: TrainJob | SegmentJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
+    """Run the job as rank 0, which owns the run folder."""
+    with _locked(folder, resume=resume) as writer:
         if job != read(folder):
             create(folder, job)
         yield from _logged(folder, job, writer, group, resume=resume)
 
 
-def _followed(folder: Path, job: TrainJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
-    """Do the job with the first process, which says and keeps what comes of it."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        yield RunFinished((yield from _drive(folder, job, _EventWriter(nowhere), group, resume=resume)))
+def _run_as_other(folder: Path, job: TrainJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
+    """Run the job as another rank, whose events are discarded."""
+    with Path(os.devnull).open("w", encoding="utf-8") as null:
+        yield RunFinished((yield from _drive(folder, job, _EventWriter(null), group, resume=resume)))
 
 
 @contextmanager
-def _held(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
-    """Keep a run folder from other processes and its events file open."""
+def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
+    """Lock a run folder against other processes and open its events file."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunProblem(f"{folder} is being worked on by another process; wait for it, or stop it.") from None
+        raise RunProblem(f"{folder} is in use by another process; wait until it ends, or stop it.") from None
     with lock:
         if resume:
             (folder / STOP).unlink(missing_ok=True)
         elif (folder / EVENTS).exists():
             raise RunProblem(f"{folder} was run before; add --resume to continue, or copy its {JOB} to a new folder.")
-        _drop_half_line(folder / EVENTS)
+        _drop_incomplete_line(folder / EVENTS)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             yield _EventWriter(file)
 
@@ -107,7 +107,7 @@ def _held(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
 def _logged(
     folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event]:
-    """Do the job and write each event and how it ended to the folder."""
+    """Run the job and write each event and the final state to the folder."""
     try:
         try:
             state = yield from _drive(folder, job, writer, group, resume=resume)
@@ -116,28 +116,28 @@ def _logged(
             raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
         writer.write(finished)
         yield finished
-    except GeneratorExit:  # the consumer asks for no more
+    except GeneratorExit:  # the consumer closed the generator
         writer.write(RunFinished("stopped", results=deliver(folder, job)))
         raise
     except UserError as problem:
-        writer.write(RunFinished("failed", problem.lines, results=_what_there_is(folder, job)))
+        writer.write(RunFinished("failed", problem.lines, results=_partial_results(folder, job)))
         raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        writer.write(RunFinished("failed", (f"The run broke off: {text}",), _what_there_is(folder, job), fault=True))
+        writer.write(RunFinished("failed", (f"The run crashed: {text}",), _partial_results(folder, job), fault=True))
         raise
 
 
-def _what_there_is(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
-    """Deliver what a failed run has reached; that this fails too adds nothing to what is told already."""
+def _partial_results(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
+    """Deliver the results of a failed run; a second error is dropped, because the first one is reported."""
     try:
         return deliver(folder, job)
     except UserError:
         return {}
 
 
-def _drop_half_line(path: Path) -> None:
-    """Cut what a killed run left of a line, so that the next event begins on one of its own."""
+def _drop_incomplete_line(path: Path) -> None:
+    """Remove the incomplete last line of a killed run, so that the next event starts on a new line."""
     if path.exists():
         whole, newline, _ = path.read_bytes().rpartition(b"\n")
         os.truncate(path, len(whole + newline))
@@ -146,7 +146,7 @@ def _drop_half_line(path: Path) -> None:
 def _drive(
     folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event, None, Literal["done", "stopped"]]:
-    """Ask for one event after the other until the work is done or somebody wants it to stop."""
+    """Consume the events one by one until the job is done or a stop is requested."""
     if isinstance(job, TrainJob):
         events = train(folder, job, resume=resume, group=group)
     else:
@@ -156,12 +156,12 @@ def _drive(
             if type(event) is not Event:
                 writer.write(event)
                 yield event
-            if _ends_here(folder, event, group):
+            if _should_stop(folder, event, group):
                 return "stopped"
     except KeyboardInterrupt:
         return "stopped"
     except RuntimeError as error:
-        if (problem := group.lost_process(error) or _fault_of_device(folder, error)) is None:
+        if (problem := group.lost_process(error) or _device_problem(folder, error)) is None:
             raise
         raise problem from error
     finally:
@@ -169,29 +169,29 @@ def _drive(
     return "done"
 
 
-def _fault_of_device(folder: Path, error: RuntimeError) -> DeviceProblem | None:
-    """Say what is kept where the GPU failed; None of any other fault."""
-    from napari_unetvnet.model.device import device_failed  # with torch, which whatever raised the error has loaded
+def _device_problem(folder: Path, error: RuntimeError) -> DeviceProblem | None:
+    """Convert the failure of a GPU to an error that says what was saved; None for any other error."""
+    from napari_unetvnet.model.device import device_failed  # imports torch, which is loaded after such an error
 
     if not device_failed(error):
         return None
     planes = _finished_planes(folder)
-    kept = f"The first {planes} planes are finished and kept" if planes else "Progress is saved"
+    progress = f"The first {planes} planes are finished and saved" if planes else "Progress is saved"
     return DeviceProblem(
-        f"The GPU failed ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}). {kept}; resume with: "
-        f"napari-unetvnet run {folder} --resume"
+        f"The GPU failed ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}). {progress}; resume "
+        f"with: napari-unetvnet run {folder} --resume"
     )
 
 
-def _ends_here(folder: Path, event: Event, group: ProcessGroup) -> bool:
-    """Whether somebody wants the run to stop; several processes ask after a step, which all of them take."""
+def _should_stop(folder: Path, event: Event, group: ProcessGroup) -> bool:
+    """Whether a stop is requested; a process group checks only after a step, so that all ranks stop together."""
     if not group.distributed:
         return (folder / STOP).exists()
     return isinstance(event, StepDone) and bool(group.broadcast((folder / STOP).exists()))
 
 
 class _EventWriter:
-    """Writes events to a run's file, of the many steps only a few a second."""
+    """Writes events to the events file of a run; steps at most once every ``STEP_SECONDS``."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -207,6 +207,6 @@ class _EventWriter:
 
 
 def _finished_planes(folder: Path) -> int:
-    """Give how many planes an interrupted segmentation has finished, as it has said last."""
+    """Return the number of planes that an interrupted segmentation last reported as finished."""
     events, _ = follow(folder)
     return next((event.stop for event in reversed(events) if isinstance(event, SlabDone)), 0)

@@ -1,6 +1,6 @@
-"""Segment in a run folder: read the image, label it slab by slab, put the results where they are to be.
+"""Segment in a run folder: read the image, label it slab by slab, deliver the results.
 
-Nothing here knows of events files, stopping or child processes; `running` asks for one event after the other.
+Events files, stopping and child processes are handled by `running`, which consumes the events one by one.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["segment"]
 
 
 def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
-    """Segment in a run folder; the results fill while they are computed.
+    """Segment in a run folder; the results are written slab by slab.
 
     Parameters
     ----------
     folder : Path
     job : SegmentJob
     finished : int
-        Planes that an interrupted run of the folder has done.
+        Number of planes that an interrupted run of the folder has finished.
 
     Yields
     ------
@@ -59,48 +59,47 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     model, depth = load_model(path, job), volume.shape[0]
     _check_sizes(job, model.card, volume)
     results = Results(folder, job, model.card, volume)
-    first = results.go_on(finished)
+    first = results.resume(finished)
     if first:
         yield Notice(f"Resuming from plane {first}.")
     elif finished:
-        yield SlabDone(0, 0, depth)  # what an earlier run has said does not count any more
+        yield SlabDone(0, 0, depth)  # resets the progress of the earlier run
     if not first:
-        results.begin()
+        results.create()
 
-    def told(found: Slab | Notice) -> SlabDone | Notice:
-        return found if isinstance(found, Notice) else results.put(found)
+    def store(item: Slab | Notice) -> SlabDone | Notice:
+        return item if isinstance(item, Notice) else results.write(item)
 
     with keep_freed_memory(), autotuned_convolutions(model.device):
         scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
-        likely = job.probabilities is not None
-        fitting = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
-        slabs = fitting.steps(first_plane=first, probabilities=likely, mask=mask, scale=scale)
-        yield from inference.behind(told, whole_chunks(slabs, results.planes, depth))
+        fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
+        slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
+        yield from inference.behind(store, whole_chunks(slabs, results.planes, depth))
     if not job.postprocessed:
         yield from results.deliver()
         return
-    yield Notice("All planes are labelled; now the labels are cleaned.")
+    yield Notice("All planes are labelled. Cleaning the labels.")
     yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
 
 
 def _settled(
     path: Path, model: Model, volume: Volume, job: SegmentJob, *, again: bool
 ) -> Generator[Notice, None, Intensity]:
-    """Choose normalisation and number format; a resumed run keeps to them, unless the device is of another kind."""
+    """Choose normalisation and precision; a resumed run reuses them unless the device type has changed."""
     from napari_unetvnet.images.volume import Intensity, intensity
     from napari_unetvnet.inference import choose_precision
 
-    known: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
     try:
-        known = _read(path) if again else {}
+        stored = _read(path) if again else {}
     except FileProblem as problem:
         yield Notice(str(problem))
-    if known:
-        scale = Intensity(np.array(known["shift"], np.float32), np.array(known["scale"], np.float32))
+    if stored:
+        scale = Intensity(np.array(stored["shift"], np.float32), np.array(stored["scale"], np.float32))
     else:
         scale = intensity(volume, model.card.normalise)
-    if known.get("device") == model.device.type and job.precision == "auto":
-        model.move_to(model.device, known["precision"])
+    if stored.get("device") == model.device.type and job.precision == "auto":
+        model.move_to(model.device, stored["precision"])
     elif job.precision == "auto" and (text := choose_precision(model, volume, job, scale)):
         yield Notice(text)
     facts = {"device": model.device.type, "precision": model.precision}
@@ -110,16 +109,16 @@ def _settled(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read what an earlier run has chosen."""
-    advice = "normalisation and number format are chosen again"
-    known = read_json(path, dict, advice)
-    if missing := ", ".join(sorted({"device", "precision", "scale", "shift"} - set(known))):
-        raise FileProblem(f"{path} holds no {missing}; {advice}.")
-    return known
+    """Read the normalisation and precision that an earlier run chose."""
+    advice = "normalisation and precision are chosen again"
+    stored = read_json(path, dict, advice)
+    if missing := ", ".join(sorted({"device", "precision", "scale", "shift"} - set(stored))):
+        raise FileProblem(f"{path} has no {missing}; {advice}.")
+    return stored
 
 
 def _check_outputs(job: SegmentJob) -> None:
-    """Refuse at once what cannot be written."""
+    """Raise early if an output cannot be written."""
     from napari_unetvnet.images.io import check_writable
 
     if job.output is not None:
@@ -131,7 +130,7 @@ def _check_outputs(job: SegmentJob) -> None:
 
 
 def _check_sizes(job: SegmentJob, card: ModelCard, volume: Volume) -> None:
-    """Refuse at once what the format of an output cannot hold; how many objects there will be is not known yet."""
+    """Raise early if the format of an output cannot hold the result; the number of objects is not known yet."""
     from napari_unetvnet.images.outputs import check_fits
 
     masks = (len(card.values), *volume.shape)

@@ -1,6 +1,6 @@
 """Train in a run folder: read the images and labels, check and plan, then train.
 
-Nothing here knows of events files, stopping or child processes; `running` asks for one event after the other.
+Events files, stopping and child processes are handled by `running`, which consumes the events one by one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     job : TrainJob
     resume : bool
     group : ProcessGroup
-        The processes that do it together; the first one plans.
+        The processes of a distributed training; rank 0 plans.
 
     Yields
     ------
@@ -48,16 +48,16 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     files = pair_files(job)
     pairs = [read_pair(each, job) for each in files]
     if not group.is_first:
-        group.barrier()  # for the plan
-    made = load_plan(job, folder / PLAN) if resume or not group.is_first else None
-    if made is None:
-        made = plan(pairs, job, choose_device(job)[0].type)
-        save_plan(made, folder / PLAN)
-        for text in (*notices(examine(pairs, made.settings)), made.text):
+        group.barrier()  # wait until rank 0 has saved the plan
+    planned = load_plan(job, folder / PLAN) if resume or not group.is_first else None
+    if planned is None:
+        planned = plan(pairs, job, choose_device(job)[0].type)
+        save_plan(planned, folder / PLAN)
+        for text in (*notices(examine(pairs, planned.settings)), planned.text):
             if text:
                 yield Notice(text)
     if group.is_first:
         save_provenance(folder / PROVENANCE, files, *choose_device(job))
         group.barrier()
     with keep_freed_memory():
-        yield from steps(pairs, made.settings, training_files(folder), resume=resume, group=group)
+        yield from steps(pairs, planned.settings, training_files(folder), resume=resume, group=group)

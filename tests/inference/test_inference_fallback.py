@@ -297,7 +297,7 @@ def test_a_gpu_that_fails_leaves_its_planes_and_says_how_to_go_on(folder_of, mon
 
         patch.setattr(Model, "logits", failing)
         told = (
-            r"^The GPU failed \(.*\)\. The first 8 planes are finished and kept; resume with: .* run .*broken --resume$"
+            r"^The GPU failed \(.*\)\. The first 8 planes are finished and saved; resume with: .*run .*broken --resume$"
         )
         with pytest.raises(DeviceProblem, match=told):
             list(runs.run(broken))

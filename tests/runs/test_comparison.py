@@ -136,11 +136,11 @@ def test_steps_taken_twice_count_once():
 
 
 def test_what_is_no_training_is_refused(tmp_path, capsys):
-    with pytest.raises(RunProblem, match="holds no trainings"):
+    with pytest.raises(RunProblem, match="nor has any folder in it"):
         compare([tmp_path])
     assert main(["compare", str(tmp_path / "missing")]) == 2
     (tmp_path / job.JOB).write_text('{"command": "segment"}')
-    with pytest.raises(RunProblem, match="is no training"):
+    with pytest.raises(RunProblem, match="is not a training"):
         compare([tmp_path])
 
 
@@ -160,7 +160,7 @@ def test_folds_are_summed_up_with_mean_and_spread():
     assert (best.name, best.done, best.mean, best.spread) == ("net dice", 2, 0.55, pytest.approx(0.0707, abs=1e-3))
     assert (half.done, half.spread) == (1, None)
     assert table.comparable
-    assert "Not all folds are done" in table.remarks[0]
+    assert "Some folds are missing" in table.remarks[0]
 
 
 def test_reading_runs_loads_no_torch(runs):

@@ -203,12 +203,12 @@ def test_a_fault_is_the_last_event_and_is_raised(files, monkeypatch):
 @pytest.mark.parametrize("text", ["", "{", '{"command": "tra', "[]", '"train"'])
 def test_a_half_written_folder_is_refused_with_a_sentence(tmp_path, text):
     (tmp_path / runs.JOB).write_text(text)
-    with pytest.raises(RunProblem, match="half written"):
+    with pytest.raises(RunProblem, match="not a complete run"):
         runs.read(tmp_path)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunProblem, match="no run"):
+    with pytest.raises(RunProblem, match="not a complete run"):
         next(runs.run(tmp_path))
     (tmp_path / runs.JOB).write_text('{"command": "bake"}')
     with pytest.raises(RunProblem, match="bake"):
@@ -222,7 +222,7 @@ def test_a_run_that_is_being_worked_on_is_left_alone(files):
     folder = train_folder(files, steps=1000)
     running = runs.run(folder)
     next(running)
-    with pytest.raises(RunProblem, match="being worked on"):
+    with pytest.raises(RunProblem, match="in use by another process"):
         next(runs.run(folder, resume=True))
     running.close()
 

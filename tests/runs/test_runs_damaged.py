@@ -95,7 +95,7 @@ def test_a_plan_without_its_choices_is_damaged(trained, tmp_path, capsys, rows, 
 def test_a_run_whose_job_is_damaged_is_refused(trained, tmp_path, capsys, kind):
     folder = shutil.copytree(trained, tmp_path / "run")
     spoil(folder / JOB, kind)
-    assert "half written" in refused(folder, folder / JOB, capsys)
+    assert "not a complete run" in refused(folder, folder / JOB, capsys)
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -119,7 +119,7 @@ def test_events_that_are_no_text_are_refused_and_not_lost(trained, tmp_path, cap
     folder = shutil.copytree(trained, tmp_path / "run")
     whole = (folder / EVENTS).read_bytes()
     (folder / EVENTS).write_bytes(b"\xff\xfe\n" + whole + b'{"event": "Not')
-    with pytest.raises(RunProblem, match="no event"):
+    with pytest.raises(RunProblem, match="not an event"):
         runs.follow(folder)
     assert main(["compare", str(folder)]) == 2
     assert main(["run", str(folder), "--resume", "--steps", "4"]) == 0

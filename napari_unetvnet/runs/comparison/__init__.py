@@ -1,9 +1,9 @@
-"""Runs beside each other: read from their folders, ranked by the hold-out, written as a table or as JSON.
+"""Compare trainings: read run folders, rank them by validation score, format them as a table or as JSON.
 
-Only runs that were scored on the same voxels can be ranked, so what each was scored on is part of what is read: the
-inputs, what their labels mean, and the block or the volumes held out. With folds, each fold has voxels of its own, and
-configurations are ranked by their mean over the folds. Nothing here loads torch: the parameters of a network are
-counted from the shapes in the header of its model file.
+Only runs that were scored on the same voxels can be ranked, so each row also identifies its hold-out: the inputs, the
+meaning of the labels, and the block or the volumes held out. Each fold has a different hold-out, and configurations are
+ranked by their mean over the folds. Nothing here imports torch: the parameters of a network are counted from the shapes
+in the header of its model file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def compare(folders: Sequence[Path]) -> Table:
     Parameters
     ----------
     folders : sequence of Path
-        Run folders, or folders of several; among several, what is no training is passed over.
+        Run folders, or folders that hold run folders; anything else in the latter is skipped.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def compare(folders: Sequence[Path]) -> Table:
     Raises
     ------
     RunProblem
-        If a folder is no training and holds none.
+        If a folder neither is a training nor holds any.
     """
-    found = [run for folder in folders for run in runs_in(folder)]
-    return tabulate([read_run(run) for run in {run.resolve(): run for run in found}.values()])
+    runs = [run for folder in folders for run in runs_in(folder)]
+    return tabulate([read_run(run) for run in {run.resolve(): run for run in runs}.values()])

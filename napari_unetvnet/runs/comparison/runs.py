@@ -1,4 +1,4 @@
-"""What a run folder tells of a training: its choices, how it ended, its curve, and on which voxels it was scored."""
+"""Read a training from its run folder: settings, final state, validation curve and hold-out."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["Point", "Row", "read_run", "runs_in"]
 
 LABEL_FIELDS = tuple(name for name in LabelSettings.model_fields if name not in ("class_weights", "label_blur"))
-"""What labels mean; the two left out change the loss only."""
+"""Settings that define the meaning of labels; the two excluded ones affect the loss only."""
 INPUTS = ("image", "label", "mask", "pairs")
 SHOWN = ("command", "network", "option", "loss", "folds", "fold", "output", *INPUTS)
-"""Settings that have a place of their own, or do not change a result."""
+"""Settings that have their own field in `Row`, or do not change a result."""
 HELD_OUT = "Held out "
-"""How the sentence begins with which a training tells what it holds out."""
+"""Start of the notice with which a training reports its hold-out."""
 AGAIN = "train again"
 NOT_TRAINED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One look at the hold-out."""
+    """One validation."""
 
     step: int
     seconds: float
@@ -48,12 +48,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Row:
-    """What there is to say of one training.
+    """One training in the table.
 
-    ``state`` is done, stopped or failed as the run itself said, running or interrupted where it said nothing yet,
-    waiting before its first event, and refused where its settings do not fit or cannot be read. ``other`` holds the
-    settings without a field here, after `tabulate` only those in which the runs differ. ``scored_on`` is the same text
-    for runs that were scored on the same voxels, empty where that is not known.
+    ``state`` is done, stopped or failed as the run itself reported, running or interrupted without a final event,
+    waiting before the first event, and refused if the settings are invalid or unreadable. ``other`` holds the settings
+    without a field here, after `tabulate` only those in which the runs differ. ``scored_on`` identifies the hold-out:
+    equal for runs that were scored on the same voxels, empty if unknown.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Row:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """What a step took, looks at the hold-out included."""
+        """Mean time of a step, validation included."""
         return 60 * self.minutes / self.steps if self.steps else None
 
     @property
     def configuration(self) -> str:
-        """The network with its options, the loss, and what else the runs differ in."""
+        """The network with its options, the loss, and the other settings in which the runs differ."""
         options = ", ".join(f"{name}={value}" for name, value in sorted(self.option.items()))
         network = f"{self.network}({options})" if options else self.network
         others = (f"{name}={value}" for name, value in self.other.items() if value is not None)
@@ -89,7 +89,7 @@ class Row:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """Give the folder itself, or the trainings in it.
+    """List the trainings of a folder: the folder itself if it is a run, otherwise the trainings in it.
 
     Parameters
     ----------
@@ -102,18 +102,18 @@ def runs_in(folder: Path) -> list[Path]:
     Raises
     ------
     RunProblem
-        If it is no run and holds no trainings.
+        If it neither is a run nor holds trainings.
     """
     if (folder / JOB).is_file():
         return [folder]
-    found = sorted(job.parent for job in folder.glob(f"*/{JOB}") if _is_training(job))
-    if not found:
-        raise RunProblem(f"{folder} is no run and holds no trainings: there is no {JOB}.")
-    return found
+    trainings = sorted(job.parent for job in folder.glob(f"*/{JOB}") if _is_training(job))
+    if not trainings:
+        raise RunProblem(f"{folder} has no {JOB}, nor has any folder in it; give run folders, or a folder of them.")
+    return trainings
 
 
 def _is_training(job: Path) -> bool:
-    """Whether a file says so; one that cannot be read may have, and gets a row that says why."""
+    """Whether the command of a job is train; an unreadable job counts as one and gets a row with the error."""
     try:
         return bool(read_json(job, dict, AGAIN).get("command") == "train")
     except FileProblem:
@@ -121,17 +121,17 @@ def _is_training(job: Path) -> bool:
 
 
 def _planned(path: Path) -> dict[str, Any]:
-    """Read what was chosen from the data."""
+    """Read the settings that were chosen from the data."""
     if not path.exists():
         return {}
     try:
         return {choice["name"]: choice["value"] for choice in read_json(path, list, AGAIN)}
     except (KeyError, TypeError) as error:
-        raise FileProblem(f"{path} holds what is no choice ({error}); {AGAIN}.") from error
+        raise FileProblem(f"{path} is not a list of choices with name and value ({error}); {AGAIN}.") from error
 
 
 @contextmanager
-def _noted(problems: list[str]) -> Iterator[None]:
+def _collecting(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except UserError as problem:
@@ -139,7 +139,7 @@ def _noted(problems: list[str]) -> Iterator[None]:
 
 
 def read_run(folder: Path) -> Row:
-    """Read what a training was to do, what it said and what it has reached.
+    """Read the job, the events and the model of a training.
 
     Parameters
     ----------
@@ -152,19 +152,19 @@ def read_run(folder: Path) -> Row:
     Raises
     ------
     RunProblem
-        If it is no training, or its events cannot be read.
+        If it is not a training, or its events cannot be read.
     """
     if not (folder / JOB).exists() or not _is_training(folder / JOB):
-        raise RunProblem(f"{folder} is no training; give the folder of one, or a folder that holds several.")
+        raise RunProblem(f"{folder} is not a training; give run folders of trainings, or a folder of them.")
     try:
         values = read_json(folder / JOB, dict, AGAIN)
     except FileProblem as problem:
         return Row(folder.absolute().name, state="refused", lines=problem.lines)
     events, problems = _events(folder), list[str]()
     card: ModelCard | None = None
-    with _noted(problems):
+    with _collecting(problems):
         values |= _planned(folder / PLAN)
-    with _noted(problems):
+    with _collecting(problems):
         card = read_card(folder / MODEL) if (folder / MODEL).exists() else None
     state, lines = _state(folder, events)
     curve = _curve(events)
@@ -186,7 +186,7 @@ def read_run(folder: Path) -> Row:
 
 
 def _choices(values: dict[str, Any], card: ModelCard | None) -> dict[str, Any]:
-    """Give network, loss and fold; from the card what was planned and what is of the file only."""
+    """Return network, options, loss and fold: from the card if there is a model, otherwise from the settings."""
     folds = {name: int(values.get(name) or default) for name, default in (("folds", 1), ("fold", 0))}
     if card is not None:
         return {"network": card.network, "option": dict(card.option), "loss": card.loss, **folds}
@@ -198,17 +198,17 @@ def _choices(values: dict[str, Any], card: ModelCard | None) -> dict[str, Any]:
 
 
 def _scores(card: ModelCard | None, curve: Sequence[Point]) -> dict[str, Any]:
-    """Give the best Dice and that of each class."""
+    """Return the best mean Dice, and the Dice of each class."""
     best = max((point.dice for point in curve if point.dice is not None), default=None)
     if card is None:
         return {"dice": best}
-    start = "hold_out_dice_"
-    by_class = {name.removeprefix(start): dice for name, dice in card.scores.items() if name.startswith(start)}
+    prefix = "hold_out_dice_"
+    by_class = {name.removeprefix(prefix): dice for name, dice in card.scores.items() if name.startswith(prefix)}
     return {"dice": card.scores.get("hold_out_dice", best), "by_class": by_class}
 
 
 def _events(folder: Path) -> list[Event]:
-    """Read a run's events; what is written of a line so far is left for later."""
+    """Read the events of a run, without an incomplete last line."""
     try:
         whole, _, _ = (folder / EVENTS).read_bytes().rpartition(b"\n")
     except OSError:
@@ -217,7 +217,7 @@ def _events(folder: Path) -> list[Event]:
 
 
 def _state(folder: Path, events: Sequence[Event]) -> tuple[str, tuple[str, ...]]:
-    """Say how a run ended, or how it stands."""
+    """Return the final or current state of a run, and its error messages."""
     if events and isinstance(events[-1], RunFinished):
         return events[-1].state, events[-1].lines
     if _locked(folder / LOCK):
@@ -226,7 +226,7 @@ def _state(folder: Path, events: Sequence[Event]) -> tuple[str, tuple[str, ...]]
 
 
 def _locked(path: Path) -> bool:
-    """Whether a process works in the folder."""
+    """Whether a process holds the lock of the folder."""
     from filelock import FileLock, Timeout
 
     if not path.exists():
@@ -241,7 +241,7 @@ def _locked(path: Path) -> bool:
 
 
 def _curve(events: Iterable[Event]) -> tuple[Point, ...]:
-    """Give the looks at the hold-out; a run that was resumed has taken some of its steps twice."""
+    """Return the validation curve; the steps that a resumed run repeated replace the earlier ones."""
     points: list[Point] = []
     for event in events:
         if isinstance(event, EpochDone):
@@ -267,12 +267,12 @@ def _parameters(path: Path) -> int | None:
 
 
 def _scored_on(values: dict[str, Any], card: ModelCard | None, events: Iterable[Event]) -> str:
-    """Write down what decides on which voxels a run was scored."""
+    """Serialise everything that determines the voxels on which a run was scored."""
     if card is None:
         return ""
-    told = [event.text for event in events if isinstance(event, Notice) and event.text.startswith(HELD_OUT)]
+    notices = {event.text for event in events if isinstance(event, Notice) and event.text.startswith(HELD_OUT)}
     blocks = [row[6:] for row in card.split]
-    held_out: list[Any] = [*blocks] or sorted(set(told))
+    held_out: list[Any] = [*blocks] or sorted(notices)
     described = describe_settings(LabelSettings)
     labels = {name: values.get(name, described[name].default) for name in LABEL_FIELDS}
     inputs = {name: values.get(name) or None for name in INPUTS}

@@ -1,4 +1,4 @@
-"""Runs in order: ranked where they can be, summed up over folds, written as text or as JSON."""
+"""Rank runs, average them over folds, and format them as text or as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 
 @dataclass(frozen=True)
 class Configuration:
-    """A network and a loss over several folds, with mean and spread (standard deviation) of their Dice."""
+    """One configuration over its folds, with the mean and the spread (standard deviation) of Dice."""
 
     name: str
     done: int
@@ -32,9 +32,9 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Table:
-    """Runs from the best to the worst, the same over folds, and what stands against ranking them.
+    """Runs and configurations from the best to the worst, with remarks on their comparability.
 
-    They are comparable if they were scored on the same voxels.
+    Runs are comparable if they were scored on the same voxels.
     """
 
     rows: tuple[Row, ...]
@@ -43,19 +43,18 @@ class Table:
     comparable: bool = True
 
     def ranked(self) -> list[tuple[int | None, Row]]:
-        """Give the runs with their rank, None where there is no score or none that can be compared.
+        """Return the runs with their rank, which is None without a comparable score.
 
         Returns
         -------
         list of (int or None, Row)
         """
-        known = [self.comparable and row.dice is not None for row in self.rows]
         return [
-            (number if has else None, row) for number, (has, row) in enumerate(zip(known, self.rows, strict=True), 1)
+            (rank if self.comparable and row.dice is not None else None, row) for rank, row in enumerate(self.rows, 1)
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Give everything, with the full curves, as JSON holds it.
+        """Return the whole table, with the full curves, as values that JSON can hold.
 
         Returns
         -------
@@ -63,8 +62,8 @@ class Table:
         """
         runs = [{"rank": rank, **asdict(row), "seconds_per_step": row.seconds_per_step} for rank, row in self.ranked()]
         configurations = list(map(asdict, self.configurations))
-        remarks = {"comparable": self.comparable, "remarks": list(self.remarks)}
-        return {"runs": runs, "configurations": configurations, **remarks}
+        comparability = {"comparable": self.comparable, "remarks": list(self.remarks)}
+        return {"runs": runs, "configurations": configurations, **comparability}
 
 
 def tabulate(rows: Sequence[Row]) -> Table:
@@ -84,15 +83,15 @@ def tabulate(rows: Sequence[Row]) -> Table:
 
 
 def _only_differing(rows: Sequence[Row]) -> list[Row]:
-    """Keep of the other settings those in which the runs differ."""
+    """Reduce ``other`` to the settings in which the runs differ."""
     names = list(dict.fromkeys(name for row in rows for name in row.other))
-    known = [row for row in rows if row.other]
-    differing = [name for name in names if any(row.other.get(name) != known[0].other.get(name) for row in known)]
+    readable = [row for row in rows if row.other]
+    differing = [name for name in names if any(row.other.get(name) != readable[0].other.get(name) for row in readable)]
     return [replace(row, other={name: row.other.get(name) for name in differing if row.other}) for row in rows]
 
 
 def _configurations(rows: Sequence[Row]) -> tuple[Configuration, ...]:
-    """Sum up the folds of each configuration, the best first."""
+    """Average each configuration over its folds, the best first."""
     groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:
         if row.folds > 1:
@@ -106,7 +105,7 @@ def _configurations(rows: Sequence[Row]) -> tuple[Configuration, ...]:
 
 
 def _same_hold_out(rows: Sequence[Row]) -> bool:
-    """Whether runs were scored on the same voxels, or with folds on the same for the same fold."""
+    """Whether runs were scored on the same voxels; with folds, on the same voxels for the same fold."""
     groups: dict[tuple[int, int], set[str]] = defaultdict(set)
     for row in rows:
         if row.dice is not None:
@@ -115,30 +114,30 @@ def _same_hold_out(rows: Sequence[Row]) -> bool:
 
 
 def _remarks(rows: Sequence[Row], same: bool) -> list[str]:
-    """Say why runs cannot be ranked, as far as they cannot."""
+    """Explain what limits the ranking."""
     remarks = []
     if not same:
         remarks.append(
-            "These runs were not all scored on the same hold-out, so their order means nothing: images, labels or the "
-            "part held out differ. Train with the same inputs, seed, hold-out and patch, or with folds."
+            "These runs were not all scored on the same hold-out and cannot be ranked: images, labels or the voxels "
+            "held out differ. Train with the same inputs, seed, hold-out and patch, or with folds."
         )
     if unscored := len([row for row in rows if row.dice is None]):
-        remarks.append(f"{unscored} of {len(rows)} runs have no score on a hold-out.")
+        remarks.append(f"{unscored} of {len(rows)} runs have no validation score.")
     if any(group.done < group.folds for group in _configurations(rows)):
-        remarks.append("Not all folds are done: means over different folds are not to be compared.")
+        remarks.append("Some folds are missing; means over different folds cannot be compared.")
     return remarks
 
 
 def as_text(table: Table, *, as_json: bool = False, plain: bool = False) -> str:
-    """Write a table as text.
+    """Format a table as text.
 
     Parameters
     ----------
     table : Table
     as_json : bool
-        With the full curves.
+        As JSON, with the full curves.
     plain : bool
-        Whether curves may hold no other signs than those of ASCII.
+        Whether to draw curves with ASCII characters only.
 
     Returns
     -------
@@ -148,10 +147,10 @@ def as_text(table: Table, *, as_json: bool = False, plain: bool = False) -> str:
     if as_json:
         return json.dumps(table.as_dict(), indent=2, allow_nan=False)
     parts = [_aligned(_cells(table, PLAIN if plain else BLOCKS))]
-    said: dict[str, list[str]] = defaultdict(list)
+    names_by_line: dict[str, list[str]] = defaultdict(list)
     for name, line in ((row.name, line) for row in table.rows for line in row.lines):
-        said[line].append(name)
-    parts += [f"{', '.join(names)}: {line}" for line, names in said.items()]
+        names_by_line[line].append(name)
+    parts += [f"{', '.join(names)}: {line}" for line, names in names_by_line.items()]
     if table.configurations:
         parts.append(
             _aligned([["Dice over folds", "spread", "folds", "configuration"], *map(_fold_cells, table.configurations)])
@@ -164,13 +163,13 @@ def _fold_cells(group: Configuration) -> list[str]:
 
 
 def _cells(table: Table, levels: str) -> list[list[str]]:
-    """Give the cells of the table, its head first."""
+    """Return the cells of the table, starting with the header."""
     columns: dict[str, Callable[[Row], str]] = {
         "run": lambda row: row.name,
         "configuration": lambda row: row.configuration,
         "fold": lambda row: f"{row.fold}/{row.folds}",
         "Dice": lambda row: _number(row.dice),
-        "of classes": lambda row: " ".join(f"{name}:{_number(dice)}" for name, dice in row.by_class.items()),
+        "Dice by class": lambda row: " ".join(f"{name}:{_number(dice)}" for name, dice in row.by_class.items()),
         "steps": lambda row: str(row.steps),
         "min": lambda row: f"{row.minutes:.1f}",
         "s/step": lambda row: _number(row.seconds_per_step),
@@ -181,7 +180,7 @@ def _cells(table: Table, levels: str) -> list[list[str]]:
         del columns["fold"]
     curves = _sparklines(table.rows, levels)
     body = [
-        [str(rank or ""), *(give(row) for give in columns.values()), curve]
+        [str(rank or ""), *(cell(row) for cell in columns.values()), curve]
         for (rank, row), curve in zip(table.ranked(), curves, strict=True)
     ]
     return [["", *columns, "Dice over time"], *body]
@@ -192,7 +191,7 @@ def _number(value: float | None) -> str:
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Write cells in columns of equal width."""
+    """Pad cells to columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(line.rstrip() for line in lines)
@@ -200,23 +199,23 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
 
 def _sparklines(rows: Sequence[Row], levels: str) -> list[str]:
     """Draw the curves of all runs over the same time and on the same scale."""
-    points = [point for row in rows for point in row.curve if point.dice is not None]
-    if not points:
+    scored = [point for row in rows for point in row.curve if point.dice is not None]
+    if not scored:
         return [""] * len(rows)
-    lowest, highest = (pick(point.dice or 0.0 for point in points) for pick in (min, max))
-    seconds = max(point.seconds for point in points) or 1.0
+    lowest, highest = (extreme(point.dice or 0.0 for point in scored) for extreme in (min, max))
+    seconds = max(point.seconds for point in scored) or 1.0
     return [_sparkline(row.curve, (lowest, highest), seconds, levels) for row in rows]
 
 
 def _sparkline(curve: Sequence[Point], scale: tuple[float, float], seconds: float, levels: str) -> str:
-    """Draw one curve: in each column the newest Dice, a blank before the first, nothing after the end."""
-    signs = ""
-    known = [point for point in curve if point.dice is not None]
+    """Draw one curve: each column shows the latest Dice, blank before the first one; it ends with the run."""
+    characters = ""
+    scored = [point for point in curve if point.dice is not None]
     for column in range(1, COLUMNS + 1):
         until = seconds * column / COLUMNS
-        newest = [point.dice for point in known if point.seconds <= until]
-        share = ((newest[-1] or 0.0) - scale[0]) / ((scale[1] - scale[0]) or 1.0) if newest else None
-        signs += " " if share is None else levels[min(len(levels) - 1, int(share * len(levels)))]
-        if known and until >= known[-1].seconds:
+        past = [point.dice for point in scored if point.seconds <= until]
+        fraction = ((past[-1] or 0.0) - scale[0]) / ((scale[1] - scale[0]) or 1.0) if past else None
+        characters += " " if fraction is None else levels[min(len(levels) - 1, int(fraction * len(levels)))]
+        if scored and until >= scored[-1].seconds:
             break
-    return signs.rstrip()
+    return characters.rstrip()
