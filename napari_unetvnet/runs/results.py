@@ -17,8 +17,8 @@ import numpy as np
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import beside, put_in_place, read_json, remove, replacing, write_json, writing
-from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.arrays import FileArray
+from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.model.card import read_card
