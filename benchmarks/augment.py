@@ -70,7 +70,7 @@ class Task:
     def batch(self, name, seed):
         """Draw and augment."""
         rng = np.random.default_rng(seed)
-        return augment(*self.draw(rng), None, rng, self.fitted(name))[:2]
+        return augment(*self.draw(rng), {}, rng, self.fitted(name))[:2]
 
     def step(self, images, target):
         """Learn from a batch."""
@@ -107,7 +107,7 @@ def making(task, name, draws):
         rng = np.random.default_rng(seed)
         made = []
         drawing.append(seconds(lambda rng=rng, made=made: made.extend(task.draw(rng))))
-        changing.append(seconds(lambda rng=rng, made=made: augment(*made, None, rng, fitted)))
+        changing.append(seconds(lambda rng=rng, made=made: augment(*made, {}, rng, fitted)))
     return statistics.mean(drawing), statistics.mean(changing)
 
 

@@ -20,11 +20,11 @@ import numpy as np
 from napari_unetvnet.conventions import IGNORE, Triple
 from napari_unetvnet.data.counts import class_counts
 from napari_unetvnet.data.sampler import Sampler
-from napari_unetvnet.data.targets import Classes, loss_target, target_margin
+from napari_unetvnet.data.targets import TARGET_MAPS, Classes, loss_target, target_margin
 from napari_unetvnet.images.volume import Box, Intensity, Volume, check_finite, read_box
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -50,8 +50,8 @@ class Region:
         Class indices, or a channel for each class where they may overlap; and IGNORE.
     scale : Intensity
         Measured on the whole volume.
-    weight : array of float32, shape (Z, Y, X), or None
-        Importance of each voxel.
+    maps : mapping of str to array of float32, shape (Z, Y, X) or (C, Z, Y, X)
+        What else the loss asks for, by the names of `TARGET_MAPS`.
     number : int
         Which of the images it is a part of.
     start : tuple of 3 int
@@ -61,7 +61,7 @@ class Region:
     image: Volume
     target: NDArray[np.uint8]
     scale: Intensity
-    weight: NDArray[np.float32] | None = None
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     number: int = 0
     start: Triple = (0, 0, 0)
 
@@ -87,21 +87,22 @@ class Region:
         -------
         Region
         """
-        weight = None if self.weight is None else self.weight[box.slices]
         z, y, x = (a + b for a, b in zip(self.start, box.start, strict=True))
         target = self.target[(..., *box.slices)]
-        return Region(self.image.crop(box), target, self.scale, weight, self.number, (z, y, x))
+        maps = {name: values[(..., *box.slices)] for name, values in self.maps.items()}
+        return Region(self.image.crop(box), target, self.scale, maps, self.number, (z, y, x))
 
 
 class Batch(NamedTuple):
     """Patches for one step, as arrays or tensors.
 
-    Images (B, C, Z, Y, X) with their margin, target (B, Z, Y, X) or (B, K, Z, Y, X), weight (B, Z, Y, X) or None.
+    Images (B, C, Z, Y, X) with their margin, target (B, Z, Y, X) or (B, K, Z, Y, X), and by the names of `TARGET_MAPS`
+    what else the loss asks for, (B, Z, Y, X) or (B, C', Z, Y, X).
     """
 
     images: Any
     target: Any
-    weight: Any = None
+    maps: Mapping[str, Any]
 
 
 @dataclass(eq=False)
@@ -167,13 +168,11 @@ class TrainingData:
             Of arrays; images (B, C, Z + 2 mz, Y + 2 my, X + 2 mx).
         """
         drawn = [self._draw(rng, self._sampler.kind(rng, i, count), patch, margin) for i in range(count)]
-        weights = [weight for _, _, weight in drawn if weight is not None]
-        images, target = np.stack([image for image, _, _ in drawn]), np.stack([target for _, target, _ in drawn])
-        return Batch(images, target, np.stack(weights) if weights else None)
+        images, target = np.stack([one.images for one in drawn]), np.stack([one.target for one in drawn])
+        return Batch(images, target, {name: np.stack([one.maps[name] for one in drawn]) for name in drawn[0].maps})
 
-    def _draw(
-        self, rng: np.random.Generator, kind: int, patch: Triple, margin: Triple
-    ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32] | None]:
+    def _draw(self, rng: np.random.Generator, kind: int, patch: Triple, margin: Triple) -> Batch:
+        """Draw one patch, without the axis B."""
         for _ in range(DRAWS):
             i, voxel = self._sampler.voxel(rng, kind)
             region = self.train[i]
@@ -183,10 +182,13 @@ class TrainingData:
             if not _blank(image) or rng.random() < BLANK_SHARE:
                 break
         wider = target_margin(self.classes, self.settings)
-        target = loss_target(_cut(region.target, start, patch, wider), self.classes, self.settings)
+        target = loss_target(_cut(region.target, start, patch, wider, IGNORE), self.classes, self.settings)
         inner: Any = (..., *(slice(w, w + p) for w, p in zip(wider, patch, strict=True)))
-        weight = None if region.weight is None else _cut(region.weight, start, patch, (0, 0, 0))
-        return image, np.ascontiguousarray(target[inner]), weight
+        maps = {
+            name: _cut(values, start, patch, (0, 0, 0), TARGET_MAPS[name].outside)
+            for name, values in region.maps.items()
+        }
+        return Batch(image, np.ascontiguousarray(target[inner]), maps)
 
 
 def _blank(image: NDArray[np.float32]) -> bool:
@@ -223,11 +225,11 @@ def read_patch(region: Region, start: Sequence[int], patch: Triple, margin: Trip
     return region.scale.apply(raw)
 
 
-def _cut(array: NDArray[Any], start: Sequence[int], patch: Triple, margin: Triple) -> NDArray[Any]:
-    """Cut a patch out of the last three axes; outside there is nothing known: IGNORE, or a weight of 0."""
+def _cut(array: NDArray[Any], start: Sequence[int], patch: Triple, margin: Triple, outside: float) -> NDArray[Any]:
+    """Cut a patch out of the last three axes, with a value for what lies outside."""
     size = [p + 2 * m for p, m in zip(patch, margin, strict=True)]
     first = [s - m for s, m in zip(start, margin, strict=True)]
-    found = np.full((*array.shape[:-3], *size), IGNORE if array.dtype == np.uint8 else 0, array.dtype)
+    found = np.full((*array.shape[:-3], *size), outside, array.dtype)
     inside = [slice(max(a, 0), min(a + n, end)) for a, n, end in zip(first, size, array.shape[-3:], strict=True)]
     here: Any = (..., *(slice(i.start - a, i.stop - a) for i, a in zip(inside, first, strict=True)))
     there: Any = (..., *inside)

@@ -5,8 +5,9 @@ drawn inside the rest.
 
 Of an image no more is read than the look for NaN and for its intensities needs, which for a large one is a small part.
 Labels are read part by part. Their target takes a byte for each voxel (where classes overlap, for each class of each
-voxel), in memory or, where that would take a quarter of what is free, in a temporary file. Only a loss that keeps
-touching objects apart needs more: all labels, and about 30 bytes for each voxel while its map is made.
+voxel), in memory or, where that would take a quarter of what is free, in a temporary file. A loss that asks for a map
+(`data.targets.maps`) needs 4 bytes more for each voxel of it; the map that keeps touching objects apart is computed
+from all labels at once, which takes about 30.
 """
 
 from __future__ import annotations
@@ -20,22 +21,23 @@ from napari_unetvnet.data.folds import divide
 from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, boxes_from_numbers, choose_block, margin_of
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.patches import Region, TrainingData
-from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, separation
+from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, needed_maps
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import new_array, parts
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.refusals import check_pair
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.images.volume import intensity
-from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.model.card import read_card
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.data.targets import TargetMap
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["prepare", "resample_pairs"]
@@ -150,25 +152,39 @@ def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
 def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
     """Make what patches are drawn from, without loading the image."""
     target = _target(pair, classes, settings)
-    weight = None
-    if "separation" in loss_needs(settings.loss):
-        weight = separation(np.asarray(pair.labels.data), target, settings)
-    return Region(pair.image, target, intensity(pair.image, settings.normalise), weight, number)
+    maps = {name: _map(row, pair.labels, target, settings) for name, row in needed_maps(settings).items()}
+    return Region(pair.image, target, intensity(pair.image, settings.normalise), maps, number)
 
 
 def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:
     """Make the target part by part, each with as much around it as its border needs to be as its inside."""
     labels, mask, shape = pair.labels.data, pair.mask, pair.labels.shape
     target = new_array((len(classes), *shape) if classes.multilabel else shape, np.uint8)
-    reach = label_margin(settings)
-    for box in parts(labels):
-        sides = zip(box, shape, strict=True)
-        wide = tuple(slice(max(0, s.start - reach), min(n, s.stop + reach)) for s, n in sides)
-        inner: Any = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
+    for box, wide, inner in _widened(labels, label_margin(settings)):
         known = None if mask is None else np.asarray(mask.data[(0, *wide)])
         read = np.asarray(labels[(slice(None), *wide)])
         target[(..., *box)] = make_target(read, classes, settings, pair.labels.name, known)[(..., *inner)]
     return target
+
+
+def _map(row: TargetMap, labels: Volume, target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[np.float32]:
+    """Compute a map of the whole image, part by part if a margin is enough to know around each."""
+    if row.margin is None:
+        return row.compute(np.asarray(labels.data), target, settings)
+    values = new_array(row.shape(labels.shape), np.float32)
+    for box, wide, inner in _widened(labels.data, row.margin):
+        read = np.asarray(labels.data[(slice(None), *wide)])
+        values[(..., *box)] = row.compute(read, target[(..., *wide)], settings)[(..., *inner)]
+    return values
+
+
+def _widened(labels: Any, margin: int) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield parts of labels, each also with its margin, and where it lies in that."""
+    for box in parts(labels):
+        sides = zip(box, labels.shape[-3:], strict=True)
+        wide = tuple(slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in sides)
+        inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
+        yield box, wide, inner
 
 
 def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:

@@ -171,7 +171,7 @@ def loss_needs(terms: tuple[LossTerm, ...]) -> dict[str, str]:
     Returns
     -------
     dict
-        "attention", "reconstruction" or "separation" (the weight map), each with the first term that uses it.
+        Outputs of networks and maps of the labels, each with the first term that uses it.
     """
     needs: dict[str, str] = {}
     for term in terms:

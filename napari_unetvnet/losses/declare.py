@@ -36,9 +36,9 @@ def needs(*inputs: str) -> Callable[[LossFunction], LossFunction]:
 
     Parameters
     ----------
-    *inputs : {"attention", "reconstruction", "separation"}
-        The attention maps or the autoencoder branch of the network, or the weight map that separates touching objects.
-        Without them the loss reduces to the terms that do not use them.
+    *inputs : str
+        Outputs that networks ``give`` ("attention", "reconstruction") and maps of the labels, by the names in
+        ``data.targets.TARGET_MAPS``. Without them the loss reduces to the terms that do not use them.
 
     Returns
     -------

@@ -9,7 +9,7 @@ uses them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +20,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.losses.slabs import probabilities, voxel_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -62,6 +62,8 @@ class Prepared:
         Further outputs of the network, if any.
     image : Tensor of shape (B, C, *S) or None
         The input of the network.
+    maps : mapping of str to Tensor of shape (B, 1, *S) or (B, C, *S)
+        Maps of the labels that the loss needs, by name.
     masked : bool
         Whether ``raw_logits`` is already 0 where not valid.
     """
@@ -73,6 +75,7 @@ class Prepared:
     voxel_weight: Tensor | None = None
     outputs: Outputs | None = None
     image: Tensor | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
     masked: bool = False
 
     @cached_property
@@ -178,6 +181,7 @@ class Prepared:
             valid=valid,
             head=self.head,
             voxel_weight=None if self.voxel_weight is None else self.voxel_weight[part],
+            maps={name: values[part] for name, values in self.maps.items()},
             masked=True,
         )
 

@@ -50,6 +50,7 @@ class Loss:
         *,
         outputs: Outputs | None = None,
         image: Tensor | None = None,
+        maps: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -65,6 +66,8 @@ class Loss:
             Further outputs of the network, for losses that use them.
         image : Tensor of shape (B, C, *S), optional
             The input of the network.
+        maps : mapping of str to Tensor of shape (B, *S) or (B, C, *S), optional
+            Maps of the labels, for losses that need them.
 
         Returns
         -------
@@ -72,7 +75,9 @@ class Loss:
         """
         # prepare() casts to float32; inside autocast, einsum and the like would go back to half precision.
         with torch.autocast(logits.device.type, enabled=False):
-            prepared = replace(prepare(logits, target, weight, self.head), outputs=outputs, image=image)
+            prepared = prepare(logits, target, weight, self.head)
+            channels = {name: _with_channels(values, prepared.raw_logits) for name, values in (maps or {}).items()}
+            prepared = replace(prepared, outputs=outputs, image=image, maps=channels)
             return torch.stack([term(prepared) for term in self.terms]).sum()
 
 
@@ -111,7 +116,12 @@ class DeepSupervision:
     roi_weight: float = 1.0
 
     def __call__(
-        self, outputs: Levels, target: Tensor, weight: Tensor | None = None, image: Tensor | None = None
+        self,
+        outputs: Levels,
+        target: Tensor,
+        weight: Tensor | None = None,
+        image: Tensor | None = None,
+        maps: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -121,19 +131,20 @@ class DeepSupervision:
         target : Tensor of shape (B, *S) or (B, K, *S)
         weight : Tensor of shape (B, *S), optional
         image : Tensor of shape (B, C, *S), optional
+        maps : mapping of str to Tensor of shape (B, *S) or (B, C, *S), optional
 
         Returns
         -------
         Tensor, a scalar
         """
         main, *coarser = self._weights(1 + len(outputs.auxiliary))
-        total = main * self.loss(outputs.logits, target, weight, outputs=outputs, image=image)
+        total = main * self.loss(outputs.logits, target, weight, outputs=outputs, image=image, maps=maps)
         extra = list(zip(coarser, outputs.auxiliary, strict=True))
         if outputs.roi is not None:
             extra.append((self.roi_weight, outputs.roi))
         for factor, logits in extra:
             if factor:  # a level of weight 0 is not computed, so that it cannot turn the total into NaN
-                total = total + factor * self.loss(_upsampled(logits, outputs.logits), target, weight)
+                total = total + factor * self.loss(_upsampled(logits, outputs.logits), target, weight, maps=maps)
         return total
 
     def _weights(self, count: int) -> list[float]:
@@ -141,6 +152,11 @@ class DeepSupervision:
         while len(weights) < count:
             weights.append(weights[-1] / 2)
         return weights[:count]
+
+
+def _with_channels(values: Tensor, logits: Tensor) -> Tensor:
+    """Give a map the axis of channels and the type of the logits."""
+    return (values if values.ndim == logits.ndim else values.unsqueeze(1)).to(logits.dtype)
 
 
 def _upsampled(logits: Tensor, like: Tensor) -> Tensor:

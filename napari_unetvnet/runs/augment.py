@@ -55,7 +55,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
         settings.augment, view=settings.view, spacing=pairs[0].image.spacing, mirror=settings.mirror_axes, patch=patch
     )
     images, target = torch.from_numpy(drawn.images), torch.from_numpy(drawn.target)
-    images, target, _ = augment(images, target, None, rng, fitted)
+    images, target, _ = augment(images, target, {}, rng, fitted)
     return images.numpy(), target.numpy()
 
 

@@ -182,8 +182,8 @@ class TrainSettings(ComputeSettings, LabelSettings):
         for need, term in loss_needs(self.loss).items():
             given = {name: dict(NETWORKS.describe(name).facts.get("gives", ())) for name in NETWORKS}
             able = {name: gives[need] for name, gives in given.items() if need in gives}
-            if need == "separation":
-                continue
+            if not able:
+                continue  # no network's output: what is computed from the labels is always there
             if self.network not in able:
                 lines.append(
                     f"Loss {term} learns from the network's {need}, which {self.network} does not have; choose network "

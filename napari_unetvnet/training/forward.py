@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from napari_unetvnet.data.targets import for_loss
 from napari_unetvnet.networks.base import SegmentationNetwork, TrainingOutputs
 from napari_unetvnet.training.batch_norm import SYNCHRONISED
 
@@ -42,7 +43,8 @@ class _Learner(nn.Module):
         outputs, seen = self._model.supervised(images[group.share(len(images))] if group.distributed else images)
         if group.distributed:
             outputs, seen = self._whole(outputs, len(images)), group.gather(seen, len(images))
-        return self._criterion(outputs, part.target, part.weight, seen)
+        weight, maps = for_loss(part.maps)
+        return self._criterion(outputs, part.target, weight, seen, maps)
 
     def _whole(self, outputs: TrainingOutputs, count: int) -> TrainingOutputs:
         """Put the outputs of all processes together."""

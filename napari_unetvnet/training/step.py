@@ -120,8 +120,10 @@ def _backward(run: Run, batch: Batch) -> float:
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
     """Divide a batch."""
-    pieces = [[None] * count if tensor is None else tensor.tensor_split(count) for tensor in batch]
-    return [Batch(*part) for part in zip(*pieces, strict=True) if len(part[0])]
+    images, target = batch.images.tensor_split(count), batch.target.tensor_split(count)
+    maps = {name: values.tensor_split(count) for name, values in batch.maps.items()}
+    parts = [Batch(images[i], target[i], {name: pieces[i] for name, pieces in maps.items()}) for i in range(count)]
+    return [part for part in parts if len(part.images)]
 
 
 def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int, patch: Triple) -> Batch:
@@ -147,16 +149,16 @@ def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int,
 def _batch(run: Run) -> Batch:
     """Take the next patches, augment them, and crop them to the margin that the network needs."""
     settings, step, card = run.settings, run.schedule.step, run.model.card
-    patches = run.prefetcher.take(step, card.patch)
-    images, target = (torch.from_numpy(array).to(run.model.device) for array in patches[:2])
-    weight = None if patches.weight is None else torch.from_numpy(patches.weight).to(run.model.device)
+    images, target, maps = run.prefetcher.take(step, card.patch)
+    images, target = (torch.from_numpy(array).to(run.model.device) for array in (images, target))
+    maps = {name: torch.from_numpy(array).to(run.model.device) for name, array in maps.items()}
     fitted = recipe(
         settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror_axes, patch=card.patch
     )
     strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, (step - GENTLE_STEPS) / GENTLE_STEPS / 3))
     rng = np.random.default_rng([settings.seed, step, 1])
-    images, target, weight = augment(images, target, weight, rng, fitted, strength)
+    images, target, maps = augment(images, target, maps, rng, fitted, strength)
     for axis, (before, after) in enumerate(run.model.margin, start=2):
         widest = max(before, after)
         images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)
-    return Batch(images, target, weight)
+    return Batch(images, target, maps)

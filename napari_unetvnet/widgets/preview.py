@@ -17,11 +17,10 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.targets import find_classes, loss_target, make_target, separation, target_margin
+from napari_unetvnet.data.targets import find_classes, loss_target, make_target, needed_maps, target_margin
 from napari_unetvnet.data.targets.lines import SIZES
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.losses import loss_needs
 from napari_unetvnet.widgets.layers import place_of
 from napari_unetvnet.widgets.pickers import OURS
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.data.targets import Classes
+    from napari_unetvnet.data.targets import Classes, TargetMap
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.widgets.layers import Channel, Snapshot
 
@@ -45,13 +44,14 @@ _WORKING: set[Preview] = set()
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A layer to be: name, values (Z, Y, X), how to draw them, up to which value, and whether some are unknown."""
+    """A layer to be: name, values (Z, Y, X), how to draw them, between which values, and whether some are unknown."""
 
     name: str
     data: NDArray[Any]
     kind: Literal["classes", "shares", "weights"]
     top: float = 1.0
     unknown: bool = False
+    low: float = 0.0
 
 
 def targets_of(taken: Snapshot, settings: TrainSettings, planes: slice) -> list[Shown]:
@@ -67,7 +67,7 @@ def targets_of(taken: Snapshot, settings: TrainSettings, planes: slice) -> list[
     Returns
     -------
     list of Shown
-        The weight map, if the loss uses it, then class indices or a channel for each output of the network.
+        The maps that the loss asks for, then class indices or a channel for each output of the network.
 
     Raises
     ------
@@ -77,16 +77,16 @@ def targets_of(taken: Snapshot, settings: TrainSettings, planes: slice) -> list[
     masks = [_painted(channel) for channel in taken.labels]
     labels = np.stack(masks) if len(masks) > 1 else masks[0][None]
     classes = find_classes([Volume(labels, name=taken.labels[0].name)], settings)
-    margin = target_margin(classes, settings)[0]
+    maps = {name: row for name, row in needed_maps(settings).items() if row.preview}
+    margin = max(target_margin(classes, settings)[0], *(row.margin or 0 for row in maps.values()), 0)
     first = max(0, planes.start - margin)
     wider = slice(first, planes.stop + margin)
     mask = None if taken.mask is None else _painted(taken.mask)[wider]
     target = make_target(labels[:, wider], classes, settings, taken.labels[0].name, mask)
     inner: Any = (..., slice(planes.start - first, planes.stop - first), slice(None), slice(None))
-    shown = []
-    if "separation" in loss_needs(settings.loss):
-        weights = separation(labels[:, wider], target, settings)[inner]
-        shown.append(Shown("separation weights", weights, "weights", float(weights.max()) or 1.0))
+    shown: list[Shown] = []
+    for name, row in maps.items():
+        shown += _map(name, row, row.compute(labels[:, wider], target, settings)[inner], target[inner])
     learnt = loss_target(target, classes, settings)[inner]
     if learnt.ndim == 3:
         return [*shown, _channel("target", learnt, len(classes) - 1)]
@@ -111,6 +111,22 @@ def _names(classes: Classes, masks: Sequence[str]) -> Iterator[str]:
         yield f"target: {name}"
         if i in classes.lines:
             yield from (f"target: {name}, blurred by {size}" for size in SIZES)
+
+
+def _map(name: str, row: TargetMap, values: NDArray[np.float32], target: NDArray[np.uint8]) -> list[Shown]:
+    """Show a map, or each of its channels, on the scale that its row names."""
+    unknown = (target == IGNORE).reshape(-1, *target.shape[-3:]).all(axis=0)
+    title = f"{name} weights" if row.use == "weight" else f"target: {name}"
+    titles = [title] if values.ndim == 3 else [f"{title} {k + 1}" for k in range(len(values))]
+    layers = []
+    for each, channel in zip(titles, values.reshape(-1, *values.shape[-3:]), strict=True):
+        if row.preview == "shares":
+            shares = np.where(unknown, np.float32(np.nan), channel)
+            layers.append(Shown(each, shares, "shares", unknown=bool(unknown.any())))
+        else:
+            low, top = min(0.0, float(channel.min())), float(channel.max())
+            layers.append(Shown(each, channel, "weights", top if top > low else 1.0, low=low))
+    return layers
 
 
 def _channel(name: str, channel: NDArray[Any], top: int = 1) -> Shown:
@@ -238,7 +254,8 @@ def _layer(shown: Shown, data: NDArray[Any], place: dict[str, Any]) -> Any:
         colormap = DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", IGNORE: GREY} | colours)
         return Labels(data, colormap=colormap, opacity=0.6, **options)
     colormap = "magma" if shown.kind == "shares" else "viridis"
-    return Image(data, colormap=colormap, contrast_limits=(0, shown.top), blending="translucent", **options)
+    limits = (shown.low, shown.top)
+    return Image(data, colormap=colormap, contrast_limits=limits, blending="translucent", **options)
 
 
 def _alike(layer: Any, other: Any) -> bool:

@@ -10,6 +10,7 @@ from combinations import in_one_case
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment import Change, Recipe, augment, recipe
 from napari_unetvnet.data.augment.spatial import shifted
+from napari_unetvnet.data.targets import TARGET_MAPS
 from napari_unetvnet.model.symmetry import cube_permutations, inverse, permute
 
 CUBE = torch.arange(27).reshape(3, 3, 3)
@@ -40,7 +41,7 @@ def test_axes_are_put_in_an_order_and_then_mirrored():
 def test_image_and_labels_are_permuted_together(exchange, mirror, ways):
     images = torch.arange(125.0).reshape(5, 5, 5).expand(600, 1, 5, 5, 5)
     fit = Recipe(mirror=tuple(mirror), exchange=tuple(exchange))
-    moved, labels, _ = augment(images, images[:, 0, 1:4, 1:4, 1:4], None, np.random.default_rng(0), fit)
+    moved, labels, _ = augment(images, images[:, 0, 1:4, 1:4, 1:4], {}, np.random.default_rng(0), fit)
     assert torch.equal(moved[:, 0, 1:4, 1:4, 1:4], labels)
     assert len({tuple(patch.flatten().tolist()) for patch in labels}) == ways
 
@@ -61,8 +62,10 @@ def test_a_patch_is_either_mirrored_or_shifted():
     numbers = torch.arange(40 * 4.0).reshape(1, 1, 40, 4)
     images = numbers.expand(300, 1, 1, 40, 4)
     fit = Recipe(mirror=("x",), shift=Change(1, -0.15, 0.15))
-    weight = torch.ones(300, 1, 40, 4)
-    moved, labels, weight = augment(images, images[:, 0], weight, np.random.default_rng(0), fit)
+    name = next(name for name, row in TARGET_MAPS.items() if row.outside == 0)
+    moved, labels, maps = augment(
+        images, images[:, 0], {name: torch.ones(300, 1, 40, 4)}, np.random.default_rng(0), fit
+    )
     mirrored = (moved[..., 0] > moved[..., -1]).flatten(1).all(1)
     assert 110 < mirrored.sum() < 190
     assert torch.equal(moved[mirrored, 0], numbers[0].flip(-1).expand(int(mirrored.sum()), 1, 40, 4))
@@ -70,7 +73,7 @@ def test_a_patch_is_either_mirrored_or_shifted():
     known = labels[~mirrored, 0, :, 0] != IGNORE
     shifts = {int(value) for row, seen in zip(rows, known, strict=True) for value in row[seen].unique()}
     assert shifts == set(range(-5, 6))
-    assert torch.equal(weight == 0, labels == IGNORE)
+    assert torch.equal(maps[name] == 0, labels == IGNORE)
     assert torch.equal(labels[labels != IGNORE], moved[:, 0][labels != IGNORE])
 
 

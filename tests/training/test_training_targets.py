@@ -115,16 +115,17 @@ def test_the_target_of_a_patch_is_that_of_the_whole_image(chosen):
     assert inside > 5
 
 
-def test_the_weight_map_comes_with_its_patch(monkeypatch):
-    monkeypatch.setattr("napari_unetvnet.data.prepare.loss_needs", lambda _: {"separation": "any"})
+def test_the_weight_map_comes_with_its_patch():
     objects = np.zeros((1, 1, 64, 64), np.uint16)
     objects[..., 10:30, 10:20], objects[..., 10:30, 22:40] = 1, 2
-    settings = checked(TrainSettings, {"label_values": "objects", "hold_out": 0, "normalise": "none"})
+    chosen = {"label_values": "objects", "hold_out": 0, "normalise": "none", "loss": "unet_weighted_ce"}
+    settings = checked(TrainSettings, chosen)
     numbered = np.arange(64 * 64, dtype=np.float32).reshape(1, 1, 64, 64)
     data = prepare([Pair(Volume(numbered), Volume(objects))], settings, (1, 16, 16))
-    images, _, weights = data.batch(np.random.default_rng(0), 8, (1, 16, 16), (0, 0, 0))
+    images, _, maps = data.batch(np.random.default_rng(0), 8, (1, 16, 16), (0, 0, 0))
     expected = separation_weights(objects[0])
     assert expected.max() > 5
+    (weights,) = maps.values()
     np.testing.assert_allclose(weights, expected.ravel()[images[:, 0].astype(int)])
 
 

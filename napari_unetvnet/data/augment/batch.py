@@ -13,6 +13,8 @@ from napari_unetvnet.data.augment.spatial import move
 from napari_unetvnet.data.augment.warp import warp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 __all__ = ["augment", "preview"]
@@ -22,11 +24,11 @@ __all__ = ["augment", "preview"]
 def augment(
     images: Tensor,
     target: Tensor,
-    weight: Tensor | None,
+    maps: Mapping[str, Tensor],
     rng: np.random.Generator,
     recipe: Recipe = LIGHT,
     strength: float = 1.0,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
     """Change patches at random so that their labels stay right.
 
     Parameters
@@ -35,7 +37,8 @@ def augment(
         Normalised intensities, with a margin that is the same before and after.
     target : Tensor of shape (B, Z, Y, X) or (B, K, Z, Y, X)
         Any values that a float32 holds, and IGNORE.
-    weight : Tensor of shape (B, Z, Y, X), or None
+    maps : mapping of str to Tensor of shape (B, Z, Y, X) or (B, C', Z, Y, X)
+        By the names of `TARGET_MAPS`, whose rows say how they are resampled.
     rng : numpy Generator
         The only source of chance. It gives plain numbers; noise is drawn from them on the device.
     recipe : Recipe
@@ -45,16 +48,16 @@ def augment(
 
     Returns
     -------
-    images, target, weight : Tensor
-        Of the same shapes and types, on the same device; weight None if it was. Where a patch was turned so far that
-        its target shows what was outside of it, the target is IGNORE and the weight 0.
+    images, target, maps
+        Of the same shapes and types, on the same device. Where a patch was turned so far that its target shows what
+        was outside of it, the target is IGNORE, and a map has the value that its row names.
     """
     if recipe == NOTHING:
-        return images, target, weight
-    images, target, weight = move(images, target, weight, recipe, rng, strength)
-    warp(images, target, weight, recipe, rng, strength)
+        return images, target, maps
+    images, target, maps = move(images, target, maps, recipe, rng, strength)
+    warp(images, target, maps, recipe, rng, strength)
     change_intensities(images, recipe, rng, strength)
-    return images, target, weight
+    return images, target, maps
 
 
 def preview(image: Tensor, target: Tensor, recipe: Recipe, seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -74,5 +77,5 @@ def preview(image: Tensor, target: Tensor, recipe: Recipe, seed: int, count: int
     targets : Tensor of shape (count, Z, Y, X) or (count, K, Z, Y, X)
     """
     images, targets = image.expand(count, *image.shape), target.expand(count, *target.shape)
-    images, targets, _ = augment(images, targets, None, np.random.default_rng(seed), recipe)
+    images, targets, _ = augment(images, targets, {}, np.random.default_rng(seed), recipe)
     return images, targets

@@ -9,9 +9,12 @@ import torch
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment.recipes import AXES
+from napari_unetvnet.data.targets import TARGET_MAPS
 from napari_unetvnet.model.symmetry import CubePermutation, permute
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from torch import Tensor
 
@@ -21,13 +24,18 @@ __all__ = ["move", "shifted"]
 
 
 def move(
-    images: Tensor, target: Tensor, weight: Tensor | None, recipe: Recipe, rng: np.random.Generator, strength: float
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    images: Tensor,
+    target: Tensor,
+    maps: Mapping[str, Tensor],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    strength: float,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Mirror, exchange axes and shift, patch by patch.
 
     Parameters
     ----------
-    images, target, weight : Tensor
+    images, target, maps
         As for `augment`.
     recipe : Recipe
     rng : numpy Generator
@@ -35,12 +43,12 @@ def move(
 
     Returns
     -------
-    images, target, weight : Tensor
+    images, target, maps
         Copies.
     """
     drawn = _permutations(len(images), recipe, rng, strength)
     images, target = _permuted(images, drawn), _permuted(target, drawn)
-    weight = None if weight is None else _permuted(weight, drawn)
+    maps = {name: _permuted(values, drawn) for name, values in maps.items()}
     rows, shares = recipe.shift.draw(rng, len(images), strength)
     for row, share in zip(rows, shares, strict=True):
         if AXES.index("x") in drawn[row].mirrored:
@@ -48,9 +56,9 @@ def move(
         voxels = int(target.shape[-2] * share)
         images[row] = shifted(images[row], voxels)
         target[row] = shifted(target[row], voxels, IGNORE)
-        if weight is not None:
-            weight[row] = shifted(weight[row], voxels, 0)
-    return images, target, weight
+        for name, values in maps.items():
+            values[row] = shifted(values[row], voxels, TARGET_MAPS[name].outside)
+    return images, target, maps
 
 
 def shifted(patch: Tensor, voxels: int, outside: float | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from functools import reduce
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from torch.nn import functional
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment.recipes import AXES
+from napari_unetvnet.data.targets import TARGET_MAPS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -34,21 +35,28 @@ if TYPE_CHECKING:
 
 __all__ = ["warp"]
 
+SAMPLING = {"nearest": "nearest", "linear": "bilinear"}
+"""What torch calls the interpolations of maps; in space, too."""
 INTERVALS = 4
 """Distances of the control points of a bend along a patch."""
 
 
 def warp(
-    images: Tensor, target: Tensor, weight: Tensor | None, recipe: Recipe, rng: np.random.Generator, strength: float
+    images: Tensor,
+    target: Tensor,
+    maps: Mapping[str, Tensor],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    strength: float,
 ) -> None:
     """Rotate, scale and bend some patches, in place.
 
-    Images are interpolated and mirrored at their border. Targets and weights take the nearest voxel, and are IGNORE and
-    0 outside.
+    Images are interpolated and mirrored at their border. Targets take the nearest voxel and are IGNORE outside; maps
+    are treated as their rows of `TARGET_MAPS` say.
 
     Parameters
     ----------
-    images, target, weight : Tensor
+    images, target, maps
         As for `augment`.
     recipe : Recipe
     rng : numpy Generator
@@ -64,7 +72,12 @@ def warp(
     if points is not None:
         places += _bends(size, torch.from_numpy(points).to(images))
     images[rows] = _interpolated(images[rows], places)
-    _look_up(target, weight, rows, places)
+    inner = _inner(places, target.shape[-len(axes) :])
+    _resample(target, rows, inner, "nearest", IGNORE)
+    for name, values in maps.items():
+        row = TARGET_MAPS[name]
+        factors = _enlargement(matrices, recipe).to(values) if row.lengths else None
+        _resample(values, rows, inner, SAMPLING[row.interpolation], row.outside, factors)
 
 
 def _drawn(
@@ -142,16 +155,27 @@ def _interpolated(images: Tensor, places: Tensor) -> Tensor:
     return _sample(images.reshape(len(images), -1, *places.shape[2:]), places, "bilinear", "reflection").view_as(images)
 
 
-def _look_up(target: Tensor, weight: Tensor | None, rows: NDArray[np.intp], places: Tensor) -> None:
-    """Take the nearest voxels of targets and weights, in place."""
-    size = target.shape[-places.shape[1] :]
-    places = _inner(places, size)
-    outside = reduce(torch.logical_or, (part.abs() > 1 for part in places.unbind(1))).unsqueeze(1)
-    parts: list[tuple[Tensor, Any]] = [(target, IGNORE)] if weight is None else [(target, IGNORE), (weight, 0)]
-    for part, missing in parts:
-        chosen = part[rows]
-        found = _sample(chosen.reshape(len(rows), -1, *size).float(), places, "nearest", "border")
-        part[rows] = found.masked_fill_(outside, missing).view_as(chosen).to(part.dtype)
+def _resample(
+    values: Tensor,
+    rows: NDArray[np.intp],
+    places: Tensor,
+    mode: str,
+    missing: float,
+    factors: Tensor | None = None,
+) -> None:
+    """Sample some patches of a target or a map, in place; what comes from outside gets one value."""
+    outside = reduce(torch.logical_or, (along.abs() > 1 for along in places.unbind(1))).unsqueeze(1)
+    chosen = values[rows]
+    sampled = _sample(chosen.reshape(len(rows), -1, *places.shape[2:]).float(), places, mode, "border")
+    if factors is not None:
+        sampled *= factors.reshape(-1, *[1] * (sampled.ndim - 1))
+    values[rows] = sampled.masked_fill_(outside, missing).view_as(chosen).to(values.dtype)
+
+
+def _enlargement(matrices: NDArray[np.float64], recipe: Recipe) -> Tensor:
+    """Give the factor by which lengths in each patch grow; rotations have none, and bends are not counted."""
+    # A matrix maps places of the new patch to the old one, so an enlarged patch has a determinant below 1.
+    return torch.from_numpy(np.abs(np.linalg.det(matrices)) ** (-1 / len(recipe.moving)))
 
 
 def _inner(places: Tensor, size: Sequence[int]) -> Tensor:

@@ -11,14 +11,17 @@ from napari_unetvnet.data.targets.channels import one_hot, region_channels, soft
 from napari_unetvnet.data.targets.classes import Classes, loss_target, loss_weights, target_margin
 from napari_unetvnet.data.targets.kinds import LABEL_KINDS, find_classes, label_margin, make_target
 from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
+from napari_unetvnet.data.targets.maps import TARGET_MAPS, TargetMap, for_loss, needed_maps
 from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
 from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, output_values
-from napari_unetvnet.data.targets.weight_map import separation, separation_weights
+from napari_unetvnet.data.targets.weight_map import separation_weights
 
 __all__ = [
     "LABEL_KINDS",
     "MANY_VALUES",
+    "TARGET_MAPS",
     "Classes",
+    "TargetMap",
     "borders",
     "boundaries",
     "class_weights",
@@ -27,15 +30,16 @@ __all__ = [
     "encode",
     "find_classes",
     "find_values",
+    "for_loss",
     "gaussian_masks",
     "label_margin",
     "loss_target",
     "loss_weights",
     "make_target",
+    "needed_maps",
     "one_hot",
     "output_values",
     "region_channels",
-    "separation",
     "separation_weights",
     "soft",
     "target_margin",

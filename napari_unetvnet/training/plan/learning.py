@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unetvnet.data.label_counts import label_counts
-from napari_unetvnet.losses import loss_needs
+from napari_unetvnet.data.targets import needed_maps
 from napari_unetvnet.training.plan.choice import Choice, some_planes
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def class_weights(pairs: Sequence[Pair], settings: TrainSettings, device: str) -
     if any(word in term.name for term in settings.loss for word in DICE_LIKE):
         return [Choice("class_weights", "none", "the loss counts each class as much, however rare")]
     share = _rarest(pairs, settings)
-    if "separation" in loss_needs(settings.loss) or share >= RARE:
+    weighted = any(row.use == "weight" for row in needed_maps(settings).values())
+    if weighted or share >= RARE:
         return [
             Choice("class_weights", "none", "no class is rare" if share >= RARE else "the loss has weights of its own")
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from combinations import in_one_case, pairs
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.augment import RECIPES, Change, Recipe, augment, preview, recipe, warp
+from napari_unetvnet.data.targets import TARGET_MAPS, TargetMap
 
 # View, size of the target, margin, spacing.
 KINDS = {
@@ -19,6 +22,7 @@ KINDS = {
     "long pixels": ("2d", (1, 8, 40), (0, 0, 2), (1, 5, 1)),
     "coarse columns": ("3d", (12, 16, 8), (0, 2, 1), (1, 1, 4)),
 }
+WEIGHT = next(name for name, row in TARGET_MAPS.items() if row.use == "weight")
 LIGHT = recipe("light", view="2d", spacing=(1, 1, 1), mirror=("y", "x"), patch=(1, 8, 8))
 
 
@@ -34,7 +38,17 @@ def patches(kind, count=6, channels=2, seed=0):
     images = torch.randn(count, channels, *whole, generator=generator)
     target = torch.randint(0, 3, (count, *size), generator=generator, dtype=torch.uint8)
     target[:, :, :5] = IGNORE
-    return images, target, torch.rand(count, *size, generator=generator) + 0.5
+    return images, target, {WEIGHT: torch.rand(count, *size, generator=generator) + 0.5}
+
+
+def spatial(fit):
+    """The recipe without its changes of intensity."""
+    names = ("mirror", "exchange", "moving", "spacing", "shift", "rotation", "scale", "elastic")
+    return Recipe(**{name: getattr(fit, name) for name in names})
+
+
+def tensors(images, target, maps):
+    return images, target, *maps.values()
 
 
 def numbered(count=8, size=(3, 4, 5), margin=(0, 0, 0)):
@@ -49,18 +63,20 @@ def numbered(count=8, size=(3, 4, 5), margin=(0, 0, 0)):
 @in_one_case("name", RECIPES)
 @in_one_case("kind", KINDS)
 def test_labels_and_weights_are_never_invented(kind, name):
-    images, target, weight = patches(kind)
-    kept = images.clone(), target.clone(), weight.clone()
-    changed = augment(images, target, weight, np.random.default_rng(0), fitted(kind, name))
+    images, target, maps = patches(kind)
+    given = images, target, maps[WEIGHT]
+    kept = [part.clone() for part in given]
+    *changed, maps = augment(images, target, maps, np.random.default_rng(0), fitted(kind, name))
+    changed.append(maps[WEIGHT])
     for before, after in zip(kept, changed, strict=True):
         assert (after.shape, after.dtype) == (before.shape, before.dtype)
         assert not after.requires_grad
     assert changed[0].isfinite().all()
     for before, after in zip(target, changed[1], strict=True):
         assert set(after.unique().tolist()) <= {*before.unique().tolist(), IGNORE}
-    for before, after in zip(weight, changed[2], strict=True):
+    for before, after in zip(kept[2], changed[2], strict=True):
         assert set(after.unique().tolist()) <= {*before.unique().tolist(), 0.0}
-    assert all(torch.equal(a, b) for a, b in zip(kept, (images, target, weight), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, given, strict=True))
 
 
 @in_one_case("name", RECIPES)
@@ -72,11 +88,7 @@ def test_image_and_labels_move_about_the_same_centre(kind, name, monkeypatch):
     )
     _, size, margin, _ = KINDS[kind]
     images, target = numbered(size=size, margin=margin)
-    spatial = ("mirror", "exchange", "moving", "spacing", "shift", "rotation", "scale", "elastic")
-    fit = fitted(kind, name)
-    moved, labels, _ = augment(
-        images, target, None, np.random.default_rng(1), Recipe(**{field: getattr(fit, field) for field in spatial})
-    )
+    moved, labels, _ = augment(images, target, {}, np.random.default_rng(1), spatial(fitted(kind, name)))
     inner = moved[(slice(None), 0, *(slice(m, m + n) for n, m in zip(size, margin, strict=True)))]
     known = labels != IGNORE
     assert known.float().mean() > 0.5
@@ -89,7 +101,9 @@ def test_image_and_labels_move_about_the_same_centre(kind, name, monkeypatch):
 @in_one_case("kind", KINDS)
 def test_the_same_chance_gives_the_same_patches(kind, name):
     batch = patches(kind)
-    first, again, other = (augment(*batch, np.random.default_rng(seed), fitted(kind, name)) for seed in (4, 4, 5))
+    first, again, other = (
+        tensors(*augment(*batch, np.random.default_rng(seed), fitted(kind, name))) for seed in (4, 4, 5)
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert name == "none" or not torch.equal(first[0], other[0])
 
@@ -98,7 +112,7 @@ def test_the_same_chance_gives_the_same_patches(kind, name):
 def test_without_strength_there_is_mirroring_only(name):
     images, target = numbered(count=64, size=(4, 4, 4))
     fit = recipe(name, view="3d", spacing=(1, 1, 1), mirror=("z", "x"), patch=(4, 4, 4))
-    _, labels, _ = augment(images, target, None, np.random.default_rng(0), fit, strength=0)
+    _, labels, _ = augment(images, target, {}, np.random.default_rng(0), fit, strength=0)
     axes = [(), (-1,)] if name == "light" else [(), (-1,), (-3,), (-3, -1)]
     for patch in labels:
         assert any(torch.equal(patch, target[0].flip(chosen)) for chosen in axes)
@@ -109,7 +123,7 @@ def test_strength_makes_more_and_larger_changes():
     images, target, _ = patches("2d", count=200, channels=1)
     fit = fitted("2d", "standard", mirror=())
     apart = [
-        (augment(images, target, None, np.random.default_rng(0), fit, strength)[0] - images).abs().flatten(1).mean(1)
+        (augment(images, target, {}, np.random.default_rng(0), fit, strength)[0] - images).abs().flatten(1).mean(1)
         for strength in (0.0, 0.5, 1.0)
     ]
     assert apart[0].max() == 0
@@ -122,7 +136,7 @@ def test_intensities_stay_what_they_are_on_average(name):
     rough, target, _ = patches("3d", count=100)
     images = torch.nn.functional.interpolate(rough[..., ::5, ::5, ::5], size=rough.shape[2:], mode="trilinear")
     images = (images - images.mean()) / images.std()
-    changed, _, _ = augment(images, target, None, np.random.default_rng(0), fitted("3d", name))
+    changed, _, _ = augment(images, target, {}, np.random.default_rng(0), fitted("3d", name))
     assert changed.mean().item() == pytest.approx(0, abs=0.05)
     assert changed.std().item() == pytest.approx(1, abs=0.15)
     assert changed.abs().max() < 12
@@ -134,23 +148,24 @@ def test_nothing_is_done_by_the_recipe_none():
 
 
 def test_patches_that_are_not_chosen_keep_their_values():
-    images, target, weight = patches("3d", count=40)
-    changed = augment(images, target, weight, np.random.default_rng(0), Recipe(rotation=Change(0.5, -30, 30)))
+    images, target, maps = patches("3d", count=40)
+    changed = augment(images, target, maps, np.random.default_rng(0), Recipe(rotation=Change(0.5, -30, 30)))
     same = [torch.equal(a, b) for a, b in zip(images, changed[0], strict=True)]
     assert 10 < sum(same) < 30
     for i in np.flatnonzero(same):
         assert torch.equal(target[i], changed[1][i])
-        assert torch.equal(weight[i], changed[2][i])
+        assert torch.equal(maps[WEIGHT][i], changed[2][WEIGHT][i])
 
 
 @in_one_case("margin", [(0, 0, 0), (1, 2, 2)])
 @in_one_case("mirror", [("y", "x"), ("z", "y", "x"), ("x",), ()])
 def test_only_the_chosen_axes_are_mirrored(margin, mirror):
     images, target = numbered(count=100, margin=margin)
-    flipped, labels, weight = augment(images, target, target + 0.5, np.random.default_rng(0), Recipe(mirror=mirror))
+    maps = {WEIGHT: target + 0.5}
+    flipped, labels, maps = augment(images, target, maps, np.random.default_rng(0), Recipe(mirror=mirror))
     z, y, x = (slice(m, m + n) for n, m in zip(target.shape[1:], margin, strict=True))
     assert torch.equal(flipped[:, 0, z, y, x], labels)
-    assert torch.equal(weight, labels + 0.5)
+    assert torch.equal(maps[WEIGHT], labels + 0.5)
     different = {tuple(patch.flatten().tolist()) for patch in labels}
     assert len(different) == 2 ** len(mirror)
     axes = ["zyx".index(axis) for axis in "zyx" if axis not in mirror]
@@ -165,7 +180,7 @@ def test_soft_targets_with_channels_are_moved_with_the_image():
     soft = torch.stack([target, target + 0.25], dim=1)
     soft[:, 1, :, 2:4] = IGNORE
     moved, labels, _ = augment(
-        images, soft, None, np.random.default_rng(0), Recipe(("y", "x"), rotation=Change(0.5, -30, 30))
+        images, soft, {}, np.random.default_rng(0), Recipe(("y", "x"), rotation=Change(0.5, -30, 30))
     )
     assert set(labels.unique().tolist()) <= {*soft.unique().tolist(), float(IGNORE)}
     straight = (labels != IGNORE).flatten(1).sum(1) == (soft != IGNORE).flatten(1).sum(1)
@@ -174,13 +189,13 @@ def test_soft_targets_with_channels_are_moved_with_the_image():
 
 def test_one_patch_is_enough():
     for kind in KINDS:
-        images, target, weight = patches(kind, count=1, channels=1)
-        augment(images, target, weight, np.random.default_rng(0), fitted(kind, "strong"))
+        images, target, maps = patches(kind, count=1, channels=1)
+        augment(images, target, maps, np.random.default_rng(0), fitted(kind, "strong"))
 
 
 def test_by_default_brightness_and_offset_change_by_about_a_tenth_for_each_patch_and_channel():
     ends = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 1, 2).expand(2000, 2, 1, 1, 2)
-    images, _, _ = augment(ends, torch.zeros(2000, 1, 1, 2), None, np.random.default_rng(0), Recipe(**RECIPES["light"]))
+    images, _, _ = augment(ends, torch.zeros(2000, 1, 1, 2), {}, np.random.default_rng(0), Recipe(**RECIPES["light"]))
     offset, gain = images[..., 0], images[..., 1] - images[..., 0]
     assert offset.mean().item() == pytest.approx(0, abs=0.01)
     assert offset.std().item() == pytest.approx(0.1, abs=0.01)
@@ -190,12 +205,10 @@ def test_by_default_brightness_and_offset_change_by_about_a_tenth_for_each_patch
 
 
 def test_light_is_the_default_and_draws_as_it_always_did():
-    images, target, weight = patches("2d")
-    changed = augment(images, target, weight, np.random.default_rng(7))
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(changed, augment(images, target, weight, np.random.default_rng(7), LIGHT), strict=True)
-    )
+    images, target, maps = patches("2d")
+    changed = tensors(*augment(images, target, maps, np.random.default_rng(7)))
+    light = tensors(*augment(images, target, maps, np.random.default_rng(7), LIGHT))
+    assert all(torch.equal(a, b) for a, b in zip(changed, light, strict=True))
     rng = np.random.default_rng(7)
     flips = rng.random((6, 2)) < 0.5
     gain, offset = (torch.from_numpy(rng.normal(mean, 0.1, (6, 2, 1, 1, 1))).float() for mean in (1, 0))
@@ -210,13 +223,67 @@ def test_a_preview_shows_what_training_sees():
     fit = fitted("2d", "standard")
     shown, labels = preview(images[0], target[0], fit, 3, 5)
     assert shown.shape == (5, *images[0].shape)
-    seen = augment(images.expand(5, -1, -1, -1, -1), target.expand(5, -1, -1, -1), None, np.random.default_rng(3), fit)
+    seen = augment(images.expand(5, -1, -1, -1, -1), target.expand(5, -1, -1, -1), {}, np.random.default_rng(3), fit)
     assert torch.equal(shown, seen[0])
     assert torch.equal(labels, seen[1])
+
+
+@pytest.fixture
+def a_map(monkeypatch):
+    """Puts a row into the table and gives its name."""
+
+    def add(**chosen):
+        monkeypatch.setitem(TARGET_MAPS, "toy", TargetMap(help="A toy.", function="nowhere:nothing", **chosen))
+        return "toy"
+
+    return add
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_map_is_as_its_row_says_beyond_the_patch(kind, a_map):
+    name = a_map(outside=7.0)
+    images, target, _ = patches(kind)
+    maps = {name: torch.ones(target.shape)}
+    target[target == IGNORE] = 0
+    fit = replace(fitted(kind, "strong"), shift=Change(1, -0.2, 0.2), mirror=())
+    _, labels, maps = augment(images, target, maps, np.random.default_rng(0), fit)
+    assert (labels == IGNORE).any()
+    assert torch.equal(maps[name] == 7, labels == IGNORE)
+    assert torch.equal(maps[name] == 1, labels != IGNORE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_linear_map_is_interpolated_as_its_image(kind, a_map):
+    name = a_map(interpolation="linear")
+    _, size, margin, _ = KINDS[kind]
+    images, target = numbered(size=size, margin=margin)
+    fit = spatial(fitted(kind, "strong"))
+    moved, labels, maps = augment(images, target, {name: target.clone()}, np.random.default_rng(0), fit)
+    inside = moved[(slice(None), 0, *(slice(m, m + n) for n, m in zip(size, margin, strict=True)))]
+    # What comes from the outer half of the voxels at an edge is interpolated with the margin, which a map has not.
+    apart = (maps[name] - inside)[labels != IGNORE].abs()
+    assert len(apart) > 0.5 * labels.numel()
+    assert (apart < 0.5).float().mean() > 0.9
+
+
+def test_lengths_grow_with_the_patch(a_map):
+    name = a_map(interpolation="linear", lengths=True)
+    z, y, x = torch.meshgrid(*[torch.arange(17.0) - 8] * 3, indexing="ij")
+    from_the_middle = (z**2 + y**2 + x**2).sqrt().expand(40, 17, 17, 17)
+    fit = Recipe(moving=("z", "y", "x"), scale=Change(1, 0.7, 1.4), rotation=Change(0.5, -30, 30))
+    images = from_the_middle[:, None]
+    moved, labels, maps = augment(
+        images, torch.zeros(40, 17, 17, 17), {name: from_the_middle}, np.random.default_rng(0), fit
+    )
+    ring = (from_the_middle > 4) & (from_the_middle < 5.5) & (labels != IGNORE)  # interpolation blunts the middle
+    torch.testing.assert_close(maps[name][ring], from_the_middle[ring], rtol=0.03, atol=0)
+    assert not torch.allclose(moved[:, 0][ring], from_the_middle[ring], rtol=0.2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_all_stays_on_the_gpu():
     for kind, name in pairs(KINDS, RECIPES):
-        batch = [part.cuda() for part in patches(kind)]
-        assert all(part.is_cuda for part in augment(*batch, np.random.default_rng(0), fitted(kind, name)))
+        images, target, maps = patches(kind)
+        batch = images.cuda(), target.cuda(), {name: values.cuda() for name, values in maps.items()}
+        changed = tensors(*augment(*batch, np.random.default_rng(0), fitted(kind, name)))
+        assert all(part.is_cuda for part in changed)

@@ -17,7 +17,7 @@ VOXELS = (-3, -2, -1)
 
 def changed(images=IMAGES, moving=("z", "y", "x"), **changes):
     target = torch.zeros(len(images), *images.shape[2:], dtype=torch.uint8)
-    return augment(images, target, None, np.random.default_rng(0), Recipe(moving=moving, **changes))[0]
+    return augment(images, target, {}, np.random.default_rng(0), Recipe(moving=moving, **changes))[0]
 
 
 def test_noise_has_the_deviation_that_was_asked_for():

@@ -17,7 +17,7 @@ PLANE = ("y", "x")
 def warped(volume, recipe, seed=0):
     """Warp a volume that is an image and its target."""
     images = volume[None, None].float()
-    image, target, _ = augment(images, volume[None], None, np.random.default_rng(seed), recipe)
+    image, target, _ = augment(images, volume[None], {}, np.random.default_rng(seed), recipe)
     return image[0, 0], target[0]
 
 

@@ -19,10 +19,10 @@ from napari_unetvnet.data.targets import (
     loss_target,
     loss_weights,
     make_target,
-    separation,
     separation_weights,
     target_margin,
 )
+from napari_unetvnet.data.targets.weight_map import separation
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings, checked
