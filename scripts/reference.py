@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.cli.arguments import option_rows
+from napari_unetvnet.data.targets import TARGET_MAPS
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
 from napari_unetvnet.losses import LOSSES, PURPOSES
 from napari_unetvnet.metrics import EvaluateSettings
@@ -67,7 +68,7 @@ def command_line() -> str:
 
 
 def tables() -> str:
-    """Write the page of networks and losses."""
+    """Write the page of networks, losses and the maps that losses need."""
     parts = ["# Networks and losses\n", MADE, _sizes()]
     for title, registry in (("Networks", NETWORKS), ("Losses", LOSSES)):
         parts.append(f"\n## {title}\n")
@@ -76,13 +77,33 @@ def tables() -> str:
             parts.append(f"\n### `{name}`\n\n{described.summary}\n")
             if heads := described.facts.get("head_modes"):
                 parts += [_indented(described.section("Notes")), f"\nHeads: {', '.join(heads)}.\n"]
+                parts += _needs(described.facts.get("needs", ()))
                 parts.append(_sources(described.section("References")))
             if described.options:
                 parts.append("\n| option | default | choices | meaning |\n|---|---|---|---|\n")
             for option in described.options:
                 choices = ", ".join(f"`{choice}`" for choice in option.choices)
                 parts.append(f"| `{option.name}` | `{option.default}` | {choices} | {_cell(option.help)} |\n")
-    return "".join(parts)
+    return "".join([*parts, _maps()])
+
+
+def _needs(needs: tuple[str, ...]) -> list[str]:
+    """Write what a loss uses besides logits and labels."""
+    told = [
+        f"{need} ([map of the labels](#target-maps))" if need in TARGET_MAPS else f"{need} (output of a network)"
+        for need in needs
+    ]
+    return [f"\nNeeds: {', '.join(told)}.\n"] if told else []
+
+
+def _maps() -> str:
+    """Write what a loss can ask for of the labels."""
+    rows = ["\n## Target maps\n\nComputed from the labels where a loss needs them.\n\n"]
+    rows.append("| map | reaches the loss as | resampled by | meaning |\n|---|---|---|---|\n")
+    for name, row in TARGET_MAPS.items():
+        how = "weight of each voxel" if row.use == "weight" else "map"
+        rows.append(f"| `{name}` | {how} | {row.interpolation} | {_cell(row.help)} |\n")
+    return "".join(rows)
 
 
 def _sizes() -> str:

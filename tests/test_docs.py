@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -17,11 +18,11 @@ from napari_unetvnet.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-HOW_TO = (ROOT / "docs" / "how-to" / "add-a-network.md").read_text(encoding="utf-8")
 
 
-def code_blocks():
-    return re.findall(r"```python\n(.*?)```", HOW_TO, flags=re.DOTALL)
+def code_blocks(page):
+    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    return [dedent(block) for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_pages_network_is_one_file_and_one_line(folder):
-    network, line, _ = code_blocks()
+    network, line = code_blocks("add-a-network.md")
     (folder / "two_layers.py").write_text(network)
     (name,) = re.findall(r'"(\w+)": "napari_unetvnet.networks.two_layers:TwoLayers"', line)
     table = Registry("network", {**NETWORKS, name: "two_layers:TwoLayers"})
@@ -44,11 +45,9 @@ def test_the_pages_network_is_one_file_and_one_line(folder):
 
 
 def test_the_pages_loss_is_one_function_and_one_line(folder, monkeypatch):
-    (folder / "soft_hamming.py").write_text(
-        "import torch\nfrom torch import Tensor\n"
-        "from napari_unetvnet.losses.declare import head_modes\n"
-        "from napari_unetvnet.losses.prepared import Prepared\n\n" + code_blocks()[2]
-    )
+    module, row = code_blocks("add-a-loss.md")
+    (folder / "soft_hamming.py").write_text(module)
+    assert '"soft_hamming": "napari_unetvnet.losses.soft_hamming:soft_hamming"' in row
     monkeypatch.setitem(LOSSES._members, "soft_hamming", "soft_hamming:soft_hamming")
     loss = build_loss("dice + 2*soft_hamming", head="binary", power=2)
     logits = torch.full((1, 1, 4, 4), -50.0)

@@ -13,8 +13,10 @@ import torch
 from combinations import in_one_case, pairs
 
 from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.targets import TARGET_MAPS
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.losses import LOSSES, build_loss
+from napari_unetvnet.networks import NETWORKS
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 3}
 SIZES = [(5, 6), (3, 4, 5)]
@@ -118,6 +120,13 @@ def same_value_and_gradient(loss, one, other):
     assert torch.equal(value, other_value)
     assert torch.equal(gradient, other_gradient)
     return gradient
+
+
+def test_every_need_is_a_map_of_the_labels_or_an_output_of_a_network():
+    outputs = {name for network in NETWORKS for name, _ in NETWORKS.describe(network).facts.get("gives", ())}
+    needs = {need for name in LOSSES for need in FACTS[name].get("needs", ())}
+    assert needs <= {*TARGET_MAPS, *outputs}
+    assert outputs.isdisjoint(TARGET_MAPS)
 
 
 @every_loss(size=SIZES, weighted=[False, True], absent=[False, True])
