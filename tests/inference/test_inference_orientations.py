@@ -89,7 +89,7 @@ def test_neighbour_planes_change_sides_in_a_mirrored_stack():
 
 
 def test_single_planes_are_not_computed_twice_for_a_mirrored_stack():
-    turns = choose_orientations(model_of(Pointwise, "2d"), (1, 8, 8), (1, 1, 1), SegmentSettings(flips=AXES))
+    turns = choose_orientations(model_of(Pointwise, "2d"), (1, 8, 8), (1, 1, 1), SegmentSettings(tta=AXES))
     assert len(turns) == 4
 
 
