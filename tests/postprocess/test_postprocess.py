@@ -299,7 +299,7 @@ def test_choices_for_all_classes_or_for_each(values, stored):
         ({"keep_largest": {"1": 2}}, ["keep_largest"]),
         ({"fill_holes": "cells=planes"}, ["fill_holes", "cells"]),
         ({"fill_holes": "1=lines"}, ["fill_holes", "lines", "'planes'"]),
-        ({"split_depth": 2}, ["split depth", "watershed"]),
+        ({"split_depth": 2}, ["split_depth", "watershed"]),
         ({"split_depth": 0, "objects": "watershed"}, ["split_depth=0", "greater than 0"]),
     ],
 )
