@@ -1,4 +1,4 @@
-"""Finish each thing in a thread while the next one is made: the counterpart of `ahead`."""
+"""Finish each item in a thread while the next one is computed: the counterpart of `prefetch`."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-__all__ = ["behind"]
+__all__ = ["finish_in_background"]
 
-Made = TypeVar("Made")
-Done = TypeVar("Done")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 PATIENCE = 0.05
-"""Such a share of the time that a thing took to be made may be waited for it to be finished, to tell of it at once."""
+"""How long to wait for a result, to yield it at once, as a fraction of the time that its item took."""
 
 
-def behind(finish: Callable[[Made], Done], things: Iterable[Made]) -> Generator[Done]:
-    """Finish things in order, each while the next one is made.
+def finish_in_background(finish: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """Finish items in order, each while the next one is computed.
 
-    One thread finishes them, and never is more than one left to it. What goes wrong in it is raised here, before the
-    next thing is handed over; where making things goes wrong, what was made before is finished and told first. Closing
-    the generator waits for the thing that is just being finished, and ends the thread.
+    One thread finishes them, at most one at a time. An error in it is raised here, before the next item is handed over.
+    If computing an item fails, the item before is finished and its result yielded first. Closing the generator waits
+    for the item in progress and ends the thread.
 
     Parameters
     ----------
     finish : callable
-    things : iterable
+    items : iterable
 
     Yields
     ------
-    What it gives, when it is finished.
+    The result of each item.
     """
-    pending: Future[Done] | None = None
-    with ThreadPoolExecutor(1, "behind") as thread:
-        begun = time.monotonic()
+    pending: Future[Result] | None = None
+    with ThreadPoolExecutor(1, "finish") as thread:
+        began = time.monotonic()
         try:
-            for thing in things:
-                took = time.monotonic() - begun
-                before = [pending.result()] if pending else []
-                pending = thread.submit(finish, thing)
-                del thing  # it may be large
-                yield from before
-                if wait([pending], PATIENCE * took).done:
-                    done, pending = pending.result(), None
-                    yield done
-                begun = time.monotonic()
+            for item in items:
+                seconds = time.monotonic() - began
+                results = [pending.result()] if pending else []
+                pending = thread.submit(finish, item)
+                del item  # it may be large
+                yield from results
+                if wait([pending], PATIENCE * seconds).done:
+                    result, pending = pending.result(), None
+                    yield result
+                began = time.monotonic()
         except Exception:
             if pending is not None and pending.exception() is None:
                 yield pending.result()

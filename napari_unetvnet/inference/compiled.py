@@ -1,10 +1,9 @@
-"""Whether the network is compiled for the tiles of a segmentation.
+"""Compile the network for the tiles of a segmentation, where that saves time.
 
-A compiler joins layers so that less is written to memory in between, which takes it about a minute for each size of
-tile. So it is asked where a tile's seconds times their number say that it pays, and the whole run is computed the one
-way or the other. What it made is only used if it runs and gives the labels that it should. On a GPU, where it is asked
-for by the user, torch also records what is to be done for a tile and has it replayed (CUDA graphs); that, and the gain
-on a GPU, have not been measured yet.
+The compiler fuses layers, so that fewer intermediate results are written to memory. This takes about a minute for each
+tile size, so the network is compiled only if the time for all tiles is long enough, and the same for the whole run. The
+compiled network is used only if it runs and reproduces the labels. On a GPU, if the user asks for compilation, torch
+also records CUDA graphs; these, and the gain on a GPU, have not been measured yet.
 """
 
 from __future__ import annotations
@@ -34,66 +33,66 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["compile_for_tiles", "compiling_pays", "run_as_written"]
+__all__ = ["compile_for_tiles", "compiling_pays", "remove_compilation"]
 
 GAIN = {"cpu": 1.1, "cuda": 1.3}
-"""How many times faster tiles are expected to be: 1.11 was measured for unet3d and tiles of 64^3 in fp32 on a CPU."""
+"""Expected speed-up. On a CPU, 1.11 was measured for unet3d and tiles of 64^3 in fp32."""
 COST_SECONDS = 90.0
-"""What the compiler is expected to take, for that network a minute, with a reserve."""
+"""Expected time for compilation: a minute for that network, with a reserve."""
 LEAST_TILES = 100
-"""Of fewer tiles not even one is timed."""
+"""With fewer tiles not even one is timed."""
 AGREEMENT = 0.99
-"""Share of the labels of noise, which are close calls, that must be the same."""
+"""Fraction of the labels that must agree. They are labels of noise, so many voxels are near a decision boundary."""
 COMPILED = "compiled"
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def compile_for_tiles(
-    model: Model, resampled: Volume, tiles: Tiles, settings: SegmentSettings, known: bool | None = None
+    model: Model, resampled: Volume, tiles: Tiles, settings: SegmentSettings, decision: bool | None = None
 ) -> Generator[Notice, None, bool]:
-    """Compile a network, if that is asked for, or pays.
+    """Compile a network if the settings ask for it, or if it saves time.
 
     Parameters
     ----------
     model : Model
-        Its network is changed in place; `run_as_written` undoes it.
+        Its network is changed in place; `remove_compilation` undoes it.
     resampled : Volume
-        As the network sees it.
+        At the voxel size of the training.
     tiles : Tiles
     settings : SegmentSettings
-    known : bool, optional
-        Whether to do so, if that was decided before.
+    decision : bool, optional
+        Whether to compile, if that was decided before.
 
     Yields
     ------
     Notice
-        That it is done, or why it is not where it should have been.
+        That the network is being compiled, or why it could not be.
 
     Returns
     -------
     bool
-        Whether it is compiled now.
+        Whether the network is compiled now.
     """
-    if not (_wanted(model, resampled, tiles, settings) if known is None else known):
+    if not (_worthwhile(model, resampled, tiles, settings) if decision is None else decision):
         return False
-    asked = settings.compile == "yes"
+    requested = settings.compile == "yes"
     if not any(map(shutil.which, (os.environ.get("CXX", "c++"), *COMPILERS))):
-        if asked:
+        if requested:
             yield Notice("The network is not compiled: there is no C++ compiler. Install one, such as g++.")
         return False
     block = _noise(model, tiles, settings)
     expected = _labels(model, block, settings)
     yield Notice("The network is compiled first, which takes about a minute.")
-    mode = "reduce-overhead" if asked and model.device.type == "cuda" else None
-    wrong = _compile(model, mode, lambda: _labels(model, block, settings), expected)
-    if wrong:
-        run_as_written(model)
-        yield Notice(f"The network could not be compiled ({wrong}); it runs as it is, which only takes longer.")
-    return not wrong
+    mode = "reduce-overhead" if requested and model.device.type == "cuda" else None
+    problem = _compile(model, mode, lambda: _labels(model, block, settings), expected)
+    if problem:
+        remove_compilation(model)
+        yield Notice(f"The network could not be compiled ({problem}); it runs uncompiled, which only takes longer.")
+    return not problem
 
 
-def run_as_written(model: Model) -> None:
-    """Drop what was compiled.
+def remove_compilation(model: Model) -> None:
+    """Remove a compiled forward pass.
 
     Parameters
     ----------
@@ -111,7 +110,7 @@ def compiling_pays(model: Model, block: Tensor, count: int) -> bool:
     block : Tensor of shape (B, C, Z, Y, X)
         Tiles with their margins, to be timed.
     count : int
-        How many tiles there are.
+        Number of tiles.
 
     Returns
     -------
@@ -121,20 +120,20 @@ def compiling_pays(model: Model, block: Tensor, count: int) -> bool:
     return _seconds(model, block) / len(block) * count * saved > COST_SECONDS
 
 
-def _wanted(model: Model, resampled: Volume, tiles: Tiles, settings: SegmentSettings) -> bool:
-    """Whether to compile; of itself not where tiles may be left out or have several sizes."""
+def _worthwhile(model: Model, resampled: Volume, tiles: Tiles, settings: SegmentSettings) -> bool:
+    """Whether to compile. With "auto", not where tiles may be skipped or have several sizes."""
     if settings.compile != "auto":
         return settings.compile == "yes"
-    parts = (settings.box_start, settings.box_stop, settings.skip_constant, getattr(settings, "mask", None))
-    if any(parts) or settings.view == "multi-view":
+    selection = (settings.box_start, settings.box_stop, settings.skip_constant, getattr(settings, "mask", None))
+    if any(selection) or settings.view == "multi-view":
         return False
-    turns = choose_orientations(model, tiles.size, resampled.spacing, settings)
-    count = prod(len(axis) for axis in tiles.origins) * len(turns)
+    orientations = choose_orientations(model, tiles.size, resampled.spacing, settings)
+    count = prod(len(axis) for axis in tiles.origins) * len(orientations)
     return count >= LEAST_TILES and compiling_pays(model, _noise(model, tiles, settings), count)
 
 
 def _noise(model: Model, tiles: Tiles, settings: SegmentSettings) -> Tensor:
-    """Make as many tiles with their margins as there are at once, (B, C, Z, Y, X)."""
+    """Make one batch of tiles of noise with their margins, (B, C, Z, Y, X)."""
     size = [n + sum(sides) for n, sides in zip(tiles.size, model.margin, strict=True)]
     batch = min(settings.batch, len(tiles.places))
     generator = torch.Generator().manual_seed(0)
@@ -143,14 +142,14 @@ def _noise(model: Model, tiles: Tiles, settings: SegmentSettings) -> Tensor:
 
 @torch.inference_mode()
 def _seconds(model: Model, block: Tensor) -> float:
-    """Time a block, the second time."""
+    """Time the second pass of a block."""
     seconds = 0.0
     for _ in range(2):
-        begun = time.perf_counter()
+        began = time.perf_counter()
         model.logits(block)
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - began
     return seconds
 
 
@@ -161,19 +160,19 @@ def _labels(model: Model, block: Tensor, settings: SegmentSettings) -> Tensor:
 
 
 def _compile_forward(network: nn.Module, mode: str | None) -> Callable[[], None]:
-    """Put a compiled pass in the place of a network's own; give what undoes it."""
+    """Replace the forward pass of a network by a compiled one; return the function that undoes it."""
     return replace_forward(network, torch.compile(network.forward, dynamic=False, mode=mode))
 
 
 def _compile(model: Model, mode: str | None, labels: Callable[[], Tensor], expected: Tensor) -> str:
-    """Compile a network and try it; say what is wrong with it, if anything."""
+    """Compile a network and try it; return the problem, or an empty string."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a compiler, which nobody here can mend
+            warnings.simplefilter("ignore")  # of the compiler, which the user cannot act on
             model.wrappers.add(Wrapper(COMPILED, partial(_compile_forward, mode=mode)))
-            for _ in range(3):  # a graph is recorded in the second and replayed in the third
-                found = labels()
-    except Exception as error:  # noqa: BLE001 (whatever goes wrong in a compiler, there is a way without it)
+            for _ in range(3):  # a CUDA graph is recorded in the second pass and replayed in the third
+                compiled_labels = labels()
+    except Exception as error:  # noqa: BLE001 (whatever fails in a compiler, the network runs without it)
         return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
-    share = float((found == expected).float().mean())
-    return "" if share >= AGREEMENT else f"only {100 * share:.3g} % of the labels are the same"
+    share = float((compiled_labels == expected).float().mean())
+    return "" if share >= AGREEMENT else f"only {100 * share:.3g} % of the labels agree"

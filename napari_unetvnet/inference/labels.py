@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 BYTE = 256
-SURE = 8.0
-"""Logit of the background where there can be nothing else."""
+CERTAIN = 8.0
+"""Logit of the background in voxels that are not computed."""
 
 
 def decide(logits: Tensor, head: str) -> Tensor:
@@ -46,21 +46,21 @@ def decide(logits: Tensor, head: str) -> Tensor:
     Returns
     -------
     Tensor of uint8 (int16 from 256 classes on), shape (Z, Y, X), or (K, Z, Y, X) of a multilabel head
-        Class indices, of equal ones the first; sigmoid at least one half is class 1 of a binary head. Of a multilabel
-        head 1 where a class is.
+        Class indices; the first of equal logits. For a binary head, 1 where the sigmoid is at least 0.5. For a
+        multilabel head, 1 where a class is present.
     """
     if head == "multilabel":
         return (logits >= 0).to(torch.uint8)
     if head == "binary":
         return (logits[0] >= 0).to(torch.uint8)
-    # Comparing is many times faster than argmax on a CPU, and needs less memory. Later classes have higher numbers.
-    best, kind = logits[0], torch.uint8 if len(logits) <= BYTE else torch.int16
-    found = torch.zeros_like(best, dtype=kind)
+    # On a CPU, comparing is many times faster than argmax and needs less memory.
+    highest, dtype = logits[0], torch.uint8 if len(logits) <= BYTE else torch.int16
+    indices = torch.zeros_like(highest, dtype=dtype)
     for k in range(1, len(logits)):
-        higher = (logits[k] > best).view(torch.uint8).to(kind)
-        found = torch.maximum(found, higher.mul_(k))
-        best = torch.maximum(best, logits[k])
-    return found
+        higher = (logits[k] > highest).view(torch.uint8).to(dtype)
+        indices = torch.maximum(indices, higher.mul_(k))  # k is above all indices so far, so the maximum replaces them
+        highest = torch.maximum(highest, logits[k])
+    return indices
 
 
 def label_values(logits: Tensor, card: ModelCard) -> Tensor:
@@ -74,24 +74,24 @@ def label_values(logits: Tensor, card: ModelCard) -> Tensor:
     Returns
     -------
     Tensor of uint8 or int64, shape (Z, Y, X), or (K, Z, Y, X) if the classes overlap
-        In one label image of a multilabel head, classes that lie in each other are written inner over outer; of others
-        the likeliest one is, and 0 where none but the background reaches one half.
+        For a multilabel head in one label image, nested classes are written inner over outer; of other classes the most
+        probable one is written, and 0 where only the background reaches 0.5.
     """
-    kind = torch.uint8 if max(card.values) < BYTE else torch.int64
-    values = torch.tensor(card.values, device=logits.device, dtype=kind)
+    dtype = torch.uint8 if max(card.values) < BYTE else torch.int64
+    values = torch.tensor(card.values, device=logits.device, dtype=dtype)
     if card.head != "multilabel":
-        found = decide(logits, card.head)
-        return found if card.values == tuple(range(len(card.values))) else values[found.int()]
+        indices = decide(logits, card.head)
+        return indices if card.values == tuple(range(len(card.values))) else values[indices.int()]
     logits = logits[list(card.class_outputs)]
-    there = decide(logits, card.head).bool()
+    present = decide(logits, card.head).bool()
     if card.overlapping:
-        return there * values[:, None, None, None]
+        return present * values[:, None, None, None]
     if not card.paint_order:
-        front = [k for k, value in enumerate(card.values) if value]  # a background of its own does not cover the others
-        return values[front][logits[front].max(dim=0).indices] * there[front].any(dim=0)
-    labels = torch.zeros_like(logits[0], dtype=kind)
+        front = [k for k, value in enumerate(card.values) if value]  # a background class does not cover the others
+        return values[front][logits[front].max(dim=0).indices] * present[front].any(dim=0)
+    labels = torch.zeros_like(logits[0], dtype=dtype)
     for k in card.paint_order:
-        labels[there[k]] = values[k]
+        labels[present[k]] = values[k]
     return labels
 
 
@@ -106,21 +106,21 @@ def class_probabilities(logits: Tensor, card: ModelCard) -> NDArray[np.float16]:
     Returns
     -------
     array of shape (classes, Z, Y, X), float16
-        Of two classes for a binary head.
+        Two classes for a binary head.
     """
     if card.head == "binary":
-        one = logits.sigmoid()
-        both = torch.cat([1 - one, one])
+        foreground = logits.sigmoid()
+        probabilities = torch.cat([1 - foreground, foreground])
     elif card.head == "multilabel":
-        both = logits[list(card.class_outputs)].sigmoid()
+        probabilities = logits[list(card.class_outputs)].sigmoid()
     else:
-        both = logits.softmax(0)
-    array: NDArray[np.float16] = both.half().cpu().numpy()
+        probabilities = logits.softmax(0)
+    array: NDArray[np.float16] = probabilities.half().cpu().numpy()
     return array
 
 
 def activated(logits: Tensor, head: str) -> Tensor:
-    """Give the probability that belongs to each logit.
+    """Give the probability of each logit.
 
     Parameters
     ----------
@@ -130,30 +130,30 @@ def activated(logits: Tensor, head: str) -> Tensor:
     Returns
     -------
     Tensor of shape (K, ...)
-        By a softmax for a multiclass head, else by a sigmoid each.
+        Softmax for a multiclass head, else sigmoid.
     """
     return logits.softmax(0) if head == "multiclass" else logits.sigmoid()
 
 
-def as_logits(likely: Tensor, head: str) -> Tensor:
-    """Give logits to which probabilities belong.
+def as_logits(probabilities: Tensor, head: str) -> Tensor:
+    """Give logits of probabilities.
 
     Parameters
     ----------
-    likely : Tensor of shape (K, ...)
-        May be above 1 by rounding.
+    probabilities : Tensor of shape (K, ...)
+        May exceed 1 by rounding.
     head : {"binary", "multiclass", "multilabel"}
 
     Returns
     -------
     Tensor of shape (K, ...)
-        Infinite where a probability is 0, or 1 of a sigmoid.
+        Infinite where a probability is 0, or is 1 for a sigmoid.
     """
-    return likely.log() if head == "multiclass" else likely.clamp(max=1).logit()
+    return probabilities.log() if head == "multiclass" else probabilities.clamp(max=1).logit()
 
 
 def mean_logits(parts: Iterable[Tensor], head: str) -> Tensor:
-    """Give the logits of the mean of several probabilities.
+    """Give the logits of the mean of several predictions' probabilities.
 
     Parameters
     ----------
@@ -164,25 +164,25 @@ def mean_logits(parts: Iterable[Tensor], head: str) -> Tensor:
     Returns
     -------
     Tensor of shape (B, K, Z, Y, X)
-        Computed from logarithms, so that no probability that is nearly 0 or 1 becomes an infinite logit. Those of a
-        multiclass head are right up to a number that is the same for all classes of a voxel.
+        Computed in log space, so that probabilities near 0 or 1 do not become infinite logits. For a multiclass head
+        they are exact up to a constant per voxel, which softmax cancels.
     """
     sums = reduce(_added, (_logarithms(logits, head) for logits in parts))
     return sums[0] if len(sums) == 1 else sums[0] - sums[1]
 
 
 def _logarithms(logits: Tensor, head: str) -> tuple[Tensor, ...]:
-    """Give the logarithms of each probability, of a sigmoid also of what it lacks to 1."""
+    """Give the logarithm of each probability p; for a sigmoid, also that of 1 - p."""
     return (logits.log_softmax(1),) if head == "multiclass" else (logsigmoid(logits), logsigmoid(-logits))
 
 
-def _added(sums: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Add numbers that are given by their logarithms."""
-    return tuple(torch.logaddexp(a, b) for a, b in zip(sums, others, strict=True))
+def _added(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Add numbers in log space."""
+    return tuple(torch.logaddexp(x, y) for x, y in zip(a, b, strict=True))
 
 
 def background_logits(card: ModelCard) -> Tensor:
-    """Give the logits of a voxel that is background for certain.
+    """Give the logits of a voxel that is certainly background.
 
     Parameters
     ----------
@@ -195,47 +195,44 @@ def background_logits(card: ModelCard) -> Tensor:
     Raises
     ------
     SettingsProblem
-        If the model has no class that is written as 0.
+        If no class of the model has the value 0.
     """
-    logits = torch.full((card.outputs, 1, 1, 1), -SURE)
+    logits = torch.full((card.outputs, 1, 1, 1), -CERTAIN)
     background = card.values.index(0) if 0 in card.values else None
     if card.head == "multilabel":
         if background is not None:
-            logits[card.class_outputs[background]] = SURE
+            logits[card.class_outputs[background]] = CERTAIN
         return logits
     if background is None:
         raise SettingsProblem(
-            f"The model has no background (it writes {', '.join(map(str, card.values))}), so no tile can be taken for "
-            "it; leave out skip_constant."
+            f"The model has no background (it writes {', '.join(map(str, card.values))}), so constant tiles "
+            "cannot be skipped; leave out skip_constant."
         )
     if card.head == "multiclass" or background == 1:
-        logits[background if card.head == "multiclass" else 0] = SURE
+        logits[background if card.head == "multiclass" else 0] = CERTAIN
     return logits
 
 
 def leave_out(
-    there: NDArray[np.bool_],
+    selected: NDArray[np.bool_],
     labels: NDArray[Any],
-    likely: NDArray[np.float16] | None,
+    probabilities: NDArray[np.float16] | None,
     card: ModelCard,
-    unsure: NDArray[np.float16] | None = None,
+    uncertainty: NDArray[np.float16] | None = None,
 ) -> None:
-    """Make voxels that are not wanted background for certain, in place.
+    """Make voxels outside the selection background with certainty, in place.
 
     Parameters
     ----------
-    there : array of bool, shape (Z, Y, X)
-        Which voxels are wanted.
+    selected : array of bool, shape (Z, Y, X)
     labels : array of shape (..., Z, Y, X)
-    likely : array of shape (classes, Z, Y, X), or None
-        The probability of each class.
+    probabilities : array of shape (classes, Z, Y, X), or None
     card : ModelCard
-    unsure : array of shape (Z, Y, X), or None
-        Uncertainty.
+    uncertainty : array of shape (Z, Y, X), or None
     """
-    labels[..., ~there] = 0
-    if unsure is not None:
-        unsure[~there] = 0
-    if likely is not None:
-        certain = np.array([value == 0 for value in card.values], np.float16)
-        likely[:, ~there] = certain[:, None]
+    labels[..., ~selected] = 0
+    if uncertainty is not None:
+        uncertainty[~selected] = 0
+    if probabilities is not None:
+        background = np.array([value == 0 for value in card.values], np.float16)
+        probabilities[:, ~selected] = background[:, None]

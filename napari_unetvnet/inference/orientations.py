@@ -1,7 +1,7 @@
-"""The ways a tile is mirrored and turned before the network sees it.
+"""Test-time augmentation: the orientations in which a tile is passed through the network.
 
-A turned tile must bring the margin that the network wants in its own frame, so that in the image's frame the sides of
-an axis that is mirrored are exchanged. Slabs are read with the widest margin of all, and each turn cuts out its own.
+The network needs its margin in the frame of the turned tile, so in the frame of the image the two sides of a mirrored
+axis are exchanged. Slabs are read with the widest margin of all orientations, and each orientation crops its own.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["choose_orientations", "oriented_logits", "widest_margin"]
 
 AXES = "zyx"
-UNTURNED = CubePermutation()
+IDENTITY = CubePermutation()
 
 
 def choose_orientations(
     model: Model, tile: Triple, spacing: Sequence[float], settings: SegmentSettings
 ) -> tuple[CubePermutation, ...]:
-    """Give the ways in which each tile is seen.
+    """Give the orientations of each tile.
 
     Parameters
     ----------
@@ -45,18 +45,18 @@ def choose_orientations(
     Returns
     -------
     tuple of CubePermutation
-        The one that changes nothing first. Single planes are not mirrored along z, which would be the same again.
+        The identity first. Single planes are not mirrored along z, which would change nothing.
 
     Raises
     ------
     SettingsProblem
-        If a tile is to be turned like a cube and is none, or its voxels are not, or the network sees planes.
+        If tiles are to be rotated, but tiles or voxels are no cubes, or the network is 2D.
     """
     if settings.tta != "rotations":
         single = model.card.view == "2d"
         axes = [axis for axis, name in enumerate(AXES) if name in settings.tta and not (single and axis == 0)]
-        chosen = (flips for count in range(len(axes) + 1) for flips in combinations(axes, count))
-        return tuple(CubePermutation(mirrored=flips) for flips in chosen)
+        subsets = (flips for count in range(len(axes) + 1) for flips in combinations(axes, count))
+        return tuple(CubePermutation(mirrored=flips) for flips in subsets)
     if model.card.dims != 3:
         raise SettingsProblem(
             f"tta=rotations is for view 3d only, and the model's view is {model.card.view}; choose axes to mirror."
@@ -72,45 +72,45 @@ def choose_orientations(
     return cube_permutations()
 
 
-def widest_margin(margin: Margin, turns: Sequence[CubePermutation]) -> Margin:
-    """Give the margin that is enough for all turns.
+def widest_margin(margin: Margin, orientations: Sequence[CubePermutation]) -> Margin:
+    """Give the margin that is enough for all orientations.
 
     Parameters
     ----------
     margin : three pairs of int
-        Voxels (before, after) on z, y, x that the network uses up.
-    turns : sequence of CubePermutation
+        Voxels (before, after) on z, y, x that the network consumes.
+    orientations : sequence of CubePermutation
 
     Returns
     -------
     three pairs of int
     """
-    each = [_margin_in_image(margin, turn) for turn in turns]
-    z, y, x = ((max(m[axis][0] for m in each), max(m[axis][1] for m in each)) for axis in range(3))
+    margins = [_margin_in_image(margin, orientation) for orientation in orientations]
+    z, y, x = ((max(m[axis][0] for m in margins), max(m[axis][1] for m in margins)) for axis in range(3))
     return z, y, x
 
 
-def _margin_in_image(margin: Margin, turn: CubePermutation) -> Margin:
-    """Give the margin of a turned tile on the axes and sides of the image."""
-    found = [(0, 0)] * 3
-    for axis, source in enumerate(turn.order):
+def _margin_in_image(margin: Margin, orientation: CubePermutation) -> Margin:
+    """Give the margin of a turned tile along the axes of the image."""
+    in_image = [(0, 0)] * 3
+    for axis, source in enumerate(orientation.order):
         before, after = margin[axis]
-        found[source] = (after, before) if axis in turn.mirrored else (before, after)
-    return found[0], found[1], found[2]
+        in_image[source] = (after, before) if axis in orientation.mirrored else (before, after)
+    return in_image[0], in_image[1], in_image[2]
 
 
 def oriented_logits(
-    model: Model, blocks: Tensor, brought: Margin, turn: CubePermutation, *, cascade: bool = True
+    model: Model, blocks: Tensor, margin: Margin, orientation: CubePermutation, *, cascade: bool = True
 ) -> Tensor:
-    """Run the network on tiles that are turned, and turn what it says back.
+    """Run the network on turned tiles, and turn the logits back.
 
     Parameters
     ----------
     model : Model
     blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
-    brought : three pairs of int
-        Their margin, at least that of the turn.
-    turn : CubePermutation
+    margin : three pairs of int
+        Margin of the blocks, at least that of the orientation.
+    orientation : CubePermutation
     cascade : bool
         As of `Model.logits`.
 
@@ -118,9 +118,9 @@ def oriented_logits(
     -------
     Tensor of shape (B, K, Z, Y, X)
     """
-    for axis, ((has, _), own) in enumerate(zip(brought, _margin_in_image(model.margin, turn), strict=True)):
-        surplus = sum(brought[axis]) - sum(own)
-        blocks = blocks.narrow(2 + axis, has - own[0], blocks.shape[2 + axis] - surplus)
-    if turn == UNTURNED:
+    for axis, (wide, own) in enumerate(zip(margin, _margin_in_image(model.margin, orientation), strict=True)):
+        surplus = sum(wide) - sum(own)
+        blocks = blocks.narrow(2 + axis, wide[0] - own[0], blocks.shape[2 + axis] - surplus)
+    if orientation == IDENTITY:
         return model.logits(blocks, cascade=cascade)
-    return permute(model.logits(permute(blocks, turn), cascade=cascade), inverse(turn))
+    return permute(model.logits(permute(blocks, orientation), cascade=cascade), inverse(orientation))

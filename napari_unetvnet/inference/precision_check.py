@@ -1,7 +1,7 @@
-"""Whether a faster number format says the same as fp32 of the image that is to be segmented.
+"""Check that reduced precision reproduces the fp32 labels of the image to segment.
 
-A block is labelled in both. It is taken from the middle planes, where most varies in them, and small, so that asking
-costs little; of an image that is hardly larger nothing is asked, and fp32 is taken.
+A block is labelled in both number formats. It is the block of the middle planes with the highest variance, and small,
+so that the check is cheap. Images that are hardly larger than it are segmented in fp32 without a check.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = ["choose_precision"]
 BLOCK = {2: (1, 128, 128), 3: (32, 64, 64)}
 """Voxels z y x of the block, by the dimensions of the network."""
 LEAST_TIMES = 6
-"""An image that has not so many times the voxels of the block is segmented in fp32 at once."""
+"""Images with fewer times the voxels of the block are segmented in fp32 without a check."""
 AGREEMENT = 0.999
-"""Share of the labels that must be the same."""
+"""Fraction of the labels that must agree."""
 
 
 def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, scale: Intensity) -> str:
@@ -45,9 +45,9 @@ def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
     Parameters
     ----------
     model : Model
-        Is moved to that format.
+        Moved to that format.
     volume : Volume
-        What is to be segmented.
+        The image to segment.
     settings : SegmentSettings
     scale : Intensity
         How to normalise the volume.
@@ -55,8 +55,7 @@ def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
     Returns
     -------
     str
-        What to tell the user: empty, but where the fastest format is not good enough, or the memory of the device does
-        not suffice to see.
+        Notice for the user; empty unless the fastest format does not agree, or the block does not fit into memory.
     """
     check_fits(model, volume, settings)
     resampled, formats = resample_for(model.card, volume, settings), faster_formats(model.device)
@@ -64,7 +63,7 @@ def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
     if not formats or prod(resampled.shape) < LEAST_TIMES * prod(size):
         model.move_to(model.device, "fp32")
         return ""
-    start = _busiest(resampled, size)
+    start = _most_varied(resampled, size)
     stop = [a + n for a, n in zip(start, size, strict=True)]
     raw = read_block(model, resampled, start, stop, model.margin, settings.mirror_edge)
     block = torch.from_numpy(scale.apply(raw)).to(model.device)
@@ -76,25 +75,26 @@ def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
 
 
 def _fastest(labels: Callable[[str], Tensor], formats: Sequence[str]) -> str:
-    """Try formats on a block that is labelled in each, the fastest first; fp32 agrees with itself."""
-    exact, misses = labels("fp32"), []
+    """Choose the first format, from the fastest on, whose labels agree; fp32 agrees with itself."""
+    exact, disagreeing = labels("fp32"), []
     for name in (*formats, "fp32"):
         share = float((labels(name) == exact).float().mean())
         if name == "fp32" or share >= AGREEMENT:
             break
-        misses.append(f"{100 * share:.5g} % of the labels in {name}")
-    if not misses:
+        disagreeing.append(f"{100 * share:.5g} % of the labels in {name}")
+    if not disagreeing:
         return ""
-    return f"On a part of the image only {' and '.join(misses)} are those of fp32, so {name} is used, which is slower."
+    shares = " and ".join(disagreeing)
+    return f"On a part of the image only {shares} agree with fp32, so {name} is used, which is slower."
 
 
 def _block_size(model: Model, shape: Triple) -> Triple:
-    """Give the size of the block."""
+    """Give the size z, y, x of the block."""
     return model.fit([min(a, b) for a, b in zip(BLOCK[model.card.dims], shape, strict=True)])
 
 
-def _busiest(resampled: Volume, size: Triple) -> Triple:
-    """Give the first voxel of the block of the middle planes in which intensities vary most."""
+def _most_varied(resampled: Volume, size: Triple) -> Triple:
+    """Give the first voxel of the block of the middle planes with the highest variance."""
     depth, height, width = resampled.shape
     z = max(0, (depth - size[0]) // 2)
     planes = np.asarray(resampled.data[:, z : z + size[0]])
@@ -105,12 +105,12 @@ def _busiest(resampled: Volume, size: Triple) -> Triple:
 
 
 def _starts(length: int, size: int) -> list[int]:
-    """Give where blocks that lie side by side begin on an axis; the last one reaches its end."""
+    """Give the starts of adjacent blocks along an axis; the last block ends with the axis."""
     return [*range(0, length - size, size), max(0, length - size)]
 
 
 @torch.inference_mode()
 def _labels(model: Model, block: Tensor, precision: str, *, cascade: bool) -> Tensor:
-    """Label a block (C, Z, Y, X) with its margin in a number format, which the model keeps."""
+    """Label a block (C, Z, Y, X) with its margin in a number format; the model stays in it."""
     model.move_to(model.device, precision)
     return label_values(model.logits(block[None], cascade=cascade)[0], model.card)

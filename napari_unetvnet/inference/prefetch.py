@@ -1,4 +1,4 @@
-"""Make the next thing in a thread while the present one is worked on."""
+"""Compute the next item in a thread while the present one is used."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-__all__ = ["ahead"]
+__all__ = ["prefetch"]
 
-Number = TypeVar("Number")
-Made = TypeVar("Made")
+Argument = TypeVar("Argument")
+Item = TypeVar("Item")
 
 
-def ahead(make: Callable[[Number], Made], numbers: Sequence[Number]) -> Generator[Made]:
-    """Make things in order, each while the one before is worked on.
+def prefetch(compute: Callable[[Argument], Item], arguments: Sequence[Argument]) -> Generator[Item]:
+    """Compute items in order, each while the one before is used.
 
-    One thread makes them, and never more than one ahead. What goes wrong in it is raised where the thing is asked for;
-    closing the generator waits for the thing that is just being made, and ends the thread.
+    One thread computes them, at most one ahead. An error in it is raised where its item is requested. Closing the
+    generator waits for the item in progress and ends the thread.
 
     Parameters
     ----------
-    make : callable
-    numbers : sequence
-        What to call it with; for a single one no thread is started.
+    compute : callable
+    arguments : sequence
+        One for each call; for a single one no thread is started.
 
     Yields
     ------
-    What it gives.
+    The result of each call.
     """
-    if len(numbers) < 2:
-        yield from map(make, numbers)
+    if len(arguments) < 2:
+        yield from map(compute, arguments)
         return
-    with ThreadPoolExecutor(1, "ahead") as thread:
-        coming = thread.submit(make, numbers[0])
-        for number in numbers[1:]:
-            made = coming.result()
-            coming = thread.submit(make, number)
-            yield made
-            del made  # it may be large, and the next one is there already
-        yield coming.result()
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        pending = thread.submit(compute, arguments[0])
+        for argument in arguments[1:]:
+            item = pending.result()
+            pending = thread.submit(compute, argument)
+            yield item
+            del item  # it may be large, and the next one is already in memory
+        yield pending.result()

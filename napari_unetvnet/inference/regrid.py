@@ -1,4 +1,4 @@
-"""Scores of a network, brought from the grid that it saw back to the image's own, plane by plane."""
+"""Interpolate predictions from the resampled grid back to the grid of the image, plane by plane."""
 
 from __future__ import annotations
 
@@ -17,72 +17,76 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
 
-__all__ = ["back", "plane_before"]
+__all__ = ["plane_before", "regrid"]
 
 
-def plane_before(plane: int, resampled: int, own: int) -> int:
-    """Give the first plane of a resampled volume that a plane of the volume itself depends on.
+def plane_before(plane: int, resampled: int, original: int) -> int:
+    """Give the first plane of a resampled volume that a plane of the original depends on.
 
     Parameters
     ----------
     plane : int
-        Of the volume itself.
-    resampled, own : int
+        Of the original.
+    resampled, original : int
         Planes of both.
 
     Returns
     -------
     int
     """
-    return int(centres(resampled, own, np.asarray(plane)))
+    return int(centres(resampled, original, np.asarray(plane)))
 
 
-def back(
-    slabs: Iterable[tuple[int, Tensor]], resampled: Triple, own: Triple, first: int = 0
+def regrid(
+    slabs: Iterable[tuple[int, Tensor]], resampled: Triple, original: Triple, first_plane: int = 0
 ) -> Iterator[tuple[int, Tensor]]:
-    """Bring scores from the grid that a network saw to the image's own, slab by slab.
+    """Interpolate predictions from the resampled grid to that of the image, slab by slab.
 
     Parameters
     ----------
     slabs : iterable of (int, Tensor)
         First plane and values (K, dz, Y, X), in order and without gaps.
-    resampled, own : tuple of 3 int
+    resampled, original : tuple of 3 int
         Voxels z, y, x of both grids.
-    first : int
-        Planes of the own grid before it are left out; the slabs may begin at `plane_before` of it.
+    first_plane : int
+        Planes of the original grid before it are left out; the slabs may start at its `plane_before`.
 
     Yields
     ------
     start : int
-        First plane on the own grid.
+        First plane on the original grid.
     values : Tensor of shape (K, dz', Y', X')
-        Interpolated linearly. Only planes that are still needed are kept.
+        Interpolated linearly. Only planes that are still needed stay in memory.
     """
-    kept: list[Tensor] = []
-    begin, done = 0, first
+    planes: list[Tensor] = []
+    # Resampled planes in memory start at `low_plane`; `next_plane` is the next one of the original grid.
+    low_plane, next_plane = 0, first_plane
     for start, slab in slabs:
-        begin = begin if kept else start
-        kept += [_wider(plane, own) for plane in slab.unbind(1)]
-        ready: list[Tensor] = []
-        while done < own[0] and (pair := _neighbours(done, resampled[0], own[0]))[1] < begin + len(kept):
-            low, high, share = pair
-            ready.append(torch.lerp(kept[low - begin], kept[high - begin], share))
-            done += 1
-        if ready:
-            yield done - len(ready), torch.stack(ready, dim=1)
-        needless = (_neighbours(done, resampled[0], own[0])[0] if done < own[0] else resampled[0]) - begin
-        kept, begin = kept[needless:], begin + min(needless, len(kept))
+        low_plane = low_plane if planes else start
+        planes += [_in_plane(plane, original) for plane in slab.unbind(1)]
+        finished: list[Tensor] = []
+        while next_plane < original[0]:
+            low, high, share = _neighbours(next_plane, resampled[0], original[0])
+            if high >= low_plane + len(planes):
+                break
+            finished.append(torch.lerp(planes[low - low_plane], planes[high - low_plane], share))
+            next_plane += 1
+        if finished:
+            yield next_plane - len(finished), torch.stack(finished, dim=1)
+        needed = _neighbours(next_plane, resampled[0], original[0])[0] if next_plane < original[0] else resampled[0]
+        unused = needed - low_plane
+        planes, low_plane = planes[unused:], low_plane + min(unused, len(planes))
 
 
-def _neighbours(plane: int, resampled: int, own: int) -> tuple[int, int, float]:
-    """Give the resampled planes on both sides of a plane, and how far it is from the first to the second."""
-    centre = float(centres(resampled, own, np.asarray(plane)))
+def _neighbours(plane: int, resampled: int, original: int) -> tuple[int, int, float]:
+    """Give the resampled planes on both sides of a plane, and its position between them, from 0 to 1."""
+    centre = float(centres(resampled, original, np.asarray(plane)))
     low = int(centre)
     return low, min(low + 1, resampled - 1), centre - low
 
 
-def _wider(plane: Tensor, own: Triple) -> Tensor:
-    """Interpolate a plane (K, Y, X) to the own grid."""
-    if tuple(plane.shape[1:]) == own[1:]:
+def _in_plane(plane: Tensor, original: Triple) -> Tensor:
+    """Interpolate a plane (K, Y, X) in y and x."""
+    if tuple(plane.shape[1:]) == original[1:]:
         return plane
-    return functional.interpolate(plane[None], own[1:], mode="bilinear", align_corners=False)[0]
+    return functional.interpolate(plane[None], original[1:], mode="bilinear", align_corners=False)[0]

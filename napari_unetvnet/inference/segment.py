@@ -1,4 +1,4 @@
-"""Label a volume slab by slab, on its own grid."""
+"""Segment a volume slab by slab, on its original grid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_unetvnet.inference.labels import (
     label_values,
     leave_out,
 )
-from napari_unetvnet.inference.regrid import back, plane_before
+from napari_unetvnet.inference.regrid import plane_before, regrid
 from napari_unetvnet.inference.selection import select
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Slab", "check_fits", "resample_for", "steps"]
 
-AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
-"""Voxels of which labels are made at once: on a CPU, what is needed for them stays in its cache."""
+CHUNK_VOXELS = {"cpu": 2**18, "cuda": 2**24}
+"""Voxels that are labelled at a time: on a CPU, their intermediate results fit into its cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +68,9 @@ class Slab:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What there is, by name."""
-        there = {"labels": self.labels, "probabilities": self.probabilities, "uncertainty": self.uncertainty}
-        return {name: array for name, array in there.items() if array is not None}
+        """The arrays that the slab has, by name."""
+        arrays = {"labels": self.labels, "probabilities": self.probabilities, "uncertainty": self.uncertainty}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     def cut(self, start: int, stop: int) -> Slab:
         """Cut some planes out.
@@ -78,7 +78,7 @@ class Slab:
         Parameters
         ----------
         start, stop : int
-            Counted from the first one.
+            Relative to the first plane of the slab.
 
         Returns
         -------
@@ -97,19 +97,19 @@ class Slab:
         arrays: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
         return replace(self, **arrays)
 
-    def joined(self, other: Slab) -> Slab:
-        """Put the planes that come next, with the same arrays, behind it.
+    def joined(self, following: Slab) -> Slab:
+        """Append the following planes, with the same arrays.
 
         Parameters
         ----------
-        other : Slab
+        following : Slab
 
         Returns
         -------
         Slab
         """
-        more = other.arrays
-        arrays: dict[str, Any] = {name: np.concatenate([array, more[name]], -3) for name, array in self.arrays.items()}
+        added = following.arrays
+        arrays: dict[str, Any] = {name: np.concatenate([array, added[name]], -3) for name, array in self.arrays.items()}
         return replace(self, **arrays)
 
 
@@ -123,9 +123,9 @@ def steps(
     mask: Any = None,
     scale: Intensity | None = None,
 ) -> Iterator[Slab]:
-    """Label a volume slab by slab.
+    """Segment a volume slab by slab.
 
-    Scores are kept for one tile depth only, so memory does not grow with Z.
+    Logits are kept for one tile depth only, so memory does not grow with Z.
 
     Parameters
     ----------
@@ -134,20 +134,20 @@ def steps(
     volume : Volume, data of shape (C, Z, Y, X)
         C must equal the card's channel count. Read by slicing, once per slab.
     settings : SegmentSettings
-        Where they name a kind of uncertainty, slabs have it.
+        If they ask for uncertainty, slabs have it.
     first_plane : int
-        Planes before it are left out; the others come out the same as without it.
+        Planes before it are left out; the others are the same as without it.
     probabilities : bool
-        Whether to give a probability for each class, too.
+        Whether slabs have class probabilities, too.
     mask : array of shape (1, Z, Y, X), optional
-        Voxels where it is 0 are background, and tiles that hold no others are not computed. Read by slicing.
+        Voxels where it is 0 are background, and tiles that are 0 everywhere are not computed. Read by slicing.
     scale : Intensity, optional
-        How to normalise the volume (default: as the card says, measured here).
+        How to normalise the volume (default: by the card, measured on the volume).
 
     Yields
     ------
     Slab
-        Labels of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap, that will not change any more.
+        Labels of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap, that are final.
 
     Raises
     ------
@@ -155,15 +155,15 @@ def steps(
         If the volume has another number of channels than the model, is smaller than the network's smallest output,
         or holds NaN or infinity, or the mask has another size.
     SettingsProblem
-        If another view than the model's is asked for, tiles cannot be turned or left out as wanted, or the box lies
-        outside of the volume.
+        If the view is not the model's, tiles cannot be rotated or skipped as the settings ask, or the box lies outside
+        the volume.
     OutOfMemory
         If one batch of tiles does not fit on the device.
 
     Notes
     -----
-    The Gaussian by which tiles are blended has sigma = tile / 8 [1]_. With test-time augmentation a tile
-    counts with the mean of its probabilities.
+    The Gaussian by which tiles are blended has sigma = tile / 8 [1]_. With test-time augmentation, the probabilities of
+    all orientations of a tile are averaged.
 
     References
     ----------
@@ -175,7 +175,7 @@ def steps(
     resampled = resample_for(card, volume, settings)
     selection = select(volume, resampled.shape, settings, mask)
     if settings.skip_constant:
-        background_logits(card)  # refused at once where there is none
+        background_logits(card)  # raises at once if the model has no background class
     scale = scale or intensity(volume, card.normalise)
     first_resampled = (
         first_plane if resampled is volume else plane_before(first_plane, resampled.shape[0], volume.shape[0])
@@ -184,32 +184,33 @@ def steps(
         pieces = parts(model, resampled, settings, scale, first_resampled, selection)
     else:
         blended = multi_view_scores if settings.view == "multi-view" else scores
-        whole = blended(model, resampled, settings, scale, first_resampled, selection)
-        own = whole if resampled is volume else _on_own_grid(whole, card, resampled.shape, volume.shape, first_plane)
-        pieces = (Part(start, 0, logits) for start, logits in own)
+        slabs = blended(model, resampled, settings, scale, first_resampled, selection)
+        if resampled is not volume:
+            slabs = _on_original_grid(slabs, card, resampled.shape, volume.shape, first_plane)
+        pieces = (Part(start, 0, logits) for start, logits in slabs)
     for slab in _slabs(pieces, card, volume.shape[1], settings, probabilities=probabilities):
         if selection is not None:
-            there = selection.planes(slab.start, slab.start + slab.labels.shape[-3])
-            leave_out(there, slab.labels, slab.probabilities, card, slab.uncertainty)
+            selected = selection.planes(slab.start, slab.start + slab.labels.shape[-3])
+            leave_out(selected, slab.labels, slab.probabilities, card, slab.uncertainty)
         yield slab
 
 
 def _slabs(
     pieces: Iterable[Part], card: ModelCard, height: int, settings: SegmentSettings, *, probabilities: bool
 ) -> Iterator[Slab]:
-    """Make what is wanted of parts as they come, a few planes at a time, so that what is needed meanwhile is small."""
+    """Compute the arrays of slabs from parts, a few planes at a time to keep intermediate results small."""
     makers = _makers(card, settings, probabilities=probabilities)
     arrays: dict[str, Any] = {}
     for plane, row, logits in pieces:
         depth, rows, width = logits.shape[1:]
-        few = max(1, AT_ONCE[logits.device.type] // (rows * width))
-        for z in range(0, depth, few):
+        step = max(1, CHUNK_VOXELS[logits.device.type] // (rows * width))
+        for z in range(0, depth, step):
             for name, make in makers.items():
-                result = make(logits[:, z : z + few])
+                result = make(logits[:, z : z + step])
                 if name not in arrays:
                     arrays[name] = np.empty((*result.shape[:-3], depth, height, width), result.dtype)
-                arrays[name][..., z : z + few, row : row + rows, :] = result
-        del logits, result  # they may be large, and the next ones are coming
+                arrays[name][..., z : z + step, row : row + rows, :] = result
+        del logits, result  # they may be large, and the next ones are about to come
         if row + rows == height:
             yield Slab(plane, **arrays)
             arrays = {}
@@ -218,7 +219,7 @@ def _slabs(
 def _makers(
     card: ModelCard, settings: SegmentSettings, *, probabilities: bool
 ) -> dict[str, Callable[[Tensor], NDArray[Any]]]:
-    """Say how each array of a slab is made of logits (K, dz, dy, X) and the variance behind them, if any."""
+    """Give functions that compute the arrays of a slab from logits (K, dz, dy, X) and the variance after them."""
     dtype, k = np.min_scalar_type(max(card.values)), card.outputs
     makers: dict[str, Callable[[Tensor], NDArray[Any]]] = {
         "labels": lambda logits: label_values(logits[:k], card).cpu().numpy().astype(dtype, copy=False)
@@ -233,7 +234,7 @@ def _makers(
 
 
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
-    """Refuse what the model was not trained for.
+    """Refuse a volume or view that the model was not trained for.
 
     Parameters
     ----------
@@ -244,29 +245,33 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
     Raises
     ------
     SettingsProblem
-        If another view than the model's is asked for, or several of a model that does not see planes.
+        If the view is not the model's, or is multi-view for a 3D model.
     """
     card = model.card
     if settings.view == "multi-view" and card.dims == 3:
-        raise SettingsProblem("Multi-view is for models of view 2d or 2.5d; the model sees blocks, view 3d.")
+        raise SettingsProblem(
+            "Multi-view is for models of view 2d or 2.5d; this model has view 3d. Leave the view out."
+        )
     if settings.view not in {None, "multi-view", card.view}:
-        raise SettingsProblem(f"The model was trained for view {card.view}; it cannot segment in {settings.view}.")
+        raise SettingsProblem(
+            f"The model was trained for view {card.view} and cannot segment in {settings.view}; leave the view out."
+        )
     check_channels(card, volume)
     check_size(volume, smallest_image(model), card.network)
 
 
-def _on_own_grid(
-    pieces: Iterable[tuple[int, Tensor]], card: ModelCard, resampled: Triple, own: Triple, first_plane: int
+def _on_original_grid(
+    pieces: Iterable[tuple[int, Tensor]], card: ModelCard, resampled: Triple, original: Triple, first_plane: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Bring logits, and what comes with them, back to the volume's grid from that at the training's voxel size."""
+    """Interpolate logits, and the variance after them if any, to the grid of the volume."""
     k = card.outputs
-    likely = ((start, torch.cat([activated(values[:k], card.head), values[k:]])) for start, values in pieces)
-    for start, values in back(likely, resampled, own, first_plane):
+    probabilities = ((start, torch.cat([activated(values[:k], card.head), values[k:]])) for start, values in pieces)
+    for start, values in regrid(probabilities, resampled, original, first_plane):
         yield start, torch.cat([as_logits(values[:k], card.head), values[k:]])
 
 
 def resample_for(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
-    """Give a volume as the network is to see it, at the voxel size of its training.
+    """Resample a volume to the voxel size of the training.
 
     Parameters
     ----------
@@ -277,12 +282,12 @@ def resample_for(card: ModelCard, volume: Volume, settings: SegmentSettings) -> 
     Returns
     -------
     Volume
-        The same one where the voxel size is the same to a tenth, or not known on both sides. Of several views planes
-        are as far apart as voxels in them.
+        The volume itself if the voxel sizes differ by less than a tenth, or one is unknown. For multi-view, the planes
+        are as far apart as the voxels within them.
     """
     unknown = ("pixel", (1.0, 1.0, 1.0))
-    known = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
-    target_spacing = spacing_in(card.spacing, card.unit, volume.unit) if known and settings.resample else None
+    comparable = unknown not in {(card.unit, card.spacing), (volume.unit, volume.spacing)}
+    target_spacing = spacing_in(card.spacing, card.unit, volume.unit) if comparable and settings.resample else None
     if settings.view != "multi-view":
         return at_spacing(volume, grid_at(volume, target_spacing, planar=card.dims == 2))
     _, y, x = target_spacing or volume.spacing

@@ -1,7 +1,7 @@
-"""Which part of an image is to be segmented.
+"""The part of an image to segment: a box, a mask, or both.
 
-What is left out is background in the result. Tiles lie where they would lie without it, so that the rest is the same;
-those that hold nothing that is wanted are neither read nor computed.
+Voxels outside it become background. Tiles lie as without a selection, so the labels inside it are the same; tiles
+without a selected voxel are neither read nor computed.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ __all__ = ["Selection", "select"]
 
 
 def select(volume: Volume, resampled: Triple, settings: SegmentSettings, mask: Any = None) -> Selection | None:
-    """Give the part of a volume that is to be segmented.
+    """Give the part of a volume to segment.
 
     Parameters
     ----------
     volume : Volume
     resampled : tuple of 3 int
-        Voxels z, y, x of the grid on which the network sees it.
+        Voxels z, y, x of the resampled volume.
     settings : SegmentSettings
     mask : array of shape (1, Z, Y, X), optional
-        0 where nothing is wanted. Read by slicing only.
+        0 where nothing is segmented. Read by slicing only.
 
     Returns
     -------
     Selection or None
-        None for all of it.
+        None for the whole volume.
 
     Raises
     ------
     DataProblem
         If the mask has another size than the volume.
     SettingsProblem
-        If the box lies outside of the volume.
+        If the box lies outside the volume.
     """
     if mask is not None and tuple(mask.shape[-3:]) != volume.shape:
         sizes = [" x ".join(map(str, shape)) for shape in (mask.shape[-3:], volume.shape)]
@@ -57,7 +57,7 @@ def select(volume: Volume, resampled: Triple, settings: SegmentSettings, mask: A
     if any(a >= n for a, n in zip(start, volume.shape, strict=True)):
         size = " x ".join(map(str, volume.shape))
         raise SettingsProblem(
-            f"The box begins at {' '.join(map(str, start))}, outside of {volume.name}, which has {size} voxels; choose "
+            f"The box starts at {' '.join(map(str, start))}, outside {volume.name}, which has {size} voxels; choose "
             "another box."
         )
     if mask is None and settings.box_start is None and settings.box_stop is None:
@@ -73,20 +73,20 @@ class Selection:
     Parameters
     ----------
     box : Box
-        Nothing outside of it is wanted.
+        Nothing outside it is segmented.
     mask : array of shape (1, Z, Y, X), or None
-        Nothing is wanted where it is 0.
-    own, resampled : tuple of 3 int
-        Voxels z, y, x of the image, and of the grid on which the network sees it.
+        Nothing is segmented where it is 0.
+    original, resampled : tuple of 3 int
+        Voxels z, y, x of the image before and after resampling.
     """
 
     box: Box
     mask: Any
-    own: Triple
+    original: Triple
     resampled: Triple
 
     def planes(self, start: int, stop: int) -> NDArray[np.bool_]:
-        """Tell which voxels of some planes of the image are wanted.
+        """Give a mask of the selected voxels in some planes of the image.
 
         Parameters
         ----------
@@ -96,48 +96,49 @@ class Selection:
         -------
         array of bool, shape (stop - start, Y, X)
         """
-        there = np.zeros((stop - start, *self.own[1:]), bool)
+        selected = np.zeros((stop - start, *self.original[1:]), bool)
         _, y, x = self.box.slices
         low, high = max(start, self.box.start[0]), min(stop, self.box.stop[0])
         if low < high:
             inside = True if self.mask is None else np.asarray(self.mask[0, low:high, y, x]) != 0
-            there[low - start : high - start, y, x] = inside
-        return there
+            selected[low - start : high - start, y, x] = inside
+        return selected
 
     def columns(self, start: int, stop: int) -> NDArray[np.bool_]:
-        """Tell where anything is wanted that depends on some planes that the network sees.
+        """Give a mask of the columns with a selected voxel that depends on some resampled planes.
 
         Parameters
         ----------
         start, stop : int
-            Planes that the network sees.
+            Planes of the resampled image.
 
         Returns
         -------
         array of bool, shape (Y, X)
-            On the image's own grid.
+            On the original grid.
         """
-        return np.asarray(self.planes(*self._own(0, start, stop)).any(axis=0))
+        return np.asarray(self.planes(*self._original(0, start, stop)).any(axis=0))
 
     def any_in(self, columns: NDArray[np.bool_], start: Sequence[int], stop: Sequence[int]) -> bool:
-        """Tell whether anything is wanted that depends on a tile.
+        """Whether a selected voxel depends on a tile.
 
         Parameters
         ----------
         columns : array of shape (Y, X)
-            Those of the tile's planes.
+            From `columns`, for the planes of the tile.
         start, stop : 2 int
-            Its voxels y, x on the grid that the network sees.
+            Voxels y, x of the tile in the resampled image.
 
         Returns
         -------
         bool
         """
-        y, x = (slice(*self._own(axis, a, b)) for axis, a, b in zip((1, 2), start, stop, strict=True))
+        y, x = (slice(*self._original(axis, a, b)) for axis, a, b in zip((1, 2), start, stop, strict=True))
         return bool(columns[y, x].any())
 
-    def _own(self, axis: int, start: int, stop: int) -> tuple[int, int]:
-        """Give the voxels of the image on an axis that depend on some that the network sees."""
-        own, resampled = self.own[axis], self.resampled[axis]
-        reach = int(own != resampled)  # interpolation looks at the next voxel
-        return max(0, (start - reach) * own // resampled), min(own, -(-(stop + reach) * own // resampled))
+    def _original(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Give the range of original voxels along an axis that depend on a range of resampled voxels."""
+        original, resampled = self.original[axis], self.resampled[axis]
+        reach = int(original != resampled)  # interpolation also uses the next voxel
+        low, high = (start - reach) * original // resampled, -(-(stop + reach) * original // resampled)
+        return max(0, low), min(original, high)

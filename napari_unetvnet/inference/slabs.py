@@ -1,7 +1,7 @@
-"""Read a volume slab by slab, run the network on its tiles, and blend what it says.
+"""Read a volume slab by slab, run the network on its tiles, and blend its logits.
 
-The weighted logits of all tiles are summed in float32. The next slab is read in a thread while the network works on
-one; it stays in the file's own number format until a tile of it is cut out.
+The weighted logits of all tiles are summed in float32. The next slab is read in a thread while the network runs on the
+present one. A slab keeps the file's number format until a tile is cut out of it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from napari_unetvnet.images.volume import check_finite, read_box
 from napari_unetvnet.inference.labels import background_logits, mean_logits
 from napari_unetvnet.inference.orientations import choose_orientations, oriented_logits, widest_margin
-from napari_unetvnet.inference.prefetch import ahead
-from napari_unetvnet.inference.sums import Part, Sums
+from napari_unetvnet.inference.prefetch import prefetch
+from napari_unetvnet.inference.sums import Part, TileSums
 from napari_unetvnet.inference.tiles import plan_tiles
 from napari_unetvnet.inference.uncertainty import with_variance
 
@@ -40,7 +40,7 @@ __all__ = ["parts", "read_block", "scores"]
 
 Array = TypeVar("Array", Tensor, "NDArray[Any]")
 DIRECT = ("uint8", "int8", "uint16", "int16", "float32")
-"""Number formats that go to the device as they are; others become float32 before."""
+"""Number formats that are copied to the device as they are; others are converted to float32 first."""
 
 
 def scores(
@@ -64,14 +64,14 @@ def scores(
     first_plane : int
         Planes before it are left out.
     selection : Selection, optional
-        The part to be segmented (default: all); of the rest the logits mean nothing.
+        The part to segment (default: all); logits outside it are meaningless.
 
     Yields
     ------
     start : int
         First plane of the slab.
     logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
-        Where the settings ask for the variance over the turned tiles, (K + 1, dz, Y, X), and it is the last.
+        With ``uncertainty_kind`` "variance", (K + 1, dz, Y, X): the last is the variance over the orientations.
     """
     height, rows = volume.shape[1], []
     for part in parts(model, volume, settings, scale, first_plane, selection):
@@ -104,30 +104,31 @@ def parts(
     Yields
     ------
     Part
-        Some rows of some planes; in order, those of the same planes one after the other. Of K + 1 as for `scores`.
+        Some rows of some planes. In order: all rows of some planes before the next planes. Channels as for `scores`.
     """
     tiles = plan_tiles(model, volume.shape, settings)
-    turns = choose_orientations(model, tiles.size, volume.spacing, settings)
-    work = _Work(model, volume, scale, tiles, turns, settings, selection)
-    sums = Sums(tiles, volume.shape, model.card.outputs + work.varies, model.device)
-    needed = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
-    with closing(ahead(work.read, needed)) as slabs:
+    orientations = choose_orientations(model, tiles.size, volume.spacing, settings)
+    work = _Work(model, volume, scale, tiles, orientations, settings, selection)
+    sums = TileSums(tiles, volume.shape, model.card.outputs + work.varies, model.device)
+    # A resumed run starts at the first slab that overlaps its planes, so that blending is the same as without the stop.
+    numbers = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
+    with closing(prefetch(work.read, numbers)) as slabs:
         for slab in slabs:
             slab = replace(slab, image=slab.image.to(model.device, non_blocking=True))
             for band in sums.bands:
                 sums.open(slab.number, band)
                 _add_band(work, slab, band, settings.batch, sums)
-                plane, first, logits = sums.close(slab.number, band)
+                plane, row, logits = sums.close(slab.number, band)
                 skip = max(first_plane - plane, 0)
                 if skip < logits.shape[1]:
-                    yield Part(plane + skip, first, logits[:, skip:])
-            del slab  # it may be large, and the next one is there already
+                    yield Part(plane + skip, row, logits[:, skip:])
+            del slab  # it may be large, and the next one is already in memory
 
 
 def read_block(
     model: Model, volume: Volume, start: Sequence[int], stop: Sequence[int], margin: Margin, mirror: Edge = "reflect"
 ) -> NDArray[Any]:
-    """Read a block with a margin; beyond the image it is continued as the model's view wants it.
+    """Read a block with a margin, extended beyond the image as the model's view requires.
 
     Parameters
     ----------
@@ -138,68 +139,70 @@ def read_block(
     margin : three pairs of int
         Voxels (before, after) on z, y, x.
     mirror : {"reflect", "symmetric"}
-        How it is continued, but along z for networks that see planes, whose border plane is repeated.
+        How the image is extended. Along z, 2D networks repeat the border plane instead.
 
     Returns
     -------
     array of shape (C, Z', Y', X')
         Raw intensities.
     """
-    first = [a - before for a, (before, _) in zip(start, margin, strict=True)]
-    behind = [b + after for b, (_, after) in zip(stop, margin, strict=True)]
+    low = [a - before for a, (before, _) in zip(start, margin, strict=True)]
+    high = [b + after for b, (_, after) in zip(stop, margin, strict=True)]
     along_z: Edge = mirror if model.card.dims == 3 else "edge"
-    raw = read_box(volume.data, first, behind, (along_z, mirror, mirror))
+    raw = read_box(volume.data, low, high, (along_z, mirror, mirror))
     check_finite(raw, volume.name)
     return raw
 
 
 @dataclass(frozen=True, eq=False)
 class _Slab:
-    """Its number, its raw image (C, Z', Y', X'), which of its tiles to run, and which to call empty."""
+    """Its index on z, its raw image (C, Z', Y', X'), the tiles to run, and the constant tiles to skip."""
 
     number: int
     image: Tensor
     run: tuple[Place, ...] = ()
-    empty: tuple[Place, ...] = ()
+    skipped: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is read, where tiles lie in it, and how the network sees them."""
+    """A volume, its tiles, and the network to run on them."""
 
     model: Model
     volume: Volume
     scale: Intensity
     tiles: Tiles
-    turns: tuple[CubePermutation, ...]
+    orientations: tuple[CubePermutation, ...]
     settings: SegmentSettings
     selection: Selection | None = None
 
     @cached_property
     def margin(self) -> Margin:
-        """Voxels (before, after) on z, y, x that tiles bring for all turns."""
-        return widest_margin(self.model.margin, self.turns)
+        """Voxels (before, after) on z, y, x around tiles, enough for all orientations."""
+        return widest_margin(self.model.margin, self.orientations)
 
     @cached_property
     def background(self) -> Tensor:
-        """What tiles that are not computed say, (K, Z, Y, X)."""
+        """Logits of a tile that is skipped, (K, Z, Y, X)."""
         logits = background_logits(self.model.card).to(self.model.device)
         logits = torch.cat([logits, torch.zeros_like(logits[:1])]) if self.varies else logits
         return logits.expand(-1, *self.tiles.size)
 
     @property
     def varies(self) -> bool:
-        """Whether the variance over the turned tiles comes behind the logits."""
+        """Whether the variance over the orientations follows the logits as one more channel."""
         return self.settings.uncertainty_kind == "variance"
 
     @cached_property
     def measure(self) -> tuple[Tensor, Tensor]:
         """Shift and scale of each channel, (C, 1, 1, 1), on the model's device."""
-        shift, scale = (torch.from_numpy(each).to(self.model.device) for each in (self.scale.shift, self.scale.scale))
+        shift, scale = (
+            torch.from_numpy(values).to(self.model.device) for values in (self.scale.shift, self.scale.scale)
+        )
         return shift[:, None, None, None], scale[:, None, None, None]
 
     def read(self, number: int) -> _Slab:
-        """Read one slab with the margins of its tiles, if anything in it is wanted."""
+        """Read one slab with the margins of its tiles; an empty slab if no tile is to be segmented."""
         places = self._places(number)
         if not places:
             return _Slab(number, torch.empty(0))
@@ -208,15 +211,18 @@ class _Work:
         lasts = (z, tiles.origins[1][-1], tiles.origins[2][-1])
         ends = [last + n for last, n in zip(lasts, tiles.size, strict=True)]
         raw = read_block(self.model, self.volume, origins, ends, self.margin, self.settings.mirror_edge)
-        empty = {place for place in places if _constant(self.cut(raw, place))} if self.settings.skip_constant else set()
+        skip = self.settings.skip_constant
+        skipped = {place for place in places if _constant(self.cut(raw, place))} if skip else set()
         direct = raw.dtype.isnative and raw.dtype.name in DIRECT
+        # Raw values are smaller to copy than float32; torch.from_numpy needs native, contiguous and writable arrays.
         image = torch.from_numpy(np.require(raw, None if direct else np.float32, ["C", "W"]))
-        run = tuple(place for place in places if place not in empty)
+        run = tuple(place for place in places if place not in skipped)
         on_cpu = self.model.device.type == "cpu"
-        return _Slab(number, image if on_cpu else image.pin_memory(), run, tuple(sorted(empty)))
+        # Only pinned memory is copied to a GPU while the GPU computes.
+        return _Slab(number, image if on_cpu else image.pin_memory(), run, tuple(sorted(skipped)))
 
     def _places(self, number: int) -> list[Place]:
-        """Give the tiles of a slab in which anything is wanted."""
+        """Give the tiles of a slab that overlap the selection."""
         tiles, selection = self.tiles, self.selection
         if selection is None:
             return tiles.places
@@ -242,12 +248,15 @@ class _Work:
         return blocks[0][None] if len(blocks) == 1 else torch.stack(blocks)
 
     def logits(self, blocks: Tensor) -> Tensor:
-        """Run the network on tiles, in all turns."""
+        """Run the network on tiles, in all orientations."""
         cascade = self.settings.cascade
-        logits = (oriented_logits(self.model, blocks, self.margin, turn, cascade=cascade) for turn in self.turns)
+        logits = (
+            oriented_logits(self.model, blocks, self.margin, orientation, cascade=cascade)
+            for orientation in self.orientations
+        )
         if self.varies:
             return with_variance(logits, self.model.card.head)
-        return next(logits) if len(self.turns) == 1 else mean_logits(logits, self.model.card.head)
+        return next(logits) if len(self.orientations) == 1 else mean_logits(logits, self.model.card.head)
 
 
 def _constant(block: NDArray[Any]) -> bool:
@@ -256,14 +265,14 @@ def _constant(block: NDArray[Any]) -> bool:
 
 
 @torch.inference_mode()
-def _add_band(work: _Work, slab: _Slab, band: Sequence[int], batch: int, sums: Sums) -> None:
+def _add_band(work: _Work, slab: _Slab, band: Sequence[int], batch: int, sums: TileSums) -> None:
     """Run some rows of the tiles of a slab and add their weighted logits."""
     run = [place for place in slab.run if place[0] in band]
-    for first in range(0, len(run), batch):
-        chosen = run[first : first + batch]
-        for place, logits in zip(chosen, work.logits(work.blocks(slab, chosen)), strict=True):
+    for start in range(0, len(run), batch):
+        places = run[start : start + batch]
+        for place, logits in zip(places, work.logits(work.blocks(slab, places)), strict=True):
             sums.add(logits, slab.number, place)
-        del logits  # their memory, which the processor still holds, is where the next ones are written
-    for place in slab.empty:
+        del logits  # so that the next ones reuse their memory, which is still in the processor's cache
+    for place in slab.skipped:
         if place[0] in band:
             sums.add(work.background, slab.number, place)

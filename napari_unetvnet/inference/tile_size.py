@@ -1,7 +1,7 @@
-"""How large a tile may be: the largest that a budget of memory holds, with all that its sums and its slab need.
+"""The largest tile for a memory budget, including its sums and its slab.
 
-Larger tiles overlap less, and what a network with instance norm says depends less on where they lie. The budget comes
-from the machine and not from what is free on it, so that a run that is repeated gives the same labels.
+Larger tiles overlap less, and with instance norm the labels depend less on where tiles lie. The budget is a fraction of
+the machine's memory, not of its free memory, so that a repeated run gives the same labels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["largest_tile"]
 
 GIB = 2**30
-CPU_BUDGET, SHARE = GIB, 0.25
-"""Of all memory a share, on a CPU at most so much: there, larger tiles are no faster."""
+CPU_BUDGET, MEMORY_SHARE = GIB, 0.25
+"""Fraction of the memory, on a CPU at most 1 GiB: there, larger tiles are not faster."""
 FLOAT = 4
 
 
 def largest_tile(model: Model, shape: Triple, settings: SegmentSettings) -> Triple:
-    """Give the largest tile that a budget of memory holds.
+    """Give the largest tile that fits the memory budget.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def largest_tile(model: Model, shape: Triple, settings: SegmentSettings) -> Trip
     Returns
     -------
     tuple of 3 int
-        Not larger than the volume, and not smaller than the training patch, even if that does not fit. Along an axis
-        tiles cover the volume without more overlap than is wanted.
+        Not larger than the volume, and not smaller than the training patch, even if that exceeds the budget. Tiles of
+        this size cover each axis without more overlap than the settings ask for.
     """
     tile = (min(settings.batch, shape[0]) if model.card.dims == 2 else shape[0], *shape[1:])
     patch = (tile[0], *model.card.patch[1:]) if model.card.dims == 2 else model.card.patch
@@ -48,18 +48,19 @@ def largest_tile(model: Model, shape: Triple, settings: SegmentSettings) -> Trip
     budget = _budget(settings, model.device)
 
     def cost(tile: Triple) -> tuple[float, int]:
-        return _needed(model, tile, shape, settings), max(tile)
+        return _memory(model, tile, shape, settings), max(tile)
 
     while tile != least and cost(tile)[0] > budget:
         shorter = [max(a, _shorter(n, b, settings.overlap)) for a, b, n in zip(least, tile, shape, strict=True)]
+        # Shorten the axis that saves most. Sorted, because the order of a set must not decide between equal costs.
         z, y, x = tile
-        tried = {(shorter[0], y, x), (z, shorter[1], x), (z, y, shorter[2])} - {tile}
-        tile = min(sorted(tried), key=cost)
+        candidates = {(shorter[0], y, x), (z, shorter[1], x), (z, y, shorter[2])} - {tile}
+        tile = min(sorted(candidates), key=cost)
     return tile
 
 
 def _shorter(length: int, edge: int, overlap: float) -> int:
-    """Give the longest tiles that are shorter and cover an axis without more overlap than is wanted."""
+    """Give the longest shorter edge with which tiles cover an axis without more overlap than asked for."""
     count = 2
     while edge > 1 and _edge(length, count, overlap) >= edge:
         count += 1
@@ -67,35 +68,35 @@ def _shorter(length: int, edge: int, overlap: float) -> int:
 
 
 def _edge(length: int, count: int, overlap: float) -> int:
-    """Give the shortest tiles of which so many cover an axis."""
+    """Give the shortest edge with which ``count`` tiles cover an axis."""
     edge = ceil(length / (1 + (count - 1) * (1 - overlap)))
     while edge < length and (count - 1) * max(1, int(edge * (1 - overlap))) + edge < length:
         edge += 1
     return edge
 
 
-def _needed(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings) -> float:
-    """Estimate the bytes for a tile in the network, for sums, for slabs that are read, and for what is made of them."""
+def _memory(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings) -> float:
+    """Estimate the bytes for a tile in the network, the sums, the slabs that are read, and the results."""
     deep, high, wide = model.fit(tile)
     margins = [before + after for before, after in model.margin]
     planar = model.card.dims == 2
-    seen = prod(n + m for n, m in zip((deep, high, wide), (0 if planar else margins[0], *margins[1:]), strict=True))
+    inputs = prod(n + m for n, m in zip((deep, high, wide), (0 if planar else margins[0], *margins[1:]), strict=True))
     carried = 0 if planar or deep >= shape[0] else ceil(deep * settings.overlap)
     sums = model.card.outputs * shape[2] * (deep * high + carried * shape[1])
     slab = 2 * model.card.channels * (deep + margins[0]) * shape[1] * shape[2]
     batch = 1 if planar else settings.batch
-    # A GPU holds nothing of what is made; elsewhere one slab is written while the next one is made, and a chunk filled.
-    each = 0 if model.device.type == "cuda" else settings.result_bytes(len(model.card.values))
-    made = (2 * deep + (0 if planar else min(CHUNK_PLANES, shape[0]))) * shape[1] * shape[2]
-    return batch * seen * model.voxel_bytes + FLOAT * (sums + slab) + each * made
+    # Results are in main memory: one slab is written while the next one is computed, and a chunk of the file is filled.
+    result_bytes = 0 if model.device.type == "cuda" else settings.result_bytes(len(model.card.values))
+    results = (2 * deep + (0 if planar else min(CHUNK_PLANES, shape[0]))) * shape[1] * shape[2]
+    return batch * inputs * model.voxel_bytes + FLOAT * (sums + slab) + result_bytes * results
 
 
 def _budget(settings: SegmentSettings, device: torch.device) -> float:
-    """Give the bytes that may be taken."""
+    """Give the memory budget in bytes."""
     if settings.tile_memory:
         return settings.tile_memory * GIB
     if device.type == "cuda":
-        return SHARE * torch.cuda.get_device_properties(device).total_memory
+        return MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
     import psutil
 
-    return min(CPU_BUDGET, SHARE * psutil.virtual_memory().total)
+    return min(CPU_BUDGET, MEMORY_SHARE * psutil.virtual_memory().total)

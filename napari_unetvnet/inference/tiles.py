@@ -1,7 +1,7 @@
-"""Where tiles lie and how they weigh.
+"""Where tiles lie and with which weights they are blended.
 
-The weights are an outer product of one window an axis; each window is divided by the sum of all windows on its axis, so
-that the tiles add up to one without a count map.
+The weights of a tile are the outer product of one window per axis. Each window is divided by the sum of all windows on
+its axis, so the weights sum to one at each voxel without a count map.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["Tiles", "plan_tiles", "smallest_image"]
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """Where tiles lie and how they weigh.
+    """Positions and blending weights of tiles.
 
     Parameters
     ----------
     size : tuple of 3 int
-        Tile z, y, x in voxels.
+        Voxels z, y, x of a tile.
     origins : tuple of 3 tuples of int
         First voxel of each tile on z, y and x.
     windows : tuple of 3 arrays of shape (tiles, size)
-        Weights of each tile on its axis; at each voxel they sum to 1.
+        Weights of each tile along its axis; they sum to 1 at each voxel.
     """
 
     size: tuple[int, int, int]
@@ -45,12 +45,12 @@ class Tiles:
 
     @property
     def places(self) -> list[Place]:
-        """The tiles of a slab, by their numbers on y and x."""
+        """The tiles of a slab, as indices on y and x."""
         return [(i, j) for i in range(len(self.origins[1])) for j in range(len(self.origins[2]))]
 
 
 def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSettings) -> Tiles:
-    """Lay tiles over a volume.
+    """Cover a volume with tiles.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
     Returns
     -------
     Tiles
-        Evenly spread; in 2D and 2.5D planes do not overlap along z. Where the settings name no size, as large as the
-        memory for it allows.
+        Evenly spread; in 2D and 2.5D tiles do not overlap along z. Without a size in the settings, as large as the
+        memory budget allows.
     """
     planar, rotations = model.card.dims == 2, settings.tta == "rotations"
-    wanted = settings.tile or (model.card.patch if rotations else largest_tile(model, shape, settings))
-    inside = [min(a, b) for a, b in zip(wanted, shape, strict=True)]
-    if rotations and len(set(wanted)) == 1:
-        inside = [max(inside)] * 3  # still a cube where the image is flat; what lies beyond is mirrored
+    edges = settings.tile or (model.card.patch if rotations else largest_tile(model, shape, settings))
+    inside = [min(a, b) for a, b in zip(edges, shape, strict=True)]
+    if rotations and len(set(edges)) == 1:
+        inside = [max(inside)] * 3  # rotations need a cube, also in a flat image, which is mirrored beyond its border
     size = model.fit(inside)
     overlaps = (0.0 if planar else settings.overlap, settings.overlap, settings.overlap)
     axes = [
@@ -83,7 +83,7 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
 
 
 def smallest_image(model: Model) -> tuple[int, int, int]:
-    """Give the smallest image that can be segmented: what a network uses up around its output is mirrored.
+    """Give the smallest image that can be segmented; the margin of a network is mirrored.
 
     Parameters
     ----------
@@ -104,8 +104,10 @@ def _origins(length: int, tile: int, overlap: float, grid: int) -> tuple[int, ..
         return (0,)
     step = max(1, int(tile * (1 - overlap)))
     if grid > 1 or overlap == 0:
+        # A network with strides gives the same labels in all tiles only if they start at multiples of its grid.
         step = max(grid, step // grid * grid)
         return tuple(range(0, length - tile + step, step))
+    # As few tiles as the overlap allows, spread so that the last one ends with the axis.
     count = -(-(length - tile) // step) + 1
     return tuple(round(i * (length - tile) / (count - 1)) for i in range(count))
 
@@ -115,6 +117,7 @@ def _windows(length: int, tile: int, origins: tuple[int, ...], kind: Blending) -
     if kind == "centre":
         return _nearest(tile, origins)
     centred = np.arange(tile) - (tile - 1) / 2
+    # Clipped, so that a voxel that is only in the corner of one tile is not divided by almost 0.
     window = np.exp(-0.5 * (centred / (tile / 8)) ** 2).clip(1e-4) if kind == "gaussian" else np.ones(tile)
     total = np.zeros(max(length, origins[-1] + tile))
     for origin in origins:
@@ -123,10 +126,11 @@ def _windows(length: int, tile: int, origins: tuple[int, ...], kind: Blending) -
 
 
 def _nearest(tile: int, origins: tuple[int, ...]) -> NDArray[np.float32]:
-    """Give 1 where a tile's centre is the nearest on an axis, of two the first one's, and 0 elsewhere."""
-    twice = 2 * np.arange(tile) - (tile - 1)  # from the centre, in half voxels
+    """Give 1 where the centre of a tile is the nearest one on an axis (the first of two), and 0 elsewhere."""
+    twice = 2 * np.arange(tile) - (tile - 1)  # signed distance from the centre in half voxels, an exact integer
     windows = np.zeros((len(origins), tile), np.float32)
     for i, origin in enumerate(origins):
+        # Distances to the centres of the tiles before and after; "<" and "<=" give a tie to the first tile.
         before = twice + 2 * (origin - origins[i - 1]) if i else np.full(tile, np.inf)
         after = twice - 2 * (origins[i + 1] - origin) if i + 1 < len(origins) else np.full(tile, np.inf)
         windows[i] = (np.abs(twice) < np.abs(before)) & (np.abs(twice) <= np.abs(after))

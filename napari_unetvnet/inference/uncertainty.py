@@ -1,4 +1,4 @@
-"""How unsure a network is of each voxel, from 0 to 1."""
+"""Uncertainty of a prediction at each voxel, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["entropy", "with_variance"]
 
 
 def entropy(logits: Tensor, card: ModelCard) -> Tensor:
-    """Give the entropy of the probabilities, as a share of the highest there can be.
+    """Give the entropy of the probabilities as a fraction of the maximum entropy.
 
     Parameters
     ----------
@@ -30,34 +30,34 @@ def entropy(logits: Tensor, card: ModelCard) -> Tensor:
     Returns
     -------
     Tensor of shape (Z, Y, X)
-        0 where one class is certain, 1 where all are alike. Of a multilabel head the highest over the classes, each of
-        which is there or not: a voxel is unsure if any class is.
+        0 where one class is certain, 1 where all are equally probable. For a multilabel head, the highest binary
+        entropy over the classes.
     """
     if card.head == "multiclass":
         share: Tensor = torch.special.entr(logits.softmax(0)).sum(0) / math.log(len(logits))
         return share.clamp(0, 1)
     outputs = logits[list(card.class_outputs)] if card.head == "multilabel" else logits
-    each: Tensor = torch.special.entr(outputs.sigmoid()) + torch.special.entr((-outputs).sigmoid())
-    return (each.amax(0) / math.log(2)).clamp(0, 1)
+    binary: Tensor = torch.special.entr(outputs.sigmoid()) + torch.special.entr((-outputs).sigmoid())
+    return (binary.amax(0) / math.log(2)).clamp(0, 1)
 
 
 def with_variance(parts: Iterable[Tensor], head: str) -> Tensor:
-    """Give the logits of the mean of several probabilities, and how much these vary.
+    """Give the logits of the mean of several predictions' probabilities, and the variance of these.
 
     Parameters
     ----------
     parts : iterable of Tensor of shape (B, K, Z, Y, X)
-        Logits, one or more; one after the other is looked at, and none is kept.
+        Logits, one or more; consumed one by one, none is kept.
     head : {"binary", "multiclass", "multilabel"}
 
     Returns
     -------
     Tensor of shape (B, K + 1, Z, Y, X)
-        The logits as `mean_logits` gives them, then the variance of the probabilities, the mean over the outputs.
+        The logits as from `mean_logits`, then the variance of the probabilities, averaged over the outputs.
     """
-    seen = _Moments(head)
-    logits = mean_logits(seen.watched(parts), head)
-    return torch.cat([logits, seen.variance], dim=1)
+    moments = _Moments(head)
+    logits = mean_logits(moments.accumulate(parts), head)
+    return torch.cat([logits, moments.variance], dim=1)
 
 
 class _Moments:
@@ -66,13 +66,14 @@ class _Moments:
     def __init__(self, head: str) -> None:
         self._head, self._count = head, 0
 
-    def watched(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Hand on logits (B, K, Z, Y, X) and add up what they say, seen from the first ones."""
+    def accumulate(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pass logits (B, K, Z, Y, X) on, and add up the differences of their probabilities from the first ones."""
         for logits in parts:
-            likely = activated(logits.movedim(1, 0), self._head).movedim(0, 1)
+            probabilities = activated(logits.movedim(1, 0), self._head).movedim(0, 1)
             if not self._count:
-                self._first, self._sum, self._squares = likely, torch.zeros_like(likely), torch.zeros_like(likely)
-            change = likely - self._first  # small numbers, so that squares lose nothing in their difference
+                self._reference = probabilities
+                self._sum, self._squares = torch.zeros_like(probabilities), torch.zeros_like(probabilities)
+            change = probabilities - self._reference  # small, so that E[x^2] - E[x]^2 does not cancel
             self._sum += change
             self._squares += change.square()
             self._count += 1

@@ -1,7 +1,7 @@
-"""One network of planes that looks along all three axes: the mean of what it says of the planes of each.
+"""Multi-view prediction: the mean probability of a 2D network over the planes along z, y and x.
 
-The planes along y and x come first, and the sum of their probabilities is kept; then the planes along z are looked at
-slab by slab as ever.
+The planes along y and x come first, and the sum of their probabilities is kept. Then the planes along z are predicted
+slab by slab, as with one view.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Number = TypeVar("Number", int, float)
 
 AXES = ("z", "y", "x")
 ALONG_Y, ALONG_X = (1, 0, 2), (2, 0, 1)
-"""The order of the axes in which planes across y, and across x, lie like those across z."""
+"""Orders of the axes that turn planes along y, and along x, into planes along z."""
 
 
 def multi_view_scores(
@@ -50,22 +50,22 @@ def multi_view_scores(
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the logits of the mean probability over the planes along z, y and x, slab by slab.
 
-    Beside what one view takes, 2 K bytes a voxel are kept: in memory, or, where that would be more than a quarter of
-    what is free, in a temporary file. Nothing comes out before two of three views are done.
+    Needs 2 K bytes per voxel more than one view: in memory, or in a temporary file if that is more than a quarter of
+    the free memory. The first slab is yielded after two of the three views.
 
     Parameters
     ----------
     model : Model
-        Of view 2d or 2.5d, its network in evaluation mode.
+        With view 2d or 2.5d; its network in evaluation mode.
     volume : Volume, data of shape (C, Z, Y, X)
-        With voxels that are about as long on all axes.
+        With about isotropic voxels.
     settings : SegmentSettings
     scale : Intensity
         How to normalise the volume.
     first_plane : int
         Planes before it are left out.
     selection : Selection, optional
-        The part to be segmented (default: all); of the rest the logits mean nothing.
+        The part to segment (default: all); logits outside it are meaningless.
 
     Yields
     ------
@@ -73,19 +73,19 @@ def multi_view_scores(
         First plane of the slab.
     logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
     """
-    turned = [_turned(volume, order) for order in (ALONG_Y, ALONG_X)]
-    for each in turned:
-        check_size(each, smallest_image(model), model.card.network)
+    turned_volumes = [_turned(volume, order) for order in (ALONG_Y, ALONG_X)]
+    for turned in turned_volumes:
+        check_size(turned, smallest_image(model), model.card.network)
     head = model.card.head
-    kept = new_array((model.card.outputs, *volume.shape), np.float16)
-    kept[:] = 0
-    for order, each in zip((ALONG_Y, ALONG_X), turned, strict=True):
-        across = kept.transpose(0, *(1 + axis for axis in order))
+    total = new_array((model.card.outputs, *volume.shape), np.float16)
+    total[:] = 0
+    for order, turned in zip((ALONG_Y, ALONG_X), turned_volumes, strict=True):
+        turned_total = total.transpose(0, *(1 + axis for axis in order))
         part = None if selection is None else _turned_part(selection, order)
-        for start, logits in scores(model, each, _turned_settings(settings, order), scale, selection=part):
-            across[:, start : start + logits.shape[1]] += activated(logits, head).half().cpu().numpy()
+        for start, logits in scores(model, turned, _turned_settings(settings, order), scale, selection=part):
+            turned_total[:, start : start + logits.shape[1]] += activated(logits, head).half().cpu().numpy()
     for start, logits in scores(model, volume, settings, scale, first_plane, selection):
-        others = _single(kept[:, start : start + logits.shape[1]]).to(logits.device)
+        others = _single(total[:, start : start + logits.shape[1]]).to(logits.device)
         yield start, as_logits((activated(logits, head) + others) / 3, head)
 
 
@@ -94,23 +94,23 @@ def _single(values: NDArray[np.float16]) -> Tensor:
 
 
 def _turned(volume: Volume, order: Triple) -> Volume:
-    """See a volume with its axes in another order, unread."""
+    """Give a volume with its axes in another order, without reading it."""
     data = View(volume.data, (0, *(1 + axis for axis in order)))
     name = f"{volume.name}, planes along {AXES[order[0]]},"
     return replace(volume, data=data, spacing=_ordered(volume.spacing, order), affine=None, name=name)
 
 
 def _turned_settings(settings: SegmentSettings, order: Triple) -> SegmentSettings:
-    """Name the axes along which to mirror as they are called after turning."""
+    """Rename the axes to mirror for the turned volume."""
     mirrored = tuple(AXES[place] for place, axis in enumerate(order) if AXES[axis] in settings.tta)
     return settings.model_copy(update={"tta": mirrored})
 
 
 def _turned_part(selection: Selection, order: Triple) -> Selection:
-    """See a part of an image with its axes in another order."""
+    """Give a selection with its axes in another order."""
     mask = None if selection.mask is None else View(selection.mask, (0, *(1 + axis for axis in order)))
     box = Box(_ordered(selection.box.start, order), _ordered(selection.box.stop, order))
-    return Selection(box, mask, _ordered(selection.own, order), _ordered(selection.resampled, order))
+    return Selection(box, mask, _ordered(selection.original, order), _ordered(selection.resampled, order))
 
 
 def _ordered(values: Sequence[Number], order: Triple) -> tuple[Number, Number, Number]:

@@ -74,7 +74,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
         fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
         slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
-        yield from inference.behind(store, whole_chunks(slabs, results.planes, depth))
+        yield from inference.finish_in_background(store, whole_chunks(slabs, results.planes, depth))
     if not job.postprocessed:
         yield from results.deliver()
         return

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.resample import Resampled, at_spacing, grid_at, spacing_in
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.inference.regrid import back, plane_before
+from napari_unetvnet.inference.regrid import plane_before, regrid
 
 lengths = st.integers(1, 12)
 shapes = st.tuples(lengths, lengths, lengths)
@@ -128,13 +128,13 @@ def test_labels_of_another_size_are_refused_and_not_stretched():
 def test_scores_come_back_the_same_in_whatever_slabs_they_come(own, seen, slab, drawn):
     values = torch.from_numpy(noise((2, *seen)))
     first = drawn.draw(st.integers(0, own[0] - 1))
-    whole = torch.cat([part for _, part in back([(0, values)], seen, own)], dim=1)
+    whole = torch.cat([part for _, part in regrid([(0, values)], seen, own)], dim=1)
     expected = Resampled(values.numpy(), own, "linear")
     if all(n >= m for n, m in zip(own, seen, strict=True)):  # towards smaller voxels both are plain interpolation
         np.testing.assert_allclose(whole, np.asarray(expected), atol=1e-5)
     begin = plane_before(first, seen[0], own[0])
     slabs = [(z, values[:, z : min(z + slab, seen[0])]) for z in range(begin, seen[0], slab)]
-    parts = list(back(slabs, seen, own, first))
+    parts = list(regrid(slabs, seen, own, first))
     assert parts[0][0] == first
     assert [start for start, _ in parts] == [first + sum(p.shape[1] for _, p in parts[:i]) for i in range(len(parts))]
     assert torch.equal(torch.cat([part for _, part in parts], dim=1), whole[:, first:])

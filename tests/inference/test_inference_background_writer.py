@@ -7,17 +7,17 @@ import time
 
 import pytest
 
-from napari_unetvnet.inference import behind
+from napari_unetvnet.inference import finish_in_background
 from napari_unetvnet.inference.background_writer import PATIENCE
 
 
 def threads():
-    return [each for each in threading.enumerate() if each.name.startswith("behind")]
+    return [each for each in threading.enumerate() if each.name.startswith("finish")]
 
 
 def test_things_come_in_order():
-    assert list(behind(lambda n: n * 10, [3, 1, 2])) == [30, 10, 20]
-    assert not list(behind(lambda n: n, []))
+    assert list(finish_in_background(lambda n: n * 10, [3, 1, 2])) == [30, 10, 20]
+    assert not list(finish_in_background(lambda n: n, []))
     assert not threads()
 
 
@@ -35,7 +35,7 @@ def test_a_thing_is_finished_while_the_next_one_is_made():
         assert made.wait(10)
         return number
 
-    assert list(behind(finish, make())) == [0, 1]
+    assert list(finish_in_background(finish, make())) == [0, 1]
 
 
 def test_never_are_two_things_left_to_be_finished():
@@ -48,7 +48,7 @@ def test_never_are_two_things_left_to_be_finished():
         running.remove(number)
         return number
 
-    assert list(behind(finish, range(8))) == list(range(8))
+    assert list(finish_in_background(finish, range(8))) == list(range(8))
     assert max(most) == 1
 
 
@@ -60,7 +60,7 @@ def test_a_thing_is_told_of_only_when_it_is_finished():
         finished.append(number)
         return number
 
-    for number in behind(finish, range(4)):
+    for number in finish_in_background(finish, range(4)):
         assert number in finished
 
 
@@ -73,7 +73,7 @@ def test_a_thing_that_is_quickly_finished_is_told_of_before_the_next_one_is_made
             made.append(number)
             yield number
 
-    for number in behind(lambda n: n, make()):
+    for number in finish_in_background(lambda n: n, make()):
         assert made[-1] == number
 
 
@@ -83,7 +83,7 @@ def test_what_goes_wrong_is_raised_here_and_the_thread_ends():
             raise OSError("the disk is full")
         return number
 
-    coming = behind(finish, range(5))
+    coming = finish_in_background(finish, range(5))
     assert next(coming) == 0
     with pytest.raises(OSError, match="disk is full"):
         list(coming)
@@ -103,7 +103,7 @@ def test_what_was_made_before_something_went_wrong_is_finished_and_told():
 
     told, seen = [], []
     with pytest.raises(ValueError, match="broken"):
-        for number in behind(finish, make()):
+        for number in finish_in_background(finish, make()):
             seen.append(number)
     assert seen == told == [0, 1]
 
@@ -116,7 +116,7 @@ def test_closing_waits_for_what_is_being_finished_and_ends_the_thread():
         finished.append(number)
         return number
 
-    coming = behind(finish, range(100))
+    coming = finish_in_background(finish, range(100))
     next(coming)
     coming.close()
     assert not threads()

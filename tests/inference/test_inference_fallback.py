@@ -94,8 +94,8 @@ def test_fewer_tiles_at_once_come_first_and_change_no_label(volume, monkeypatch)
     np.testing.assert_array_equal(labels, expected)
     assert [shape[0] for shape in tried[:3]] == [5, 2, 1]
     assert [text for _, text in told] == [
-        "The tiles did not fit into the memory of the device; from plane 0 on 2 are computed at once instead of 5.",
-        "The tiles did not fit into the memory of the device; from plane 0 on 1 are computed at once instead of 2.",
+        "The tiles did not fit into the memory of the device; from plane 0 on 2 are computed at a time instead of 5.",
+        "The tiles did not fit into the memory of the device; from plane 0 on 1 are computed at a time instead of 2.",
     ]
 
 
@@ -112,7 +112,7 @@ def test_smaller_tiles_go_on_behind_the_planes_that_are_finished(volume, monkeyp
     labels, [(planes, text)] = segmented(a_model(), volume)
     assert planes > 0
     assert f"from plane {planes} on they are 8 x 8 x 8 voxels instead of 8 x 16 x 16" in text
-    assert "not quite those that large tiles give" in text
+    assert "differ slightly from those of large tiles" in text
     np.testing.assert_array_equal(labels[:planes], large[:planes])
     small = plain(a_model(), volume, first_plane=planes, tile=(8, 8, 8))
     np.testing.assert_array_equal(labels[planes:], small)
@@ -168,8 +168,8 @@ def test_what_worked_is_where_the_next_segmentation_of_the_kind_begins(volume, m
     assert {shape[1:] for shape in tried} == {(1, 8, 8, 8)}
     np.testing.assert_array_equal(second, first)
     assert [text for _, text in told] == [
-        "Such tiles did not fit into this device's memory before; it begins with tiles 1 at once, of 8 x 8 x 8 "
-        "voxels; give another tile to try anew."
+        "Such tiles did not fit into the memory of this device before, so 1 tile(s) of 8 x 8 x 8 voxels are computed "
+        "per forward pass; choose another tile size to try again."
     ]
     tried.clear()
     segmented(a_model(), volume, tile=(8, 16, 32))

@@ -47,7 +47,7 @@ def test_one_label_in_a_thousand_may_differ(monkeypatch, bright, precision):
     model = torn(("bf16",), monkeypatch, bf16=5)  # of 128 x 128 voxels 16 are a little less than a thousandth
     told = choose_precision(model, image(bright), AUTO, RAW)
     assert model.precision == precision
-    only = "only 99.896 % of the labels in bf16 are those of fp32, so fp32 is used, which is slower."
+    only = "only 99.896 % of the labels in bf16 agree with fp32, so fp32 is used, which is slower."
     assert told == ("" if precision == "bf16" else f"On a part of the image {only}")
 
 

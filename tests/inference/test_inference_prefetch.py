@@ -12,12 +12,12 @@ from test_inference_segment import RAW, pointwise_model
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import scores, steps
-from napari_unetvnet.inference.prefetch import ahead
+from napari_unetvnet.inference.prefetch import prefetch
 from napari_unetvnet.settings import SegmentSettings
 
 
 def threads():
-    return [each for each in threading.enumerate() if each.name.startswith("ahead")]
+    return [each for each in threading.enumerate() if each.name.startswith("prefetch")]
 
 
 class Made:
@@ -43,14 +43,14 @@ def settled(made, count):
 
 
 def test_things_come_in_order():
-    assert list(ahead(Made(), [3, 1, 2])) == [30, 10, 20]
-    assert list(ahead(Made(), [])) == []
-    assert list(ahead(Made(), [5])) == [50]
+    assert list(prefetch(Made(), [3, 1, 2])) == [30, 10, 20]
+    assert list(prefetch(Made(), [])) == []
+    assert list(prefetch(Made(), [5])) == [50]
 
 
 def test_one_thing_is_made_ahead_and_no_more():
     made = Made()
-    coming = ahead(made, range(5))
+    coming = prefetch(made, range(5))
     for number in range(4):
         assert next(coming) == number * 10
         assert settled(made, number + 2) == list(range(number + 2))
@@ -58,7 +58,7 @@ def test_one_thing_is_made_ahead_and_no_more():
 
 
 def test_what_goes_wrong_is_raised_in_its_turn_and_the_thread_ends():
-    coming = ahead(Made(bad=[1]), range(5))
+    coming = prefetch(Made(bad=[1]), range(5))
     assert next(coming) == 0
     with pytest.raises(ValueError, match="1"):
         next(coming)
@@ -67,7 +67,7 @@ def test_what_goes_wrong_is_raised_in_its_turn_and_the_thread_ends():
 
 def test_closing_ends_the_thread():
     made = Made()
-    coming = ahead(made, range(100))
+    coming = prefetch(made, range(100))
     next(coming)
     coming.close()
     assert not threads()
@@ -75,7 +75,7 @@ def test_closing_ends_the_thread():
 
 
 def test_a_single_slab_starts_no_thread():
-    coming = ahead(lambda _: threading.current_thread(), [0])
+    coming = prefetch(lambda _: threading.current_thread(), [0])
     assert next(coming) is threading.main_thread()
 
 

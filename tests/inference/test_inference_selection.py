@@ -167,7 +167,7 @@ def test_what_is_background_for_certain_is_written_as_0_by_every_head(card):
 
 def test_parts_that_cannot_be_are_refused():
     model, volume = model_of(Pointwise), Volume(np.zeros((1, 8, 16, 16), np.float32))
-    with pytest.raises(SettingsProblem, match=r"begins at 0 16 0, outside .* 8 x 16 x 16"):
+    with pytest.raises(SettingsProblem, match=r"starts at 0 16 0, outside .* 8 x 16 x 16"):
         next(steps(model, volume, SegmentSettings(box_start=(0, 16, 0))))
     with pytest.raises(DataProblem, match=r"mask has 8 x 16 x 15 voxels.*8 x 16 x 16"):
         next(steps(model, volume, SegmentSettings(), mask=np.ones((1, 8, 16, 15))))

@@ -117,7 +117,7 @@ def test_planes_are_brought_as_near_as_the_voxels_in_them():
 
 
 def test_what_cannot_be_seen_along_all_axes_is_refused(volume):
-    with pytest.raises(SettingsProblem, match=r"view 2d or 2\.5d; the model sees blocks"):
+    with pytest.raises(SettingsProblem, match=r"view 2d or 2\.5d; this model has view 3d"):
         next(steps(pointwise_model("3d"), volume, SegmentSettings(view="multi-view")))
     thin = Volume(np.zeros((1, 3, 16, 16)))
     with pytest.raises(DataProblem, match=r"planes along y, has 16 x 3 x 16 voxels"):

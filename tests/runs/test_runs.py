@@ -106,7 +106,7 @@ def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypat
     monkeypatch.setattr(precision_check, "AGREEMENT", 1.1)
     events = list(runs.run(segment_folder(files, model, precision=precision)))
     notices = [event.text for event in events if isinstance(event, Notice)]
-    assert any("those of fp32" in text for text in notices) is told
+    assert any("agree with fp32" in text for text in notices) is told
 
 
 def test_a_half_written_event_waits_for_its_end(files):
