@@ -42,7 +42,7 @@ class LabelCounts:
         For each channel, the voxels of each value.
     shown : tuple of Counter
         The same where the mask is not 0.
-    bare : int
+    unpainted : int
         Voxels shown by the mask that are 0 in every channel.
     painted_planes : tuple of bool
         Whether a plane holds anything but 0; empty if not all voxels were read.
@@ -57,7 +57,7 @@ class LabelCounts:
 
     counts: tuple[Counter[int], ...]
     shown: tuple[Counter[int], ...]
-    bare: int = 0
+    unpainted: int = 0
     painted_planes: tuple[bool, ...] = ()
     centres: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     digest: str = ""
@@ -106,7 +106,7 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
     where = boxes(labels.shape, (values if limit is None else limit) // labels.channels)
     counts = [Counter[int]() for _ in range(labels.channels)]
     shown = counts if mask is None else [Counter[int]() for _ in range(labels.channels)]
-    painted, bare, centres = [False] * labels.shape[0], 0, _Centres(labels.shape)
+    painted, unpainted, centres = [False] * labels.shape[0], 0, _Centres(labels.shape)
     digest = hashlib.blake2b(digest_size=16)
     for box, part in _parts(labels, where):
         digest.update(np.ascontiguousarray(part).data)
@@ -114,7 +114,7 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
         for z in np.flatnonzero(drawn.any(axis=(1, 2))):
             painted[box.start[0] + int(z)] = True
         visible = slice(None) if mask is None else np.asarray(mask.data[(0, *box.slices)]) != 0
-        bare += int((~drawn[visible]).sum())
+        unpainted += int((~drawn[visible]).sum())
         for count, channel in zip(counts, part, strict=True):
             count.update(count_values(channel))
         if mask is not None:
@@ -122,7 +122,7 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
         centres.add(box, part[0])
     read = covers(where, labels.shape)
     planes = tuple(painted) if read == 1 else ()
-    return LabelCounts(tuple(counts), tuple(shown), bare, planes, centres.result(), digest.hexdigest(), read, mask)
+    return LabelCounts(tuple(counts), tuple(shown), unpainted, planes, centres.result(), digest.hexdigest(), read, mask)
 
 
 def _parts(labels: Volume, where: list[Box]) -> Iterator[tuple[Box, NDArray[Any]]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_unetvnet.data.checks import examine
-from napari_unetvnet.data.checks.thumbnail import thumbnail
+from napari_unetvnet.data.checks.thumbnail import make_thumbnail
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.prepare import prepare
 from napari_unetvnet.images.pairs import Pair
@@ -41,7 +41,7 @@ def labels():
 def test_counts_and_centres_by_hand(labels):
     counted = label_counts(Volume(labels))
     assert counted.counts == counted.shown == (Counter({0: 187, 1: 4, 7: 1}),)
-    assert (counted.bare, counted.painted, counted.painted_planes) == (187, 5, (False, True, False, True))
+    assert (counted.unpainted, counted.painted, counted.painted_planes) == (187, 5, (False, True, False, True))
     assert counted.painted_share == pytest.approx(5 / 192)
     np.testing.assert_allclose(counted.centres[1], [1 / 4, 2.5 / 6, 1.5 / 8])
     np.testing.assert_allclose(counted.centres[7], [3 / 4, 5 / 6, 7 / 8])
@@ -53,7 +53,7 @@ def test_a_mask_hides_voxels_from_what_is_shown_only(labels):
     counted = label_counts(Volume(labels), Volume(mask))
     assert counted.counts[0][1] == 4
     assert counted.shown[0][1] == 2
-    assert counted.bare == 187 - 6
+    assert counted.unpainted == 187 - 6
 
 
 def test_labels_are_read_once_for_all_who_ask(labels):
@@ -62,7 +62,7 @@ def test_labels_are_read_once_for_all_who_ask(labels):
     stack = rng.integers(0, 3, (1, 8, 40, 40)).astype(np.uint8)
     watched, image = Watched(stack), Volume(rng.normal(size=stack.shape).astype(np.float32))
     job = checked(TrainJob, {"image": "a", "label": "b", "patch": (1, 16, 16), "loss": "ce"})
-    thumbnail(image, Volume(watched), (), job)
+    make_thumbnail(image, Volume(watched), (), job)
     planes, watched.read = watched.read, 0  # those that are compared with the image
     pair = Pair(image, Volume(watched))
     planned = plan([pair], job, "cpu")  # counts classes, to weight rare ones

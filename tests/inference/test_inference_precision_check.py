@@ -55,7 +55,7 @@ def test_the_next_format_is_asked_if_the_first_is_not_good_enough(monkeypatch):
     model = torn(("bf16", "fp16"), monkeypatch, bf16=0)
     told = choose_precision(model, image(), AUTO, RAW)
     assert model.precision == "fp16"
-    assert "only 0 % of the labels in bf16 are" in told
+    assert "only 0 % of the labels in bf16 agree" in told
     assert "fp16 is used" in told
     model = torn(("bf16", "fp16"), monkeypatch, bf16=0, fp16=0)
     assert "in bf16 and 0 % of the labels in fp16" in choose_precision(model, image(), AUTO, RAW)

@@ -68,11 +68,13 @@ tiles = st.tuples(st.integers(1, 9), st.integers(1, 19), st.integers(1, 19))
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.parametrize("little", [0, 2**27], ids=["row by row", "slab by slab"])
+@pytest.mark.parametrize("slab_bytes", [0, 2**27], ids=["row by row", "slab by slab"])
 @quick
 @given(shapes, tiles, st.floats(0, 0.9), st.integers(1, 3), st.sampled_from(["2d", "2.5d", "3d"]), st.integers(1, 4))
-def test_stitching_gives_the_pointwise_network_back(monkeypatch, little, shape, tile, overlap, batch, view, divisor):
-    monkeypatch.setattr(sums, "LITTLE", little)
+def test_stitching_gives_the_pointwise_network_back(
+    monkeypatch, slab_bytes, shape, tile, overlap, batch, view, divisor
+):
+    monkeypatch.setattr(sums, "SLAB_BYTES", slab_bytes)
     model = pointwise_model(view, divisor=divisor, context=1 if view == "2.5d" else 0)
     data = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     out = whole(model, Volume(data), tile=tile, overlap=overlap, batch=batch)

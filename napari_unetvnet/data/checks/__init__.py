@@ -7,13 +7,13 @@ small function of those numbers; `examine` lists them. A new check is a function
 from __future__ import annotations
 
 from napari_unetvnet.data.checks.examine import examine
-from napari_unetvnet.data.checks.findings import ClassShare, Examined, Finding, Report
+from napari_unetvnet.data.checks.findings import ClassShare, Finding, PairSummary, Report
 from napari_unetvnet.data.checks.report import notices, table
 
 __all__ = [
     "ClassShare",
-    "Examined",
     "Finding",
+    "PairSummary",
     "Report",
     "examine",
     "notices",

@@ -1,4 +1,4 @@
-"""Images that do not go together: repeated, or of other channels, sizes, voxels and intensities."""
+"""Images that do not fit each other: duplicates, different channels, voxel sizes or intensities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.data.checks.findings import Finding, named
+from napari_unetvnet.data.checks.findings import Finding, name_list
 from napari_unetvnet.images.refusals import times
 
 if TYPE_CHECKING:
@@ -23,29 +23,31 @@ OTHER_SIZE = 1.5
 
 
 def check_channel_counts(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
-    """Find images of different numbers of channels."""
+    """Find images with different numbers of channels."""
     groups = _grouped(pairs, lambda pair: pair.image.channels)
     if len(groups) > 1:
-        told = "; ".join(f"{count}: {named([p.image.name for p in group])}" for count, group in sorted(groups.items()))
+        counts = "; ".join(
+            f"{count}: {name_list([p.image.name for p in group])}" for count, group in sorted(groups.items())
+        )
         yield Finding(
-            "error", "channel-counts", "", f"The images have different numbers of channels ({told}).",
-            "A network takes one number of them.", "Save all as grey, or all as colours.",
+            "error", "channel-counts", "", f"The images have different numbers of channels ({counts}).",
+            "A network has a fixed number of input channels.", "Save all as grey, or all as colours.",
         )  # fmt: skip
 
 
 def check_duplicates(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
     """Find images that are given twice, and labels that belong to two images."""
-    lively = [pair for pair in pairs if len(pair.image.constant) < pair.image.channels]
-    for group in _grouped(lively, lambda pair: pair.image.digest).values():
+    varied = [pair for pair in pairs if len(pair.image.constant) < pair.image.channels]
+    for group in _grouped(varied, lambda pair: pair.image.digest).values():
         if len(group) < 2:
             continue
-        names = named([pair.image.name for pair in group])
-        apart = len({pair.split == "val" for pair in group}) > 1
+        names = name_list([pair.image.name for pair in group])
+        split = len({pair.split == "val" for pair in group}) > 1
         yield Finding(
-            "warning", "leak" if apart else "duplicates", "", f"The same image is given {len(group)} times: {names}"
-            + (", for training and for validation." if apart else "."),
-            "The model is scored on what it has seen." if apart else
-            "If one of them is held out, the model is scored on what it has seen.",
+            "warning", "leak" if split else "duplicates", "", f"The same image is given {len(group)} times: {names}"
+            + (", for training and for validation." if split else "."),
+            "The model is scored on an image that it was trained on." if split else
+            "If one of them is held out, the model is scored on an image that it was trained on.",
             "Keep one of them.",
         )  # fmt: skip
     painted = [pair for pair in pairs if pair.labels.painted]
@@ -53,8 +55,8 @@ def check_duplicates(pairs: Sequence[PairFacts], settings: TrainSettings) -> Ite
         if len({pair.image.digest for pair in group}) > 1:
             yield Finding(
                 "warning", "same-labels", "",
-                f"Different images have the same labels: {named([pair.image.name for pair in group])}.",
-                "One of them probably belongs to another label file.", "Look which label file is whose.",
+                f"Different images have the same labels: {name_list([pair.image.name for pair in group])}.",
+                "One of them probably belongs to another label file.", "Check which label file belongs to which image.",
             )  # fmt: skip
 
 
@@ -73,30 +75,30 @@ def check_ranges(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterato
     yield Finding(
         "warning" if raw else "advice", "ranges", "",
         f"Intensities differ: from a range of {spans[low]:.3g} in {low} to one of {spans[high]:.3g} in {high}.",
-        "A network that sees values as they are cannot learn from both." if raw else
-        f"Each image is normalised by itself ({settings.normalise}), so that is no harm; images to segment are, too.",
+        "Without normalisation, a network cannot learn from both." if raw else
+        f"Each image is normalised by itself ({settings.normalise}), as are images to segment: nothing to do.",
         "Give --normalise zscore." if raw else "",
     )  # fmt: skip
 
 
 def check_voxel_sizes(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
-    """Find images of different voxel sizes or units, and images without any among others that have one."""
-    known = [pair for pair in pairs if pair.image.grid.known]
-    units = _grouped(known, lambda pair: pair.image.grid.unit)
-    if known and len(known) < len(pairs):
-        lost = [pair.image.name for pair in pairs if not pair.image.grid.known]
+    """Find images of different voxel sizes or units, and images without a voxel size among others with one."""
+    with_spacing = [pair for pair in pairs if pair.image.grid.has_spacing]
+    units = _grouped(with_spacing, lambda pair: pair.image.grid.unit)
+    if with_spacing and len(with_spacing) < len(pairs):
+        without = [pair.image.name for pair in pairs if not pair.image.grid.has_spacing]
         yield Finding(
-            "advice", "no-spacing", named(lost), "The files say nothing of the size of a voxel; others do.", "",
-            "If it is another than theirs, resample it; else nothing needs to be done.",
+            "advice", "no-spacing", name_list(without), "The files have no voxel size; others do.", "",
+            "If their voxels have another size, resample them; otherwise nothing needs doing.",
         )  # fmt: skip
-    sizes = np.array([pair.image.grid.spacing for pair in known] or [(1.0, 1.0, 1.0)])
-    flat = all(pair.image.grid.shape[0] == 1 for pair in known)
+    sizes = np.array([pair.image.grid.spacing for pair in with_spacing] or [(1.0, 1.0, 1.0)])
+    flat = all(pair.image.grid.shape[0] == 1 for pair in with_spacing)
     ratio = (sizes.max(axis=0) / sizes.min(axis=0))[1 if flat else 0 :].max()
     if len(units) > 1 or ratio > OTHER_SIZE:
         low, high = (" x ".join(f"{edge:.3g}" for edge in row) for row in (sizes.min(axis=0), sizes.max(axis=0)))
         yield Finding(
             "warning", "voxel-sizes", "", f"Voxels have different sizes: from {low} to {high} {'/'.join(units)}.",
-            "The same thing then has different sizes in voxels, and the network sees voxels only.",
+            "The same structure then has different sizes in voxels, and the network sees only voxels.",
             "Resample the images to one voxel size.",
         )  # fmt: skip
 
@@ -107,16 +109,16 @@ def check_patch(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator
     small = [pair.image for pair in pairs if any(n < p for n, p in zip(pair.image.grid.shape, patch, strict=True))]
     if small:
         fitting = np.min([image.grid.shape for image in small], axis=0)
-        told = " ".join(str(_round(min(int(n), p))) for n, p in zip(fitting, patch, strict=True))
+        edges = " ".join(str(_round(min(int(n), p))) for n, p in zip(fitting, patch, strict=True))
         yield Finding(
-            "advice", "small-images", named([image.name for image in small]),
+            "advice", "small-images", name_list([image.name for image in small]),
             f"Images are smaller than a training patch of {times(patch)} voxels (z y x).",
-            "What is beyond them is mirrored and not learnt from, which costs time.", f"Try --patch {told}.",
+            "Voxels beyond the image are mirrored and ignored, which costs time.", f"Try --patch {edges}.",
         )  # fmt: skip
 
 
 def _round(length: int) -> int:
-    """Round down to what networks can halve three times."""
+    """Round down to a length that networks can halve three times."""
     return length if length < 16 else length // 8 * 8
 
 

@@ -1,4 +1,4 @@
-"""Classes that are painted too little, in the wrong part of the data, or not at all."""
+"""Classes that have too few labels, have them in the wrong images, or have none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unetvnet.data.checks.findings import Finding, named, percent
-from napari_unetvnet.data.checks.frequency import class_voxels, labelled_voxels
+from napari_unetvnet.data.checks.findings import Finding, name_list, percent
+from napari_unetvnet.data.checks.frequency import class_voxels, labelled_count
 from napari_unetvnet.data.checks.kinds import has_many, looks_soft
 from napari_unetvnet.data.checks.strays import suspects
 
@@ -29,33 +29,33 @@ LEAST_PLANES = 6
 def check_empty(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
     """Find labels in which nothing is painted."""
     empty = [pair.labels for pair in pairs if pair.labels.total and not pair.labels.painted]
-    lost = settings.unlabelled == "ignore" or len(empty) == len(pairs)
+    refused = settings.unlabelled == "ignore" or len(empty) == len(pairs)
     for labels in empty:
         yield Finding(
-            "error" if lost else "advice", "empty-labels", labels.name, "The labels hold nothing but 0.",
-            "" if lost else "That is right if nothing is to be found in the image: it teaches what is background.",
+            "error" if refused else "advice", "empty-labels", labels.name, "The labels hold nothing but 0.",
+            "" if refused else "That is correct if the image contains only background, and the network learns from it.",
             "Paint some labels, or leave the pair out.",
         )  # fmt: skip
 
 
 def check_hidden(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find masks that hide everything, or all that is painted."""
+    """Find masks that hide all labels."""
     if pair.mask is None:
         return
-    if not pair.labels.total or not labelled_voxels(pair.labels, settings):
-        what = "The mask hides every labelled voxel."
+    if not pair.labels.total or not labelled_count(pair.labels, settings):
+        problem = "The mask hides every labelled voxel."
     elif not pair.labels.painted and any(pair.labels.painted_planes):
-        what = "The mask hides all that is painted."
+        problem = "The mask hides everything that is painted."
     else:
         return
     yield Finding(
-        "warning", "mask-hides", pair.mask.name, what, "Nothing can be learnt from the pair.",
-        "Voxels are ignored where a mask is 0; if it was meant the other way round, invert it.",
+        "warning", "mask-hides", pair.mask.name, problem, "Nothing can be learnt from the pair.",
+        "Voxels are ignored where the mask is 0; if it has the opposite meaning, invert it.",
     )  # fmt: skip
 
 
 def check_tiny(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
-    """Find classes with so few voxels that they can hardly be learnt."""
+    """Find classes with too few voxels to learn from."""
     if any(looks_soft(pair.labels) for pair in pairs) or has_many(pairs, settings):
         return
     images = [class_voxels(pair.labels, settings) for pair in pairs]
@@ -64,14 +64,14 @@ def check_tiny(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[
         voxels = sum(counts.get(name, 0) for counts in images)
         if 0 < voxels < TINY_VOXELS:
             yield Finding(
-                "warning", "tiny-class", "", f"Class {name} has {voxels} voxels in all.",
-                "That is too little to learn it, and to hold a part out that scores it.",
+                "warning", "tiny-class", "", f"Class {name} has only {voxels} voxels.",
+                "That is too few to learn it, and to hold some of them out.",
                 "Paint more of it, or leave it out.",
             )  # fmt: skip
 
 
 def check_lonely(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
-    """Find classes that only one of several images has."""
+    """Find classes that only one of three or more images has."""
     if len(pairs) < 3 or any(looks_soft(pair.labels) for pair in pairs) or has_many(pairs, settings):
         return
     odd = {str(value) for value in suspects(pairs, settings)}
@@ -82,7 +82,7 @@ def check_lonely(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterato
         if len(holders) == 1 and voxels >= TINY_VOXELS:
             yield Finding(
                 "advice", "in-one-image", holders[0], f"Class {name} is in this one of {len(pairs)} images only.",
-                "Whole images cannot be held out to score the model without losing it; a block of each is instead.",
+                "Holding out whole images could remove it from training, so a block of each image is held out.",
                 "Paint it in other images, too, if they show it.",
             )  # fmt: skip
 
@@ -99,50 +99,52 @@ def check_split(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator
     if missing := sorted(present["val"] - present["train"]):
         yield Finding(
             "error" if settings.label_values == "classes" and not settings.regions else "warning",
-            "not-in-training", "", f"Class {named(missing)} is painted in images for validation only.",
+            "not-in-training", "", f"Class {name_list(missing)} is painted in images for validation only.",
             "It cannot be learnt.", "Mark an image that shows it as train.",
         )  # fmt: skip
     if missing := sorted(present["train"] - present["val"]):
         yield Finding(
-            "warning", "not-in-validation", "", f"Class {named(missing)} is painted in no image for validation.",
-            "How well it is found will not be known.", "Mark an image that shows it as val.",
+            "warning", "not-in-validation", "", f"Class {name_list(missing)} is painted in no image for validation.",
+            "It will have no validation score.", "Mark an image that shows it as val.",
         )  # fmt: skip
 
 
 def check_unpainted(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find strokes and single planes that were painted as examples, where 0 would be learnt as background."""
+    """Find strokes and single planes that were painted as examples, while 0 would be learnt as background."""
     labels = pair.labels
     if settings.unlabelled == "ignore" or not labels.painted or settings.label_values == "objects":
         return
     share = labels.painted / labels.total
     if planes := _single_planes(labels):
-        what = f"Only {len(planes)} of {len(labels.painted_planes)} planes are painted, with empty planes between."
+        problem = f"Only {len(planes)} of {len(labels.painted_planes)} planes are painted, with empty planes between."
         if len(planes) == 1:
-            what = f"Only plane {planes[0]} of {len(labels.painted_planes)} planes is painted."
+            problem = f"Only plane {planes[0]} of {len(labels.painted_planes)} planes is painted."
     elif _like_strokes(labels, share):
-        what = f"Only {percent(share)} of the voxels are painted, in strokes whose borders follow no edge of the image."
+        problem = (
+            f"Only {percent(share)} of the voxels are painted, in strokes whose borders follow no edge of the image."
+        )
     else:
         return
     yield Finding(
-        "warning", "unpainted", labels.name, what, "All that is 0 would be learnt as background.",
-        "If it is only not painted yet, paint some background as a class, too, and give --unlabelled ignore.",
+        "warning", "unpainted", labels.name, problem, "All voxels with 0 would be learnt as background.",
+        "If they are just not painted yet, paint some background as a class, too, and give --unlabelled ignore.",
     )  # fmt: skip
 
 
 def _single_planes(labels: LabelFacts) -> list[int]:
-    """Give the painted planes if they lie apart in a stack."""
+    """Give the painted planes if they are isolated in a stack."""
     painted = np.array(labels.painted_planes, bool)
     planes = np.flatnonzero(painted)
     if len(painted) < LEAST_PLANES or not len(planes) or len(planes) > len(painted) / 2:
         return []
     runs = np.split(planes, np.flatnonzero(np.diff(planes) > 1) + 1)
-    apart = len(runs) > 1 or len(planes) == 1
-    return planes.tolist() if apart and max(map(len, runs)) <= LONG_RUN else []
+    isolated = len(runs) > 1 or len(planes) == 1
+    return planes.tolist() if isolated and max(map(len, runs)) <= LONG_RUN else []
 
 
 def _like_strokes(labels: LabelFacts, share: float) -> bool:
-    """Whether little is painted, in two values or more that keep apart, along no edges."""
-    picture = labels.picture
+    """Whether few voxels are painted, in two or more values that do not touch, not along edges of the image."""
+    thumbnail = labels.thumbnail
     values = sum(value != 0 for count in labels.counts for value in count)
-    own = picture.agreement.get("", 1.0)
-    return share < FEW_PAINTED and values > 1 and picture.touching < 0.1 and own < NO_EDGE
+    agreement = thumbnail.agreement.get("", 1.0)
+    return share < FEW_PAINTED and values > 1 and thumbnail.touching < 0.1 and agreement < NO_EDGE

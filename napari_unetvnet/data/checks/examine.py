@@ -1,4 +1,4 @@
-"""Examine labelled images: measure each once, let every check look at the numbers, gather what they say."""
+"""Check labelled images: measure each one once, run all checks on the measurements, collect the findings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unetvnet.data.checks import across, classes, grids, intensities, kinds, strays, values
-from napari_unetvnet.data.checks.findings import Examined, Finding, Report
-from napari_unetvnet.data.checks.frequency import class_voxels, labelled_voxels, shares
+from napari_unetvnet.data.checks.findings import Finding, PairSummary, Report
+from napari_unetvnet.data.checks.frequency import class_voxels, labelled_count, shares
 from napari_unetvnet.data.checks.measure import measure
 from napari_unetvnet.data.checks.suggestions import suggestions
 from napari_unetvnet.data.targets import find_classes, loss_weights, make_target
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["examine"]
 
-OF_A_PAIR: tuple[Callable[[PairFacts, TrainSettings], Iterator[Finding]], ...] = (
+PAIR_CHECKS: tuple[Callable[[PairFacts, TrainSettings], Iterator[Finding]], ...] = (
     grids.check_fit,
     kinds.check_types,
     intensities.check_finite,
@@ -40,7 +40,7 @@ OF_A_PAIR: tuple[Callable[[PairFacts, TrainSettings], Iterator[Finding]], ...] =
     grids.check_spacing,
     intensities.check_channels_alike,
 )
-OF_ALL: tuple[Callable[[Sequence[PairFacts], TrainSettings], Iterator[Finding]], ...] = (
+DATA_CHECKS: tuple[Callable[[Sequence[PairFacts], TrainSettings], Iterator[Finding]], ...] = (
     classes.check_empty,
     across.check_channel_counts,
     classes.check_split,
@@ -59,20 +59,20 @@ OF_ALL: tuple[Callable[[Sequence[PairFacts], TrainSettings], Iterator[Finding]],
 )
 """In the order of importance."""
 
-SAID = {"negative", "soft-mask", "empty-labels", "not-in-training"}
-"""Errors that training would refuse in other words."""
+COVERED = {"negative", "soft-mask", "empty-labels", "not-in-training"}
+"""Kinds of findings that already report what training refuses."""
 SEVERITIES = ("error", "warning", "advice")
 
 
 def examine(pairs: Iterable[Pair], settings: TrainSettings) -> Report:
-    """Say what is wrong or odd about labelled images before they are trained on.
+    """Find problems of labelled images before training.
 
     Parameters
     ----------
     pairs : iterable of Pair
-        Looked at one after the other; none is kept.
+        Read one by one; none is kept.
     settings : TrainSettings
-        What labels mean, the view, the patch, the loss.
+        Meaning of labels, view, patch and loss.
 
     Returns
     -------
@@ -80,24 +80,24 @@ def examine(pairs: Iterable[Pair], settings: TrainSettings) -> Report:
     """
     facts = [measure(pair, settings) for pair in pairs]
     usable = [pair for pair in facts if not pair.refused and pair.labels.fraction is None]
-    found = [finding for check in OF_A_PAIR for pair in facts for finding in check(pair, settings)]
-    found += [finding for check in OF_ALL for finding in check(usable, settings)] if usable else []
-    found += _refusals(usable, settings, found)
+    findings = [finding for check in PAIR_CHECKS for pair in facts for finding in check(pair, settings)]
+    findings += [finding for check in DATA_CHECKS for finding in check(usable, settings)] if usable else []
+    findings += _refusals(usable, settings, findings)
     voxels = [class_voxels(pair.labels, settings) for pair in usable]
-    every = shares(voxels, sum(labelled_voxels(pair.labels, settings) for pair in usable))
+    classes_present = shares(voxels, sum(labelled_count(pair.labels, settings) for pair in usable))
     return Report(
-        tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))),
-        tuple(_examined(pair, settings, usable=pair in usable) for pair in facts),
-        every,
-        suggestions(every, usable, settings),
+        tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        tuple(_summary(pair, settings, usable=pair in usable) for pair in facts),
+        classes_present,
+        suggestions(classes_present, usable, settings),
     )
 
 
-def _examined(pair: PairFacts, settings: TrainSettings, *, usable: bool) -> Examined:
+def _summary(pair: PairFacts, settings: TrainSettings, *, usable: bool) -> PairSummary:
     image, labels = pair.image, pair.labels
-    known = labelled_voxels(labels, settings) if usable else 0
-    everything = int(np.prod(labels.grid.shape) * labels.read)
-    return Examined(
+    labelled = labelled_count(labels, settings) if usable else 0
+    total = int(np.prod(labels.grid.shape) * labels.read)
+    return PairSummary(
         image.name,
         labels.name,
         image.grid.shape,
@@ -107,33 +107,33 @@ def _examined(pair: PairFacts, settings: TrainSettings, *, usable: bool) -> Exam
         image.grid.spacing,
         pair.split,
         class_voxels(labels, settings) if usable else {},
-        everything - known if usable else 0,
+        total - labelled if usable else 0,
         min(image.read, labels.read),
     )
 
 
-def _refusals(pairs: Sequence[PairFacts], settings: TrainSettings, found: Sequence[Finding]) -> list[Finding]:
-    """Say what training would refuse, if no check has said it already."""
-    if not pairs or {finding.kind for finding in found if finding.severity == "error"} & SAID:
+def _refusals(pairs: Sequence[PairFacts], settings: TrainSettings, findings: Sequence[Finding]) -> list[Finding]:
+    """Report what training would refuse, if no check has reported it already."""
+    if not pairs or {finding.kind for finding in findings if finding.severity == "error"} & COVERED:
         return []
-    learnt = [_values(pair.labels) for pair in pairs if pair.split != "val"]
+    training = [_values(pair.labels) for pair in pairs if pair.split != "val"]
     try:
-        if not learnt:
+        if not training:
             raise UserError("All pairs are marked val; mark at least one as train.")
-        classes_found = find_classes(learnt, settings)
-        settings.head_for(len(classes_found))
-        counts = np.ones(len(classes_found), np.int64)
-        loss_weights(counts, 2 * counts, classes_found, settings)
+        present = find_classes(training, settings)
+        settings.head_for(len(present))
+        counts = np.ones(len(present), np.int64)
+        loss_weights(counts, 2 * counts, present, settings)
         for pair in pairs:
-            held = _values(pair.labels)
-            make_target(np.asarray(held.data), classes_found, settings, held.name)
+            labels = _values(pair.labels)
+            make_target(np.asarray(labels.data), present, settings, labels.name)
     except UserError as problem:
         return [Finding("error", "refused", "", line) for line in problem.lines]
     return []
 
 
 def _values(labels: LabelFacts) -> Volume:
-    """Make labels that hold each value once, for which training's own rules say the same as for the labels."""
+    """Make labels with each value once, to which the rules of training apply as to the labels themselves."""
     length = max(1, *(len(count) for count in labels.counts))
     rows = [[*sorted(count), *[0] * length][:length] for count in labels.counts]
     if len(rows) == 1:

@@ -1,4 +1,4 @@
-"""What was measured of a pair: the numbers that all checks look at, so that arrays are read once and none is kept."""
+"""Measurements of a pair, on which all checks are based, so that arrays are read once and none is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbn
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where a volume lies.
+    """Grid of a volume.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ class Grid:
     affine: NDArray[np.float64] | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether anything is known of the size of a voxel."""
+    def has_spacing(self) -> bool:
+        """Whether the file has a voxel size or unit."""
         return self.unit != "pixel" or self.spacing != (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFacts:
-    """What was measured of an image.
+    """Measurements of an image.
 
     Parameters
     ----------
@@ -53,19 +53,19 @@ class ImageFacts:
     dark, bright : tuple of float
         Percentiles 1 and 99 of each channel.
     at_low, at_high : float
-        Largest share of a channel that has its very lowest or highest value.
+        Fraction of voxels with the lowest or highest value of their channel, the largest over the channels.
     levels : int
-        Different values in the sample.
+        Number of distinct values in the sample.
     broken : int
         Voxels that are NaN or infinite.
     flat_planes : tuple of int
         Planes in which every voxel is the same.
-    twins : tuple of int
+    repeated_channels : tuple of int
         Channels, from 1, that repeat the first one.
     digest : str
         The same for the same voxels.
     read : float
-        Share of the voxels that was looked at.
+        Fraction of the voxels that was read.
     """
 
     name: str
@@ -81,7 +81,7 @@ class ImageFacts:
     levels: int = 0
     broken: int = 0
     flat_planes: tuple[int, ...] = ()
-    twins: tuple[int, ...] = ()
+    repeated_channels: tuple[int, ...] = ()
     digest: str = ""
     read: float = 1.0
 
@@ -93,28 +93,28 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """What was seen on some evenly spread planes of the labels.
+    """Shapes of the labels on some evenly spaced planes.
 
     Parameters
     ----------
-    lone : float
-        Of the voxels that have neither of the two most frequent values, the share without an equal neighbour.
+    isolated : float
+        Fraction of the voxels with neither of the two most frequent values that have no equal neighbour.
     pieces : float
-        In how many pieces a value lies on a plane, on average.
+        Mean number of connected components per value and plane.
     thin : dict of int to float
-        Share of the voxels of a value that lie at its border.
+        Fraction of the voxels of a value that are at its border.
     winding : dict of int to float
-        Border squared by area of the pieces of a value on a plane, on average: about 10 for discs, far more for lines.
+        Mean of border^2 / area of the components of a value: about 10 for discs, far more for lines.
     touching : float
-        Share of the borders of what is painted that lie between two painted values.
+        Fraction of the borders of painted voxels that are between two painted values.
     agreement : dict of str to float
-        How much steeper the image is at the borders of the labels than elsewhere, in standard deviations: for the
-        labels as they are ("") and turned in several ways.
+        How much higher the image gradient is at the borders of the labels than on average, in standard deviations: for
+        the labels as they are ("") and for each of `TURNS`.
     is_image : bool
         Whether the labels are the image itself.
     """
 
-    lone: float = 0.0
+    isolated: float = 0.0
     pieces: float = 0.0
     thin: dict[int, float] = field(default_factory=dict)
     winding: dict[int, float] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, eq=False)
 class LabelFacts:
-    """What was measured of labels.
+    """Measurements of labels.
 
     Parameters
     ----------
@@ -134,17 +134,17 @@ class LabelFacts:
     channels : int
     dtype : str
     counts : tuple of Counter
-        For each channel, the voxels of each value; those that a mask hides are left out.
+        For each channel, the voxels of each value, without those that a mask hides.
     fraction : float or None
-        A value that is no whole number.
+        A value that is not an integer.
     painted_planes : tuple of bool
         Whether a plane holds anything but 0; empty if not all were read.
-    bare : int
+    unpainted : int
         Counted voxels that are 0 in every channel.
     digest : str
-    picture : Thumbnail
+    thumbnail : Thumbnail
     read : float
-        Share of the voxels that was looked at.
+        Fraction of the voxels that was read.
     """
 
     name: str
@@ -154,31 +154,31 @@ class LabelFacts:
     counts: tuple[Counter[int], ...] = (Counter(),)
     fraction: float | None = None
     painted_planes: tuple[bool, ...] = ()
-    bare: int = 0
+    unpainted: int = 0
     digest: str = ""
-    picture: Thumbnail = field(default_factory=Thumbnail)
+    thumbnail: Thumbnail = field(default_factory=Thumbnail)
     read: float = 1.0
 
     @property
     def total(self) -> int:
-        """Voxels that were counted."""
+        """Number of counted voxels."""
         return self.counts[0].total()
 
     @property
     def painted(self) -> int:
         """Counted voxels that are not 0 in any channel."""
-        return self.total - self.bare
+        return self.total - self.unpainted
 
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What was measured of a mask.
+    """Measurements of a mask.
 
     Parameters
     ----------
     name : str
     hidden : float
-        Share of the voxels that it hides.
+        Fraction of the voxels that it hides.
     """
 
     name: str
@@ -187,7 +187,7 @@ class MaskFacts:
 
 @dataclass(frozen=True, eq=False)
 class PairFacts:
-    """What was measured of an image and its labels.
+    """Measurements of an image and its labels.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class PairFacts:
     mask : MaskFacts or None
     split : {"", "train", "val"}
     refused : tuple of str
-        Why they cannot be laid on each other.
+        Why image and labels do not fit together.
     """
 
     image: ImageFacts

@@ -1,4 +1,4 @@
-"""What the checks report: findings, how often each class occurs, and what to try."""
+"""Results of the checks: findings, class frequencies and suggestions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["ClassShare", "Examined", "Finding", "Report", "Severity", "named", "percent"]
+__all__ = ["ClassShare", "Finding", "PairSummary", "Report", "Severity", "name_list", "percent"]
 
 Severity = Literal["error", "warning", "advice"]
 MOST_NAMED = 3
@@ -15,18 +15,18 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was found.
+    """A problem or an observation.
 
     Parameters
     ----------
     severity : {"error", "warning", "advice"}
-        Cannot be trained on; is probably a mistake; is worth knowing.
+        Training is refused; probably a mistake; worth knowing.
     kind : str
-        Name of what was found, the same in every image.
+        Identifier of the problem.
     about : str
-        Name of the image or labels; empty if it is about all.
+        Name of the image or labels; empty if it concerns all.
     found, why, remedy : str
-        A sentence each: what was found, why it matters, what to do.
+        A sentence each: the problem, why it matters, what to do.
     """
 
     severity: Severity
@@ -38,22 +38,22 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """All that is to say, without the name."""
+        """The whole text, without the name."""
         return " ".join(part for part in (self.found, self.why, self.remedy) if part)
 
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How often a class occurs.
+    """Frequency of a class.
 
     Parameters
     ----------
     name : str
     voxels : int
     share : float
-        Of the labelled voxels.
+        Fraction of the labelled voxels.
     images : int
-        In so many.
+        Number of images that contain it.
     """
 
     name: str
@@ -63,8 +63,8 @@ class ClassShare:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """An image that was looked at.
+class PairSummary:
+    """Summary of an image and its labels.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ class Examined:
     voxels : dict of str to int
         Labelled voxels of each class; empty if they could not be counted.
     unknown : int
-        Voxels that are not labelled, ignored or hidden by a mask, as far as they were read.
+        Voxels read that are unlabelled, ignored or hidden by a mask.
     read : float
-        Smaller of the shares of image and labels that were looked at.
+        Fraction of the voxels that was read, the smaller one of image and labels.
     """
 
     image: str
@@ -105,15 +105,15 @@ class Report:
     ----------
     findings : tuple of Finding
         Errors first, then warnings, then advice.
-    images : tuple of Examined
+    images : tuple of PairSummary
     classes : tuple of ClassShare
-        In all images together.
+        Over all images.
     suggestions : tuple of str
-        What to try, a sentence each.
+        One sentence each.
     """
 
     findings: tuple[Finding, ...]
-    images: tuple[Examined, ...]
+    images: tuple[PairSummary, ...]
     classes: tuple[ClassShare, ...]
     suggestions: tuple[str, ...]
 
@@ -131,7 +131,7 @@ class Report:
         return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as JSON holds it.
+        """Give the report as values that JSON can hold.
 
         Returns
         -------
@@ -140,24 +140,24 @@ class Report:
         return asdict(self)
 
 
-def named(names: list[str], most: int = MOST_NAMED) -> str:
-    """Write some names and how many more there are.
+def name_list(names: list[str], limit: int = MOST_NAMED) -> str:
+    """Join the first names, and say how many more there are.
 
     Parameters
     ----------
     names : list of str
-    most : int
+    limit : int
 
     Returns
     -------
     str
     """
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def percent(share: float) -> str:
-    """Write a share such that a small one is not 0, and one that is not all not 100 %.
+    """Format a fraction as percent, such that only 0 is "0 %" and only 1 is "100 %".
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How often each class occurs, in the terms of the settings: values, objects, regions or masks."""
+"""Class frequencies, by what the settings take labels for: values, objects, regions or masks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from napari_unetvnet.data.checks.facts import LabelFacts
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["NOTHING", "class_voxels", "known_values", "labelled_voxels", "shares"]
+__all__ = ["NOTHING", "class_voxels", "labelled_count", "shares", "value_counts"]
 
 NOTHING = "none"
-"""Name of the voxels that belong to no region or mask."""
+"""Name of the voxels in no region or mask."""
 
 
-def known_values(labels: LabelFacts, settings: TrainSettings) -> dict[int, int]:
-    """Count the values that mean something, in all channels; 0 is among them where it is background.
+def value_counts(labels: LabelFacts, settings: TrainSettings) -> dict[int, int]:
+    """Count the voxels of each value that is not ignored, over all channels; includes 0 where it is background.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def known_values(labels: LabelFacts, settings: TrainSettings) -> dict[int, int]:
     dict of int to int
         Value to voxels, in order.
     """
-    hidden = {settings.ignore_value} | ({0} if settings.unlabelled == "ignore" else set())
-    together = sum(labels.counts[1:], labels.counts[0])
-    return {value: together[value] for value in sorted(together) if value not in hidden}
+    ignored = {settings.ignore_value} | ({0} if settings.unlabelled == "ignore" else set())
+    total = sum(labels.counts[1:], labels.counts[0])
+    return {value: total[value] for value in sorted(total) if value not in ignored}
 
 
 def class_voxels(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
@@ -53,7 +53,7 @@ def class_voxels(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
         return _masks(labels, settings)
     if labels.channels > 1:
         return {}
-    values = known_values(labels, settings)
+    values = value_counts(labels, settings)
     if settings.regions:
         counted = {str(region): sum(values.get(value, 0) for value in region.values) for region in settings.regions}
         inside = {value for region in settings.regions for value in region.values}
@@ -71,7 +71,7 @@ def _name(value: int, settings: TrainSettings) -> str:
 
 def _masks(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
     """Count the voxels of each mask, and the labelled voxels in none."""
-    none = {NOTHING: labels.bare} if settings.unlabelled == "background" else {}
+    none = {NOTHING: labels.unpainted} if settings.unlabelled == "background" else {}
     outside = {0, settings.background or 0, settings.ignore_value}
     return none | {
         f"mask {k}": sum(n for value, n in count.items() if value not in outside)
@@ -79,7 +79,7 @@ def _masks(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
     }
 
 
-def labelled_voxels(labels: LabelFacts, settings: TrainSettings) -> int:
+def labelled_count(labels: LabelFacts, settings: TrainSettings) -> int:
     """Count the labelled voxels.
 
     Parameters
@@ -92,12 +92,12 @@ def labelled_voxels(labels: LabelFacts, settings: TrainSettings) -> int:
     int
     """
     if labels.channels == 1:
-        return sum(known_values(labels, settings).values())
+        return sum(value_counts(labels, settings).values())
     return labels.painted if settings.unlabelled == "ignore" else labels.total
 
 
 def shares(images: Sequence[Mapping[str, int]], labelled: int) -> tuple[ClassShare, ...]:
-    """Count the classes of all images together.
+    """Count the voxels of each class over all images.
 
     Parameters
     ----------
@@ -119,6 +119,6 @@ def shares(images: Sequence[Mapping[str, int]], labelled: int) -> tuple[ClassSha
 
 
 def _order(name: str) -> int:
-    """Sort label values as numbers; other names stay in the order in which they came."""
+    """Sort key: label values as numbers; other names stay in their order."""
     value = name.split()[0]
     return int(value) if value.isdigit() else -1

@@ -1,4 +1,4 @@
-"""Images and labels that do not lie on each other: other sizes, swapped axes, another place in space."""
+"""Images and labels that do not fit together: different sizes, swapped axes, different positions."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ COARSE = 3.0
 
 
 def check_fit(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find labels of another size than the image, and guess what happened."""
+    """Find labels with another size than the image, and guess the cause."""
     for line in pair.refused:
-        other = pair.image.grid.shape != pair.labels.grid.shape
-        yield Finding("error", "other-size", pair.labels.name, line, remedy=_guess(pair) if other else "")
+        mismatch = pair.image.grid.shape != pair.labels.grid.shape
+        yield Finding("error", "other-size", pair.labels.name, line, remedy=_guess(pair) if mismatch else "")
 
 
 def _guess(pair: PairFacts) -> str:
-    """Say how labels of another size came about."""
+    """Guess why labels have another size."""
     image, labels = pair.image.grid.shape, pair.labels.grid.shape
     for order in itertools.permutations(range(3)):
         if tuple(labels[axis] for axis in order) == image:
@@ -45,56 +45,55 @@ def _guess(pair: PairFacts) -> str:
         return f"The {image[0]} planes of the image may be channels: save it as (C, Z, Y, X) with Z = 1."
     ratio = [a / b for a, b in zip(labels, image, strict=True)]
     if max(ratio[1:]) < 1.02 * min(ratio[1:]):
-        return (
-            f"They are {ratio[1]:.3g} times as large: resample them to the image, nearest neighbour, or the other way."
-        )
+        return f"They are {ratio[1]:.3g} times as large: resample them to the image (nearest neighbour), or vice versa."
     return ""
 
 
 def check_axes(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find images whose last axis is so short that it is colours, or planes."""
+    """Find images whose last axis is so short that it may be channels or planes."""
     z, y, x = pair.image.grid.shape
-    if pair.refused or pair.image.grid.known or z < 16:
+    if pair.refused or pair.image.grid.has_spacing or z < 16:
         return
     if x <= COLOURS:
-        what, remedy = f"its last axis has {x} voxels", "If these are colours, save it as (C, Z, Y, X)."
+        problem, remedy = f"its last axis has {x} voxels", "If these are colours, save it as (C, Z, Y, X)."
     elif 4 * x < min(z, y):
-        what, remedy = f"its last axis is the shortest, its first has {z} voxels", "If planes are last, bring z first."
+        problem = f"its last axis is the shortest, its first has {z} voxels"
+        remedy = "If the last axis is z, move it to the front."
     else:
         return
     yield Finding(
-        "warning", "axes", pair.image.name, f"The image has {times((z, y, x))} voxels (z y x): {what}.",
-        "Planes are taken along the first axis.", remedy,
+        "warning", "axes", pair.image.name, f"The image has {times((z, y, x))} voxels (z y x): {problem}.",
+        "The first axis is taken as z.", remedy,
     )  # fmt: skip
 
 
 def check_place(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find labels whose file says that they lie elsewhere, or have voxels of another size."""
+    """Find labels whose file has another position or voxel size than the image."""
     image, labels = pair.image.grid, pair.labels.grid
     if image.shape != labels.shape:
         return
-    both = image.known and labels.known
-    same_unit = image.unit == labels.unit or "pixel" in (image.unit, labels.unit)
-    what = []
-    if both and not (same_unit and np.allclose(image.spacing, labels.spacing, rtol=1e-2, atol=0)):
-        what.append(f"the image has voxels of {_edges(image)}, the labels of {_edges(labels)}")
+    comparable = image.has_spacing and labels.has_spacing
+    units_agree = image.unit == labels.unit or "pixel" in (image.unit, labels.unit)
+    differences = []
+    if comparable and not (units_agree and np.allclose(image.spacing, labels.spacing, rtol=1e-2, atol=0)):
+        differences.append(f"the image has voxels of {_edges(image)}, the labels of {_edges(labels)}")
     if image.affine is not None and labels.affine is not None:
-        what += _moved(image.affine, labels.affine, min(image.spacing))
-    if what:
+        differences += _moved(image.affine, labels.affine, min(image.spacing))
+    if differences:
         yield Finding(
             "warning", "other-place", pair.labels.name,
-            f"Image and labels lie apart in space: {', '.join(what)}.",
-            "Training lays them on each other voxel by voxel, as they are stored.",
-            "If that is not meant, resample the labels to the grid of the image (nearest neighbour).",
+            f"Image and labels have different positions in space: {', '.join(differences)}.",
+            "Training pairs their voxels as they are stored.",
+            "If that is wrong, resample the labels to the grid of the image (nearest neighbour).",
         )  # fmt: skip
 
 
-def _moved(one: np.ndarray, other: np.ndarray, voxel: float) -> list[str]:
-    """Say how two affines differ, if by more than a tenth of a voxel."""
-    turn = [matrix[:3, :3] / np.maximum(np.linalg.norm(matrix[:3, :3], axis=0), 1e-12) for matrix in (one, other)]
+def _moved(image: np.ndarray, labels: np.ndarray, voxel: float) -> list[str]:
+    """Describe how two affines differ, if by more than a tenth of a voxel."""
+    turn = [matrix[:3, :3] / np.maximum(np.linalg.norm(matrix[:3, :3], axis=0), 1e-12) for matrix in (image, labels)]
     if not np.allclose(turn[0], turn[1], atol=0.02):
         return ["their axes point in other directions"]
-    shift = float(np.linalg.norm(one[:3, 3] - other[:3, 3]))
+    shift = float(np.linalg.norm(image[:3, 3] - labels[:3, 3]))
     return [f"the labels are moved by {shift:.3g}"] if shift > voxel / 10 else []
 
 
@@ -103,7 +102,7 @@ def _edges(grid: Grid) -> str:
 
 
 def is_turned(pair: PairFacts) -> str:
-    """Say how labels seem to be turned: far better along the edges of the image than as they are.
+    """Find the orientation of the labels that follows the edges of the image far better than the present one.
 
     Parameters
     ----------
@@ -112,9 +111,9 @@ def is_turned(pair: PairFacts) -> str:
     Returns
     -------
     str
-        One of `TURNS`; empty if they are not.
+        One of `TURNS`; empty if there is none.
     """
-    agreement = pair.labels.picture.agreement
+    agreement = pair.labels.thumbnail.agreement
     if not agreement:
         return ""
     best = max(agreement, key=lambda turn: agreement[turn])
@@ -128,12 +127,12 @@ def check_turned(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
 
 
 def check_turned_all(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
-    """Find the same in several images together, where none alone is clear."""
-    seen = [pair.labels.picture.agreement for pair in pairs if pair.labels.picture.agreement]
-    if len(seen) < LEAST_IMAGES or 2 * sum(is_turned(pair) != "" for pair in pairs) >= len(seen):
+    """Find the same over all images, where no single one is clear."""
+    agreements = [pair.labels.thumbnail.agreement for pair in pairs if pair.labels.thumbnail.agreement]
+    if len(agreements) < LEAST_IMAGES or 2 * sum(is_turned(pair) != "" for pair in pairs) >= len(agreements):
         return
     for turn in list(TURNS)[1:]:
-        gains = np.array([agreement[turn] - agreement[""] for agreement in seen if turn in agreement])
+        gains = np.array([agreement[turn] - agreement[""] for agreement in agreements if turn in agreement])
         if len(gains) >= LEAST_IMAGES and gains.mean() > CLEARLY / 2 and (gains > 0).mean() >= 0.9:
             yield _turned("", turn)
             return
@@ -142,13 +141,13 @@ def check_turned_all(pairs: Sequence[PairFacts], settings: TrainSettings) -> Ite
 def _turned(name: str, turn: str) -> Finding:
     return Finding(
         "warning", "turned", name, f"The labels follow the edges of the image far better when they are {turn}.",
-        "Another program may have saved them that way; such labels teach nothing.",
-        "Look at both on top of each other, and turn the labels if need be.",
+        "Another program may have saved them that way; nothing can be learnt from such labels.",
+        "Overlay both, and turn the labels if necessary.",
     )  # fmt: skip
 
 
 def check_spacing(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find stacks whose planes lie far apart, or that are no stacks, for a view that needs blocks."""
+    """Find single planes, and stacks of planes far apart, for view 3d."""
     (z, _, _), (dz, dy, dx) = pair.image.grid.shape, pair.image.grid.spacing
     if settings.view == "3d" and z == 1:
         yield Finding(
@@ -158,7 +157,7 @@ def check_spacing(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]
     elif settings.view == "3d" and dz >= COARSE * max(dy, dx):
         yield Finding(
             "advice", "anisotropic", pair.image.name,
-            f"Planes lie {dz / max(dy, dx):.2g} times as far apart as the voxels in them.",
-            "A 3D kernel then mixes what is far away in z with what is near in the plane.",
+            f"Planes are {dz / max(dy, dx):.2g} times as far apart as the voxels in them.",
+            "A 3D kernel then mixes distant voxels along z with near ones in the plane.",
             "Try --view 2.5d, which sees neighbour planes as channels.",
         )  # fmt: skip

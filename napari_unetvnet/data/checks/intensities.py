@@ -1,10 +1,10 @@
-"""Images that carry less than they seem to: broken, constant, clipped, repeated channels, or the labels themselves."""
+"""Images with less information than expected: NaN, constant, clipped, repeated channels, or the labels themselves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.data.checks.findings import Finding, named, percent
+from napari_unetvnet.data.checks.findings import Finding, name_list, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +27,13 @@ def check_finite(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
     if pair.image.broken:
         yield Finding(
             "error", "not-finite", pair.image.name, f"{pair.image.broken} voxels are NaN or infinite.",
-            "One of them makes every weight of a network NaN.",
-            "Replace them, for example by 0 (numpy.nan_to_num), or cut them off.",
+            "A single one turns all weights of a network into NaN.",
+            "Replace them, for example by 0 (numpy.nan_to_num), or crop them.",
         )  # fmt: skip
 
 
 def check_flat(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find images, channels and planes that hold one value only."""
+    """Find images, channels and planes with a single value."""
     image = pair.image
     planes = image.grid.shape[0]
     if len(image.constant) == image.channels:
@@ -47,14 +47,14 @@ def check_flat(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
         yield Finding(
             "warning", "constant-channel", image.name,
             f"Every voxel of channel {channel + 1} of {image.channels} is {image.low[channel]:g}.",
-            "It is an opaque alpha channel, it seems." if alpha else "It carries nothing.", "Leave the channel out.",
+            "It is probably an opaque alpha channel." if alpha else "It has no information.", "Leave the channel out.",
         )  # fmt: skip
     if _labelled(pair) or _inside(image.flat_planes, planes):
-        told = named([str(plane) for plane in image.flat_planes], 8)
+        flat = name_list([str(plane) for plane in image.flat_planes], 8)
         yield Finding(
             "advice", "flat-planes", image.name,
-            f"{len(image.flat_planes)} of {planes} planes hold one value only (z = {told}).",
-            "They are padding, or planes that were lost.",
+            f"{len(image.flat_planes)} of {planes} planes have a single value (z = {flat}).",
+            "They are padding or lost planes.",
             "" if not _labelled(pair) else "Labels are painted there: hide these planes with a mask (--mask).",
         )  # fmt: skip
 
@@ -65,13 +65,13 @@ def _labelled(pair: PairFacts) -> bool:
 
 
 def _inside(flat: tuple[int, ...], planes: int) -> bool:
-    """Whether a flat plane lies between others, so that it is no padding."""
-    rest = sorted(set(range(planes)) - set(flat))
-    return any(rest[0] < plane < rest[-1] for plane in flat) if rest else False
+    """Whether a flat plane is between others, so that it is not padding."""
+    others = sorted(set(range(planes)) - set(flat))
+    return any(others[0] < plane < others[-1] for plane in flat) if others else False
 
 
 def check_clipped(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find images of which much has the very highest, or nearly all the very lowest value."""
+    """Find images with many voxels at the highest value, or nearly all at the lowest."""
     image = pair.image
     if image.levels <= FEW_LEVELS:
         return
@@ -81,32 +81,33 @@ def check_clipped(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]
             "saturated",
             image.name,
             f"{percent(image.at_high)} of the voxels have the highest value, {max(image.high):g}.",
-            "What was brighter is cut off, unless it is an even background.",
-            "Export from the original with a wider range, if there is one.",
+            "Brighter values are clipped, unless this is a uniform background.",
+            "Export the original again with a wider range, if possible.",
         )  # fmt: skip
     if image.at_low > EMPTY:
         yield Finding(
             "advice", "mostly-empty", image.name,
             f"{percent(image.at_low)} of the voxels have the lowest value, {min(image.low):g}.",
-            "Mean and spread of the image are then those of its margin.", "Crop it, or try --normalise percentile.",
+            "Mean and standard deviation of the image are then those of its background.",
+            "Crop it, or try --normalise percentile.",
         )  # fmt: skip
 
 
 def check_channels_alike(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
     """Find grey images that were saved as colours."""
     image = pair.image
-    if image.twins and len(image.constant) < image.channels:
-        told = " and ".join(map(str, (1, *image.twins)))
+    if image.repeated_channels and len(image.constant) < image.channels:
+        channels = " and ".join(map(str, (1, *image.repeated_channels)))
         yield Finding(
-            "advice", "same-channels", image.name, f"Of {image.channels} channels, {told} are the same.",
-            "A grey image saved as colours is right, but costs time.", "Save one channel, if all images are grey.",
+            "advice", "same-channels", image.name, f"Channels {channels} of {image.channels} are the same.",
+            "A grey image saved as colours works, but costs time.", "Save one channel, if all images are grey.",
         )  # fmt: skip
 
 
 def check_is_labels(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
     """Find pairs whose image is the labels."""
-    if pair.labels.picture.is_image:
+    if pair.labels.thumbnail.is_image:
         yield Finding(
             "warning", "image-is-labels", pair.image.name, f"The image is the same as the labels {pair.labels.name}.",
-            "A model of them learns nothing.", "Choose the image that the labels were painted on.",
+            "A model learns nothing from that.", "Choose the image that the labels were painted on.",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read a pair once, part by part, and measure it."""
+"""Read a pair once, block by block, and measure it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.data.checks.facts import Grid, ImageFacts, LabelFacts, MaskFacts, PairFacts
-from napari_unetvnet.data.checks.thumbnail import thumbnail
+from napari_unetvnet.data.checks.thumbnail import make_thumbnail
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.refusals import check_grids
@@ -30,7 +30,7 @@ __all__ = ["measure"]
 IMAGE_VALUES = 1 << 24
 LABEL_VALUES = 1 << 28
 SAMPLE = 1 << 19
-"""Of an image, labels, and each channel for percentiles: about so many values are read."""
+"""About how many values are read of an image, of labels, and of each channel for percentiles."""
 
 
 def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
@@ -39,7 +39,7 @@ def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
     Parameters
     ----------
     pair : Pair
-        Read by slicing only, and of a large image only evenly spread parts.
+        Read by slicing only; of a large image only evenly spaced blocks.
     settings : TrainSettings
 
     Returns
@@ -52,13 +52,13 @@ def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
         refused: tuple[str, ...] = ()
     except DataProblem as problem:
         refused, mask = problem.lines, None
-    found = LabelFacts(labels.name, _grid(labels), labels.channels, str(labels.data.dtype), fraction=_fraction(labels))
-    if found.fraction is None:
-        found = _counted(found, labels, mask)
+    facts = LabelFacts(labels.name, _grid(labels), labels.channels, str(labels.data.dtype), fraction=_fraction(labels))
+    if facts.fraction is None:
+        facts = _counted(facts, labels, mask)
         if image.shape == labels.shape:
-            found = replace(found, picture=thumbnail(image, labels, found.painted_planes, settings))
-    hides = None if mask is None else MaskFacts(mask.name, 1 - found.total / _voxels(labels) / found.read)
-    return PairFacts(_image(image), found, hides, pair.split, refused)
+            facts = replace(facts, thumbnail=make_thumbnail(image, labels, facts.painted_planes, settings))
+    hidden = None if mask is None else MaskFacts(mask.name, 1 - facts.total / _voxels(labels) / facts.read)
+    return PairFacts(_image(image), facts, hidden, pair.split, refused)
 
 
 def _grid(volume: Volume) -> Grid:
@@ -70,7 +70,7 @@ def _voxels(volume: Volume) -> int:
 
 
 def _parts(volume: Volume, where: Iterable[Box]) -> Iterator[NDArray[Any]]:
-    """Read the boxes of a volume, one after the other."""
+    """Read the boxes of a volume one by one."""
     for box in where:
         yield np.asarray(volume.data[(slice(None), *box.slices)])
 
@@ -80,11 +80,11 @@ def _image(image: Volume) -> ImageFacts:
     where = boxes(image.shape, max(1, IMAGE_VALUES // image.channels))
     step = max(1, sum(math.prod(box.shape) for box in where) // SAMPLE)
     digest = hashlib.blake2b(f"{image.data.shape}{image.data.dtype}".encode(), digest_size=16)
-    twins, broken, flat, extremes, samples = np.ones(image.channels, bool), 0, list[int](), [], []
+    repeated_channels, broken, flat, extremes, samples = np.ones(image.channels, bool), 0, list[int](), [], []
     for box, read in zip(where, _parts(image, where), strict=True):
         digest.update(np.ascontiguousarray(read).data)
-        twins &= np.array([np.array_equal(read[0], channel) for channel in read])
-        part, bad = _mended(read)
+        repeated_channels &= np.array([np.array_equal(read[0], channel) for channel in read])
+        part, bad = _finite(read)
         broken += bad
         if box.shape[1] == image.shape[1]:
             flat += [box.start[0] + z for z in _flat(part)]
@@ -108,45 +108,45 @@ def _image(image: Volume) -> ImageFacts:
         levels=len(np.unique(sample[:, :: max(1, sample.shape[1] >> 16)])),
         broken=broken,
         flat_planes=tuple(flat),
-        twins=tuple(int(c) + 1 for c in np.flatnonzero(twins) if c),
+        repeated_channels=tuple(int(c) + 1 for c in np.flatnonzero(repeated_channels) if c),
         digest=digest.hexdigest(),
         read=covers(where, image.shape),
     )
 
 
-def _mended(part: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """Replace NaN and infinity by the least other value, and count the voxels."""
-    if part.dtype.kind != "f" or (fine := np.isfinite(part)).all():
+def _finite(part: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Replace NaN and infinity by the smallest finite value, and count their voxels."""
+    if part.dtype.kind != "f" or (finite := np.isfinite(part)).all():
         return part, 0
-    least = part[fine].min() if fine.any() else 0
-    return np.where(fine, part, least), int((~fine).any(axis=0).sum())
+    least = part[finite].min() if finite.any() else 0
+    return np.where(finite, part, least), int((~finite).any(axis=0).sum())
 
 
 def _flat(part: NDArray[Any]) -> list[int]:
-    """Give the planes that hold one value a channel."""
-    alike: list[int] = np.flatnonzero((part == part[:, :, :1, :1]).all(axis=(0, 2, 3))).tolist()
-    return alike
+    """Give the planes with a single value per channel."""
+    flat: list[int] = np.flatnonzero((part == part[:, :, :1, :1]).all(axis=(0, 2, 3))).tolist()
+    return flat
 
 
 def _fraction(labels: Volume) -> float | None:
-    """Give a value that is no whole number, if labels are not integers and the parts that are read hold one."""
+    """Give a value that is not an integer, if the blocks that are read contain one."""
     if np.dtype(labels.data.dtype).kind in "biu":
         return None
     for part in _parts(labels, boxes(labels.shape, IMAGE_VALUES // labels.channels)):
-        odd = part != np.rint(part)
-        if odd.any() or not np.isfinite(part).all():
-            return float(part[odd | ~np.isfinite(part)][0])
+        fractional = part != np.rint(part)
+        if fractional.any() or not np.isfinite(part).all():
+            return float(part[fractional | ~np.isfinite(part)][0])
     return None
 
 
 def _counted(facts: LabelFacts, labels: Volume, mask: Volume | None) -> LabelFacts:
-    """Count the values of each channel where a mask shows them."""
+    """Count the values of each channel that no mask hides."""
     counted = label_counts(labels, mask, LABEL_VALUES)
     return replace(
         facts,
         counts=counted.counts if mask is None else counted.shown,
         painted_planes=counted.painted_planes,
-        bare=counted.bare,
+        unpainted=counted.unpainted,
         digest=counted.digest,
         read=counted.read,
     )

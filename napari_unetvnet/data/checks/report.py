@@ -1,17 +1,17 @@
-"""A report as text: for a terminal, and as a few lines before training."""
+"""The report as text: a table for a terminal, and a few notices before training."""
 
 from __future__ import annotations
 
 import textwrap
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.data.checks.findings import Finding, Report, Severity, named, percent
+from napari_unetvnet.data.checks.findings import Finding, Report, Severity, name_list, percent
 from napari_unetvnet.images.refusals import times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_unetvnet.data.checks.findings import Examined
+    from napari_unetvnet.data.checks.findings import PairSummary
 
 __all__ = ["notices", "table"]
 
@@ -28,7 +28,7 @@ TITLES: dict[Severity, str] = {
 
 
 def notices(report: Report) -> list[str]:
-    """Give the warnings as a few short lines, the most important first.
+    """Give the warnings as a few short notices, the most important first.
 
     Parameters
     ----------
@@ -37,21 +37,21 @@ def notices(report: Report) -> list[str]:
     Returns
     -------
     list of str
-        At most 5; the last one counts what was left out.
+        At most 5; the last one counts those left out.
     """
     lines = []
     for group in _grouped(report.of("warning")):
-        first, more = group[0], len({finding.about for finding in group}) - 1
-        name = f"{first.about} and {more} more" if more else first.about
+        first, others = group[0], len({finding.about for finding in group}) - 1
+        name = f"{first.about} and {others} more" if others else first.about
         lines.append(": ".join(part for part in (name, f"{first.found} {first.remedy}".rstrip()) if part))
     if len(lines) <= MOST_NOTICES:
         return lines
-    more = len(lines) - MOST_NOTICES + 1
-    return [*lines[: MOST_NOTICES - 1], f"There are {more} more warnings; the check command tells all."]
+    left_out = len(lines) - MOST_NOTICES + 1
+    return [*lines[: MOST_NOTICES - 1], f"There are {left_out} more warnings; the check command lists all."]
 
 
 def table(report: Report) -> str:
-    """Write a report for reading.
+    """Format a report for a terminal.
 
     Parameters
     ----------
@@ -70,19 +70,19 @@ def table(report: Report) -> str:
     if report.suggestions:
         parts += ["", "Suggestions", *(line for text in report.suggestions for line in _wrapped(text))]
     count = {severity: len(report.of(severity)) for severity in ("error", "warning")}
-    return "\n".join([*parts, "", _verdict(count["error"], count["warning"])])
+    return "\n".join([*parts, "", _summary(count["error"], count["warning"])])
 
 
-def _verdict(errors: int, warnings: int) -> str:
+def _summary(errors: int, warnings: int) -> str:
     if errors:
-        return f"{errors} error{'s' * (errors > 1)}: mend them first."
+        return f"{errors} error{'s' * (errors > 1)}: fix them first."
     if warnings:
-        return f"No errors, {warnings} warning{'s' * (warnings > 1)}: training is possible; look at them first."
+        return f"No errors, {warnings} warning{'s' * (warnings > 1)}: training is possible; check them first."
     return "No errors, no warnings."
 
 
 def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Put findings of one kind together, in the order in which they came."""
+    """Group findings by kind, in their order."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.kind, []).append(finding)
@@ -90,14 +90,14 @@ def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 
 def _item(group: Sequence[Finding]) -> list[str]:
-    """Tell the first of a group, and which others are like it."""
+    """Format the first finding of a group, and the names of the others."""
     first, others = group[0], list(dict.fromkeys(finding.about for finding in group if finding.about))[1:]
     text = ": ".join(part for part in (first.about, first.text) if part)
     return _wrapped(f"{text} ({_likewise(others)}.)" if others else text)
 
 
 def _likewise(others: list[str]) -> str:
-    return f"Likewise {named(others)}"
+    return f"Likewise {name_list(others)}"
 
 
 def _wrapped(text: str) -> list[str]:
@@ -106,15 +106,15 @@ def _wrapped(text: str) -> list[str]:
     )
 
 
-def _images(images: Sequence[Examined]) -> Iterator[str]:
-    """Say what the images are, in a line each or in all."""
+def _images(images: Sequence[PairSummary]) -> Iterator[str]:
+    """Describe the images: all in one line, then each if they are few."""
     sizes = [image.shape for image in images]
-    told = times(sizes[0]) if len(set(sizes)) == 1 else f"{times(min(sizes))} to {times(max(sizes))}"
+    size = times(sizes[0]) if len(set(sizes)) == 1 else f"{times(min(sizes))} to {times(max(sizes))}"
     kinds = ", ".join(sorted({f"{image.channels} channel(s) of {image.dtype}" for image in images}))
-    yield f"{len(images)} image(s) with labels, {told} voxels (z y x), {kinds}"
+    yield f"{len(images)} image(s) with labels, {size} voxels (z y x), {kinds}"
     if any(image.read < 1 for image in images):
         least = min(image.read for image in images)
-        yield f"Large images were sampled evenly: at least {percent(least)} of each was looked at and counted."
+        yield f"Large images were sampled evenly: at least {percent(least)} of each was read."
     names = [name for image in images for name in image.voxels]
     if not 1 < len(images) <= MOST_IMAGES or len(dict.fromkeys(names)) > MOST_CLASSES:
         return
@@ -127,7 +127,7 @@ def _images(images: Sequence[Examined]) -> Iterator[str]:
 
 
 def _classes(report: Report) -> Iterator[str]:
-    """Write how often each class occurs."""
+    """Format the class frequencies."""
     if not report.classes:
         return
     width = max(5, *(len(share.name) for share in report.classes))

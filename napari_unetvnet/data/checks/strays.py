@@ -1,12 +1,12 @@
-"""Label values that are probably no classes: slips of the brush, noise, traces along borders."""
+"""Label values that are probably not classes: slips of the brush, noise, traces along borders."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.data.checks.findings import Finding, named
-from napari_unetvnet.data.checks.frequency import known_values
+from napari_unetvnet.data.checks.findings import Finding, name_list
+from napari_unetvnet.data.checks.frequency import value_counts
 from napari_unetvnet.data.checks.kinds import looks_soft
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ EDGE_VOXELS = 20
 
 
 def stray_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> dict[str, dict[int, int]]:
-    """Find values of a few voxels that no other image has.
+    """Find values with few voxels that only one image has.
 
     Parameters
     ----------
@@ -35,24 +35,24 @@ def stray_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> dict[st
     Returns
     -------
     dict of str to dict of int to int
-        For labels by name, value to voxels.
+        Name of the labels to voxels of each value.
     """
     if settings.label_values != "classes" or settings.classes or settings.regions:
         return {}
-    counts = [known_values(pair.labels, settings) for pair in pairs]
+    counts = [value_counts(pair.labels, settings) for pair in pairs]
     holders = Counter(value for values in counts for value in values)
-    found = {}
+    by_name = {}
     for pair, values in zip(pairs, counts, strict=True):
-        most = STRAY_SHARE * sum(values.values())
-        most = most if len(pairs) > 1 else min(most, STRAY_VOXELS)
-        strays = {value: n for value, n in values.items() if value and n <= most and holders[value] == 1}
+        limit = STRAY_SHARE * sum(values.values())
+        limit = limit if len(pairs) > 1 else min(limit, STRAY_VOXELS)
+        strays = {value: n for value, n in values.items() if value and n <= limit and holders[value] == 1}
         if strays and not looks_soft(pair.labels):
-            found[pair.labels.name] = strays
-    return found
+            by_name[pair.labels.name] = strays
+    return by_name
 
 
 def edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> list[int]:
-    """Find values that lie in traces one voxel wide, if there are several.
+    """Find values in traces one voxel wide, if there are two or more.
 
     Parameters
     ----------
@@ -65,20 +65,20 @@ def edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> list[int
     """
     if settings.label_values != "classes" or settings.classes or settings.regions or settings.lines:
         return []
-    every: Counter[int] = Counter()
+    total: Counter[int] = Counter()
     for pair in pairs:
-        every.update(known_values(pair.labels, settings))
+        total.update(value_counts(pair.labels, settings))
     thin: dict[int, list[float]] = {}
     for pair in pairs:
-        for value, share in pair.labels.picture.thin.items():
+        for value, share in pair.labels.thumbnail.thin.items():
             thin.setdefault(value, []).append(share)
-    rare = [value for value, shares in thin.items() if every[value] < EDGE_SHARE * every.total()]
-    traces = [value for value in rare if min(thin[value]) > EDGE_ONLY and every[value] >= EDGE_VOXELS]
+    rare = [value for value, shares in thin.items() if total[value] < EDGE_SHARE * total.total()]
+    traces = [value for value in rare if min(thin[value]) > EDGE_ONLY and total[value] >= EDGE_VOXELS]
     return sorted(traces) if len(traces) > 1 else []
 
 
 def suspects(pairs: Sequence[PairFacts], settings: TrainSettings) -> set[int]:
-    """Give the values that are probably no classes.
+    """Give the values that are probably not classes.
 
     Parameters
     ----------
@@ -95,17 +95,17 @@ def suspects(pairs: Sequence[PairFacts], settings: TrainSettings) -> set[int]:
 
 def check_strays(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
     """Find slips of the brush, or noise."""
-    found = stray_values(pairs, settings)
-    for name, strays in found.items():
-        several = len(strays) > 1
-        told = named([f"{value} ({n} voxel{'s' * (n > 1)})" for value, n in strays.items()], 5)
-        ignore = f", or leave it out: --ignore-value {next(iter(strays))}" if not several and len(found) == 1 else ""
+    by_name = stray_values(pairs, settings)
+    for name, strays in by_name.items():
+        plural = len(strays) > 1
+        values = name_list([f"{value} ({n} voxel{'s' * (n > 1)})" for value, n in strays.items()], 5)
+        ignore = f", or leave it out: --ignore-value {next(iter(strays))}" if not plural and len(by_name) == 1 else ""
         yield Finding(
             "warning", "stray-values", name,
-            f"There are hardly any voxels of the value{'s' * several} {told}"
+            f"There are very few voxels of the value{'s' * plural} {values}"
             + (", and none in other images." if len(pairs) > 1 else "."),
-            f"{'Each' if several else 'It'} would be a class of its own.",
-            f"If {'they are slips' if several else 'it is a slip'}, paint over {'them' if several else 'it'}"
+            f"{'Each' if plural else 'It'} would be a separate class.",
+            f"If {'they are slips' if plural else 'it is a slip'}, paint over {'them' if plural else 'it'}"
             f"{ignore * (settings.ignore_value is None)}.",
         )  # fmt: skip
 
@@ -116,7 +116,7 @@ def check_edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> It
     if values and not any(looks_soft(pair.labels) for pair in pairs):
         yield Finding(
             "warning", "edge-values", "",
-            f"The values {named(list(map(str, values)), 8)} are hardly wider than one voxel.",
-            "They look like traces of resizing or of colours; each would be a class of its own.",
-            "Give these voxels the value of their neighbours, nearest neighbour. If they are lines, give --lines.",
+            f"The values {name_list(list(map(str, values)), 8)} are hardly wider than one voxel.",
+            "They look like traces of resizing or of colours; each would be a separate class.",
+            "Replace them by the nearest other value. If they are lines, give --lines.",
         )  # fmt: skip

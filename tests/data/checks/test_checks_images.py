@@ -145,7 +145,10 @@ def test_saturated_and_mostly_empty_images_are_found():
 
 def test_grey_saved_as_colours_is_told():
     grey = image_of(mask())
-    assert "1 and 2 and 3 are the same" in the("same-channels", pair(image=np.stack([grey] * 3)[:, None])).found
+    assert (
+        "Channels 1 and 2 and 3 of 3 are the same"
+        in the("same-channels", pair(image=np.stack([grey] * 3)[:, None])).found
+    )
     assert "same-channels" not in kinds(pair(image=np.stack([grey, grey // 2])[:, None]))
 
 
@@ -210,7 +213,7 @@ class Watched:
 def test_large_images_are_read_in_parts_and_said_to_be(monkeypatch):
     monkeypatch.setattr("napari_unetvnet.data.checks.measure.IMAGE_VALUES", 4000)
     monkeypatch.setattr("napari_unetvnet.images.sampling.SLAB_VOXELS", 1000)
-    monkeypatch.setattr("napari_unetvnet.data.checks.thumbnail.PICTURE_VOXELS", 1000)
+    monkeypatch.setattr("napari_unetvnet.data.checks.thumbnail.PLANE_VOXELS", 1000)
     labels = np.zeros((40, 30, 20), np.uint8)
     labels[10:30, 5:25, 5:15] = 1
     image, seen = Watched(image_of(labels)[None]), Watched(labels[None])

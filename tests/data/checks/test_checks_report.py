@@ -89,7 +89,7 @@ def test_the_table_groups_what_is_alike():
     text = table(report(*bright))
     assert text.count("highest value") == 1
     assert "(Likewise image1.)" in text
-    assert text.endswith("No errors, 2 warnings: training is possible; look at them first.")
+    assert text.endswith("No errors, 2 warnings: training is possible; check them first.")
     assert max(map(len, text.splitlines())) <= 120
 
 

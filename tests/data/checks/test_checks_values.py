@@ -170,7 +170,7 @@ def test_tiny_classes_and_classes_of_one_image_are_found():
     pairs = [pair(seed=seed) for seed in range(4)]
     labels = mask()
     labels[:6, :6] = 2
-    assert "Class 2 has 36 voxels" in the("tiny-class", pair(labels), *pairs[1:]).found
+    assert "Class 2 has only 36 voxels" in the("tiny-class", pair(labels), *pairs[1:]).found
     labels[:12, :12] = 2
     assert kinds(pair(labels), *pairs[1:]) == {"in-one-image"}
 
@@ -189,7 +189,7 @@ def test_masks_that_hide_everything_are_found():
     assert the("mask-hides", pair(hidden=hidden)).about == "mask0"
     hidden[:48] = 1
     assert kinds(pair(hidden=hidden)) == set()
-    assert the("mask-hides", pair(hidden=1 - mask())).found == "The mask hides all that is painted."
+    assert the("mask-hides", pair(hidden=1 - mask())).found == "The mask hides everything that is painted."
 
 
 def test_strokes_whose_rest_is_not_background_are_found():
