@@ -1,1 +1,1 @@
-"""The command line: the same work as the widgets do, without a viewer."""
+"""The command line: everything the widgets do, without a viewer."""

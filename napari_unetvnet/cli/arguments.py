@@ -1,8 +1,8 @@
 """Command-line arguments derived from settings models, so that each setting is declared once.
 
 A field becomes an option with its description as help; ranges and types are checked by the model, not here. The
-settings library's own command line is not used because it cuts list values at commas and brackets, which file names
-contain.
+command line of the settings library is not used because it splits list values at commas and brackets, which file names
+may contain.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ WORDS = {
     "sum": "TEXT",
     "options": "KEY=VALUE",
 }
-"""What a value of each kind is called in the help; a choice is its words."""
+"""Metavariable of each kind of value in the help; a choice lists its values."""
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose mistakes are sentences for the user instead of an exit."""
+    """An argument parser that raises errors instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
+        """Raise the error of the command line.
 
         Raises
         ------
@@ -48,19 +48,19 @@ class Parser(ArgumentParser):
 
 
 class Formatter(HelpFormatter):
-    """Help wide enough for the longest option."""
+    """Help formatter wide enough for the longest option."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=110)
 
 
 def add_fields(parser: ArgumentParser, kind: type[Settings], positional: Sequence[str] = ()) -> None:
-    """Add an option for each field of a settings model, its own before the inherited ones.
+    """Add an option for each field of a settings model.
 
     Parameters
     ----------
     positional : sequence of str
-        Fields that are given without a name; they may still come from a settings file instead.
+        Fields that become positional arguments; they are optional, because a settings file may contain them.
     """
     for setting in _described(kind):
         described: dict[str, Any] = {"help": _help(setting), "default": SUPPRESS}
@@ -81,13 +81,13 @@ def option_rows(kind: type[Settings]) -> list[tuple[str, str, str]]:
 
 
 def _described(kind: type[Settings]) -> list[Setting]:
-    from napari_unetvnet.settings.describe import describe_settings  # here: the help of all commands does not wait
+    from napari_unetvnet.settings.describe import describe_settings  # slow to import, and --help does not need it
 
     return list(describe_settings(kind).values())
 
 
 def _names(setting: Setting) -> str:
-    """Name an option, and how it is turned off."""
+    """Return the flag of an option, and its --no- form if the default is True."""
     flag = _flag(setting.name)
     return f"{flag} {_flag('no_' + setting.name)}" if setting.default is True else flag
 
@@ -97,7 +97,7 @@ def _flag(name: str) -> str:
 
 
 def _default(setting: Setting) -> str | None:
-    """Write a default for the help; None where there is none to speak of."""
+    """Format a default for the help; None if there is nothing to show."""
     if setting.auto:
         return "auto"
     if isinstance(setting.default, bool) or not isinstance(setting.default, str | int | float):
@@ -111,7 +111,7 @@ def _help(setting: Setting) -> str:
 
 
 def _shape(setting: Setting) -> dict[str, Any]:
-    """Say how many words an option takes and what they are called in the help."""
+    """Return the arguments of ``add_argument`` that define the number of values and their metavariables."""
     if setting.kind == "bool":
         return {"action": BooleanOptionalAction if setting.default is True else "store_true"}
     if setting.kind == "options":
@@ -124,19 +124,19 @@ def _shape(setting: Setting) -> dict[str, Any]:
 
 
 def merge(parsed: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
-    """Put what was given on the command line over what a settings file says.
+    """Override the settings of a file with those of the command line.
 
     Parameters
     ----------
     parsed : dict
-        As parsed; ``option`` is a list of ``key=value``.
+        From the command line; ``option`` is a list of ``key=value``.
     stored : dict
         From a settings file.
 
     Returns
     -------
     dict
-        A given budget replaces any other in the file; options are merged key by key.
+        A budget on the command line replaces any in the file; options are merged key by key.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def merge(parsed: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
     if "pairs" in parsed:
         merged = {name: value for name, value in merged.items() if name not in ("image", "label")}
     if "network" in parsed and parsed["network"] != merged.get("network"):
-        merged.pop("option", None)  # another network's options
+        merged.pop("option", None)  # these are options of another network
     if "option" not in parsed:
         return merged | parsed
     options = dict(stored) if isinstance(stored := merged.get("option", {}), dict) else {}

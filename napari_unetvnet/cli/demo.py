@@ -1,4 +1,4 @@
-"""The main job on a real image: paint one half, train, segment the whole, score the half that nobody painted."""
+"""Demonstration on a real image: paint one half, train, segment the whole image, evaluate on the unpainted half."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
     Parameters
     ----------
     folder : Path
-        For labels, model, result and overlay; made if it is not there.
+        For labels, model, result and overlay; created if missing.
     minutes : float
-        Time to train.
+        Training time.
     viewer : bool
-        Whether to open napari where there is a display.
+        Whether to open napari if there is a display.
 
     Yields
     ------
     str
-        Lines that tell what happens.
+        Progress messages.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
     image, objects = read_volume(SAMPLES / "nuclei.tif"), read_labels(SAMPLES / "nuclei_objects.tif").data[0]
     painted = paint_half(objects)
     write_labels(folder / "painted.tif", painted, image)
-    yield f"An image of {image.shape[1]} x {image.shape[2]} pixels; its left half is painted: {folder / 'painted.tif'}"
+    yield f"Image of {image.shape[1]} x {image.shape[2]} pixels, left half painted: {folder / 'painted.tif'}"
     yield f"Training a small U-Net on it for {minutes:g} minute(s) ..."
     training = {
         "image": str(SAMPLES / "nuclei.tif"),
@@ -62,14 +62,14 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
         "background": BACKGROUND,
         "output": folder / "nuclei.safetensors",
     }
-    _work(checked(TrainJob, training), folder / "train")
+    _run(checked(TrainJob, training), folder / "train")
     result = folder / "segmented.tif"
     segmenting = {"image": training["image"], "model": str(training["output"]), "output": result}
-    _work(checked(SegmentJob, segmenting), folder / "segment")
+    _run(checked(SegmentJob, segmenting), folder / "segment")
     labels = read_labels(result).data[0]
-    unseen = slice(image.shape[2] // 2, None)
-    scores = evaluate(labels[..., unseen], objects[..., unseen], truth_is="objects")
-    yield f"On the half that was not painted: Dice {scores.foreground.dice:.3f}, object F1 {scores.objects.f1:.3f}"
+    unpainted = slice(image.shape[2] // 2, None)
+    scores = evaluate(labels[..., unpainted], objects[..., unpainted], truth_is="objects")
+    yield f"On the unpainted half: Dice {scores.foreground.dice:.3f}, object F1 {scores.objects.f1:.3f}"
     overlay = folder / "overlay.png"
     _write_overlay(overlay, image.data[0, 0], labels[0])
     yield f"Labels: {result}"
@@ -80,11 +80,11 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
         yield "Opening napari; close its window to continue."
         show(image.data[0, 0], {"painted": painted[0], "segmented": labels[0]})
     elif viewer:
-        yield "There is no display, so napari was not opened; look at the overlay instead."
+        yield "There is no display, so napari was not opened; open the overlay instead."
 
 
 def paint_half(objects: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Paint every pixel of the left half, as a person would who fills it, and nothing of the right one.
+    """Label every pixel of the left half, and none of the right half.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def paint_half(objects: NDArray[np.integer]) -> NDArray[np.uint8]:
     return painted
 
 
-def _work(job: TrainJob | SegmentJob, folder: Path) -> None:
+def _run(job: TrainJob | SegmentJob, folder: Path) -> None:
     from napari_unetvnet.cli.progress import Progress
     from napari_unetvnet.runs import create, run
 
@@ -115,7 +115,7 @@ def _work(job: TrainJob | SegmentJob, folder: Path) -> None:
 
 
 def _write_overlay(path: Path, image: NDArray[Any], labels: NDArray[np.integer]) -> None:
-    """Draw the outlines of the result over the image (Y, X), and a line where the painted half ends."""
+    """Draw the outlines of the result over the image (Y, X), and a line at the end of the painted half."""
     import numpy as np
     from PIL import Image
     from skimage.segmentation import find_boundaries
@@ -129,6 +129,6 @@ def _write_overlay(path: Path, image: NDArray[Any], labels: NDArray[np.integer])
 
 
 def _has_display() -> bool:
-    """Whether a window can be opened; macOS and Windows always have a screen for whoever sits before it."""
+    """Whether a window can be opened; macOS and Windows are assumed to have a display."""
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(screen) or not sys.platform.startswith("linux")

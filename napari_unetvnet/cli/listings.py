@@ -1,4 +1,4 @@
-"""The commands that list what there is: networks, losses, models."""
+"""The commands that list networks, losses and models."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["add_listings"]
 
 
 def add_listings(add: Add) -> None:
-    """Add the commands.
+    """Add the listing commands.
 
     Parameters
     ----------
     add : callable
-        Makes a command from its name, its function and a sentence.
+        Adds a command, given its name, its function and its description.
     """
     for name, function, text in (
         ("networks", _networks, "List the networks with their options."),
         ("losses", _losses, "List the losses with their options."),
-        ("models", _models, "List the models that were shipped or trained here."),
+        ("models", _models, "List the models that were trained here or shipped with the package."),
     ):
         listing = add(name, function, text)
         listing.add_argument("--json", action="store_true", help="Print JSON.")
@@ -40,7 +40,7 @@ def add_listings(add: Add) -> None:
             _add_network_options(listing)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
@@ -77,7 +77,7 @@ def _losses(parsed: Namespace) -> None:
 
 
 def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *, as_json: bool) -> None:
-    """Print a table of names with what their sources say of them."""
+    """Print the members of a registry with their descriptions and options."""
     if as_json:
         described = [registry.describe(name) for name in registry]
         rows = [
@@ -93,14 +93,14 @@ def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *,
             }
             for entry in described
         ]
-        _say(json.dumps(rows, indent=2))
+        _print(json.dumps(rows, indent=2))
         return
     for name in registry:
         entry = registry.describe(name)
-        _say(f"{name}: {entry.summary}")
+        _print(f"{name}: {entry.summary}")
         for option in entry.options:
             choices = f" of {', '.join(map(str, option.choices))}" if option.choices else ""
-            _say(f"    {option.name}={option.default}{choices}  {option.help}")
+            _print(f"    {option.name}={option.default}{choices}  {option.help}")
 
 
 def _models(parsed: Namespace) -> None:
@@ -119,11 +119,11 @@ def _models(parsed: Namespace) -> None:
         rows = [
             {"name": name, "path": str(path), **card.model_dump(mode="json")} for name, (path, card) in cards.items()
         ]
-        _say(json.dumps(rows, indent=2))
+        _print(json.dumps(rows, indent=2))
         return
     if not cards:
-        _say("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
+        _print("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
     for name, (_, card) in cards.items():
-        score = card.scores.get("hold_out_dice")
-        told = f", Dice {score:.3f} on its hold-out" if score is not None else ""
-        _say(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{told}")
+        dice = card.scores.get("hold_out_dice")
+        score = f", Dice {dice:.3f} on its hold-out" if dice is not None else ""
+        _print(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{score}")

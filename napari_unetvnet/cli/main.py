@@ -1,7 +1,7 @@
-"""The command line: everything that the widgets do, and more, without a viewer.
+"""The command line: everything the widgets do, and more, without a viewer.
 
-Exit status 0 is done, 2 wrong use or bad input (one line for each mistake), 1 a fault of the program, 130 stopped by
-Ctrl-C or a termination signal (what was reached is kept).
+Exit status: 0 success; 2 user error (one line per mistake); 1 a bug; 130 stopped by Ctrl-C or a termination signal
+(progress is saved).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 STOPPED = 130
-"""Exit status of a command that was stopped, as shells have it."""
+"""Exit status of a command that was stopped by Ctrl-C, as in shells."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,29 +53,29 @@ def main(arguments: Sequence[str]) -> int:
         return command(parsed) or 0
     except UserError as problem:
         for line in problem.lines:
-            _complain(from_environment().label + line)
+            _print_error(from_environment().label + line)
         return 2
     except BrokenPipeError:
-        return 0  # whoever read the listing has enough
+        return 0  # the reader of a pipe, such as head, has exited
     except KeyboardInterrupt:
         return STOPPED
-    except Exception:  # noqa: BLE001 (the one place where a fault becomes an exit status)
-        _complain(traceback.format_exc().rstrip())
-        _complain("This is a fault of the program; please report it with the lines above.")
+    except Exception:  # noqa: BLE001 (the one place where a bug becomes an exit status)
+        _print_error(traceback.format_exc().rstrip())
+        _print_error("This is a bug in napari-unetvnet; please report it with the lines above.")
         return 1
 
 
 def _check_processes(command: Callable[[Namespace], int | None]) -> None:
-    """See that processes which torchrun started work on one thing and not each on its own."""
+    """Reject commands that every process of torchrun would run separately."""
     if command is not _run and from_environment().distributed:
         raise SettingsProblem(
-            "Several processes work on a run folder together, with: torchrun --nproc_per_node N -m napari_unetvnet run "
+            "Only the run command supports several processes: torchrun --nproc_per_node N -m napari_unetvnet run "
             "FOLDER. Start all other commands without torchrun."
         )
 
 
-def _parser(wanted: str) -> Parser:
-    """Make the parser; only the command that is wanted gets the options that settings declare."""
+def _parser(command: str) -> Parser:
+    """Create the parser; only ``command`` gets the options that settings declare."""
     parser = Parser(
         prog="napari-unetvnet",
         description="Train U-Nets and V-Nets on a few labels and segment with them.",
@@ -89,33 +89,33 @@ def _parser(wanted: str) -> Parser:
         added.set_defaults(command=function)
         return added
 
-    _add_jobs(add, wanted)
+    _add_jobs(add, command)
     scoring = add("evaluate", _evaluate, "Compare labels with the ground truth.")
-    if wanted == "evaluate":
+    if command == "evaluate":
         _add_evaluate_options(scoring)
     comparing = add("compare", _compare, "Rank trainings by their validation score.")
-    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of them.")
+    comparing.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folders, or folders of run folders.")
     comparing.add_argument("--json", action="store_true", help="Print JSON, with the full curves.")
     running = add("run", _run, "Run the job of a run folder; the viewer starts its jobs with this.")
     running.add_argument("folder", type=Path)
     running.add_argument("--resume", action="store_true", help="Continue where an earlier run of the folder ended.")
     for name, kind in (("minutes", float), ("epochs", int), ("steps", int)):
-        text = f"With --resume: continue until this total number of {name}, whatever the job says."
+        text = f"With --resume: continue until this total number of {name}, instead of the budget in the job."
         running.add_argument(f"--{name}", type=kind, help=text)
     add_listings(add)
-    showing = add("demo", _demo, "Train on one half of a real image and segment the whole, in about a minute.")
-    showing.add_argument("--minutes", type=float, default=1.0, help="Time to train. Default: 1.")
+    showing = add("demo", _demo, "Train on one half of a real image and segment all of it, in about a minute.")
+    showing.add_argument("--minutes", type=float, default=1.0, help="Training time. Default: 1.")
     showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
-    showing.add_argument("--no-viewer", action="store_true", help="Write files even where there is a display.")
+    showing.add_argument("--no-viewer", action="store_true", help="Only write files, do not open napari.")
     return parser
 
 
-def _add_jobs(add: Add, wanted: str) -> None:
+def _add_jobs(add: Add, command: str) -> None:
     """Add the commands that take the options of a training or of a segmentation."""
 
     def fields(parser: Parser, kind: str, positional: Sequence[str] = ()) -> None:
-        if parser.prog.split()[-1] == wanted:
-            from napari_unetvnet import settings  # takes longer than all the rest of the help
+        if parser.prog.split()[-1] == command:
+            from napari_unetvnet import settings  # slow to import, so only if needed
 
             add_fields(parser, getattr(settings, kind), positional)
 
@@ -126,25 +126,27 @@ def _add_jobs(add: Add, wanted: str) -> None:
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
     fields(checking, "TrainJob")
     checking.add_argument("--json", action="store_true", help="Print JSON.")
-    looking = add("augment", _augment, "Write augmented patches as training sees them; takes the options of train.")
-    fields(looking, "TrainJob")
-    looking.add_argument("--count", type=int, default=16, metavar="N", help="Number of patches (default 16).")
-    text = "File for the patches (.npy or .tif); their labels go beside it."
-    looking.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
+    augmenting = add("augment", _augment, "Write augmented patches as training sees them; takes the options of train.")
+    fields(augmenting, "TrainJob")
+    augmenting.add_argument("--count", type=int, default=16, metavar="N", help="Number of patches (default 16).")
+    text = "File for the patches (.npy or .tif); their labels are written beside it."
+    augmenting.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
     fields(sweeping, "TrainJob")
     _add_sweep_options(sweeping)
-    for job in (training, segmenting, checking, looking, sweeping):
-        job.add_argument("--settings", type=Path, help="JSON file with any of these options, such as a run's job.json.")
-        job.add_argument("--run", type=Path, help="Where to make the run folder (default: the user's data folder).")
-    cleaning = add("clean", _clean, "Clean a label file, and divide it into objects.")
+    for job in (training, segmenting, checking, augmenting, sweeping):
+        text = "JSON file with any of these options, such as the job.json of a run."
+        job.add_argument("--settings", type=Path, help=text)
+        text = "Folder in which to create the run folder (default: the user's data folder)."
+        job.add_argument("--run", type=Path, help=text)
+    cleaning = add("clean", _clean, "Clean a label file and divide it into objects.")
     fields(cleaning, "CleanJob", ["labels"])
 
 
 def _add_sweep_options(parser: Parser) -> None:
     for option, text in (
         ("--networks", "Networks, such as unet_padding or 'unet_padding(width=16)'; each is trained with each loss."),
-        ("--losses", "Losses or sums of them."),
+        ("--losses", "Losses or weighted sums of losses."),
     ):
         parser.add_argument(option, nargs="+", action="extend", default=[], metavar="TEXT", help=text)
 
@@ -163,25 +165,27 @@ def _add_evaluate_options(parser: Parser) -> None:
     add_fields(parser, EvaluateSettings)
 
 
-def _say(text: str = "") -> None:
+def _print(text: str = "") -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
 def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> dict[str, Any]:
-    """Read settings from the command line and, if one was given, a settings file."""
+    """Read settings from the command line and from a settings file if there is one."""
     from napari_unetvnet.runs import absolute_paths, read_settings
 
-    given = {name: value for name, value in vars(parsed).items() if name in kind.model_fields}
-    given = absolute_paths(given, Path.cwd())
+    values = {name: value for name, value in vars(parsed).items() if name in kind.model_fields}
+    values = absolute_paths(values, Path.cwd())
     stored = read_settings(parsed.settings) if parsed.settings else {}
-    if (said := stored.pop("command", command)) != command:
-        raise SettingsProblem(f"{parsed.settings} holds settings for {said}, not for {command}.")
-    return merge(given, stored)
+    if (stored_command := stored.pop("command", command)) != command:
+        raise SettingsProblem(
+            f"{parsed.settings} holds settings for {stored_command}, not for {command}; give a file for {command}."
+        )
+    return merge(values, stored)
 
 
 def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
@@ -189,7 +193,7 @@ def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
 
     job = checked(kind, _values(parsed, kind, command))
     if job.output is None and parsed.command not in {_check, _augment}:
-        raise SettingsProblem("No output was given; say with --output where to write the result.")
+        raise SettingsProblem("No output was given; set --output to the file for the result.")
     return job
 
 
@@ -197,31 +201,31 @@ def _train(parsed: Namespace) -> None:
     from napari_unetvnet.settings import TrainJob
 
     job = _job(parsed, TrainJob, "train")
-    finished = _work(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}")
+    finished = _run_job(job, parsed.run, f"{Path(str(job.output)).stem}-{getattr(job, 'network', '')}")
     results = finished.results
     if "model" not in results:
         raise SettingsProblem("Stopped before the first step; there is no model yet.")
-    _say(f"Model: {results['model']}")
-    _say(f"Run: {results['run']}")
+    _print(f"Model: {results['model']}")
+    _print(f"Run: {results['run']}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _say(f"Trained for {results['steps']} steps. To reproduce, add --steps {results['steps']}.")
+    _print(f"Trained for {results['steps']} steps. To reproduce, add --steps {results['steps']}.")
 
 
 def _segment(parsed: Namespace) -> None:
     from napari_unetvnet.settings import SegmentJob
 
     job = _job(parsed, SegmentJob, "segment")
-    finished = _work(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
+    finished = _run_job(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _say(f"Labels: {finished.results['labels']}")
+    _print(f"Labels: {finished.results['labels']}")
     if "objects" in finished.results:
-        _say(f"Objects: {finished.results['objects']}")
+        _print(f"Objects: {finished.results['objects']}")
 
 
-def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
-    """Make a run folder for a job and do it here."""
+def _run_job(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
+    """Create a run folder for a job and run it in this process."""
     from napari_unetvnet.images.io import check_writable
     from napari_unetvnet.runs import create, discard_if_empty, new_folder
     from napari_unetvnet.settings import TrainJob
@@ -233,38 +237,41 @@ def _work(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFini
     try:
         return _follow(folder, resume=False)
     except UserError:
-        discard_if_empty(folder)  # nothing was done; the sentence says all that there is to say
+        discard_if_empty(folder)  # nothing was computed, and the error message is enough
         raise
 
 
 def _run(parsed: Namespace) -> None:
     budget = {name: value for name in ("minutes", "epochs", "steps") if (value := getattr(parsed, name)) is not None}
     if budget and not parsed.resume:
-        raise SettingsProblem(f"{', '.join(budget)} of a run are in its job.json; to train on for longer add --resume.")
+        raise SettingsProblem(
+            f"{', '.join(budget)} of a new run are set in its job.json; to continue training for longer, add --resume."
+        )
     finished = _follow(parsed.folder, resume=parsed.resume, budget=budget)
     for name, value in finished.results.items():
-        _say(f"{name}: {value}")
+        _print(f"{name}: {value}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
 
 
 def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = None) -> RunFinished:
-    """Do a run and show its events; Ctrl-C or a termination signal asks it to stop, a second one ends it at once."""
-    # Asked, the run ends after its present step and can be resumed to the result of one that was never stopped.
+    """Run and show the events; Ctrl-C or a termination signal requests a stop, a second one ends the run at once."""
+    # A run that is asked to stop ends after the current step; resumed, it gives the same result as without the stop.
     from napari_unetvnet.cli.progress import Progress
     from napari_unetvnet.events import RunFinished
     from napari_unetvnet.runs import ask_to_stop, run
 
-    asked: list[bool] = []
+    stop_requested = False
 
     def interrupt(*_: object) -> None:
-        if asked:
+        nonlocal stop_requested
+        if stop_requested:
             raise KeyboardInterrupt
-        asked.append(True)
+        stop_requested = True
         ask_to_stop(folder)
 
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, interrupt) for number in signals]
+    handlers = [signal.signal(number, interrupt) for number in signals]
     finished: Event | None = None
     try:
         with Progress(sys.stderr) as progress:
@@ -272,13 +279,13 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
                 if from_environment().is_first:
                     progress.show(finished)
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
     if not isinstance(finished, RunFinished):
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)
     if finished.state == "stopped" and from_environment().is_first:
-        _complain(f"Stopped. Progress is saved. Resume with: napari-unetvnet run {folder} --resume")
+        _print_error(f"Stopped. Progress is saved. Resume with: napari-unetvnet run {folder} --resume")
     return finished
 
 
@@ -287,7 +294,7 @@ def _check(parsed: Namespace) -> int:
     from napari_unetvnet.settings import TrainJob
 
     report = check_files(_job(parsed, TrainJob, "train"))
-    _say(as_text(report, as_json=parsed.json))
+    _print(as_text(report, as_json=parsed.json))
     return 2 if report.of("error") else 0
 
 
@@ -297,9 +304,9 @@ def _clean(parsed: Namespace) -> None:
 
     job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
     table = clean_file(job)
-    _say(f"Labels: {job.output}")
+    _print(f"Labels: {job.output}")
     if table is not None:
-        _say(f"Objects: {table}")
+        _print(f"Objects: {table}")
 
 
 def _augment(parsed: Namespace) -> None:
@@ -309,14 +316,14 @@ def _augment(parsed: Namespace) -> None:
     if parsed.count < 1:
         raise SettingsProblem(f"{parsed.count} patches cannot be drawn; give --count 1 or more.")
     write_patches(parsed.patches, *training_patches(_job(parsed, TrainJob, "train"), parsed.count))
-    _say(f"Patches: {parsed.patches}")
-    _say(f"Labels: {labels_beside(parsed.patches)}")
+    _print(f"Patches: {parsed.patches}")
+    _print(f"Labels: {labels_beside(parsed.patches)}")
 
 
 def _compare(parsed: Namespace) -> None:
     from napari_unetvnet.runs.comparison import as_text, compare
 
-    _say(as_text(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
+    _print(as_text(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
 
 
 def _sweep(parsed: Namespace) -> None:
@@ -327,16 +334,16 @@ def _sweep(parsed: Namespace) -> None:
 
     values = _values(parsed, TrainJob, "train")
     if parsed.run is None:
-        raise SettingsProblem("Say with --run in which folder to keep the runs.")
+        raise SettingsProblem("No folder for the runs was given; set --run.")
     if output := values.get("output"):
         check_writable(output, "model")
     planned = members(values, parsed.networks, parsed.losses)
-    for told in sweep(parsed.run, planned, _follow, Path(output) if output else None):
-        _say(told if isinstance(told, str) else as_text(told, plain=_plain()))
+    for item in sweep(parsed.run, planned, _follow, Path(output) if output else None):
+        _print(item if isinstance(item, str) else as_text(item, plain=_plain()))
 
 
 def _plain() -> bool:
-    """Whether the terminal shows no other signs than those of ASCII."""
+    """Whether the terminal can only show ASCII characters."""
     return not (sys.stdout.encoding or "ascii").lower().startswith("utf")
 
 
@@ -345,13 +352,13 @@ def _evaluate(parsed: Namespace) -> None:
     from napari_unetvnet.runs.evaluate import as_text, score
     from napari_unetvnet.settings import checked
 
-    given = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
-    result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, given))
-    _say(as_text(result, parsed.form or "table"))
+    values = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
+    result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, values))
+    _print(as_text(result, parsed.form or "table"))
 
 
 def _demo(parsed: Namespace) -> None:
     from napari_unetvnet.cli.demo import demo
 
     for line in demo(parsed.output, parsed.minutes, viewer=not parsed.no_viewer):
-        _say(line)
+        _print(line)

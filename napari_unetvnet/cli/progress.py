@@ -1,4 +1,4 @@
-"""Events in a terminal: a progress bar with loss, hold-out Dice and time left, or plain lines where there is none."""
+"""Show events in a terminal as a progress bar with loss, hold-out Dice and time left, or elsewhere as plain lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Progress:
     Parameters
     ----------
     stream : text stream
-        A bar is drawn if it is a terminal; otherwise each epoch is a line.
+        A terminal shows a progress bar; other streams get one line per epoch.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -45,7 +45,7 @@ class Progress:
             return
         try:
             self._show(event)
-        except (OSError, ValueError):  # whoever looked on has gone; the work has not
+        except (OSError, ValueError):  # the terminal was closed, but the run continues
             self._closed = True
 
     def _show(self, event: Event) -> None:
@@ -53,22 +53,22 @@ class Progress:
             case Notice(text=text):
                 self._line(text)
             case StepDone():
-                share = event.seconds / max(event.seconds + event.seconds_left, 1e-9)
-                left = _clock(event.seconds_left)
-                self._advance(share, f"step {event.step}, loss {event.loss:.3f}{self._dice}, {left} left")
+                fraction = event.seconds / max(event.seconds + event.seconds_left, 1e-9)
+                remaining = _clock(event.seconds_left)
+                self._advance(fraction, f"step {event.step}, loss {event.loss:.3f}{self._dice}, {remaining} left")
             case EpochDone():
                 self._dice = "" if event.dice is None else f", hold-out Dice {event.dice:.3f}"
                 if not self._stream.isatty():
-                    left = _clock(event.seconds_left)
-                    self._line(f"epoch {event.epoch}: loss {event.loss:.3f}{self._dice}, {left} left")
+                    remaining = _clock(event.seconds_left)
+                    self._line(f"epoch {event.epoch}: loss {event.loss:.3f}{self._dice}, {remaining} left")
             case SlabDone():
                 self._advance(event.stop / event.depth, f"plane {event.stop} of {event.depth}")
 
-    def _advance(self, share: float, text: str) -> None:
+    def _advance(self, fraction: float, text: str) -> None:
         if not self._stream.isatty():
             return
         bar = self._bar = self._bar if self._bar is not None else self._new_bar()
-        bar.n = round(min(share, 1.0), 4)
+        bar.n = round(min(fraction, 1.0), 4)
         bar.set_postfix_str(text, refresh=False)
         bar.refresh()
 
@@ -87,6 +87,6 @@ class Progress:
 
 
 def _clock(seconds: float) -> str:
-    """Write a time span as 1:05."""
+    """Format a duration as minutes and seconds, such as 1:05."""
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}"

@@ -1,7 +1,7 @@
-"""Several trainings one after the other under the same budget: each network with each loss, on each fold.
+"""Train each network with each loss on each fold, one after the other, under the same budget.
 
-Each is a run folder of its own inside the sweep's, and the table is written after each, so whatever ends the sweep
-loses nothing: the same command goes on where it was. A training that fails is a row that says why.
+Each training has its own run folder in the folder of the sweep, and the table is written after each, so an interrupted
+sweep loses nothing: the same command continues it. A training that fails gets a row with the reason.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ LONGEST_NAME = 100
 
 
 class Follow(Protocol):
-    """Does what a run folder says and gives its last event."""
+    """Runs the job of a run folder and returns its last event."""
 
     def __call__(self, folder: Path, *, resume: bool) -> RunFinished:
-        """Do it."""
+        """Run the job."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One training of a sweep; without a job where its settings do not fit, for the reasons in ``lines``."""
+    """One training of a sweep; ``job`` is None if its settings are invalid, for the reasons in ``lines``."""
 
     name: str
     job: TrainJob | None
@@ -54,9 +54,9 @@ def members(values: dict[str, Any], networks: Sequence[str] = (), losses: Sequen
     Parameters
     ----------
     values : dict
-        Settings of TrainJob that all have, not yet checked.
+        Settings of TrainJob that all trainings share, before validation.
     networks : sequence of str
-        Names, each with options of its own in parentheses: ``"unet_padding(width=16)"``. Default: that of the settings.
+        Names, optionally with options: ``"unet_padding(width=16)"``. Default: that of the settings.
     losses : sequence of str
         Default: that of the settings.
 
@@ -67,21 +67,21 @@ def members(values: dict[str, Any], networks: Sequence[str] = (), losses: Sequen
     Raises
     ------
     SettingsProblem
-        If a fold is chosen, or the settings of none fit.
+        If a fold is set, or the settings of every training are invalid.
     """
     if "fold" in values:
         raise SettingsProblem("A sweep trains all folds; leave out fold.")
     common = {name: value for name, value in values.items() if name != "output"}
-    found: list[Member] = []
+    planned: list[Member] = []
     for network, loss in product(dict.fromkeys(networks) or [""], dict.fromkeys(losses) or [""]):
-        found += _folds(common, network, loss, {member.name for member in found})
-    if not any(member.job for member in found):
-        raise SettingsProblem(*dict.fromkeys(line for member in found for line in member.lines))
-    return found
+        planned += _folds(common, network, loss, {member.name for member in planned})
+    if not any(member.job for member in planned):
+        raise SettingsProblem(*dict.fromkeys(line for member in planned for line in member.lines))
+    return planned
 
 
 def _folds(common: dict[str, Any], network: str, loss: str, taken: set[str]) -> list[Member]:
-    """Give the trainings of one configuration, one for each fold."""
+    """List the trainings of one configuration, one for each fold."""
     name = _name(network, loss)
     if any(other == name or other.startswith(f"{name}-fold") for other in taken):
         name += f"-{len(taken)}"
@@ -96,45 +96,45 @@ def _folds(common: dict[str, Any], network: str, loss: str, taken: set[str]) -> 
 
 
 def _name(network: str, loss: str) -> str:
-    """Make a folder's name."""
+    """Build the folder name of a configuration."""
     words = (re.sub(r"[^\w.=+]+", "_", word).strip("_.") for word in (network, loss) if word)
     return "-".join(words)[:LONGEST_NAME] or "train"
 
 
 def _chosen_network(common: dict[str, Any], text: str) -> dict[str, Any]:
-    """Read a network with its options, which go before those that all have."""
+    """Parse a network with its options, which override the shared ones."""
     if not text:
         return {}
     terms = read_terms(text)
     if len(terms) != 1 or terms[0].weight != 1:
         raise SettingsProblem(f"Network {text!r} should be a name or name(option=value).")
-    given = common.get("option")
-    options = (dict(given) if isinstance(given, dict) else {}) | terms[0].option
+    shared = common.get("option")
+    options = (dict(shared) if isinstance(shared, dict) else {}) | terms[0].option
     return {"network": terms[0].name} | ({"option": options} if options else {})
 
 
 def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path | None = None) -> Iterator[str | Table]:
-    """Do what is not done yet of a sweep.
+    """Run the unfinished trainings of a sweep.
 
     Parameters
     ----------
     folder : Path
-        For the run folders and the table; made if it is not there.
+        For the run folders and the table; created if missing.
     planned : sequence of Member
     follow : callable
-        Does a run.
+        Runs the job of a run folder.
     output : Path, optional
-        Where to copy the best model.
+        File to which the best model is copied.
 
     Yields
     ------
     str or Table
-        What happens, and the table after each training and at the end.
+        Progress messages, and the table after each training and at the end.
 
     Raises
     ------
     KeyboardInterrupt
-        If a training was stopped; the same sweep goes on with it.
+        If a training was stopped; the same sweep can be started again to continue.
     """
     _check_same(folder, planned)
     runs = [member for member in planned if member.job]
@@ -157,20 +157,20 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
 
 
 def _check_same(folder: Path, planned: Sequence[Member]) -> None:
-    """Refuse a folder that holds runs of the same names with other settings."""
+    """Reject a folder that holds runs of the same names with different settings."""
     for member in planned:
         if member.job is None or not (folder / member.name / JOB).exists():
             continue
         old, new = read(folder / member.name).model_dump(mode="json"), member.job.model_dump(mode="json")
         if other := [name for name in new if old.get(name) != new[name]]:
             raise SettingsProblem(
-                f"{folder / member.name} was trained with another {', '.join(other)}; give another folder for this "
-                "sweep, or the settings it had."
+                f"{folder / member.name} was trained with a different {', '.join(other)}; give another folder for this "
+                "sweep, or the same settings as before."
             )
 
 
 def _to_do(path: Path) -> bool:
-    """Whether a run is missing, was interrupted, or failed before it had a model."""
+    """Whether a run is missing, was interrupted, or failed before it saved a model."""
     if not (path / JOB).exists():
         return True
     row = read_run(path)
@@ -178,7 +178,7 @@ def _to_do(path: Path) -> bool:
 
 
 def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, ...]]:
-    """Do one run; how it ended, and why if it failed."""
+    """Run one training; return its final state, and the reasons if it failed."""
     try:
         if not (path / JOB).exists() and member.job is not None:
             path.mkdir(parents=True, exist_ok=True)
@@ -188,10 +188,10 @@ def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, 
         return "failed", problem.lines
     except OSError as error:
         raise FileProblem(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
-    except Exception:  # noqa: BLE001 (the run's folder says what broke; the other runs shall go on)
+    except Exception:  # noqa: BLE001 (the log has the traceback; the other trainings continue)
         with (path / LOG).open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
-        return "failed", (f"This is a fault of the program; {path / LOG} tells where.",)
+        return "failed", (f"This is a bug in napari-unetvnet; the traceback is in {path / LOG}.",)
 
 
 def _rows(folder: Path, planned: Sequence[Member]) -> Iterator[Row]:
@@ -203,7 +203,7 @@ def _rows(folder: Path, planned: Sequence[Member]) -> Iterator[Row]:
 
 
 def _save(folder: Path, planned: Sequence[Member]) -> Table:
-    """Write what has been reached to the sweep's folder."""
+    """Write the current table to the folder of the sweep."""
     table = tabulate(list(_rows(folder, planned)))
     with writing(folder / TABLE, "choose another folder"):
         write_text(folder / TABLE, as_text(table, as_json=True))
@@ -211,12 +211,14 @@ def _save(folder: Path, planned: Sequence[Member]) -> Table:
 
 
 def _deliver(folder: Path, table: Table, planned: Sequence[Member], output: Path) -> str:
-    """Copy the best model, with folds the best one of the best configuration."""
+    """Copy the best model; with folds, the best model of the best configuration."""
     rows = [row for row in table.rows if row.model and row.dice is not None]
     if table.configurations:
         rows = [row for row in rows if row.configuration == table.configurations[0].name]
     if not rows or not table.comparable:
-        raise RunProblem(f"No model was written to {output}: none is known to be the best. All are in {folder}.")
+        raise RunProblem(
+            f"No model was written to {output}, because no run could be ranked as the best; choose one in {folder}."
+        )
     job = next(member.job for member in planned if member.job and member.name == rows[0].name)
     delivered = deliver(folder / rows[0].name, job.model_copy(update={"output": output}))
     return f"Model: {delivered['model']} ({rows[0].name})"

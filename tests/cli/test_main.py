@@ -313,7 +313,7 @@ def test_the_output_is_asked_for(folder, capsys):
 def test_a_fault_exits_with_1(folder, capsys, monkeypatch):
     monkeypatch.setattr("napari_unetvnet.networks.unet.UNetPadding", Pointwise)
     assert train() == 1
-    assert "fault of the program" in capsys.readouterr().err
+    assert "bug in napari-unetvnet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("table", ["networks", "losses"])

@@ -177,7 +177,7 @@ def test_other_commands_are_refused_in_several_processes(monkeypatch, capsys):
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     assert main(["models"]) == 2
-    assert "[process 2 of 2] Several processes work on a run folder together" in capsys.readouterr().err
+    assert "[process 2 of 2] Only the run command supports several processes" in capsys.readouterr().err
 
 
 def test_several_processes_do_not_make_a_step_smaller(monkeypatch):
