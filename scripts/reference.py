@@ -46,7 +46,7 @@ COMMANDS = """
 Every option of `train` and `segment` can also stand in a JSON file that `--settings` names, under the same name with
 `_` for `-`; the `job.json` of a run is such a file. What is given on the command line goes before.
 
-Exit status: 0 done, 2 a mistake in what was given, 1 a fault, 130 stopped by Ctrl-C (what was reached is kept).
+Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termination signal (progress is saved).
 """
 
 

@@ -1,4 +1,4 @@
-"""Augmented patches as layers. The viewer does not load torch: a child process draws and changes them."""
+"""Show augmented patches as layers. The viewer does not import torch: a child process draws and augments them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.runs import JOB, create
 from napari_unetvnet.runs.augment import labels_beside
 from napari_unetvnet.widgets import layers
-from napari_unetvnet.widgets.pickers import OURS
+from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["Augmented"]
 
 COUNT, GAP = 16, 0.05
-_WORKING: set[Augmented] = set()
+_BUSY: set[Augmented] = set()
 
 
 class Augmented(QObject):  # type: ignore[misc]
-    """Shows patches of what is painted as a training would change them, one behind the other along a new axis.
+    """Shows augmented patches of the painted layers, stacked along a new axis.
 
     Parameters
     ----------
@@ -40,80 +40,80 @@ class Augmented(QObject):  # type: ignore[misc]
     """
 
     finished = Signal(str)
-    """What is shown, a sentence."""
+    """Status text."""
     failed = Signal(object)
-    """Sentences that say why there is nothing to show."""
-    _made = Signal(object)
+    """Error messages, tuple of str."""
+    _drawn = Signal(object)
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
         self._viewer = viewer
         self._image: Any = None
-        self._made.connect(self._take)
+        self._drawn.connect(self._show)
 
     @property
     def busy(self) -> bool:
-        """Whether patches are being made."""
-        return self in _WORKING
+        """Whether patches are being drawn."""
+        return self in _BUSY
 
-    def begin(self, image: Any, taken: layers.Snapshot, job: TrainJob) -> None:
-        """Make patches in a child process and show them.
+    def start(self, image: Any, inputs: layers.Snapshot, job: TrainJob) -> None:
+        """Draw patches in a child process and show them.
 
         Parameters
         ----------
         image : napari Image layer
-            Beside which they are shown.
-        taken : Snapshot
+            The patches are shown beside it.
+        inputs : Snapshot
         job : TrainJob
         """
         if self.busy:
             return
-        _WORKING.add(self)
+        _BUSY.add(self)
         self._image = image
         name = "napari-unetvnet-augmented"
-        threading.Thread(target=self._make, args=(taken, job), name=name, daemon=True).start()
+        threading.Thread(target=self._draw, args=(inputs, job), name=name, daemon=True).start()
 
-    def _make(self, taken: layers.Snapshot, job: TrainJob) -> None:
-        """Make them, in the thread, and send what came of it: arrays, or sentences."""
+    def _draw(self, inputs: layers.Snapshot, job: TrainJob) -> None:
+        """Draw patches in the worker thread and emit the arrays, or error messages."""
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                self._made.emit(_drawn(Path(scratch), taken, job))
+                self._drawn.emit(_draw_patches(Path(scratch), inputs, job))
         except UserError as problem:
-            self._made.emit(problem.lines)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the button must come back)
-            self._made.emit((f"The patches could not be made: {type(error).__name__}: {error}",))
+            self._drawn.emit(problem.lines)
+        except Exception as error:  # noqa: BLE001 (on any error the button must be enabled again)
+            self._drawn.emit((f"The patches could not be drawn: {type(error).__name__}: {error}",))
 
-    def _take(self, result: list[NDArray[Any]] | tuple[str, ...]) -> None:
-        _WORKING.discard(self)
+    def _show(self, result: list[NDArray[Any]] | tuple[str, ...]) -> None:
+        _BUSY.discard(self)
         if isinstance(result, tuple):
             self.failed.emit(result)
             return
         active = self._viewer.layers.selection.active
-        for layer in [layer for layer in self._viewer.layers if "augmented" in layer.metadata.get(OURS, {})]:
+        for layer in [layer for layer in self._viewer.layers if "augmented" in layer.metadata.get(METADATA_KEY, {})]:
             self._viewer.layers.remove(layer)
         for layer in _layers(self._image, *result):
             self._viewer.add_layer(layer)
-        self._viewer.layers.selection.active = active  # so that painting can go on
-        self.finished.emit(f"{COUNT} augmented patches; the slider shows each.")
+        self._viewer.layers.selection.active = active  # so that the user can continue painting
+        self.finished.emit(f"{COUNT} augmented patches; move the slider to see each.")
 
 
-def _drawn(folder: Path, taken: layers.Snapshot, job: TrainJob) -> list[NDArray[Any]]:
-    """Write what is painted to a folder, have patches made of it, and read them."""
-    layers.write(taken, folder, threading.Event())
+def _draw_patches(folder: Path, inputs: layers.Snapshot, job: TrainJob) -> list[NDArray[Any]]:
+    """Write the layers to a folder, draw patches in a child process, and read them."""
+    layers.write(inputs, folder, threading.Event())
     create(folder, job)
     out = folder / "patches.npy"
     command = [sys.executable, "-m", "napari_unetvnet", "augment", "--settings", str(folder / JOB)]
     command += ["--patches", str(out), "--count", str(COUNT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (a list, no shell)
-    if done.returncode:
-        raise UserError(*(done.stderr.strip().splitlines() or ["The patches could not be made."]))
+    process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (a list, no shell)
+    if process.returncode:
+        raise UserError(*(process.stderr.strip().splitlines() or ["The patches could not be drawn."]))
     return [np.load(out), np.load(labels_beside(out))]
 
 
 def _layers(image: Any, images: NDArray[np.float32], target: NDArray[Any]) -> list[Any]:
-    """Make a layer of each channel and one of the labels, beside the image; a plane has no axis z."""
+    """Create a layer for each channel and one for the labels, beside the image; 2D patches have no z axis."""
     planar = images.shape[2] == 1
-    options = _place(image, 2 if planar else 3) | {"metadata": {OURS: {"preview": True, "augmented": True}}}
+    options = _place(image, 2 if planar else 3) | {"metadata": {METADATA_KEY: {"preview": True, "augmented": True}}}
     added = []
     for c in range(images.shape[1]):
         channel = images[:, c, 0] if planar else images[:, c]
@@ -126,7 +126,7 @@ def _layers(image: Any, images: NDArray[np.float32], target: NDArray[Any]) -> li
 
 
 def _place(image: Any, axes: int) -> dict[str, Any]:
-    """Give voxels as large as those of the image, to the right of it, behind an axis of patches."""
+    """Return the transform that puts patches to the right of the image, with its voxel size and a leading axis."""
     corner = np.asarray(image.extent.world, float)
     start = [*corner[0][-axes:-1], corner[1][-1] + GAP * (corner[1][-1] - corner[0][-1])]
     return {

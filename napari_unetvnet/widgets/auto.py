@@ -1,4 +1,4 @@
-"""Choices that are left to the data: the word for it in a row, and beside the word what it turned out to be."""
+"""Rows set to auto, which are chosen from the data; after planning, the row also shows the chosen value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOSEN = "Auto: chosen from the data when the training begins."
 
 
 class Planned(NamedTuple):
-    """What a run chose for a row, as text, and why."""
+    """The value that a run chose for a row, as text, and the reason."""
 
     name: str
     value: str
@@ -30,7 +30,7 @@ class Planned(NamedTuple):
 
 
 def planned_in(path: Path) -> tuple[Planned, ...]:
-    """Read what a run has chosen; an option of the network is a choice of its own.
+    """Read the plan of a run; each option of the network is a separate item.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def planned_in(path: Path) -> tuple[Planned, ...]:
     Returns
     -------
     tuple of Planned
-        Empty if there is no plan that can be read.
+        Empty if there is no readable plan.
     """
     try:
         rows = read_json(path, list, "start a new run")
@@ -54,17 +54,17 @@ def planned_in(path: Path) -> tuple[Planned, ...]:
 
 
 def _written(value: Any) -> str:
-    """Write a value as its row would take it."""
+    """Format a value as its row expects it."""
     return (" ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def is_auto(text: str) -> bool:
-    """Tell whether a row leaves its choice to the data.
+    """Return whether a row is set to auto.
 
     Parameters
     ----------
     text : str
-        Of the row, perhaps with what it turned out to be behind the word.
+        Text of the row: "auto", or "auto: value" after planning.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def is_auto(text: str) -> bool:
 
 
 def sentence(planned: Sequence[Planned]) -> tuple[str, str]:
-    """Say what was chosen.
+    """Summarise a plan.
 
     Parameters
     ----------
@@ -83,25 +83,25 @@ def sentence(planned: Sequence[Planned]) -> tuple[str, str]:
     Returns
     -------
     short, long : str
-        The choices, and a line for each with its reason.
+        The choices, and one line per choice with its reason.
     """
-    told = [f"{item.name.replace('_', ' ')} {item.value}" for item in planned]
-    short = ", ".join(choice.replace(" ", "\N{NO-BREAK SPACE}") for choice in told)
-    long = "\n".join(f"{choice}: {item.reason}" for choice, item in zip(told, planned, strict=True))
+    choices = [f"{item.name.replace('_', ' ')} {item.value}" for item in planned]
+    short = ", ".join(choice.replace(" ", "\N{NO-BREAK SPACE}") for choice in choices)
+    long = "\n".join(f"{choice}: {item.reason}" for choice, item in zip(choices, planned, strict=True))
     return f"Chosen from the data: {short}.", long
 
 
 class Choice(QComboBox):  # type: ignore[misc]
-    """A choice of words, or of words among which anything else can be typed; used like a magicgui widget.
+    """A combo box, optionally with free text; has the interface of a magicgui widget.
 
     Parameters
     ----------
     choices : sequence of str
     value : str
-        What to begin with.
+        Initial value.
     tooltip : str
     typed : bool
-        Whether anything else can be typed.
+        Whether free text is allowed.
     """
 
     def __init__(self, choices: Sequence[str], value: str, tooltip: str, *, typed: bool = True) -> None:
@@ -117,7 +117,7 @@ class Choice(QComboBox):  # type: ignore[misc]
 
     @property
     def value(self) -> str:
-        """The text, without what auto turned out to be."""
+        """The text; just "auto" if the row also shows the chosen value."""
         text = str(self.currentText()).strip()
         return AUTO if is_auto(text) else text
 
@@ -127,7 +127,7 @@ class Choice(QComboBox):  # type: ignore[misc]
 
 
 def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
-    """Show in a row what auto turned out to be; without a value, that nobody knows yet.
+    """Show the value that auto stands for in a row; without a value, just "auto".
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
         if isinstance(widget, QComboBox) and is_auto(widget.itemText(0)):
             typed = widget.currentText()
             widget.setItemText(0, text)
-            if widget.isEditable():  # the line is no item: what somebody typed stays
+            if widget.isEditable():  # the text is not an item, so typed text is kept
                 widget.setEditText(text if is_auto(typed) else typed)
         elif isinstance(widget, QLineEdit):
             widget.setPlaceholderText(text if value else str(widget.property("empty") or AUTO))
@@ -152,7 +152,7 @@ def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
 
 
 def describe(widget: Any, about: str) -> None:
-    """Give a row a tooltip, below which stands what auto turned out to be.
+    """Set the tooltip of a row, followed by the value that auto stands for.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Lines that were drawn as shapes, on the voxels of an image: 1 on a line, 0 beside it."""
+"""Rasterise the lines of a Shapes layer on the voxels of an image: 1 on a line, 0 elsewhere."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Drawing", "drawn_on"]
+__all__ = ["Drawing", "rasterise_shapes"]
 
 OPEN, CLOSED = ("line", "path"), ("polygon", "rectangle")
 
 
 class Drawing:
-    """Paths that become voxels once they are asked for; read like an array.
+    """Paths that are rasterised on first access; indexed like an array.
 
     Parameters
     ----------
     paths : sequence of arrays of shape (N, D)
         Vertices in voxels of the image.
     shape : tuple of D int
-        Of the image.
+        Shape of the image.
     """
 
     dtype = np.dtype(np.uint8)
@@ -36,9 +36,9 @@ class Drawing:
     def __init__(self, paths: Sequence[NDArray[np.float64]], shape: tuple[int, ...]) -> None:
         self._paths, self.shape = tuple(paths), shape
 
-    def __getitem__(self, place: Any) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = self._voxels[place]
-        return found
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        block: NDArray[np.uint8] = self._voxels[index]
+        return block
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self._voxels, dtype)
@@ -46,20 +46,20 @@ class Drawing:
     @cached_property
     def _voxels(self) -> NDArray[np.uint8]:
         z, y, x = (1,) * (3 - len(self.shape)) + self.shape
-        drawn = draw_paths(self._paths, (z, y, x))
-        return drawn.astype(np.uint8).reshape(self.shape)
+        mask = draw_paths(self._paths, (z, y, x))
+        return mask.astype(np.uint8).reshape(self.shape)
 
 
-def drawn_on(image: Any, shape: tuple[int, ...], shapes: Any) -> Drawing:
-    """Take the lines of a Shapes layer over to the grid of an image.
+def rasterise_shapes(image: Any, shape: tuple[int, ...], shapes: Any) -> Drawing:
+    """Transform the lines of a Shapes layer to the grid of an image.
 
     Parameters
     ----------
     image : napari Image layer
     shape : tuple of int
-        Voxels of the image, without colours.
+        Shape of the image, without colours.
     shapes : napari Shapes layer
-        Lines and paths; of polygons and rectangles the outline is taken.
+        Lines and paths; for polygons and rectangles the outline is drawn.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def drawn_on(image: Any, shape: tuple[int, ...], shapes: Any) -> Drawing:
     Raises
     ------
     DataProblem
-        If nothing is drawn, there is an ellipse, or the layer has other axes than the image.
+        If nothing is drawn, there is an ellipse, or the layer has a different number of axes than the image.
     """
     if shapes.ndim != image.ndim:
         raise DataProblem(
@@ -89,7 +89,7 @@ def drawn_on(image: Any, shape: tuple[int, ...], shapes: Any) -> Drawing:
 
 
 def _linear(layer: Any) -> NDArray[np.float64]:
-    """Give where a layer's origin is in the world, and below it where a step along each axis leads."""
+    """Return the world position of the origin of a layer, followed by the world vector of each of its axes."""
     corners = np.vstack([np.zeros(layer.ndim), np.eye(layer.ndim)])
     world = np.array([layer.data_to_world(corner) for corner in corners])
     world[1:] -= world[0]

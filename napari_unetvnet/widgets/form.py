@@ -1,9 +1,8 @@
-"""A settings model as rows of a form: each field's widget, range, default and tooltip come from its declaration.
+"""A settings model as rows of a form: widget, range, default and tooltip of each field come from its declaration.
 
-A field that may be left out, a number whose size spans decades and a row of numbers are written as text, which the
-settings model itself checks: the form never rounds a value and never refuses one without a sentence. A row that is
-hidden says nothing, so that its field has its default. A field that the model leaves open begins as auto, and says
-nothing either until something else is chosen.
+Optional fields, numbers that span decades and tuples of numbers are text fields, which the settings model validates:
+the form never rounds a value and never rejects one without a message. A hidden row has no value, so its field has its
+default. A field that the model chooses from the data starts as auto, and has no value until the user chooses one.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ __all__ = ["Field", "OptionsForm", "SettingsForm", "add_row", "form_layout", "sh
 
 LARGEST = 2**31 - 1
 LABEL_LETTERS = 18
-"""So wide are the labels at least: forms below each other look like one."""
+"""Minimum width of row labels, so that consecutive forms are aligned."""
 LABELS = {
     "hold_out": "hold-out",
-    "steps_per_epoch": "steps an epoch",
+    "steps_per_epoch": "steps per epoch",
     "overlap": "tile overlap",
     "label_values": "labels are",
     "objects_as": "objects as",
@@ -51,14 +50,14 @@ EXAMPLES = {
     "fill_holes": "planes or volume",
     "split_depth": "longest voxel edge",
 }
-"""What stands in an empty line of text."""
+"""Placeholder of an empty text field."""
 NOTHING = "none"
-"""No member of a row of words."""
+"""The entry for an empty selection of words."""
 
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """A row: the magicgui widget and how to read it; reading gives None where the default is wanted."""
+    """A row: a magicgui widget and the function that reads it, which returns None for the default."""
 
     label: str
     widget: Any
@@ -66,7 +65,7 @@ class Field:
 
 
 class SettingsForm:
-    """Rows for some fields of a settings model.
+    """Rows for fields of a settings model.
 
     Parameters
     ----------
@@ -76,20 +75,20 @@ class SettingsForm:
 
     def __init__(self, kind: type[Settings], names: Sequence[str]) -> None:
         described = describe_settings(kind)
-        self.open = tuple(name for name in names if described[name].auto)
-        """Fields that begin as auto."""
+        self.auto_fields = tuple(name for name in names if described[name].auto)
+        """Fields that start as auto."""
         self.fields = {name: _field(described[name]) for name in names}
         self._layouts: dict[str, Any] = {}
         self._hidden: set[str] = set()
 
     def add_to(self, layout: Any, names: Sequence[str] | None = None) -> None:
-        """Put rows into a layout.
+        """Add rows to a layout.
 
         Parameters
         ----------
         layout : QFormLayout
         names : sequence of str, optional
-            Which (default: all).
+            Fields (default: all).
         """
         for name in names or self.fields:
             add_row(layout, self.fields[name])
@@ -107,33 +106,33 @@ class SettingsForm:
         Parameters
         ----------
         names : sequence of str, optional
-            Which fields (default: all).
+            Fields (default: all).
 
         Returns
         -------
         dict
-            Plain values for `settings.checked`; fields that are hidden or were left empty are left out.
+            Plain values for `settings.checked`, without hidden and empty fields.
 
         Raises
         ------
         SettingsProblem
-            If a row of numbers is no row of that many; one line for each.
+            If a row has the wrong number of numbers; one line each.
         """
-        wanted = (set(self.fields) if names is None else set(names)) - self._hidden
-        return _read({name: field for name, field in self.fields.items() if name in wanted})
+        visible = (set(self.fields) if names is None else set(names)) - self._hidden
+        return _read({name: field for name, field in self.fields.items() if name in visible})
 
 
 class OptionsForm:
-    """Rows for the options of a member of a table, made anew when another is chosen.
+    """Rows for the options of a member of a registry, rebuilt when another member is chosen.
 
     Parameters
     ----------
     layout : QFormLayout
-        Gets the rows at its end.
+        The rows are appended to it.
     without : sequence of str
         Options that are shown elsewhere.
     changed : callable, optional
-        Called when a value was changed.
+        Called when a value has changed.
     """
 
     def __init__(
@@ -149,7 +148,7 @@ class OptionsForm:
         Parameters
         ----------
         start : mapping of str to value
-            What to begin with where it is not the option's default.
+            Initial values that differ from the defaults.
         """
         self.clear()
         options = [option for option in self._registry.describe(name).options if option.name not in self._without]
@@ -159,7 +158,7 @@ class OptionsForm:
             field.widget.changed.connect(lambda *_: self._changed())
 
     def clear(self) -> None:
-        """Take all rows away."""
+        """Remove all rows."""
         for field in self.fields.values():
             self._layout.removeRow(field.widget.native)
         self.fields = {}
@@ -175,7 +174,7 @@ class OptionsForm:
 
 
 def form_layout(parent: Any = None) -> Any:
-    """Make a form layout that uses the whole width of a narrow dock.
+    """Create a form layout that uses the whole width of a narrow dock.
 
     Parameters
     ----------
@@ -193,7 +192,7 @@ def form_layout(parent: Any = None) -> Any:
 
 
 def add_row(layout: Any, field: Field) -> None:
-    """Put a field into a form layout, its tooltip on the label too.
+    """Add a field to a form layout, with its tooltip on the label too.
 
     Parameters
     ----------
@@ -212,34 +211,34 @@ def show_row(layout: Any, widget: Any, *, visible: bool) -> None:
     ----------
     layout : QFormLayout
     widget : QWidget
-        The row's field.
+        The field of the row.
     """
     widget.setVisible(visible)
     layout.labelForField(widget).setVisible(visible)
 
 
 def _option_field(option: Setting, start: Mapping[str, Any]) -> Field:
-    """Make the row of an option of a network or a loss."""
+    """Create the row of an option of a network or a loss."""
     tooltip = wrapped(f"{option.help} Default: {_written(option.default) or 'empty'}.")
     return _row(option, start.get(option.name, option.default), tooltip)
 
 
 def _field(setting: Setting) -> Field:
-    """Make the row of a setting."""
+    """Create the row of a setting."""
     if setting.auto:
-        return _open_row(setting)
+        return _auto_row(setting)
     shown = f" Default: {setting.default}." if isinstance(setting.default, bool | int | float | str) else ""
     return _row(setting, setting.default, wrapped(f"{setting.help}{shown}"))
 
 
-def _open_row(setting: Setting) -> Field:
-    """Make the row of a setting that is chosen from the data unless the user chooses."""
+def _auto_row(setting: Setting) -> Field:
+    """Create the row of a setting that is chosen from the data unless the user sets it."""
     label, tooltip = _label(setting), f"{wrapped(setting.help)}\n{CHOSEN}"
     if words := _words(setting):
         box = Choice((AUTO, *words), AUTO, tooltip, typed=bool(setting.words))
-        empty_row = NOTHING if NOTHING in setting.words + setting.choices else ()  # it may be a word of the setting
-        read = {AUTO: None, NOTHING: empty_row, "": None}
-        return Field(label, box, lambda: read.get(box.value, box.value))
+        nothing = NOTHING if NOTHING in setting.words + setting.choices else ()  # "none" may be a value of the setting
+        values = {AUTO: None, NOTHING: nothing, "": None}
+        return Field(label, box, lambda: values.get(box.value, box.value))
     line = _text(setting, None, tooltip)
     example = _example(setting).removeprefix("such as ")
     empty = f"{AUTO}, or {example}" if example else AUTO
@@ -249,7 +248,7 @@ def _open_row(setting: Setting) -> Field:
 
 
 def _words(setting: Setting) -> tuple[str, ...]:
-    """Give what can be chosen instead of auto; nothing if it has to be typed."""
+    """Return the choices besides auto; empty if the value has to be typed."""
     if setting.words or setting.count == 1:
         words = setting.words or (("yes", "no") if setting.kind == "bool" else setting.choices)
         return tuple(word for word in words if word != AUTO)
@@ -281,20 +280,20 @@ def _row(setting: Setting, value: Any, tooltip: str) -> Field:
 
 
 def _number(setting: Setting, value: Any, tooltip: str) -> Field:
-    """Choose the widget for a number that is always there; any that may need many digits is a line of text."""
+    """Choose the widget for a required number; a number that may need many digits is a text field."""
     label, least, most = _label(setting), setting.bounds.ge, setting.bounds.le
     if setting.kind == "int":
         low, high = -LARGEST if least is None else least, LARGEST if most is None else most
         spin = SpinBox(value=value, min=low, max=high, tooltip=tooltip)
         return Field(label, spin, lambda: int(spin.value))
     if setting.kind == "float" and least is not None and most is not None and most <= 1:
-        share = FloatSpinBox(value=value, min=least, max=most, step=0.05, tooltip=tooltip)
-        return Field(label, share, lambda: round(float(share.value), 6))
+        fraction = FloatSpinBox(value=value, min=least, max=most, step=0.05, tooltip=tooltip)
+        return Field(label, fraction, lambda: round(float(fraction.value), 6))
     return _text(setting, value, tooltip)
 
 
 def _text(setting: Setting, value: Any, tooltip: str) -> Field:
-    """Make a line of text; empty means the default."""
+    """Create a text field; empty means the default."""
     label, count = _label(setting), setting.count or 1
     line = LineEdit(value=_written(value), tooltip=tooltip)
     line.native.setPlaceholderText(_example(setting) or "default")
@@ -312,7 +311,7 @@ def _text(setting: Setting, value: Any, tooltip: str) -> Field:
 
 
 def _example(setting: Setting) -> str:
-    """Give what stands in an empty line of text; nothing where no example is needed."""
+    """Return the placeholder of an empty text field; "" if no example is needed."""
     return EXAMPLES.get(setting.name) or ("z y x" if setting.count == 3 else "")
 
 

@@ -1,4 +1,4 @@
-"""The rows that say what labels mean: those that apply to what is chosen, and no others."""
+"""The rows that define the meaning of labels; only those that apply to the chosen labels are shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LabelRows", "Unpainted"]
 
 
 class Unpainted:
-    """What unpainted voxels mean, and which painted value means background."""
+    """The meaning of unpainted voxels, and the painted value of the background."""
 
     MEANINGS = {"ignored": "ignore", "background": "background"}  # noqa: RUF012 (never changed)
 
@@ -26,8 +26,8 @@ class Unpainted:
         self.meaning.addItems(list(self.MEANINGS))
         self.meaning.setToolTip(
             wrapped(
-                "Ignored: paint strokes of every class, the background among them; nothing is learnt from the rest. "
-                "Background: everything that is not painted is background, so paint all of what you look for."
+                "Ignored: paint strokes of every class, including background; training ignores the rest. "
+                "Background: everything unpainted is background, so paint every object completely."
             )
         )
         self.background.setRange(0, 255)
@@ -35,12 +35,12 @@ class Unpainted:
         self.background.setPrefix("label ")
         self.background.setSpecialValueText("no label")
         self.background.setToolTip(
-            wrapped("The painted value that means background; results carry 0 there. Paint the others with 2, 3, ...")
+            wrapped("The painted value of the background, which is 0 in results. Paint the classes with 2, 3, ...")
         )
         self.meaning.currentTextChanged.connect(self._meaning_chosen)
 
     def values(self) -> dict[str, Any]:
-        """Read both.
+        """Read both rows.
 
         Returns
         -------
@@ -54,11 +54,10 @@ class Unpainted:
 
 
 class LabelRows:
-    """Shows the rows that go with the labels layer and with what its values are.
+    """Shows the rows that apply to the labels layer and to the meaning of its values.
 
-    Object ids have a background of their own, and so have lines that were drawn. Masks of overlapping classes mostly
-    are painted whole: what is unpainted is then proposed to be background, and what it was before comes back with the
-    choice before.
+    Object ids and drawn lines define their own background. Masks of overlapping classes are usually painted completely,
+    so unpainted voxels become background with this choice, and return to their earlier meaning with another one.
 
     Parameters
     ----------
@@ -76,11 +75,11 @@ class LabelRows:
 
     @property
     def kind(self) -> str:
-        """What the labels are: classes, objects, overlapping, or drawn."""
+        """Kind of labels: classes, objects, overlapping or drawn."""
         return "drawn" if self._labels.drawn else str(self._settings.fields["label_values"].read())
 
     def refresh(self) -> None:
-        """Show what applies and hide the rest."""
+        """Show the rows that apply and hide the others."""
         kind, before = self.kind, self._kind
         self._kind = kind
         for name, kinds in APPLIES.items():
@@ -91,12 +90,12 @@ class LabelRows:
             self._overlap(kind == "overlapping")
 
     def values(self) -> dict[str, Any]:
-        """Read what the labels layer itself decides.
+        """Return the settings that follow from the labels layer.
 
         Returns
         -------
         dict
-            Plain values that complete those of the settings form.
+            Plain values, in addition to those of the settings form.
         """
         if self.kind in {"classes", "overlapping"}:
             return self._unpainted.values()
@@ -120,4 +119,4 @@ APPLIES = {
     "label_blur": ("classes", "objects", "overlapping"),
     "head": ("classes", "objects"),
 }
-"""Rows that are there for some kinds of labels only."""
+"""Kinds of labels for which a row is shown."""

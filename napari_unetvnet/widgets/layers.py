@@ -1,9 +1,9 @@
-"""Layers to the files of a run folder, and labels back to a layer on the grid of their image.
+"""Write layers to the files of a run folder, and add labels as a layer on the grid of their image.
 
-Colours become channels, the finest level of a multiscale image is taken, several Image layers are the channels of one
-image, several Labels layers masks of classes that overlap, and lines of a Shapes layer are drawn. `snapshot` looks at
-the layers in the viewer's thread and refuses what cannot be used; `write` copies the voxels block by block in a worker
-thread, so that an array larger than the memory passes through.
+Colours become channels, and only the finest level of a multiscale image is used. Several Image layers are the channels
+of one image, several Labels layers are masks of overlapping classes, and lines of a Shapes layer are rasterised.
+`snapshot` validates the layers in the thread of the viewer; `write` copies the voxels block by block in a worker
+thread, so that arrays larger than memory can be copied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from napari.utils.transforms import Affine
 from numpy.lib.format import open_memmap
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.widgets.drawn import drawn_on
+from napari_unetvnet.widgets.drawn import rasterise_shapes
 
 if TYPE_CHECKING:
     import threading
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Spacing
 
-__all__ = ["Files", "Snapshot", "add_labels_layer", "over_time", "place_of", "shape_of", "snapshot", "write"]
+__all__ = ["Files", "Snapshot", "add_labels_layer", "is_time_series", "place_of", "shape_of", "snapshot", "write"]
 
 IMAGES, LABELS, MASKS = "inputs/image", "inputs/labels", "inputs/mask"
 BLOCK_BYTES = 64 * 2**20
 COPIED_BYTES = 256 * 2**20
-"""Labels up to this size are copied when the button is pressed, so that painting on cannot change them."""
+"""Labels up to this size are copied when the button is pressed, so that further painting cannot change them."""
 TIME_AXES = ("t", "time", "frame")
 CHANNEL_AXES = ("c", "channel", "ch")
 
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """An array that is read by slicing, which of its colours (None if it has none), and the layer's name."""
+    """An array that is read by slicing, the index of its colour (None without colours), and the name of its layer."""
 
     data: Any
     colour: int | None = None
@@ -51,24 +51,24 @@ class Channel:
         whole = tuple(int(n) for n in self.data.shape)
         return whole if self.colour is None else whole[:-1]
 
-    def read(self, box: tuple[slice, ...]) -> Any:
+    def read(self, block: tuple[slice, ...]) -> Any:
         """Read a block.
 
         Parameters
         ----------
-        box : tuple of slice
+        block : tuple of slice
             One for each axis of `shape`.
 
         Returns
         -------
         array
         """
-        return np.asarray(self.data[box if self.colour is None else (*box, self.colour)])
+        return np.asarray(self.data[block if self.colour is None else (*block, self.colour)])
 
 
 @dataclass(frozen=True)
 class Files:
-    """Inputs of a run folder, as its job names them: relative to the folder, several of a kind separated by ``|``."""
+    """Input paths of a run, relative to its folder; several of a kind are separated by ``|``."""
 
     image: str
     label: str = ""
@@ -77,17 +77,17 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What is needed of the layers once the button is pressed.
+    """The chosen layers when the button is pressed.
 
     Parameters
     ----------
     channels : tuple of Channel
     labels : tuple of Channel
-        One, or a mask for each class; empty if none were asked for.
+        One, or a mask for each class; empty for a segmentation.
     spacing : tuple of 3 float
         Voxel size z, y, x; z is 1 for a 2D image.
     unit : str
-        Of the spacing.
+        Unit of the spacing.
     mask : Channel or None
         Voxels are ignored where it is 0.
     """
@@ -100,12 +100,12 @@ class Snapshot:
 
     @property
     def name(self) -> str:
-        """Of the first image layer, for messages."""
+        """Name of the first image layer, for messages."""
         return self.channels[0].name
 
     @property
     def files(self) -> Files:
-        """What `write` will call the files: after the layers, because a run's messages name files."""
+        """Paths that `write` uses: named after the layers, because messages of a run name files."""
         image = _file_names([self.name])[0]
         channels = [f"{IMAGES}/{image}{f'-{i}' if i else ''}.npy" for i in range(len(self.channels))]
         labels = [f"{LABELS}/{name}.npy" for name in _file_names([label.name for label in self.labels])]
@@ -114,14 +114,14 @@ class Snapshot:
 
 
 def _file_names(names: Sequence[str]) -> list[str]:
-    """Make file names of layer names, each another one."""
-    made: list[str] = []
+    """Convert layer names to unique file names."""
+    unique: list[str] = []
     for name in names:
         clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60]
-        while clean.lower() in map(str.lower, made):
+        while clean.lower() in map(str.lower, unique):
             clean += "_"
-        made.append(clean)
-    return made
+        unique.append(clean)
+    return unique
 
 
 def snapshot(
@@ -132,7 +132,7 @@ def snapshot(
     view: str | None = None,
     painted: bool = True,
 ) -> Snapshot:
-    """Look at the chosen layers and refuse what cannot be used.
+    """Take a snapshot of the chosen layers after validation.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ def snapshot(
     labels : sequence of napari Labels or Shapes layers
         Several are masks of classes that may overlap.
     mask : napari Labels layer, optional
-        Nothing is learnt where it is 0.
+        Voxels are ignored where it is 0.
     view : {"2d", "2.5d", "3d"}, optional
-        What the network will see, if that is not left to the data.
+        View of the network; None if it is chosen from the data.
     painted : bool
-        Whether labels are needed.
+        Whether labels are required.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def snapshot(
     Raises
     ------
     DataProblem
-        If there is no layer, one of another kind, or layers that are not on one grid.
+        If a layer is missing or of the wrong kind, or the layers are not on the same grid.
     """
     if not images:
         raise DataProblem("There is no image layer; open an image first.")
@@ -166,13 +166,13 @@ def snapshot(
     if painted and not labels:
         raise DataProblem("There is no labels layer; add one (new labels layer button) and paint on it.")
     channels = tuple(channel for layer in images for channel in _channels(layer))
-    taken = tuple(_labels(layer, first) for layer in labels) if painted else ()
-    within = None if mask is None else _labels(mask, first)
-    return Snapshot(channels, taken, _spacing(first), str(first.units[-1]), within)
+    label_channels = tuple(_labels(layer, first) for layer in labels) if painted else ()
+    mask_channel = None if mask is None else _labels(mask, first)
+    return Snapshot(channels, label_channels, _spacing(first), str(first.units[-1]), mask_channel)
 
 
-def over_time(layer: Any) -> bool:
-    """Tell whether the planes of an image are points in time, among which nothing is a neighbour in space.
+def is_time_series(layer: Any) -> bool:
+    """Return whether the first axis of an image is time, so that its planes are not neighbours in space.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def over_time(layer: Any) -> bool:
 
 
 def shape_of(layer: Any) -> tuple[int, ...]:
-    """Give the voxels of a layer: (Y, X) or (Z, Y, X), at the finest level, without colours.
+    """Return the shape of a layer in voxels: (Y, X) or (Z, Y, X), at the finest level, without colours.
 
     Parameters
     ----------
@@ -219,17 +219,17 @@ def _check_image(layer: Any, view: str | None) -> None:
             f"The first axis of {layer.name} is {axes[0]}; split it with Split Stack in the layer's menu and choose "
             "the channels one by one."
         )
-    if over_time(layer) and view not in {None, "2d"}:
+    if is_time_series(layer) and view not in {None, "2d"}:
         raise DataProblem(
-            f"The first axis of {layer.name} is {axes[0]}, which view {view} would take for z; choose view 2d, or "
+            f"The first axis of {layer.name} is {axes[0]}, which view {view} would treat as z; choose view 2d, or "
             "slice one time point."
         )
 
 
 def _labels(labels: Any, image: Any) -> Channel:
-    """Take labels, or lines that were drawn, as they are now."""
+    """Copy the current labels, or rasterise the current lines."""
     if isinstance(labels, Shapes):
-        return Channel(drawn_on(image, shape_of(image), labels), name=labels.name)
+        return Channel(rasterise_shapes(image, shape_of(image), labels), name=labels.name)
     if not isinstance(labels, Labels):
         raise DataProblem(f"{labels.name} is a {type(labels).__name__} layer; choose a Labels layer.")
     _check_same_grid(image, labels, "paint on a labels layer that was added to this image")
@@ -237,25 +237,25 @@ def _labels(labels: Any, image: Any) -> Channel:
 
 
 def _check_same_grid(image: Any, other: Any, advice: str) -> None:
-    """Refuse a layer with another shape or another place in the world."""
+    """Reject a layer whose shape or transform differs from that of the image."""
     shapes = [shape_of(layer) for layer in (image, other)]
     if shapes[0] != shapes[1]:
         sizes = [" x ".join(map(str, shape)) for shape in shapes]
         raise DataProblem(f"{other.name} has {sizes[1]} voxels, {image.name} has {sizes[0]}; {advice}.")
     corners = np.vstack([np.zeros(image.ndim), np.diag(np.asarray(shapes[0], float))])
-    here, there = ([layer.data_to_world(corner) for corner in corners] for layer in (image, other))
-    if np.allclose(here, there, rtol=1e-4, atol=1e-3 * float(np.abs(image.scale).min())):
+    expected, actual = ([layer.data_to_world(corner) for corner in corners] for layer in (image, other))
+    if np.allclose(expected, actual, rtol=1e-4, atol=1e-3 * float(np.abs(image.scale).min())):
         return
     differing = [
-        part
-        for part in ("scale", "translate", "rotate", "shear", "affine")
-        if not np.allclose(np.asarray(getattr(image, part)), np.asarray(getattr(other, part)))
+        name
+        for name in ("scale", "translate", "rotate", "shear", "affine")
+        if not np.allclose(np.asarray(getattr(image, name)), np.asarray(getattr(other, name)))
     ]
     raise DataProblem(f"{other.name} and {image.name} differ in {', '.join(differing)}; {advice}.")
 
 
 def _channels(layer: Any) -> list[Channel]:
-    """Give the arrays of a layer: the finest level, a channel for each colour, alpha left out."""
+    """Return the channels of a layer at its finest level: one for each colour, without alpha."""
     data = layer.data[0] if layer.multiscale else layer.data
     if getattr(layer, "rgb", False):
         return [Channel(data, colour, layer.name) for colour in range(min(3, int(data.shape[-1])))]
@@ -269,22 +269,22 @@ def _copied(channel: Channel) -> Channel:
 
 
 def _spacing(layer: Any) -> Spacing:
-    """Give the voxel size z, y, x; a flipped axis has a negative scale, a size has not."""
+    """Return the voxel size z, y, x, which is positive even for a flipped axis with a negative scale."""
     sizes = [abs(float(s)) or 1.0 for s in layer.scale]
     z, y, x = [1.0] * (3 - len(sizes)) + sizes
     return z, y, x
 
 
-def write(taken: Snapshot, folder: Path, cancelled: threading.Event) -> None:
+def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:
     """Write the arrays to a run folder.
 
     Parameters
     ----------
-    taken : Snapshot
+    inputs : Snapshot
     folder : Path
-        Of the run.
+        The run folder.
     cancelled : threading.Event
-        Once set, writing ends and the files are incomplete.
+        Once set, writing stops and the files stay incomplete.
 
     Raises
     ------
@@ -293,38 +293,41 @@ def write(taken: Snapshot, folder: Path, cancelled: threading.Event) -> None:
     FileProblem
         If the files cannot be written, for example because the disk is full.
     """
-    files = taken.files
-    painted = (*taken.labels, taken.mask) if taken.mask else taken.labels
+    files = inputs.files
+    painted = (*inputs.labels, inputs.mask) if inputs.mask else inputs.labels
     names = [name for name in (*files.label.split("|"), files.mask) if name]
     try:
-        for place in (IMAGES, LABELS, MASKS):
-            (folder / place).mkdir(parents=True, exist_ok=True)
+        for subfolder in (IMAGES, LABELS, MASKS):
+            (folder / subfolder).mkdir(parents=True, exist_ok=True)
         for name, labels in zip(names, painted, strict=True):
             if not _copy(labels, folder / name, cancelled) and not cancelled.is_set():
                 raise DataProblem(f"Nothing is painted on {labels.name}; paint some labels first.")
-        for name, channel in zip(files.image.split("|"), taken.channels, strict=True):
+        for name, channel in zip(files.image.split("|"), inputs.channels, strict=True):
             _copy(channel, folder / name, cancelled)
     except OSError as error:
-        raise FileProblem(f"{taken.name} cannot be written to {folder} ({error.strerror or error}).") from None
+        raise FileProblem(
+            f"{inputs.name} cannot be written to {folder} ({error.strerror or error}); free some space, or set "
+            "NAPARI_UNETVNET_RUNS to another folder."
+        ) from None
 
 
 def _copy(channel: Channel, path: Path, cancelled: threading.Event) -> bool:
-    """Copy an array block by block and tell whether any value is not 0."""
-    # Always the byte order of this machine: what reads the file cannot compute with the other one.
+    """Copy an array block by block and return whether any value is not 0."""
+    # Native byte order, because torch does not support the other one.
     dtype = np.dtype(channel.data.dtype).newbyteorder("=")
     target = open_memmap(path, "w+", dtype, channel.shape)
-    anything = False
-    for box in _blocks(channel):
+    nonzero = False
+    for block in _blocks(channel):
         if cancelled.is_set():
             break
-        block = channel.read(box)
-        target[box] = block
-        anything = anything or bool(block.any())
-    return anything
+        values = channel.read(block)
+        target[block] = values
+        nonzero = nonzero or bool(values.any())
+    return nonzero
 
 
 def _blocks(channel: Channel) -> Iterator[tuple[slice, ...]]:
-    """Divide an array as it is stored: by its chunks, or by rows of the first axis."""
+    """Divide an array along its chunks, or into rows of the first axis if it has none."""
     edges = _chunk_edges(channel)
     starts = [range(0, n, edge) for n, edge in zip(channel.shape, edges, strict=True)]
     for corner in itertools.product(*starts):
@@ -332,7 +335,7 @@ def _blocks(channel: Channel) -> Iterator[tuple[slice, ...]]:
 
 
 def _chunk_edges(channel: Channel) -> list[int]:
-    """Give the block size: whole chunks (dask's largest, zarr's shard if it has one), doubled while they are small."""
+    """Return the block size: a chunk (the largest of dask, the shard of zarr), doubled while it is small."""
     shape, itemsize = channel.shape, np.dtype(channel.data.dtype).itemsize
     chunks = getattr(channel.data, "shards", None) or getattr(channel.data, "chunks", None)
     if not chunks:
@@ -346,7 +349,7 @@ def _chunk_edges(channel: Channel) -> list[int]:
 
 
 def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dict[str, Any] | None = None) -> Any:
-    """Show labels on the grid of their image.
+    """Add labels as a layer on the grid of their image.
 
     Parameters
     ----------
@@ -356,7 +359,7 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
     like : napari Image layer
         Scale, translation, rotation, shear, affine, units and axis labels are copied from it.
     name : str
-        A number is appended if that is taken.
+        napari appends a number if the name exists.
     metadata : dict, optional
 
     Returns
@@ -370,24 +373,23 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
 
 
 def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int] = (1, 1, 1)) -> dict[str, Any]:
-    """Give what puts another layer on the grid of a layer.
+    """Return the arguments that put a new layer on the grid of a layer.
 
     Parameters
     ----------
     layer : napari layer
     start : 3 float
-        Where the centre of the other one's first voxel lies, in voxels z, y, x of the layer; z is left out in 2D.
+        Centre of the first voxel of the new layer, in voxels z, y, x of ``layer``; z is ignored in 2D.
     step : 3 int
-        So many voxels of the layer are one of the other, z, y, x.
+        Voxel size of the new layer, in voxels z, y, x of ``layer``.
 
     Returns
     -------
     dict
-        Arguments of a new layer.
     """
     own = ("rotate", "shear", "affine", "units", "axis_labels")
     first, edges = (np.asarray(row[-layer.ndim :], float) for row in (start, step))
-    turned = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
-    # Without a shift as it is: what is computed anew is rounded.
-    translate = turned(first) if first.any() else layer.translate
+    to_world = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    # Without a shift the translation is copied, because computing it would round it.
+    translate = to_world(first) if first.any() else layer.translate
     return {name: getattr(layer, name) for name in own} | {"scale": layer.scale * edges, "translate": translate}

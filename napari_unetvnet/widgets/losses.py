@@ -1,6 +1,6 @@
-"""The choice of a loss: what does not fit the other choices is greyed out, with the reason, and options become rows.
+"""The choice of a loss: losses in conflict with other settings are greyed out, with the reason; options become rows.
 
-Where the loss is left to the data there is nothing to judge and there are no options.
+If the loss is auto, nothing is validated and there are no options.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from napari_unetvnet.widgets.scroll import narrow, wrapped
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["LossBox", "LossOptions", "misfits"]
+__all__ = ["LossBox", "LossOptions", "loss_conflicts"]
 
-MATTERING = ("head", "label_values", "objects_as", "regions", "lines", "network", "option")
-"""Settings that decide whether a loss fits."""
+LOSS_RELEVANT = ("head", "label_values", "objects_as", "regions", "lines", "network", "option")
+"""Settings that determine whether a loss is valid."""
 LONGEST_HINT = 160
 HINT_STYLE = "QLabel { color: #e06c60; }"
 
 
-def misfits(values: Mapping[str, Any], losses: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Say what speaks against losses, beside other choices.
+def loss_conflicts(values: Mapping[str, Any], losses: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the conflicts of losses with other settings.
 
     Parameters
     ----------
@@ -40,15 +40,15 @@ def misfits(values: Mapping[str, Any], losses: Sequence[str]) -> dict[str, tuple
     Returns
     -------
     dict of str to tuple of str
-        Sentences for each loss, none if it fits: those of the settings, but for what no loss could mend.
+        Error messages for each loss, empty if it is valid; messages that every loss causes are left out.
     """
-    chosen = {name: values[name] for name in MATTERING if name in values}
-    found = {loss: _refusal(chosen | {"loss": loss}) for loss in (*LOSSES, *losses)}
-    common = set.intersection(*(set(found[loss]) for loss in LOSSES))
-    return {loss: tuple(line for line in found[loss] if line not in common) for loss in losses}
+    settings = {name: values[name] for name in LOSS_RELEVANT if name in values}
+    lines = {loss: _errors(settings | {"loss": loss}) for loss in (*LOSSES, *losses)}
+    common = set.intersection(*(set(lines[loss]) for loss in LOSSES))
+    return {loss: tuple(line for line in lines[loss] if line not in common) for loss in losses}
 
 
-def _refusal(values: dict[str, Any]) -> tuple[str, ...]:
+def _errors(values: dict[str, Any]) -> tuple[str, ...]:
     try:
         checked(TrainSettings, values)
     except SettingsProblem as problem:
@@ -57,7 +57,7 @@ def _refusal(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 class LossBox(QComboBox):  # type: ignore[misc]
-    """Chooses a loss, takes a weighted sum that is typed, or leaves it to the data."""
+    """Chooses a loss or auto, and accepts a typed weighted sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,11 +70,11 @@ class LossBox(QComboBox):  # type: ignore[misc]
         self.hint.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.hint.hide()
         self._values: dict[str, Any] = {}
-        self._open = [AUTO] if "loss" in TrainJob.left_open else []
-        self.addItems([*self._open, *LOSSES])
-        self.setCurrentText(self.itemText(0) if self._open else "dice_ce")
+        self._auto_items = [AUTO] if "loss" in TrainJob.left_open else []
+        self.addItems([*self._auto_items, *LOSSES])
+        self.setCurrentText(self.itemText(0) if self._auto_items else "dice_ce")
         self.currentTextChanged.connect(self._text_changed)
-        self.lineEdit().editingFinished.connect(self._judge)
+        self.lineEdit().editingFinished.connect(self._validate)
         self.refresh({})
 
     def values(self) -> dict[str, Any]:
@@ -83,12 +83,12 @@ class LossBox(QComboBox):  # type: ignore[misc]
         Returns
         -------
         dict
-            Plain value, without one if it is left to the data.
+            Plain value; empty for auto.
         """
         return {} if is_auto(self.currentText()) else {"loss": self.currentText()}
 
     def refresh(self, values: Mapping[str, Any]) -> None:
-        """Grey out what does not fit.
+        """Grey out the losses that are in conflict with the other settings.
 
         Parameters
         ----------
@@ -96,52 +96,54 @@ class LossBox(QComboBox):  # type: ignore[misc]
             The other settings, as plain values.
         """
         self._values = dict(values)
-        for index, (name, reasons) in enumerate(misfits(values, list(LOSSES)).items(), start=len(self._open)):
+        for index, (name, reasons) in enumerate(
+            loss_conflicts(values, list(LOSSES)).items(), start=len(self._auto_items)
+        ):
             item = self.model().item(index)
             item.setEnabled(not reasons)
             item.setToolTip("\n\n".join([*map(wrapped, reasons), _about(name)]))
-        self._judge()
+        self._validate()
 
     def _text_changed(self, _text: str) -> None:
         if self.lineEdit().hasFocus():
-            self.hint.hide()  # half a word is no mistake yet
+            self.hint.hide()  # incomplete text is not an error yet
         else:
-            self._judge()
+            self._validate()
 
-    def _judge(self) -> None:
-        """Say what speaks against the present text."""
+    def _validate(self) -> None:
+        """Show the conflicts of the current text."""
         text = self.currentText()
-        reasons = () if is_auto(text) else misfits(self._values, [text])[text]
+        reasons = () if is_auto(text) else loss_conflicts(self._values, [text])[text]
         self.hint.setText("\n".join(map(_short, reasons)))
         self.hint.setVisible(bool(reasons))
-        how = "A weighted sum can be typed, such as dice + 10*bce, and options: tversky(alpha=0.2, beta=0.8)."
+        syntax = "Weighted sums and options can be typed: dice + 10*bce, or tversky(alpha=0.2, beta=0.8)."
         about = _about(text) if text in LOSSES else CHOSEN if is_auto(text) else ""
-        parts = [*map(wrapped, reasons), wrapped(f"What is minimised. {how}"), about]
+        parts = [*map(wrapped, reasons), wrapped(f"Loss function. {syntax}"), about]
         describe(self, "\n\n".join(filter(None, parts)))
 
 
 def _short(sentence: str) -> str:
-    """Leave the advice to the tooltip if it lists half of the table."""
+    """Shorten a long message to its first clause; the tooltip has all of it."""
     return sentence if len(sentence) <= LONGEST_HINT else f"{sentence.partition(';')[0]}."
 
 
 def _about(name: str) -> str:
-    """Tell a loss: its sentence, its formula, its source."""
+    """Describe a loss: summary, formula and reference."""
     described = LOSSES.describe(name)
-    told = [f"{name}: {described.summary}"]
-    told += [described.section(title) for title in ("Notes", "References")]
-    parts = [part for text in told for part in text.split("\n\n")]
+    sections = [f"{name}: {described.summary}"]
+    sections += [described.section(title) for title in ("Notes", "References")]
+    parts = [part for text in sections for part in text.split("\n\n")]
     return "\n\n".join(wrapped(part.replace("[1]_", "[1]").replace(".. [", "[")) for part in parts if part.strip())
 
 
 class LossOptions:
-    """Rows for the options of a loss that is chosen by itself; what is changed in them is written into the box.
+    """Rows for the options of a single loss (not a sum); changes are written to the loss box.
 
     Parameters
     ----------
     box : LossBox
     layout : QFormLayout
-        Gets the rows.
+        The rows are appended to it.
     """
 
     def __init__(self, box: LossBox, layout: Any) -> None:
@@ -151,7 +153,7 @@ class LossOptions:
         self._read(box.currentText())
 
     def _read(self, text: str) -> None:
-        """Show the rows of the loss that is in the box; what is half typed changes nothing."""
+        """Show the rows of the loss in the box; incomplete text is ignored."""
         if self._writing:
             return
         try:
@@ -168,7 +170,7 @@ class LossOptions:
             self.form.clear()
 
     def _write(self) -> None:
-        """Write what differs from the defaults into the box, right or wrong: the box says what is wrong with it."""
+        """Write the options that differ from the defaults to the box, even invalid ones, which the box reports."""
         defaults = LOSSES.describe(self._shown.name).defaults
         option = {}
         for name, value in self.form.values().items():

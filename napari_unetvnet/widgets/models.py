@@ -1,4 +1,4 @@
-"""The choice among the models of this machine, which follows what is there and what other widgets train."""
+"""The choice of a model: lists the available models and is updated when another widget trains one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from napari_unetvnet.widgets.scroll import narrow
 if TYPE_CHECKING:
     from napari_unetvnet.model.card import ModelCard
 
-__all__ = ["NEWS", "ModelPicker", "class_words"]
+__all__ = ["MODEL_SIGNALS", "ModelPicker", "class_words"]
 
 
-class _News(QObject):  # type: ignore[misc]
-    """What one widget tells the others: the path of a model that is new or better than before."""
+class _ModelSignals(QObject):  # type: ignore[misc]
+    """Signals between widgets."""
 
     model_saved = Signal(str)
+    """Path of a model that was created or improved."""
     model_chosen = Signal(str)
+    """Path of a model that all widgets should choose."""
 
 
-NEWS = _News()
+MODEL_SIGNALS = _ModelSignals()
 
 
 class ModelPicker(QWidget):  # type: ignore[misc]
-    """Chooses a model and says what it is; lists shipped and trained ones, and takes any file."""
+    """Chooses a trained model, a shipped model or a file, and describes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,26 +54,26 @@ class ModelPicker(QWidget):  # type: ignore[misc]
         self._paths: list[Path] = []
         self.box.currentIndexChanged.connect(self._describe)
         self.button.clicked.connect(self._browse)
-        NEWS.model_saved.connect(self._saved)
-        NEWS.model_chosen.connect(self.choose)
+        MODEL_SIGNALS.model_saved.connect(self._saved)
+        MODEL_SIGNALS.model_chosen.connect(self.choose)
         self.refresh()
 
     @property
     def path(self) -> Path | None:
-        """File of the chosen model, None if there is none."""
+        """Path of the chosen model, None if there is none."""
         index = self.box.currentIndex()
         return self._paths[index] if 0 <= index < len(self._paths) else None
 
     @property
     def card(self) -> ModelCard | None:
-        """What the chosen model says of itself, None if it cannot be read."""
+        """Card of the chosen model, None if it cannot be read."""
         try:
             return read_card(self.path) if self.path else None
         except UserError:
             return None
 
     def choose(self, path: str | Path) -> None:
-        """Choose a model file, which is added to the list if it is not there.
+        """Choose a model file and add it to the list if necessary.
 
         Parameters
         ----------
@@ -85,7 +87,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
         self.box.setCurrentIndex(self._paths.index(path))
 
     def refresh(self) -> None:
-        """List the models anew and keep the choice."""
+        """Update the list of models and keep the choice."""
         chosen = self.path
         models = self._files | list_models()
         self._paths = list(models.values())
@@ -98,7 +100,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
         self._describe()
 
     def showEvent(self, event: Any) -> None:  # noqa: N802 (Qt's name)
-        """List the models anew whenever the widget comes into view.
+        """Update the list of models whenever the widget becomes visible.
 
         Parameters
         ----------
@@ -127,7 +129,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
 
 
 def _about(card: ModelCard) -> str:
-    """Say in a few words what a model is."""
+    """Describe a model in one line."""
     view = (
         f"2.5d with {card.context} plane{'s' if card.context > 1 else ''} each side"
         if card.view == "2.5d"
@@ -135,14 +137,14 @@ def _about(card: ModelCard) -> str:
     )
     width = f" of width {card.option['width']}" if "width" in card.option else ""
     channels = f"{card.channels} channel{'s' if card.channels > 1 else ''}"
-    what = "masks that may overlap:" if card.overlapping else "labels"
-    score = card.scores.get("hold_out_dice")
-    told = f"Dice {score:.3f} on its hold-out" if score is not None else "not scored on a hold-out"
-    return f"{card.network}{width}, view {view}, {channels}, {what} {', '.join(class_words(card))}; {told}"
+    output = "overlapping masks" if card.overlapping else "labels"
+    dice = card.scores.get("hold_out_dice")
+    score = f"Dice {dice:.3f} on its hold-out" if dice is not None else "no validation score"
+    return f"{card.network}{width}, view {view}, {channels}, {output} {', '.join(class_words(card))}; {score}"
 
 
 def class_words(card: ModelCard) -> list[str]:
-    """Give what each class of a model is called: its name, else its label value.
+    """Return the name of each class of a model, or its label value if classes have no names.
 
     Parameters
     ----------

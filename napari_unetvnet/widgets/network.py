@@ -1,4 +1,4 @@
-"""The choice of a network, and of its width: both may be left to the data; the other options are rows of their own."""
+"""The choice of a network and its width, either of which may be auto; each other option has a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_unetvnet.widgets.scroll import narrow, wrapped
 __all__ = ["NetworkBox"]
 
 WIDTH = 16
-"""Channels of the first stage that are proposed for a network: what a laptop trains in minutes. The papers have 64."""
+"""Default width (channels of the first stage): trains in minutes on a laptop. Published networks have 64."""
 ABOUT_AUTO = f"{describe_settings(TrainJob)['network'].help} {CHOSEN}"
 
 
@@ -27,11 +27,11 @@ class NetworkBox(QComboBox):  # type: ignore[misc]
     Parameters
     ----------
     layout : QFormLayout
-        Gets the rows of the options, but for the width.
+        The rows of the options, except the width, are appended to it.
     """
 
     changed = Signal()
-    """The network or an option of it."""
+    """The network or one of its options has changed."""
 
     def __init__(self, layout: Any) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class NetworkBox(QComboBox):  # type: ignore[misc]
         Returns
         -------
         dict
-            Plain values, without what is left to the data.
+            Plain values, without those that are auto.
         """
         option = self.options.values()
         if self.width_box.isEnabled() and self.width_box.value():
@@ -61,22 +61,22 @@ class NetworkBox(QComboBox):  # type: ignore[misc]
     def _chosen(self, name: str) -> None:
         if is_auto(name):
             self.options.clear()
-            self._offer_width(AUTO, 0, f"Channels of the first stage. {CHOSEN}")
+            self._reset_width(AUTO, 0, f"Channels of the first stage. {CHOSEN}")
             describe(self, wrapped(ABOUT_AUTO))
         else:
             self.options.choose(name)
             described = NETWORKS.describe(name)
             text = next((option.help for option in described.options if option.name == "width"), "")
             text += f" {WIDTH} trains in minutes on a laptop; the published network has "
-            self._offer_width("", WIDTH, f"{text}{described.defaults.get('width')}.")
+            self._reset_width("", WIDTH, f"{text}{described.defaults.get('width')}.")
             self.width_box.setEnabled("width" in described.defaults)
             describe(self, wrapped(described.summary))
         self.changed.emit()
 
-    def _offer_width(self, special: str, proposed: int, about: str) -> None:
-        """Begin with a width; 0 is auto, and is there only where the network is left open, too."""
+    def _reset_width(self, special: str, value: int, about: str) -> None:
+        """Reset the width box; 0 means auto, which is possible only if the network is auto too."""
         self.width_box.setSpecialValueText(special)
         self.width_box.setEnabled(True)
-        self.width_box.setRange(min(proposed, 1), 1024)
-        self.width_box.setValue(proposed)
+        self.width_box.setRange(min(value, 1), 1024)
+        self.width_box.setValue(value)
         describe(self.width_box, wrapped(about))

@@ -1,4 +1,4 @@
-"""The first overlay: what the running weights say, over the image while the training goes on."""
+"""Show the predictions of the current weights over the image during training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_unetvnet.widgets.layers import place_of
-from napari_unetvnet.widgets.pickers import OURS
+from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,9 @@ OPACITY = 0.5
 
 
 class Overlay:
-    """Shows the previews of a training, one after the other in one layer.
+    """Shows the latest preview of a training in a layer.
 
-    The layer stays when the training is over, and goes when the next one begins.
+    The layer remains after the training and is removed when the next one starts.
 
     Parameters
     ----------
@@ -35,20 +35,20 @@ class Overlay:
         self._image: Any = None
         self.layer: Any = None
 
-    def begin(self, image: Any) -> None:
-        """Wait for the previews of a new training.
+    def reset(self, image: Any) -> None:
+        """Remove the layer of the last training and prepare for a new one.
 
         Parameters
         ----------
         image : napari Image layer
-            Gives them their place in the world.
+            Defines the grid of the previews.
         """
         if self.layer is not None and self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
         self._image, self.layer = image, None
 
     def show(self, event: PreviewReady) -> None:
-        """Show a preview; nothing happens if the image or the file is gone.
+        """Show a preview unless the image or the file was removed.
 
         Parameters
         ----------
@@ -67,31 +67,31 @@ class Overlay:
             self._add(data, event.start)
 
     def _add(self, data: Any, start: Sequence[int]) -> None:
-        """Add the layer and leave the active one active, so that painting can go on."""
-        place, metadata = place_of(self._image, start), {OURS: {"preview": True}}
+        """Add the layer and keep the active layer, so that the user can continue painting."""
+        grid, metadata = place_of(self._image, start), {METADATA_KEY: {"preview": True}}
         active = self._viewer.layers.selection.active
-        self.layer = Labels(data, name=f"{self._image.name} preview", opacity=OPACITY, metadata=metadata, **place)
+        self.layer = Labels(data, name=f"{self._image.name} preview", opacity=OPACITY, metadata=metadata, **grid)
         self.layer.editable = False
         self._viewer.add_layer(self.layer)
         self._viewer.layers.selection.active = active
 
 
 def voxel_in_view(viewer: Any, image: Any, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Find the voxel that is looked at.
+    """Return the voxel at the current position of the viewer.
 
     Parameters
     ----------
     viewer : napari Viewer or ViewerModel
     image : napari Image layer
     shape : sequence of 2 or 3 int
-        Of the image, in voxels.
+        Shape of the image in voxels.
 
     Returns
     -------
     tuple of 3 int
-        z, y, x; the nearest in the image if the view is beside it.
+        z, y, x, clipped to the image.
     """
-    found = np.round(np.asarray(image.world_to_data(viewer.dims.point), float))
-    inside = [int(place) for place in np.clip(found, 0, np.asarray(shape) - 1)]
-    z, y, x = [0] * (3 - len(inside)) + inside
+    position = np.round(np.asarray(image.world_to_data(viewer.dims.point), float))
+    clipped = [int(index) for index in np.clip(position, 0, np.asarray(shape) - 1)]
+    z, y, x = [0] * (3 - len(clipped)) + clipped
     return z, y, x

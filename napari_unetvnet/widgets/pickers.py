@@ -1,4 +1,4 @@
-"""Choices among the layers of a viewer, which follow what is there."""
+"""Choices among the layers of a viewer, updated when layers change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from napari_unetvnet.widgets.scroll import narrow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OURS", "ImagePicker", "LabelsPicker", "MaskPicker", "is_preview"]
+__all__ = ["METADATA_KEY", "ImagePicker", "LabelsPicker", "MaskPicker", "is_preview"]
 
 LIST_ROWS = 3
-OURS = "napari-unetvnet"
-"""Under this key the metadata of a layer say what it is to us."""
+METADATA_KEY = "napari-unetvnet"
+"""Key of our entry in the metadata of a layer."""
 
 
 class _LayerWatch:
-    """Calls back when layers come, go, move or are renamed."""
+    """Calls back when layers are added, removed, reordered or renamed."""
 
     def __init__(self, viewer: Any, callback: Callable[[], None]) -> None:
         self._viewer, self._callback = viewer, callback
@@ -49,7 +49,7 @@ class _LayerWatch:
         self._callback()
 
     def stop(self, *_: Any) -> None:
-        """Call back no more; for when the widget is gone."""
+        """Disconnect all signals; called when the widget is destroyed."""
         for emitter in self._emitters():
             emitter.disconnect(self._changed)
         for layer in self._named:
@@ -58,7 +58,7 @@ class _LayerWatch:
 
 
 def is_preview(layer: Any) -> bool:
-    """Tell whether a layer only shows what would be learnt; such layers are not offered as inputs.
+    """Return whether a layer is one of our previews, which are not offered as inputs.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ def is_preview(layer: Any) -> bool:
     -------
     bool
     """
-    return bool(layer.metadata.get(OURS, {}).get("preview"))
+    return bool(layer.metadata.get(METADATA_KEY, {}).get("preview"))
 
 
 class _LayerBox(QComboBox):  # type: ignore[misc]
-    """One layer of some kinds, those of the first kind first; ``none`` says what it means to choose no layer."""
+    """Chooses a layer of the given kinds, listed in their order; ``none`` is the text for no layer, if allowed."""
 
     def __init__(self, viewer: Any, kinds: tuple[type, ...], none: str = "") -> None:
         super().__init__()
@@ -98,12 +98,12 @@ class _LayerBox(QComboBox):  # type: ignore[misc]
             self.setCurrentIndex(self.layers.index(layer))
 
     def refresh(self) -> None:
-        """List the layers anew and keep the choice."""
+        """Update the list of layers and keep the choice."""
         chosen = self.layer
-        there = [layer for layer in self._viewer.layers if not is_preview(layer)]
-        found: list[Any] = [layer for kind in self._kinds for layer in there if isinstance(layer, kind)]
-        self.layers = [None, *found] if self._none else found
-        names = ([self._none] if self._none else []) + [str(layer.name) for layer in found]
+        inputs = [layer for layer in self._viewer.layers if not is_preview(layer)]
+        layers: list[Any] = [layer for kind in self._kinds for layer in inputs if isinstance(layer, kind)]
+        self.layers = [None, *layers] if self._none else layers
+        names = ([self._none] if self._none else []) + [str(layer.name) for layer in layers]
         if names == [self.itemText(i) for i in range(self.count())] and (chosen is None or chosen is self.layer):
             return
         self.blockSignals(True)
@@ -122,7 +122,7 @@ class MaskPicker(_LayerBox):
     ----------
     viewer : napari Viewer or ViewerModel
     none : str
-        What it means to choose none.
+        Text for no layer.
     """
 
     def __init__(self, viewer: Any, none: str) -> None:
@@ -131,8 +131,8 @@ class MaskPicker(_LayerBox):
         self.destroyed.connect(self._watch.stop)
 
 
-class _SeveralLayers(QWidget):  # type: ignore[misc]
-    """Chooses a layer, and behind a button further ones of its kind."""
+class _MultiLayerPicker(QWidget):  # type: ignore[misc]
+    """Chooses a layer, and further ones of its kind in a list that a button opens."""
 
     def __init__(self, viewer: Any, kinds: tuple[type, ...], further: str, nothing: str) -> None:
         super().__init__()
@@ -140,10 +140,10 @@ class _SeveralLayers(QWidget):  # type: ignore[misc]
         self._nothing = nothing
         self.more = QToolButton(text="+")
         self.more.setCheckable(True)
-        self.more.setToolTip(f"Further layers as {further}")
+        self.more.setToolTip(f"Add layers as {further}")
         self.list = QListWidget()
         self.list.setVisible(False)
-        self.list.setToolTip(f"Ticked layers are {further}")
+        self.list.setToolTip(f"Checked layers are {further}")
         self.list.setMaximumHeight(LIST_ROWS * 24)
         row = QHBoxLayout()
         row.addWidget(self.box, 1)
@@ -203,8 +203,8 @@ class _SeveralLayers(QWidget):  # type: ignore[misc]
             item.setCheckState(Qt.CheckState.Checked if layer in ticked else Qt.CheckState.Unchecked)
 
 
-class ImagePicker(_SeveralLayers):
-    """Chooses an Image layer, and behind a button further ones as its channels.
+class ImagePicker(_MultiLayerPicker):
+    """Chooses an Image layer, and further Image layers as its channels.
 
     Parameters
     ----------
@@ -215,8 +215,8 @@ class ImagePicker(_SeveralLayers):
         super().__init__(viewer, (Image,), "further channels of the same image", "no further image layer")
 
 
-class LabelsPicker(_SeveralLayers):
-    """Chooses a Labels layer, or a Shapes layer of lines; where classes may overlap, further masks as well.
+class LabelsPicker(_MultiLayerPicker):
+    """Chooses a Labels layer or a Shapes layer of lines; for overlapping classes, also further masks.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ class LabelsPicker(_SeveralLayers):
         return isinstance(self.layer, Shapes)
 
     def allow_further(self, *, allowed: bool) -> None:
-        """Offer further layers, or take the offer back.
+        """Show or hide the choice of further layers.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
-"""Labels that fill while their run writes the labels file, and become editable when the run is over.
+"""Show the labels of a run while it writes them; they become editable when the run has ended.
 
-One layer, or one for each class where classes may overlap.
+There is one layer, or one for each class if classes overlap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from napari_unetvnet.events import SlabDone
 from napari_unetvnet.runs.folder import OBJECTS
 from napari_unetvnet.runs.results import labels_in, open_labels
 from napari_unetvnet.widgets.layers import add_labels_layer
-from napari_unetvnet.widgets.pickers import OURS
+from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,21 +35,21 @@ _LOADING: set[ResultLayer] = set()
 
 
 class ResultLayer(QObject):  # type: ignore[misc]
-    """Shows the labels of a task that segments.
+    """Shows the labels of a segmentation task.
 
     Parameters
     ----------
     task : Task
     image : napari Image layer
-        Gives the result its place in the world.
+        Defines the grid of the result.
     name : str
     metadata : dict
     classes : sequence of str
-        Names of classes that may overlap.
+        Names of overlapping classes.
     """
 
     ready = Signal(object)
-    """The finished layer, the first of several."""
+    """The finished layer, or the first one of overlapping classes."""
     _loaded = Signal(object)
 
     def __init__(
@@ -61,39 +61,39 @@ class ResultLayer(QObject):  # type: ignore[misc]
         self._names = [f"{name}: {word}" for word in classes] or [name]
         self._folder: Path | None = task.folder
         self._next_refresh = 0.0
-        self._loaded.connect(self._take)
-        task.happened.connect(self._happened)
-        task.finished.connect(self._over)
-        task.failed.connect(self._over)
+        self._loaded.connect(self._replace_data)
+        task.event_received.connect(self._on_event)
+        task.finished.connect(self._finish)
+        task.failed.connect(self._finish)
 
     @property
     def layer(self) -> Any:
-        """The layer, the first of several; None before the first planes are there."""
+        """The layer, or the first one of overlapping classes; None before the first planes are finished."""
         return self.layers[0] if self.layers else None
 
-    def _happened(self, event: Event) -> None:
-        """Add the layers when the first planes are there, then draw them anew now and then."""
+    def _on_event(self, event: Event) -> None:
+        """Add the layers when the first planes are finished, then refresh them periodically."""
         if not isinstance(event, SlabDone) or not event.stop or self._folder is None:
             return
         if not self.layers:
-            metadata = {OURS: self._metadata | {"run": str(self._folder)}}
+            metadata = {METADATA_KEY: self._metadata | {"run": str(self._folder)}}
             data_of = _masks(open_labels(labels_in(self._folder)))
             for name, data in zip(self._names, data_of, strict=True):
                 layer = add_labels_layer(self._task.viewer, data, self._image, name, metadata)
-                layer.editable = False  # until all is there
+                layer.editable = False  # until the run has ended
                 self.layers.append(layer)
         elif time.monotonic() >= self._next_refresh:
-            begun = time.monotonic()
+            start = time.monotonic()
             for layer in self.layers:
                 layer.refresh()
-            # A large volume in 3D takes long to draw: never spend more than a twentieth of the time on it.
-            self._next_refresh = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - begun))
+            # A large volume in 3D takes long to draw: spend at most a twentieth of the time on it.
+            self._next_refresh = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - start))
 
-    def _over(self, _: object) -> None:
-        """Replace the file by arrays that can be corrected by hand."""
-        self._task.happened.disconnect(self._happened)
-        self._task.finished.disconnect(self._over)
-        self._task.failed.disconnect(self._over)
+    def _finish(self, _: object) -> None:
+        """Replace the file by arrays that the user can edit."""
+        self._task.event_received.disconnect(self._on_event)
+        self._task.finished.disconnect(self._finish)
+        self._task.failed.disconnect(self._finish)
         if not self.layers or self._folder is None:
             self.setParent(None)
             return
@@ -109,23 +109,23 @@ class ResultLayer(QObject):  # type: ignore[misc]
         return sum(int(layer.data.nbytes) for layer in self.layers)
 
     def _load(self) -> None:
-        """Read the labels: all of them, or what is looked at, if they are large."""
+        """Read the labels into memory, or keep them memory-mapped if they are large."""
         if self._folder is None:
             return
-        found = open_labels(labels_in(self._folder), writable=True)
-        self._loaded.emit(found if self._bytes > IN_MEMORY_BYTES else np.array(found))
+        labels = open_labels(labels_in(self._folder), writable=True)
+        self._loaded.emit(labels if self._bytes > IN_MEMORY_BYTES else np.array(labels))
 
-    def _take(self, data: Any) -> None:
+    def _replace_data(self, data: Any) -> None:
         _LOADING.discard(self)
         for layer, mask in zip(self.layers, _masks(data), strict=True):
             if layer in self._task.viewer.layers:  # the user may have removed it
                 layer.data = mask[0] if layer.ndim == 2 else mask
-                layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is only looked at
+                layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is read-only
                 if self._folder is not None and (self._folder / OBJECTS).exists():
                     layer.features = pandas.read_csv(self._folder / OBJECTS)
         self.ready.emit(self.layer)
 
 
 def _masks(labels: Any) -> list[Any]:
-    """Give the label images (Z, Y, X) of a result."""
+    """Return the label images (Z, Y, X) of a result."""
     return list(labels) if labels.ndim == 4 else [labels]

@@ -1,4 +1,4 @@
-"""The lower half of a widget: the button that starts and stops, and what is seen of the run."""
+"""The lower half of a widget: the start and stop button, and the progress of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPanel"]
 
-PATIENCE_MILLISECONDS = 15_000
+KILL_OFFER_MILLISECONDS = 15_000
 
 
 class RunPanel(QWidget):  # type: ignore[misc]
@@ -28,26 +28,26 @@ class RunPanel(QWidget):  # type: ignore[misc]
     Parameters
     ----------
     kind : {"train", "segment"}
-        A run of this kind that goes on from a closed widget is taken over.
+        A run of this kind that a closed widget has started is adopted.
     viewer : napari Viewer or ViewerModel
-    verb, doing : str
-        On the button and in the status, such as "Train" and "Training".
+    verb, participle : str
+        Texts of the button and of the status, such as "Train" and "Training".
     curves : bool
         Whether loss and Dice are drawn.
     """
 
-    wanted = Signal()
+    start_requested = Signal()
     """The button was pressed to start."""
     state_changed = Signal(str)
     """State of the task."""
     finished = Signal(object)
     """RunFinished of a run that is done or was stopped."""
     failed = Signal(object)
-    """Sentences of a run that failed."""
+    """Error messages of a run that failed."""
 
-    def __init__(self, kind: str, viewer: Any, verb: str, doing: str, *, curves: bool) -> None:
+    def __init__(self, kind: str, viewer: Any, verb: str, participle: str, *, curves: bool) -> None:
         super().__init__()
-        self._verb, self._doing = verb, doing
+        self._verb, self._participle = verb, participle
         self.button = QPushButton(verb)
         self.view = RunView(curves=curves)
         self.buttons = QHBoxLayout()
@@ -56,36 +56,37 @@ class RunPanel(QWidget):  # type: ignore[misc]
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self.buttons)
         layout.addWidget(self.view)
-        self.task = Task.under_way(kind, viewer) or Task(kind, viewer)
+        self.task = Task.find_active(kind, viewer) or Task(kind, viewer)
         self.task.changed.connect(self._state_changed)
-        self.task.happened.connect(self._happened)
+        self.task.event_received.connect(self._on_event)
         self.task.finished.connect(self._finished)
         self.task.failed.connect(self._failed)
         self.button.clicked.connect(self._pressed)
-        self._patience = QTimer(self)
-        self._patience.setSingleShot(True)
-        self._patience.setInterval(PATIENCE_MILLISECONDS)
-        self._patience.timeout.connect(self._offer_kill)
+        self._kill_timer = QTimer(self)
+        self._kill_timer.setSingleShot(True)
+        self._kill_timer.setInterval(KILL_OFFER_MILLISECONDS)
+        self._kill_timer.timeout.connect(self._offer_kill)
         self._state_changed(self.task.state)
 
     def attempt(self, start: Callable[[], tuple[str, Prepare]]) -> bool:
-        """Start a run, or show why that cannot be.
+        """Start a run, or show the error.
 
         Parameters
         ----------
         start : callable
-            Looks at layers and settings and gives the run's name and what writes its inputs; may raise UserError.
+            Validates layers and settings and returns the name of the run and the function that writes its inputs; may
+            raise UserError.
 
         Returns
         -------
         bool
             Whether it was started.
         """
-        self.view.complain(())
+        self.view.show_error(())
         try:
             name, prepare = start()
-            self.view.clear()  # only now: a refusal leaves what the last run has shown
-            self.task.begin(name, prepare)
+            self.view.clear()  # only now, so that after an error the progress of the last run stays visible
+            self.task.start(name, prepare)
         except UserError as problem:
             self._failed(problem.lines)
             return False
@@ -93,7 +94,7 @@ class RunPanel(QWidget):  # type: ignore[misc]
 
     def _pressed(self) -> None:
         if self.task.state == "idle":
-            self.wanted.emit()
+            self.start_requested.emit()
         elif self.task.state == "stopping":
             self.task.kill()
         else:
@@ -102,27 +103,27 @@ class RunPanel(QWidget):  # type: ignore[misc]
     def _state_changed(self, state: str) -> None:
         self.button.setText({"idle": self._verb, "stopping": "Stopping ..."}.get(state, "Stop"))
         self.button.setEnabled(state != "stopping")
-        self.view.wait(visible=state in {"preparing", "running"})
-        sentences = {
+        self.view.show_busy(visible=state in {"preparing", "running"})
+        texts = {
             "preparing": "Writing the layers to the run folder ...",
             "running": "Starting ...",
-            "stopping": "Stopping after the present step; what was reached is kept ...",
+            "stopping": "Stopping after the current step; progress is saved ...",
         }
-        self.view.say(sentences.get(state, ""))
+        self.view.set_status(texts.get(state, ""))
         if state == "stopping":
-            self._patience.start()
+            self._kill_timer.start()
         else:
-            self._patience.stop()
+            self._kill_timer.stop()
         self.state_changed.emit(state)
 
     def _offer_kill(self) -> None:
-        """Let the user end a run that does not stop."""
-        self.button.setText("End it now")
+        """Let the user kill a run that does not stop."""
+        self.button.setText("Stop now")
         self.button.setEnabled(True)
 
-    def _happened(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if self.task.state == "running":
-            self.view.say(f"{self._doing} ...")
+            self.view.set_status(f"{self._participle} ...")
         self.view.show_event(event)
 
     def _finished(self, event: RunFinished) -> None:
@@ -132,6 +133,6 @@ class RunPanel(QWidget):  # type: ignore[misc]
 
     def _failed(self, lines: Sequence[str]) -> None:
         self.view.bar.hide()
-        self.view.say("")
-        self.view.complain(lines)
+        self.view.set_status("")
+        self.view.show_error(lines)
         self.failed.emit(lines)

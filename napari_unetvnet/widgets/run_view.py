@@ -1,4 +1,4 @@
-"""What is seen of a run: a sentence, a bar, numbers, curves, and what the run has to say."""
+"""The progress of a run: status, progress bar, numbers, curves and notices."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RunView(QWidget):  # type: ignore[misc]
         for part in (self.error, self.status, self.bar, self.numbers, self.curves, self.plan, self.notices):
             if part is not None:
                 layout.addWidget(part)
-        self._told: list[str] = []
+        self._texts: list[str] = []
         self._dice: float | None = None
         self._best: float | None = None
         for part in (self.error, self.numbers, self.plan, self.notices, self.bar, self.curves):
@@ -58,8 +58,8 @@ class RunView(QWidget):  # type: ignore[misc]
                 part.hide()
 
     def clear(self) -> None:
-        """Make ready for a new run."""
-        self._told, self._dice, self._best = [], None, None
+        """Reset for a new run."""
+        self._texts, self._dice, self._best = [], None, None
         for label in (self.numbers, self.plan, self.notices, self.error):
             label.clear()
             label.hide()
@@ -68,8 +68,8 @@ class RunView(QWidget):  # type: ignore[misc]
         if self.curves is not None:
             self.curves.clear()
 
-    def say(self, text: str) -> None:
-        """Show where the run is.
+    def set_status(self, text: str) -> None:
+        """Set the status text.
 
         Parameters
         ----------
@@ -77,8 +77,8 @@ class RunView(QWidget):  # type: ignore[misc]
         """
         self.status.setText(text)
 
-    def complain(self, lines: Sequence[str]) -> None:
-        """Show what went wrong.
+    def show_error(self, lines: Sequence[str]) -> None:
+        """Show error messages; hide the field if there are none.
 
         Parameters
         ----------
@@ -87,8 +87,8 @@ class RunView(QWidget):  # type: ignore[misc]
         self.error.setText("\n".join(lines))
         self.error.setVisible(bool(lines))
 
-    def wait(self, *, visible: bool) -> None:
-        """Show the bar without a known end, or take it away.
+    def show_busy(self, *, visible: bool) -> None:
+        """Show the progress bar in its indeterminate state, or hide it.
 
         Parameters
         ----------
@@ -105,8 +105,8 @@ class RunView(QWidget):  # type: ignore[misc]
         event : Event
         """
         if isinstance(event, Notice):
-            self._told = [*self._told, event.text][-MOST_NOTICES:]
-            self._put(self.notices, "\n".join(self._told))
+            self._texts = [*self._texts, event.text][-MOST_NOTICES:]
+            self._put(self.notices, "\n".join(self._texts))
         elif isinstance(event, StepDone):
             self._show_step(event)
         elif isinstance(event, EpochDone):
@@ -114,48 +114,48 @@ class RunView(QWidget):  # type: ignore[misc]
             if self.curves is not None:
                 self.curves.add_epoch(event.step, event.dice)
         elif isinstance(event, CheckpointSaved):
-            self._best = event.dice  # at the end that of the whole hold-out
+            self._best = event.dice  # the last one is measured on the whole hold-out
         elif isinstance(event, SlabDone):
             self._fill(event.stop / event.depth)
             if event.depth > 1:
                 self._put(self.numbers, f"{event.stop} of {event.depth} planes")
 
-    def show_plan(self, said: str, planned: Sequence[Planned]) -> None:
-        """Show what was chosen in place of the notice that said so.
+    def show_plan(self, notice: str, planned: Sequence[Planned]) -> None:
+        """Show the plan instead of its notice.
 
         Parameters
         ----------
-        said : str
-            The notice; it stays if nothing is known of the choices.
+        notice : str
+            Text of the notice; it is kept if ``planned`` is empty.
         planned : sequence of Planned
         """
         if not planned:
             return
-        self._told = [text for text in self._told if text != said]
-        self.notices.setText("\n".join(self._told))
-        self.notices.setVisible(bool(self._told))
+        self._texts = [text for text in self._texts if text != notice]
+        self.notices.setText("\n".join(self._texts))
+        self.notices.setVisible(bool(self._texts))
         short, long = sentence(planned)
         self._put(self.plan, short)
         self.plan.setToolTip(long)
 
     def show_end(self) -> None:
-        """Say what the kept model scored, instead of how far the run is."""
+        """Show the score of the saved model instead of the progress."""
         if self._best is not None:
-            self._put(self.numbers, f"Best Dice on the hold-out: {self._best:.3f}; that model is kept.")
+            self._put(self.numbers, f"Best Dice on the hold-out: {self._best:.3f}; this model was saved.")
 
     def _show_step(self, event: StepDone) -> None:
         whole = event.seconds + event.seconds_left
         self._fill(event.step / event.steps if event.steps else event.seconds / whole if whole else 0)
         score = "" if self._dice is None else f" · Dice {self._dice:.3f}"
-        left = f" · {clock(event.seconds_left)} left"
-        self._put(self.numbers, f"Epoch {event.epoch} · loss {event.loss:.3f}{score}{left}")
-        self.numbers.setToolTip(f"Step {event.step} of {event.steps or 'a number that the time budget decides'}")
+        remaining = f" · {clock(event.seconds_left)} left"
+        self._put(self.numbers, f"Epoch {event.epoch} · loss {event.loss:.3f}{score}{remaining}")
+        self.numbers.setToolTip(f"Step {event.step} of {event.steps or 'a number that depends on the time budget'}")
         if self.curves is not None:
             self.curves.add_step(event.step, event.loss)
 
-    def _fill(self, share: float) -> None:
+    def _fill(self, fraction: float) -> None:
         self.bar.setRange(0, BAR)
-        self.bar.setValue(round(BAR * min(1.0, share)))
+        self.bar.setValue(round(BAR * min(1.0, fraction)))
         self.bar.show()
 
     @staticmethod
@@ -165,11 +165,11 @@ class RunView(QWidget):  # type: ignore[misc]
 
 
 class Curves(QWidget):  # type: ignore[misc]
-    """Loss at each step and Dice on the hold-out after each epoch, one above the other."""
+    """Loss per step, and below it Dice on the hold-out per epoch."""
 
     def __init__(self) -> None:
         super().__init__()
-        import pyqtgraph  # here, so that the widget for segmenting does not wait for it
+        import pyqtgraph  # slow to import, and the segment widget does not need it
 
         self._loss: list[tuple[float, float]] = []
         self._dice: list[tuple[float, float]] = []
@@ -179,7 +179,7 @@ class Curves(QWidget):  # type: ignore[misc]
         self._graph.ci.layout.setVerticalSpacing(2)
         upper, lower = self._graph.addPlot(row=0, col=0), self._graph.addPlot(row=1, col=0)
         for plot, name in ((upper, "loss"), (lower, "Dice")):
-            _dress(plot, name)
+            _style(plot, name)
         upper.hideAxis("bottom")
         lower.setXLink(upper)
         lower.setYRange(0, 1, padding=0.02)
@@ -198,11 +198,11 @@ class Curves(QWidget):  # type: ignore[misc]
 
     @property
     def points(self) -> tuple[int, int]:
-        """How many points of loss and of Dice are drawn."""
+        """Number of points drawn for loss and for Dice."""
         return len(self._loss), len(self._dice)
 
     def clear(self) -> None:
-        """Take all points away."""
+        """Remove all points."""
         self._loss, self._dice = [], []
         self._loss_line.setData([], [])
         self._dice_line.setData([], [])
@@ -217,7 +217,7 @@ class Curves(QWidget):  # type: ignore[misc]
         """
         self._loss.append((step, loss))
         if len(self._loss) > MOST_POINTS:
-            self._loss = self._loss[::2]  # a long run is drawn as evenly and as fast as a short one
+            self._loss = self._loss[::2]  # bounds the time of drawing in long runs
         self._loss_line.setData(*zip(*self._loss, strict=True))
         self.show()
 
@@ -237,8 +237,8 @@ class Curves(QWidget):  # type: ignore[misc]
         self._dice_line.setData(*zip(*self._dice, strict=True))
 
 
-def _dress(plot: Any, name: str) -> None:
-    """Make a plot quiet: no menu, no zoom, thin axes that can be read on dark and on light."""
+def _style(plot: Any, name: str) -> None:
+    """Style a plot: no menu, no zoom, axes that are legible on dark and light themes."""
     plot.setMenuEnabled(False)
     plot.setMouseEnabled(False, False)
     plot.hideButtons()
@@ -252,7 +252,7 @@ def _dress(plot: Any, name: str) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Write a time as people read it.
+    """Format a duration.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def clock(seconds: float) -> str:
     Returns
     -------
     str
-        "0:42", or "1:05:00" from an hour on.
+        "0:42", or "1:05:00" for an hour and more.
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -273,6 +273,6 @@ def _text() -> Any:
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setWordWrap(True)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    # A word-wrapped label asks for the height of its text, and a long path must not widen the dock.
+    # A word-wrapped label needs the height of its text, and a long path must not widen the dock.
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label

@@ -1,6 +1,6 @@
-"""Samples for File > Open Sample, painted so that pressing Train with the form as it opens just works.
+"""Samples for File > Open Sample, painted to match the defaults of the Train form.
 
-Label 1 is background, 2 and more are classes, 0 is not painted: what the form's defaults say.
+Label 1 is background, 2 and above are classes, 0 is unpainted.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def nuclei_with_scribbles() -> list[LayerData]:
 
 
 def blobs() -> list[LayerData]:
-    """Round blobs in a small noisy stack whose planes are further apart than its pixels, with their truth.
+    """Round blobs in a small noisy stack with anisotropic voxels, with ground truth.
 
     Returns
     -------
     list of layer data
-        Image (Z, Y, X) of uint16 and labels of the same shape, 2 x 1 x 1 micrometres a voxel.
+        Image (Z, Y, X) of uint16 and labels of the same shape; voxel size 2 x 1 x 1 micrometres.
     """
     image, painted = make_blobs()
     space = {"scale": BLOB_SPACING, "units": ("micrometer",) * 3, "axis_labels": ("z", "y", "x")}
@@ -72,7 +72,7 @@ def _read_nuclei() -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
 
 
 def scribble(objects: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Draw short strokes as a person would, spread over the image.
+    """Draw short strokes, spread over the image, as a user would.
 
     Parameters
     ----------
@@ -87,24 +87,24 @@ def scribble(objects: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     painted = np.zeros(objects.shape, np.uint8)
     rng = np.random.default_rng(0)
     for value, region in ((BACKGROUND, objects == 0), (OBJECT, objects > 0)):
-        for y, x in _places(region, rng):
+        for y, x in _stroke_centres(region, rng):
             _stroke(painted, region, (y, x), value, rng)
     return painted
 
 
-def _places(region: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.intp]:
+def _stroke_centres(region: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.intp]:
     """Choose pixels well inside a region, one in each cell of a grid."""
     from scipy.ndimage import distance_transform_edt
 
     inside = np.argwhere(distance_transform_edt(region) > STROKE_WIDTH)
     rows, columns = 4, STROKES // 4
     cells = inside * (rows, columns) // region.shape
-    places = []
+    centres = []
     for cell in np.ndindex(rows, columns):
-        here = inside[(cells == cell).all(axis=1)]
-        if len(here):
-            places.append(here[rng.integers(len(here))])
-    return np.array(places)
+        candidates = inside[(cells == cell).all(axis=1)]
+        if len(candidates):
+            centres.append(candidates[rng.integers(len(candidates))])
+    return np.array(centres)
 
 
 def _stroke(
@@ -127,7 +127,7 @@ def _stroke(
 
 
 def make_blobs(seed: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Make a noisy stack of round blobs.
+    """Generate a noisy stack of round blobs.
 
     Parameters
     ----------
@@ -142,11 +142,11 @@ def make_blobs(seed: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(seed)
-    places = np.stack(np.meshgrid(*map(np.arange, BLOB_SHAPE), indexing="ij"), axis=-1) * BLOB_SPACING
+    positions = np.stack(np.meshgrid(*map(np.arange, BLOB_SHAPE), indexing="ij"), axis=-1) * BLOB_SPACING
     inside = np.zeros(BLOB_SHAPE, bool)
     size = np.array(BLOB_SHAPE) * BLOB_SPACING
     for centre in rng.uniform(0, 1, (BLOBS, 3)) * size:
-        inside |= ((places - centre) ** 2).sum(axis=-1) < rng.uniform(5, 10) ** 2
+        inside |= ((positions - centre) ** 2).sum(axis=-1) < rng.uniform(5, 10) ** 2
     blurred = gaussian_filter(inside.astype(np.float32), 1 / np.array(BLOB_SPACING))
     bright = 300 + 900 * blurred * gaussian_filter(rng.uniform(0.5, 1.5, BLOB_SHAPE), 4)
     image = rng.poisson(bright) + rng.normal(0, 120, BLOB_SHAPE)

@@ -1,4 +1,4 @@
-"""Many settings in a narrow dock: narrow choices and tooltips, a section that folds away, a scrolling area."""
+"""Helpers for many settings in a narrow dock: narrow combo boxes and tooltips, collapsible sections, a scroll area."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Scrolling", "folded", "narrow", "wrapped"]
 
 LEAST_WIDTH, LEAST_HEIGHT = 300, 90
 BORDER = 4
-"""Napari's style draws a border around every scroll area."""
+"""Width of the border that the style of napari draws around a scroll area."""
 
 
 class Scrolling(QScrollArea):  # type: ignore[misc]
-    """As high as what is in it; scrolls where there is less space, so that no form is ever cut off.
+    """A scroll area that is as high as its content, and scrolls if there is less space.
 
     Parameters
     ----------
     *parts : QLayout or QWidget
-        Put below each other.
+        Content, from top to bottom.
     """
 
     def __init__(self, *parts: Any) -> None:
@@ -45,7 +45,7 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
         inside.installEventFilter(self)
 
     def sizeHint(self) -> Any:  # noqa: N802 (Qt's name)
-        """Ask for the height of the content at the present width.
+        """Return the height of the content at the current width.
 
         Returns
         -------
@@ -53,13 +53,13 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
         """
         inside = self.widget()
         hint = inside.sizeHint()
-        width = self.width() - BORDER  # not that of the viewport: without a scroll bar it would be this wide
+        width = self.width() - BORDER  # without a scroll bar, unlike the viewport
         height = inside.heightForWidth(width) if inside.hasHeightForWidth() else hint.height()
-        least = inside.minimumSizeHint().height()  # what Qt gives it in any case; wrapped text makes it larger
+        least = inside.minimumSizeHint().height()  # Qt never goes below it; wrapped text makes it larger
         return QSize(hint.width(), max(height, least, LEAST_HEIGHT) + BORDER)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
-        """Ask for another height when the content changes.
+        """Update the height when the content changes.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
 
 
 def folded(title: str) -> tuple[Any, Any]:
-    """Make a section that opens when its title is pressed.
+    """Create a collapsible section.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def folded(title: str) -> tuple[Any, Any]:
     -------
     section : QCollapsible
     inside : QWidget
-        Still empty.
+        Empty; add a layout to it.
     """
     section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
     section.setDuration(0)
@@ -107,7 +107,7 @@ def narrow(combo: Any) -> Any:
     Returns
     -------
     QComboBox
-        The same.
+        The given one.
     """
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(6)
@@ -116,7 +116,7 @@ def narrow(combo: Any) -> Any:
 
 
 def wrapped(text: str) -> str:
-    """Break a tooltip into lines, which Qt does not.
+    """Wrap a tooltip, because Qt does not wrap plain text.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ ADVANCED = ("tile", "overlap", "batch", "tta", "precision")
 
 
 class SegmentWidget(QWidget):  # type: ignore[misc]
-    """Segments an image layer; the labels come back as a layer on its grid.
+    """Segments an image layer and adds the labels as a layer on its grid.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         whole.addWidget(Scrolling(form, self.objects, self.advanced))
         whole.addWidget(self.panel)
         whole.addStretch(1)
-        self.panel.wanted.connect(self.segment)
+        self.panel.start_requested.connect(self.segment)
         self.panel.finished.connect(self._finished)
 
     def segment(self) -> None:
@@ -72,39 +72,39 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             self.result.ready.connect(self._ready)
 
     def _start(self) -> tuple[str, Prepare]:
-        """Look at layers, model and settings; everything that can be refused at once is refused here."""
+        """Validate layers, model and settings before anything is written."""
         path, card = self.model.path, self.model.card
         if path is None:
             raise ModelProblem("There is no model yet; train one, or choose a file.")
         if card is None:
             raise ModelProblem(f"{path} cannot be read; choose another model.")
-        taken = layers.snapshot(self.image.layers, view=card.view, painted=False)
-        _check_channels(taken, card)
-        files = {"image": taken.files.image, "spacing": taken.spacing, "unit": taken.unit, "model": str(path)}
-        made = checked(SegmentJob, self.settings.values() | files)
+        inputs = layers.snapshot(self.image.layers, view=card.view, painted=False)
+        _check_channels(inputs, card)
+        files = {"image": inputs.files.image, "spacing": inputs.spacing, "unit": inputs.unit, "model": str(path)}
+        job = checked(SegmentJob, self.settings.values() | files)
 
         def prepare(folder: Path, cancelled: threading.Event) -> SegmentJob:
-            layers.write(taken, folder, cancelled)
-            return made
+            layers.write(inputs, folder, cancelled)
+            return job
 
-        return f"{taken.name}-segment", prepare
+        return f"{inputs.name}-segment", prepare
 
     def _finished(self, event: RunFinished) -> None:
         if event.state == "stopped":
-            self.panel.view.say("Stopped; the planes that were finished are kept.")
+            self.panel.view.set_status("Stopped; the finished planes are saved.")
         else:
-            self.panel.view.say("Done.")
+            self.panel.view.set_status("Done.")
 
     def _ready(self, layer: Any) -> None:
         if layer is not None and self.result is not None and self.panel.task.state == "idle":
             names = ", ".join(each.name for each in self.result.layers)
-            self.panel.view.say(f"{self.panel.view.status.text()} Labels: {names}")
+            self.panel.view.set_status(f"{self.panel.view.status.text()} Labels: {names}")
 
 
-def _check_channels(taken: layers.Snapshot, card: ModelCard) -> None:
-    """Refuse channels that the model does not expect, before anything is written."""
-    if len(taken.channels) != card.channels:
+def _check_channels(inputs: layers.Snapshot, card: ModelCard) -> None:
+    """Reject a number of channels that the model does not expect."""
+    if len(inputs.channels) != card.channels:
         raise DataProblem(
-            f"The model takes images of {card.channels} channel(s), {taken.name} has {len(taken.channels)}; "
+            f"The model expects images with {card.channels} channel(s), {inputs.name} has {len(inputs.channels)}; "
             "choose other channels or another model."
         )

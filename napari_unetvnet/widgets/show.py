@@ -1,4 +1,4 @@
-"""Open a viewer on some layers and wait until it is closed; for the demonstration."""
+"""Open a viewer with layers and wait until it is closed; for the demonstration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["show"]
 
 
 def show(image: NDArray[Any], labels: Mapping[str, NDArray[Any]]) -> None:
-    """Show an image with labels over it.
+    """Show an image with labels over it in a new viewer.
 
     Parameters
     ----------

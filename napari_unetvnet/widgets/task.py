@@ -1,9 +1,9 @@
-"""Follow a run from the viewer without ever waiting for it.
+"""Follow a run from the viewer without blocking it.
 
 A task goes from idle to preparing (a thread writes the inputs and starts the child process), to running, perhaps to
-stopping, and back to idle. One timer looks at the thread, the run's events and the child; a run is over when its
-process is gone, so that its memory is free for the next. napari is told of every task: its close dialog lists them,
-and a viewer that is closed anyway asks the run to stop, which keeps the best model so far.
+stopping, and back to idle. One timer polls the thread, the events and the child process; a run has ended when its
+process has exited, so that its memory is free for the next run. Every task is registered with napari: its close dialog
+lists them, and closing the viewer anyway stops the run, which saves the best model so far.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ State = Literal["idle", "preparing", "running", "stopping"]
 POLL_MILLISECONDS = 100
 EXIT_SECONDS = 10.0
 LOG_BYTES, LOG_LINES = 4096, 6
-_ALIVE: set[Task] = set()
-"""Tasks under way: they go on when the widget that began them is closed."""
+_ACTIVE: set[Task] = set()
+"""Active tasks, which continue when their widget is closed."""
 
 
 def unwrapped(viewer: Any) -> Any:
-    """Take the viewer out of the proxy that napari gives to widgets, in which no two looks at a layer are identical.
+    """Return the viewer behind the proxy that napari gives to widgets, through which each access wraps a layer anew.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def unwrapped(viewer: Any) -> Any:
 
 
 class Task(QObject):  # type: ignore[misc]
-    """A run in a child process, and what it says.
+    """A run in a child process and its events.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ class Task(QObject):  # type: ignore[misc]
     viewer : napari Viewer or ViewerModel
     """
 
-    happened = Signal(object)
+    event_received = Signal(object)
     """An event of the run."""
     changed = Signal(str)
     """The state."""
     finished = Signal(object)
     """RunFinished of a run that is done or was stopped."""
     failed = Signal(object)
-    """The sentences of a run that failed, tuple of str."""
+    """Error messages of a run that failed, tuple of str."""
 
     def __init__(self, kind: str, viewer: Any) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class Task(QObject):  # type: ignore[misc]
         self._child: subprocess.Popen[bytes] | None = None
         self._offset = 0
         self._last: RunFinished | None = None
-        self._last_seen = 0.0
+        self._last_time = 0.0
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self._poll)
 
     @classmethod
-    def under_way(cls, kind: str, viewer: Any) -> Task | None:
-        """Find a task that a widget left behind when it was closed.
+    def find_active(cls, kind: str, viewer: Any) -> Task | None:
+        """Find an active task of a widget that was closed.
 
         Parameters
         ----------
@@ -101,62 +101,62 @@ class Task(QObject):  # type: ignore[misc]
         -------
         Task or None
         """
-        found = (task for task in _ALIVE if task.kind == kind and task.viewer is unwrapped(viewer))
-        return next(found, None)
+        tasks = (task for task in _ACTIVE if task.kind == kind and task.viewer is unwrapped(viewer))
+        return next(tasks, None)
 
     @property
     def process_id(self) -> int | None:
-        """Of the child, None while there is none."""
+        """Process id of the child, None if there is none."""
         return self._child.pid if self._child else None
 
-    def begin(self, name: str, prepare: Prepare) -> None:
-        """Make a run folder and start the run.
+    def start(self, name: str, prepare: Prepare) -> None:
+        """Create a run folder and start the run.
 
         Parameters
         ----------
         name : str
-            Of the folder.
+            Name of the folder.
         prepare : callable (folder, cancelled) -> TrainJob or SegmentJob
             Writes the inputs in a worker thread; should return early once ``cancelled`` is set.
 
         Raises
         ------
         RunProblem
-            If the task is under way already.
+            If the task is active already.
         FileProblem
-            If no folder can be made.
+            If no folder can be created.
         """
         if self.state != "idle":
-            raise RunProblem("This run is under way already.")
+            raise RunProblem("A run is active already; stop it, or wait until it has ended.")
         self.folder = runs.new_folder(name)
         self._cancelled = threading.Event()
         self._offset, self._last, self._child = 0, None, None
         executor = ThreadPoolExecutor(1, thread_name_prefix="napari-unetvnet")
         self._launch = executor.submit(_launched, self.folder, prepare, self._cancelled)
         executor.shutdown(wait=False)
-        _ALIVE.add(self)
+        _ACTIVE.add(self)
         self._register(f"{name} in {self.folder}")
         self._become("preparing")
         self._timer.start()
 
     def stop(self) -> bool:
-        """Ask the run to end after its present step and keep what it has.
+        """Ask the run to save its progress and end after the current step.
 
         Returns
         -------
         bool
-            Whether there was anything to stop.
+            Whether a run was active.
         """
         if self.state == "idle" or self.folder is None:
             return False
         self._cancelled.set()
-        if self._child is not None:  # before that the folder may be on its way out; a child that comes is asked then
+        if self._child is not None:  # otherwise the folder may be about to be deleted; see _check_launch
             runs.ask_to_stop(self.folder)
         self._become("stopping")
         return True
 
     def kill(self) -> None:
-        """End the child at once, for when it does not stop; what it saved before is kept."""
+        """Kill a child that does not stop; its saved progress is kept."""
         if self._child is not None:
             self._child.kill()
 
@@ -167,17 +167,17 @@ class Task(QObject):  # type: ignore[misc]
 
     def _poll(self) -> None:
         try:
-            if self._launch is not None and not self._launched_now():
+            if self._launch is not None and not self._check_launch():
                 return
             if self._child is not None:
-                self._look_at_run()
+                self._read_events()
         except UserError as problem:
             self._end(problem.lines)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the buttons must come back)
+        except Exception as error:  # noqa: BLE001 (on any error the buttons must be enabled again)
             self._end((f"The run could not be followed: {type(error).__name__}: {error}",))
 
-    def _launched_now(self) -> bool:
-        """Whether the thread is through."""
+    def _check_launch(self) -> bool:
+        """Return whether the worker thread has finished, and take over the child that it started."""
         if self._launch is None or not self._launch.done():
             return False
         future, self._launch = self._launch, None
@@ -186,48 +186,48 @@ class Task(QObject):  # type: ignore[misc]
             self._last = RunFinished("stopped")
             self._end(())
         elif self._cancelled.is_set() and self.folder is not None:
-            runs.ask_to_stop(self.folder)  # the wish to stop came while the child was started
+            runs.ask_to_stop(self.folder)  # a stop was requested while the child was started
         else:
             self._become("running")
         return True
 
-    def _look_at_run(self) -> None:
-        """Pass new events on; the run is over when its process is gone."""
+    def _read_events(self) -> None:
+        """Emit new events; the run has ended when its process has exited."""
         if self._child is None or self.folder is None:
             return
-        gone = self._child.poll() is not None  # before the events are read, so that none is missed
+        exited = self._child.poll() is not None  # before the events are read, so that none is missed
         events, self._offset = runs.follow(self.folder, self._offset)
         for event in events:
             if isinstance(event, RunFinished):
-                self._last, self._last_seen = event, time.monotonic()
-            self.happened.emit(event)
-        if gone or (self._last and time.monotonic() - self._last_seen > EXIT_SECONDS):
-            self._end(self._complaint())
+                self._last, self._last_time = event, time.monotonic()
+            self.event_received.emit(event)
+        if exited or (self._last and time.monotonic() - self._last_time > EXIT_SECONDS):
+            self._end(self._error_lines())
 
-    def _complaint(self) -> tuple[str, ...]:
-        """Give the sentences of a run that failed, none if it did not."""
+    def _error_lines(self) -> tuple[str, ...]:
+        """Return the error messages of the run, empty if it did not fail."""
         log = None if self.folder is None else self.folder / runs.LOG
         if self._last is None:
             code = self._child.returncode if self._child else None
-            how = f"was killed (signal {-code})" if code is not None and code < 0 else f"broke off (exit status {code})"
-            return (f"The run {how} without its last word; perhaps memory ran out.", *_tail(log), f"Log: {log}")
+            how = f"was killed (signal {-code})" if code is not None and code < 0 else f"crashed (exit status {code})"
+            return (f"The run {how} without an error message; perhaps memory ran out.", *_tail(log), f"Log: {log}")
         if self._last.state != "failed":
             return ()
         return (*self._last.lines, f"Log: {log}") if self._last.fault else self._last.lines
 
-    def _end(self, complaint: tuple[str, ...]) -> None:
+    def _end(self, lines: tuple[str, ...]) -> None:
         self._timer.stop()
         self._launch = None
-        _ALIVE.discard(self)
-        self._unregister(failed=bool(complaint))
+        _ACTIVE.discard(self)
+        self._unregister(failed=bool(lines))
         self._become("idle")
-        if complaint or self._last is None:
-            self.failed.emit(complaint)
+        if lines or self._last is None:
+            self.failed.emit(lines)
         else:
             self.finished.emit(self._last)
 
     def _register(self, description: str) -> None:
-        """Tell napari, which asks before it closes the window over a task, and then calls `stop`."""
+        """Register with napari, which asks before it closes the window during a task, and then calls `stop`."""
         register = getattr(self._window, "_register_task_status", None)
         if register is not None:
             from napari.utils.task_status import Status
@@ -244,24 +244,24 @@ class Task(QObject):  # type: ignore[misc]
 
 
 def _launched(folder: Path, prepare: Prepare, cancelled: threading.Event) -> subprocess.Popen[bytes] | None:
-    """Write the inputs and start the child; None, and no folder, if that was cancelled."""
+    """Write the inputs and start the child; if cancelled, remove the folder and return None."""
     try:
-        prepared = prepare(folder, cancelled)
+        job = prepare(folder, cancelled)
         if not cancelled.is_set():
-            runs.create(folder, prepared)
+            runs.create(folder, job)
             return runs.start(folder)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise RunProblem(f"The run cannot be started ({error}).") from error
+        raise RunProblem(f"The run cannot be started in {folder} ({error}); check the disk and the memory.") from error
     except Exception:
-        shutil.rmtree(folder, ignore_errors=True)  # half-written inputs may be large
+        shutil.rmtree(folder, ignore_errors=True)  # incomplete inputs may be large
         raise
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
 def _tail(log: Path | None) -> tuple[str, ...]:
-    """Give the last lines of a log."""
+    """Return the last lines of a log."""
     if log is None or not log.exists():
         return ()
     with log.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The widget that trains a model on what is painted."""
+"""The widget that trains a model on painted labels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitM
 from napari_unetvnet.runs.folder import PLAN
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
-from napari_unetvnet.widgets.augment_button import LookButton
 from napari_unetvnet.widgets.augmented import Augmented
 from napari_unetvnet.widgets.auto import AUTO, planned_in, show_planned
+from napari_unetvnet.widgets.busy_button import BusyButton
 from napari_unetvnet.widgets.form import SettingsForm, form_layout
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
-from napari_unetvnet.widgets.losses import MATTERING, LossBox, LossOptions
-from napari_unetvnet.widgets.models import NEWS
+from napari_unetvnet.widgets.losses import LOSS_RELEVANT, LossBox, LossOptions
+from napari_unetvnet.widgets.models import MODEL_SIGNALS
 from napari_unetvnet.widgets.network import NetworkBox
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
@@ -79,76 +79,76 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self._viewer, self.overlay, self.split = viewer, Overlay(viewer), SplitLayer(viewer)
         self.image, self.labels = ImagePicker(viewer), LabelsPicker(viewer)
         self.mask = MaskPicker(viewer, "everywhere")
-        self.mask.setToolTip(wrapped("A labels layer that says where to learn: nothing is learnt where it is 0."))
-        self._parts = {title: form_layout() for title in ("Labels", "Training", "Network", "Loss")}
-        self.network, self.loss = NetworkBox(self._parts["Network"]), LossBox()
+        self.mask.setToolTip(wrapped("A labels layer as mask: voxels where it is 0 are ignored in training."))
+        self._sections = {title: form_layout() for title in ("Labels", "Training", "Network", "Loss")}
+        self.network, self.loss = NetworkBox(self._sections["Network"]), LossBox()
         self.settings = SettingsForm(TrainJob, (*MAIN, *ADVANCED))
         self.budget, self.unpainted = Budget(), Unpainted()
         self.model: Path | None = None
         self.panel = RunPanel("train", viewer, "Train", "Training", curves=True)
         self.resume = QPushButton("Continue")
-        self.resume.setToolTip(wrapped("Train the last model on, with the labels and settings as they are now."))
+        self.resume.setToolTip(wrapped("Continue training the last model with the current labels and settings."))
         self.panel.buttons.addWidget(self.resume, 1)
         self.preview, self.augmented = Preview(viewer), Augmented(viewer)
-        about = "See as layers what the loss will see: classes, softened channels, weights."
-        self.targets = LookButton("Targets", "Computing ...", about, self.preview)
-        about = "See as layers some patches as training would turn, scale, blur or brighten them."
-        self.look = LookButton("Augmented", "Drawing ...", about, self.augmented)
+        text = "Show the training targets as layers: classes, blurred labels, weights."
+        self.targets_button = BusyButton("Targets", "Computing ...", text, self.preview)
+        text = "Show augmented patches as layers: rotated, scaled, blurred or brightened as in training."
+        self.augmented_button = BusyButton("Augmented", "Drawing ...", text, self.augmented)
         self._lay_out()
         self._connect()
-        self._losses_may_fit()
+        self._refresh_losses()
         self._show_titles()
         self._view_chosen()
         self._state_changed(self.panel.task.state)
 
     def _connect(self) -> None:
-        self.network.changed.connect(self._losses_may_fit)
+        self.network.changed.connect(self._refresh_losses)
         self.network.changed.connect(self._show_titles)
         self.loss.currentTextChanged.connect(self._show_titles)
         self.settings.fields["view"].widget.changed.connect(self._view_chosen)
-        for name in MATTERING:
+        for name in LOSS_RELEVANT:
             if name in self.settings.fields:
                 self.settings.fields[name].widget.changed.connect(self._labels_changed)
         self.labels.box.currentIndexChanged.connect(self._labels_changed)
         for picker in (self.image, self.labels):
             picker.box.currentIndexChanged.connect(lambda _: self._show_planned())
-        self.panel.wanted.connect(self.train)
-        self.resume.clicked.connect(self.train_on)
-        self.targets.clicked.connect(self.show_targets)
-        self.look.clicked.connect(self.show_augmented)
+        self.panel.start_requested.connect(self.train)
+        self.resume.clicked.connect(self.continue_training)
+        self.targets_button.clicked.connect(self.show_targets)
+        self.augmented_button.clicked.connect(self.show_augmented)
         for worker in (self.preview, self.augmented):
             worker.finished.connect(self._shown)
-            worker.failed.connect(self.panel.view.complain)
+            worker.failed.connect(self.panel.view.show_error)
         self.panel.state_changed.connect(self._state_changed)
-        self.panel.task.happened.connect(self._happened)
+        self.panel.task.event_received.connect(self._on_event)
         self.panel.finished.connect(self._finished)
 
     def train(self) -> None:
         """Train a new model."""
         self.panel.attempt(self._start)
 
-    def train_on(self) -> None:
-        """Train the last model on."""
+    def continue_training(self) -> None:
+        """Continue training the last model."""
         self.panel.attempt(lambda: self._start(self.model))
 
     def show_targets(self) -> None:
-        """Show what the loss will see, as layers."""
-        self._look(self.targets, self.preview.begin)
+        """Show the training targets as layers."""
+        self._start_worker(self.targets_button, self.preview.start)
 
     def show_augmented(self) -> None:
-        """Show patches as training would change them, as layers."""
-        self._look(self.look, self.augmented.begin)
+        """Show augmented patches as layers."""
+        self._start_worker(self.augmented_button, self.augmented.start)
 
-    def _look(self, button: LookButton, begin: Callable[[Any, layers.Snapshot, TrainJob], None]) -> None:
-        """Have something computed that is shown as layers."""
-        self.panel.view.complain(())
+    def _start_worker(self, button: BusyButton, start: Callable[[Any, layers.Snapshot, TrainJob], None]) -> None:
+        """Start a worker that computes layers."""
+        self.panel.view.show_error(())
         try:
-            taken, made = self._looked_at()
+            inputs, job = self._read_job()
         except UserError as problem:
-            self.panel.view.complain(problem.lines)
+            self.panel.view.show_error(problem.lines)
             return
         button.wait()
-        begin(self.image.layer, taken, made)
+        start(self.image.layer, inputs, job)
 
     def values(self) -> dict[str, Any]:
         """Read the form.
@@ -166,29 +166,29 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         values = self.settings.values() | self.network.values() | self.loss.values()
         return values | self.budget.values() | self.label_rows.values()
 
-    def _looked_at(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
-        """Look at layers and settings; everything that can be refused at once is refused here."""
+    def _read_job(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
+        """Read and validate layers and settings before anything is written."""
         values = self.values()
-        if self.image.layer is not None and layers.over_time(self.image.layer):
+        if self.image.layer is not None and layers.is_time_series(self.image.layer):
             values = {"view": "2d"} | values
-        taken = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values.get("view"))
-        files = {"image": taken.files.image, "label": taken.files.label, "mask": taken.files.mask or ()}
-        place: dict[str, Any] = {"spacing": taken.spacing, "unit": taken.unit}
-        place["preview"] = voxel_in_view(self._viewer, self.image.layer, taken.channels[0].shape)
-        return taken, checked(TrainJob, values | files | place | {"start_from": start_from})
+        inputs = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values.get("view"))
+        files = {"image": inputs.files.image, "label": inputs.files.label, "mask": inputs.files.mask or ()}
+        grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit}
+        grid["preview"] = voxel_in_view(self._viewer, self.image.layer, inputs.channels[0].shape)
+        return inputs, checked(TrainJob, values | files | grid | {"start_from": start_from})
 
     def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
-        taken, made = self._looked_at(start_from)
+        inputs, job = self._read_job(start_from)
         if start_from is None:
             self._show_planned()
-        self.overlay.begin(self.image.layer)
-        self.split.begin(self.image.layer)
+        self.overlay.reset(self.image.layer)
+        self.split.reset(self.image.layer)
 
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
-            layers.write(taken, folder, cancelled)
-            return made
+            layers.write(inputs, folder, cancelled)
+            return job
 
-        return f"{taken.name}-{made.network}", prepare
+        return f"{inputs.name}-{job.network}", prepare
 
     def _lay_out(self) -> None:
         self._form = form = form_layout()
@@ -198,10 +198,10 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         form.addRow("unpainted is", self.unpainted.meaning)
         form.addRow("background is", self.unpainted.background)
         self.settings.add_to(form, OF_LABELS[2:])
-        looks = QHBoxLayout()
-        for button in (self.targets, self.look):
-            looks.addWidget(button)
-        form.addRow("show", looks)
+        buttons = QHBoxLayout()
+        for button in (self.targets_button, self.augmented_button):
+            buttons.addWidget(button)
+        form.addRow("show", buttons)
         form.addRow("network", self.network)
         form.addRow("width", self.network.width_box)
         form.addRow("loss", self.loss)
@@ -220,42 +220,42 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def _lay_out_advanced(self, inside: QWidget) -> None:
         column = QVBoxLayout(inside)
         column.setContentsMargins(0, 0, 0, 0)
-        parts = self._parts
-        self._titles = {title: QLabel(f"<b>{title}</b>") for title in parts}
-        for title, rows in parts.items():
+        sections = self._sections
+        self._titles = {title: QLabel(f"<b>{title}</b>") for title in sections}
+        for title, rows in sections.items():
             column.addWidget(self._titles[title])
             column.addLayout(rows)
-        self.settings.add_to(parts["Labels"], LABELS_ADVANCED)
-        parts["Labels"].addRow("only inside", self.mask)
-        self.settings.add_to(parts["Training"], TRAINING)
-        self.loss_options = LossOptions(self.loss, parts["Loss"])
+        self.settings.add_to(sections["Labels"], LABELS_ADVANCED)
+        sections["Labels"].addRow("mask", self.mask)
+        self.settings.add_to(sections["Training"], TRAINING)
+        self.loss_options = LossOptions(self.loss, sections["Loss"])
 
     def _view_chosen(self, _text: str = "") -> None:
         self.settings.show("context", visible=self.settings.fields["view"].read() == "2.5d")
 
     def _show_titles(self, _text: str = "") -> None:
-        """Leave out the titles below which there are no options."""
+        """Hide the titles of sections without options."""
         for title, options in (("Network", self.network.options), ("Loss", self.loss_options.form)):
             self._titles[title].setVisible(bool(options.fields))
 
     def _labels_changed(self, _value: Any = None) -> None:
         self.label_rows.refresh()
-        self._losses_may_fit()
+        self._refresh_losses()
 
-    def _losses_may_fit(self) -> None:
-        """Grey out the losses that do not fit."""
-        self.loss.refresh(self.settings.values(MATTERING) | self.network.values() | self.label_rows.values())
+    def _refresh_losses(self) -> None:
+        """Grey out the losses that are in conflict with other settings."""
+        self.loss.refresh(self.settings.values(LOSS_RELEVANT) | self.network.values() | self.label_rows.values())
 
-    def _shown(self, sentence: str) -> None:
+    def _shown(self, text: str) -> None:
         if self.panel.task.state == "idle":
-            self.panel.view.say(sentence)
+            self.panel.view.set_status(text)
 
     def _state_changed(self, state: str) -> None:
         self.resume.setEnabled(state == "idle" and self.model is not None and self.model.is_file())
 
-    def _happened(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, CheckpointSaved):
-            NEWS.model_saved.emit(event.path)
+            MODEL_SIGNALS.model_saved.emit(event.path)
         elif isinstance(event, PreviewReady):
             self.overlay.show(event)
         elif isinstance(event, SplitMade) and event.number == 0:
@@ -266,27 +266,27 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             self.panel.view.show_plan(event.text, planned)
 
     def _show_planned(self, planned: Sequence[Planned] = ()) -> None:
-        """Show in each row that says auto what it turned out to be; nothing while that is not known."""
-        rows = {name: self.settings.fields[name].widget.native for name in self.settings.open}
+        """Show the chosen value in each row that is auto; without a plan, remove it."""
+        rows = {name: self.settings.fields[name].widget.native for name in self.settings.auto_fields}
         rows |= {"network": self.network, "width": self.network.width_box, "loss": self.loss}
         rows["minutes"] = self.budget.amount
-        found = {item.name: item for item in planned}
+        items = {item.name: item for item in planned}
         for name, row in rows.items():
-            show_planned(row, *found[name][1:]) if name in found else show_planned(row)
+            show_planned(row, *items[name][1:]) if name in items else show_planned(row)
 
     def _finished(self, event: RunFinished) -> None:
         how = "Done" if event.state == "done" else "Stopped"
         if "model" not in event.results:
-            self.panel.view.say(f"{how} before the first step: there is no model.")
+            self.panel.view.set_status(f"{how} before the first step; there is no model.")
             return
         self.model = Path(event.results["model"])
-        self.panel.view.say(f"{how} after {event.results['steps']} steps. Model: {self.model}")
+        self.panel.view.set_status(f"{how} after {event.results['steps']} steps. Model: {self.model}")
         self._state_changed(self.panel.task.state)
-        NEWS.model_chosen.emit(str(self.model))
+        MODEL_SIGNALS.model_chosen.emit(str(self.model))
 
 
 class Budget(QWidget):  # type: ignore[misc]
-    """How long to train: minutes, epochs or steps, or, at the least amount, as long as is chosen for the data."""
+    """Training budget in minutes, epochs or steps; at the minimum, auto."""
 
     STARTS = {"minutes": 0.0, "epochs": 20.0, "steps": 500.0}  # noqa: RUF012 (never changed)
 
@@ -299,7 +299,9 @@ class Budget(QWidget):  # type: ignore[misc]
         layout.addWidget(self.amount, 1)
         layout.addWidget(self.unit)
         self.amount.setSpecialValueText(AUTO)
-        self.setToolTip(wrapped("Time budget, or a number of epochs or steps. Stop ends earlier and keeps the best."))
+        self.setToolTip(
+            wrapped("Time, number of epochs or number of steps. Stop ends earlier and saves the best model.")
+        )
         self.unit.currentTextChanged.connect(self._unit_chosen)
         self._unit_chosen(self.unit.currentText())
 

@@ -16,14 +16,14 @@ from napari_unetvnet.widgets.sample_data import scribble
 @pytest.fixture(autouse=True)
 def no_run_left(qapp):
     yield
-    left = list(task._ALIVE)
+    left = list(task._ACTIVE)
     for item in left:
         item.stop()
     end = time.monotonic() + 30
-    while task._ALIVE and time.monotonic() < end:
+    while task._ACTIVE and time.monotonic() < end:
         qapp.processEvents()
         time.sleep(0.02)
-    for item in list(task._ALIVE):
+    for item in list(task._ACTIVE):
         item.kill()
 
 

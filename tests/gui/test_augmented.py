@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture
 def show(qtbot):
     def wait(widget):
-        widget.look.click()
+        widget.augmented_button.click()
         qtbot.waitUntil(lambda: not widget.augmented.busy, timeout=90_000)
         return [layer for layer in widget._viewer.layers if layer.metadata.get("napari-unetvnet")]
 
@@ -36,7 +36,7 @@ def test_patches_are_shown_beside_the_image_and_shown_again_in_place_of_the_firs
     assert painted_viewer.layers.selection.active is active
     assert ("torch" in sys.modules) is torch_was_here
     assert "16 augmented patches" in trainer.panel.view.status.text()
-    assert trainer.look.isEnabled()
+    assert trainer.augmented_button.isEnabled()
     assert len(show(trainer)) == 2
 
 
@@ -45,12 +45,12 @@ def test_what_the_child_refuses_is_told(trainer, painted_viewer, show):
     painted_viewer.layers["strokes"].data[:] = 0
     assert not show(trainer)
     assert "paint some labels" in trainer.panel.view.error.text()
-    assert trainer.look.text() == "Augmented"
+    assert trainer.augmented_button.text() == "Augmented"
 
 
 def test_what_can_be_refused_at_once_starts_no_child(qtbot, viewer):
     widget = TrainWidget(viewer)
     qtbot.addWidget(widget)
-    widget.look.click()
+    widget.augmented_button.click()
     assert not widget.augmented.busy
     assert widget.panel.view.error.text()

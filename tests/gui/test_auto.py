@@ -50,7 +50,7 @@ def text_of(row):
 def test_nothing_that_is_left_open_is_in_the_job_of_an_untouched_form(opened):
     made = checked(TrainJob, opened.values() | FILES)
     assert not made.model_fields_set & set(TrainJob.left_open)
-    assert {"view", "patch", "batch", "mirror_axes", "augment"} <= set(opened.settings.open)
+    assert {"view", "patch", "batch", "mirror_axes", "augment"} <= set(opened.settings.auto_fields)
 
 
 @in_one_case("name", [name for name in (*MAIN, *ADVANCED) if name != "context"])
@@ -113,7 +113,7 @@ def planned(opened, tmp_path):
     (tmp_path / PLAN).write_text(json.dumps(ROWS))
     opened.panel.task.folder = tmp_path
     for text in ("Labels look fine.", "Planned: view 2.5d (planes are far apart)."):
-        opened.panel.task.happened.emit(Notice(text))
+        opened.panel.task.event_received.emit(Notice(text))
     return opened
 
 
@@ -144,7 +144,7 @@ def test_a_plan_that_cannot_be_read_leaves_the_notice(opened, tmp_path):
     (tmp_path / PLAN).write_text("[{]")
     assert planned_in(tmp_path / PLAN) == planned_in(tmp_path / "none.json") == ()
     opened.panel.task.folder = tmp_path
-    opened.panel.task.happened.emit(Notice("Planned: view 2d (planes)."))
+    opened.panel.task.event_received.emit(Notice("Planned: view 2d (planes)."))
     assert opened.panel.view.notices.text() == "Planned: view 2d (planes)."
     assert opened.panel.view.plan.isHidden()
 
@@ -177,10 +177,10 @@ def test_a_movie_is_planes(qtbot, viewer):
     viewer.add_labels(np.ones((6, 20, 24), np.uint8), name="strokes")
     widget = TrainWidget(viewer)
     qtbot.addWidget(widget)
-    assert widget._looked_at()[1].view == "2d"
+    assert widget._read_job()[1].view == "2d"
     widget.settings.fields["view"].widget.value = "3d"
     widget.panel.button.click()
-    assert "would take for z" in widget.panel.view.error.text()
+    assert "would treat as z" in widget.panel.view.error.text()
 
 
 def test_a_stack_leaves_the_view_to_the_data(qtbot, viewer):
@@ -188,18 +188,18 @@ def test_a_stack_leaves_the_view_to_the_data(qtbot, viewer):
     viewer.add_labels(np.ones((6, 20, 24), np.uint8), name="strokes")
     widget = TrainWidget(viewer)
     qtbot.addWidget(widget)
-    assert "view" not in widget._looked_at()[1].model_fields_set
+    assert "view" not in widget._read_job()[1].model_fields_set
 
 
 def test_a_model_that_goes_on_keeps_its_network_and_view(opened, tiny_model):
     card = read_card(tiny_model)
-    made = opened._looked_at(tiny_model)[1]
+    made = opened._read_job(tiny_model)[1]
     pair = Pair(Volume(np.zeros((1, 1, 64, 64)), name="i"), Volume(np.ones((1, 1, 64, 64), np.uint8)))
     planned = plan([pair], made, "cpu").settings
     assert (planned.network, planned.option, planned.view) == (card.network, card.option, card.view)
     assert planned.option["width"] == 4
     opened.network.setCurrentText("vnet")
-    assert opened._looked_at(tiny_model)[1].network == "vnet"
+    assert opened._read_job(tiny_model)[1].network == "vnet"
 
 
 @pytest.mark.slow

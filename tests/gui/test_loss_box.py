@@ -11,7 +11,7 @@ from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.losses import LOSSES
 from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.widgets.form import form_layout
-from napari_unetvnet.widgets.losses import LossBox, LossOptions, misfits
+from napari_unetvnet.widgets.losses import LossBox, LossOptions, loss_conflicts
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -63,7 +63,7 @@ def test_a_loss_is_greyed_out_exactly_when_the_settings_refuse_it(qtbot):
                 refused[name] = problem.lines
         box.refresh(values)
         if set(refused) == set(LOSSES):
-            assert not set.intersection(*(set(lines) for lines in misfits(values, list(LOSSES)).values()))
+            assert not set.intersection(*(set(lines) for lines in loss_conflicts(values, list(LOSSES)).values()))
             continue
         together += 1
         assert greyed(box) == set(refused)

@@ -35,7 +35,7 @@ def ready(tmp_path):
 @pytest.fixture
 def overlay(viewer, picture):
     made = Overlay(viewer)
-    made.begin(picture)
+    made.reset(picture)
     return made
 
 
@@ -70,11 +70,11 @@ def test_the_next_preview_renews_the_layer(viewer, overlay, ready):
 
 def test_it_goes_when_the_next_training_begins(viewer, picture, overlay, ready):
     overlay.show(ready(np.zeros((1, 20, 24), np.uint8)))
-    overlay.begin(picture)
+    overlay.reset(picture)
     assert list(viewer.layers) == [picture]
     overlay.show(ready(np.zeros((1, 20, 24), np.uint8)))
     viewer.layers.remove("cells preview")  # the user may remove it, and the image too
-    overlay.begin(picture)
+    overlay.reset(picture)
     viewer.layers.remove(picture)
     overlay.show(ready(np.zeros((1, 20, 24), np.uint8)))
     assert list(viewer.layers) == []
@@ -82,7 +82,7 @@ def test_it_goes_when_the_next_training_begins(viewer, picture, overlay, ready):
 
 def test_a_2d_image_has_a_2d_preview(viewer, overlay, ready):
     flat = viewer.add_image(np.zeros((20, 24)), name="flat", scale=(2, 3), translate=(5, 6))
-    overlay.begin(flat)
+    overlay.reset(flat)
     labels = np.random.default_rng(0).integers(0, 3, (1, 8, 9), np.uint8)
     overlay.show(ready(labels, start=(0, 3, 4)))
     assert np.array_equal(overlay.layer.data, labels[0])
@@ -121,7 +121,7 @@ def test_the_form_asks_for_what_is_looked_at_and_shows_it(trainer, painted_viewe
     finish(trainer.panel)
     assert runs.read(trainer.panel.task.folder).preview == (0, 30, 40)
     labels = np.ones((1, 160, 192), np.uint8)
-    trainer.panel.task.happened.emit(ready(labels, start=(0, 0, 0)))
+    trainer.panel.task.event_received.emit(ready(labels, start=(0, 0, 0)))
     layer = painted_viewer.layers["cells preview"]
     assert (layer.data == 1).all()
     assert layer.name not in [trainer.labels.box.itemText(i) for i in range(trainer.labels.box.count())]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetvnet.model.card import ModelCard
-from napari_unetvnet.widgets.models import NEWS, ModelPicker, _about, class_words
+from napari_unetvnet.widgets.models import MODEL_SIGNALS, ModelPicker, _about, class_words
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 
 pytestmark = pytest.mark.timeout(60)
@@ -131,14 +131,14 @@ def test_models_are_listed_and_described(qtbot, runs_folder, tiny_model):
     assert "no model yet" in picker.about.text()
     (runs_folder / "first").mkdir(parents=True)
     (runs_folder / "first" / "model.safetensors").write_bytes(tiny_model.read_bytes())
-    NEWS.model_saved.emit("")
+    MODEL_SIGNALS.model_saved.emit("")
     assert texts(picker.box) == ["first"]
     assert "unet_padding of width 4, view 2d, 1 channel, labels 0, 2" in picker.about.text()
 
 
 def test_overlapping_and_named_classes_are_described():
     card = ModelCard(network="unet3d", head="multilabel", view="3d", values=(1, 2), patch=(8, 8, 8), overlapping=True)
-    assert "1 channel, masks that may overlap: 1, 2;" in _about(card)
+    assert "1 channel, overlapping masks 1, 2;" in _about(card)
     assert class_words(card) == ["1", "2"]
     nested = card.model_copy(update={"overlapping": False, "class_names": ("WT", "ET")})
     assert "1 channel, labels WT, ET;" in _about(nested)

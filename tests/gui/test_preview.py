@@ -22,7 +22,7 @@ PLACE = {"scale": (2, 0.5, 0.25), "translate": (1, 2, 3), "rotate": (0, 20, 0), 
 @pytest.fixture
 def show(qtbot):
     def wait(widget):
-        widget.targets.click()
+        widget.targets_button.click()
         qtbot.waitUntil(lambda: not widget.preview.busy, timeout=20_000)
         return [layer for layer in widget.preview._viewer.layers if layer.metadata.get("napari-unetvnet")]
 
@@ -52,7 +52,7 @@ def test_class_indices_and_what_is_not_known(stack, viewer, show):
         assert np.allclose(layer.data_to_world(point), viewer.layers["cells"].data_to_world(point))
     assert layer.units == viewer.layers["cells"].units
     assert "label 255" in stack.panel.view.status.text()
-    assert stack.targets.isEnabled()
+    assert stack.targets_button.isEnabled()
 
 
 def test_showing_them_again_renews_the_layers(stack, viewer, show):
@@ -152,8 +152,8 @@ def test_a_refusal_is_shown(trainer, painted_viewer, show):
     trainer.settings.fields["patch"].widget.value = "64"
     show(trainer)
     assert "give 3 numbers" in trainer.panel.view.error.text()
-    assert trainer.targets.isEnabled()
-    assert trainer.targets.text() == "Targets"
+    assert trainer.targets_button.isEnabled()
+    assert trainer.targets_button.text() == "Targets"
 
 
 def test_a_fault_brings_the_button_back(trainer, show, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_fault_brings_the_button_back(trainer, show, monkeypatch):
     monkeypatch.setattr(preview, "targets_of", broken)
     show(trainer)
     assert "out of cheese" in trainer.panel.view.error.text()
-    assert trainer.targets.isEnabled()
+    assert trainer.targets_button.isEnabled()
 
 
 def test_a_closed_widget_hears_no_more(qtbot, painted_viewer, monkeypatch):
@@ -173,7 +173,7 @@ def test_a_closed_widget_hears_no_more(qtbot, painted_viewer, monkeypatch):
     monkeypatch.setattr(preview, "targets_of", lambda *_: go_on.wait(10) and [])
     widget = TrainWidget(painted_viewer)
     shown = widget.preview
-    widget.targets.click()
+    widget.targets_button.click()
     assert shown.busy  # the viewer does not wait
     widget.deleteLater()
     qtbot.wait(50)

@@ -26,14 +26,14 @@ def test_labels_fill_while_they_are_computed(qtbot, viewer, tmp_path):
     labels = np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, (4, 6, 7))
     labels[:2] = 1
     labels.flush()
-    following.happened.emit(SlabDone(0, 2, 4))
+    following.event_received.emit(SlabDone(0, 2, 4))
     layer = viewer.layers["labels"]
     assert not layer.editable
     assert layer.data[:2].all()
     assert not layer.data[2:].any()
     labels[2:] = 2
     labels.flush()
-    following.happened.emit(SlabDone(2, 4, 4))
+    following.event_received.emit(SlabDone(2, 4, 4))
     assert (layer.data[2:] == 2).all()
     following.finished.emit(None)
     assert layer.editable
@@ -52,7 +52,7 @@ def test_labels_in_a_zarr_folder_fill_and_only_small_ones_can_be_corrected(viewe
     following.folder = tmp_path
     result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
     labels[:2] = 1
-    following.happened.emit(SlabDone(0, 2, 4))
+    following.event_received.emit(SlabDone(0, 2, 4))
     layer = viewer.layers["labels"]
     assert np.asarray(layer.data[:2]).all()
     assert not np.asarray(layer.data[2:]).any()
@@ -70,7 +70,7 @@ def test_large_labels_are_loaded_without_a_pause(qtbot, viewer, tmp_path, monkey
     following = task.Task("segment", viewer)
     following.folder = tmp_path
     shown = result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
-    following.happened.emit(SlabDone(0, 4, 4))
+    following.event_received.emit(SlabDone(0, 4, 4))
     with qtbot.waitSignal(shown.ready):
         following.finished.emit(None)
     assert type(viewer.layers["labels"].data) is np.ndarray
@@ -82,7 +82,7 @@ def test_very_large_labels_stay_on_disk_but_can_be_corrected(viewer, tmp_path, m
     following = task.Task("segment", viewer)
     following.folder = tmp_path
     result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
-    following.happened.emit(SlabDone(0, 4, 4))
+    following.event_received.emit(SlabDone(0, 4, 4))
     following.finished.emit(None)
     layer = viewer.layers["labels"]
     layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 9)
@@ -95,9 +95,9 @@ def test_a_removed_result_is_not_missed(viewer, tmp_path):
     following = task.Task("segment", viewer)
     following.folder = tmp_path
     result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})
-    following.happened.emit(SlabDone(0, 2, 4))
+    following.event_received.emit(SlabDone(0, 2, 4))
     viewer.layers.remove("labels")
-    following.happened.emit(SlabDone(2, 4, 4))
+    following.event_received.emit(SlabDone(2, 4, 4))
     following.finished.emit(None)
     assert len(viewer.layers) == 1
 
@@ -110,14 +110,14 @@ def test_masks_that_overlap_are_layers_of_their_own(viewer, tmp_path):
     labels = np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, (2, 4, 6, 7))
     labels[0, :2], labels[1, 1:2] = 1, 9
     labels.flush()
-    following.happened.emit(SlabDone(0, 2, 4))
+    following.event_received.emit(SlabDone(0, 2, 4))
     whole, inner = viewer.layers["labels: WT"], viewer.layers["labels: 9"]
     assert shown.layers == [whole, inner]
     assert not inner.editable
     assert np.allclose(inner.scale, (3, 1, 1))
     labels[1, 2:] = 9
     labels.flush()
-    following.happened.emit(SlabDone(2, 4, 4))
+    following.event_received.emit(SlabDone(2, 4, 4))
     assert (inner.data[1:] == 9).all()
     viewer.layers.remove(whole)
     following.finished.emit(None)
@@ -133,7 +133,7 @@ def test_objects_replace_the_classes_at_the_end_and_bring_their_table(viewer, tm
     following.folder = tmp_path
     picture = viewer.add_image(np.zeros((6, 7) if planes == 1 else (planes, 6, 7)))
     result.ResultLayer(following, picture, "labels", {})
-    following.happened.emit(SlabDone(0, planes, planes))
+    following.event_received.emit(SlabDone(0, planes, planes))
     ids = np.zeros((planes, 6, 7), np.uint16)
     ids[0, :2], ids[0, 4:] = 1, 300
     np.save(tmp_path / "cleaned.npy", ids)

@@ -19,7 +19,7 @@ from napari_unetvnet.events import EpochDone, StepDone
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.settings import SegmentJob, TrainJob
 from napari_unetvnet.widgets import task
-from napari_unetvnet.widgets.models import NEWS, ModelPicker
+from napari_unetvnet.widgets.models import MODEL_SIGNALS, ModelPicker
 from napari_unetvnet.widgets.segment import SegmentWidget
 
 pytestmark = pytest.mark.timeout(120)
@@ -175,7 +175,7 @@ def test_masks_that_overlap_come_back_as_masks(qtbot, trainer, painted_viewer, f
     segmenter = SegmentWidget(painted_viewer)
     qtbot.addWidget(segmenter)
     segmenter.model.choose(trainer.model)
-    assert "masks that may overlap: 1, 2" in segmenter.model.about.text()
+    assert "overlapping masks 1, 2" in segmenter.model.about.text()
     segmenter.panel.button.click()
     finish(segmenter.panel)
     assert segmenter.panel.view.error.text() == ""
@@ -258,7 +258,7 @@ def test_train_continue_segment_and_correct(qtbot, trainer, painted_viewer, fini
     qtbot.addWidget(segmenter)
     painted_viewer.layers["cells"].scale = painted_viewer.layers["strokes"].scale = (0.5, 0.25)
     seen = []
-    trainer.panel.task.happened.connect(seen.append)
+    trainer.panel.task.event_received.connect(seen.append)
     assert not trainer.resume.isEnabled()
     trainer.panel.button.click()
     assert trainer.panel.button.text() == "Stop"
@@ -349,11 +349,11 @@ def test_a_child_that_does_not_stop_can_be_ended(qtbot, trainer, finish, monkeyp
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
     monkeypatch.setattr(task.runs, "start", start)
-    trainer.panel._patience.setInterval(100)
+    trainer.panel._kill_timer.setInterval(100)
     trainer.panel.button.click()
     qtbot.waitUntil(lambda: trainer.panel.task.state == "running")
     trainer.panel.button.click()
-    qtbot.waitUntil(lambda: trainer.panel.button.text() == "End it now")
+    qtbot.waitUntil(lambda: trainer.panel.button.text() == "Stop now")
     trainer.panel.button.click()
     finish(trainer.panel, 10)
     assert trainer.panel.button.text() == "Train"
@@ -388,7 +388,7 @@ def test_the_wrong_number_of_channels_is_refused_at_once(segmenter, painted_view
     second = painted_viewer.add_image(painted_viewer.layers["cells"].data, name="second")
     segmenter.image.tick(second)
     segmenter.panel.button.click()
-    assert "takes images of 1 channel(s), cells has 2" in segmenter.panel.view.error.text()
+    assert "expects images with 1 channel(s), cells has 2" in segmenter.panel.view.error.text()
     assert not no_child
 
 
@@ -496,4 +496,4 @@ def test_a_model_picker_that_is_gone_hears_no_news(qtbot):
     picker = ModelPicker()
     picker.deleteLater()
     qtbot.wait(50)
-    NEWS.model_saved.emit("")  # raises if a deleted box were told
+    MODEL_SIGNALS.model_saved.emit("")  # raises if a deleted box were told

@@ -9,7 +9,7 @@ from napari.layers import Labels
 
 from napari_unetvnet.events import SplitMade
 from napari_unetvnet.widgets.layers import place_of
-from napari_unetvnet.widgets.split import HELD_OUT, LEARNT, SplitLayer, drawn_parts
+from napari_unetvnet.widgets.split import HELD_OUT, TRAINING, SplitLayer, draw_split
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -28,28 +28,28 @@ def picture(viewer):
 @pytest.fixture
 def split(viewer, picture):
     made = SplitLayer(viewer)
-    made.begin(picture)
+    made.reset(picture)
     return made
 
 
 def test_parts_are_drawn_where_they_are():
-    labels, step = drawn_parts(SPLIT, (6, 20, 24))
+    labels, step = draw_split(SPLIT, (6, 20, 24))
     assert step == [1, 1, 1]
-    expected = [LEARNT] * 8 + [0] * 4 + [HELD_OUT] * 4 + [0] * 4 + [LEARNT] * 4
+    expected = [TRAINING] * 8 + [0] * 4 + [HELD_OUT] * 4 + [0] * 4 + [TRAINING] * 4
     assert (labels == np.array(expected, np.uint8)).all()
 
 
 @in_one_case("most", [1, 50, 700, 2879])
 def test_a_large_image_is_drawn_coarsely(most):
-    labels, step = drawn_parts(SPLIT, (6, 20, 24), most)
+    labels, step = draw_split(SPLIT, (6, 20, 24), most)
     assert labels.size <= most
-    exact, _ = drawn_parts(SPLIT, (6, 20, 24))
+    exact, _ = draw_split(SPLIT, (6, 20, 24))
     for z, y, x in np.argwhere(exact == HELD_OUT)[::7]:
         assert labels[z // step[0], y // step[1], x // step[2]] == HELD_OUT
 
 
 def test_huge_images_take_little_memory():
-    labels, _ = drawn_parts(SplitMade(0, "", (), ((0, 0, 0, 100, 8192, 8192),)), (2000, 8192, 8192))
+    labels, _ = draw_split(SplitMade(0, "", (), ((0, 0, 0, 100, 8192, 8192),)), (2000, 8192, 8192))
     assert labels.size <= 2**24
 
 
@@ -67,10 +67,10 @@ def test_it_lies_on_the_image_below_the_labels_and_is_not_active(viewer, picture
     for point in np.random.default_rng(0).random((5, 3)) * 6:
         assert np.allclose(layer.data_to_world(point), picture.data_to_world(point))
     assert layer.colormap.map(HELD_OUT)[3] == 1
-    assert layer.colormap.map(LEARNT)[3] == layer.colormap.map(0)[3] == 0
+    assert layer.colormap.map(TRAINING)[3] == layer.colormap.map(0)[3] == 0
     assert layer.opacity <= 0.3
-    assert layer.metadata["napari-unetvnet"]["split"] == {1: "learnt from", 2: "held out to score the model"}
-    assert "held out" in layer.get_status(picture.data_to_world((3, 4, 13)), world=True)["value"]
+    assert layer.metadata["napari-unetvnet"]["split"] == {1: "training", 2: "hold-out"}
+    assert "hold-out" in layer.get_status(picture.data_to_world((3, 4, 13)), world=True)["value"]
 
 
 def test_a_coarse_layer_covers_the_same_place(viewer, picture):
@@ -83,7 +83,7 @@ def test_a_coarse_layer_covers_the_same_place(viewer, picture):
 
 def test_a_2d_image_has_a_2d_split(viewer, split):
     flat = viewer.add_image(np.zeros((20, 24, 3), np.uint8), name="flat", rgb=True, scale=(2, 3), translate=(5, 6))
-    split.begin(flat)
+    split.reset(flat)
     split.show(SplitMade(0, "flat", ((0, 0, 0, 1, 20, 10),), ((0, 0, 14, 1, 20, 24),)))
     assert split.layer.data.shape == (20, 24)
     assert (split.layer.data[:, 14:] == HELD_OUT).all()
@@ -93,12 +93,12 @@ def test_a_2d_image_has_a_2d_split(viewer, split):
 def test_it_goes_when_the_next_training_begins_and_stays_hidden(viewer, picture, split):
     split.show(SPLIT)
     split.layer.visible = False
-    split.begin(picture)
+    split.reset(picture)
     assert list(viewer.layers) == [picture]
     split.show(SPLIT)
     assert not split.layer.visible
     viewer.layers.remove("cells split")  # the user may remove it, and the image too
-    split.begin(picture)
+    split.reset(picture)
     viewer.layers.remove(picture)
     split.show(SPLIT)
     assert list(viewer.layers) == []
@@ -118,7 +118,7 @@ def test_a_training_shows_what_it_holds_out(trainer, painted_viewer, finish):
     finish(trainer.panel)
     assert trainer.panel.view.error.text() == ""
     layer = painted_viewer.layers["cells split"]
-    assert set(np.unique(layer.data)) == {0, LEARNT, HELD_OUT}
+    assert set(np.unique(layer.data)) == {0, TRAINING, HELD_OUT}
     assert painted_viewer.layers.selection.active is active
     assert [trainer.labels.box.itemText(i) for i in range(trainer.labels.box.count())] == before
     trainer.panel.button.click()

@@ -125,7 +125,7 @@ def test_nothing_in_the_docks_is_cut_off(qtbot, window_viewer):
         assert widget.minimumSizeHint().width() <= 360
         widget.advanced.expand()
     qtbot.wait(100)
-    train.panel.view.complain(["a sentence " * 20])
+    train.panel.view.show_error(["a sentence " * 20])
     for widget in (train, segment):
         area = widget.findChild(Scrolling)
         assert area.viewport().width() >= area.widget().minimumSizeHint().width()
