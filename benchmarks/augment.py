@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.data.augment import RECIPES, augment, recipe
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.losses import build_loss
@@ -49,7 +49,7 @@ class Task:
         view, self.patch, self.count, shape = TASKS[name]
         settings = TrainSettings(network="unet_padding", option={"width": 32}, view=view, device=device, hold_out=0)
         self.view = view
-        self.data = prepare([blobs(shape, seed) for seed in range(4)], settings, self.patch)
+        self.data = prepare_data([blobs(shape, seed) for seed in range(4)], settings, self.patch)
         card = ModelCard(
             network="unet_padding", option={"width": 32}, head="binary", view=view, values=(0, 1), patch=self.patch
         )

@@ -1,4 +1,4 @@
-"""How many voxels have which label value, and how many of a target are labelled; counted part by part."""
+"""Count label values and labelled voxels, block by block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["class_counts", "count_values", "labelled_along", "labelled_voxels"]
 
 SLAB_VOXELS = 1 << 23
-"""Labels are read in boxes of at most so many voxels."""
+"""Maximum voxels of the boxes in which labels are read."""
 
 
 def class_counts(target: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -32,20 +32,20 @@ def class_counts(target: NDArray[np.uint8]) -> NDArray[np.int64]:
     Returns
     -------
     array of int
-        For class indices one number for each that may be, for channels K numbers and that of the voxels without any.
+        For class indices, one count for each possible index; for channels, K counts and that of voxels in no class.
     """
-    return sum((_counts(target[(..., *box)]) for box in parts(target)), np.zeros(_kinds(target), np.int64))
+    return sum((_counts(target[(..., *box)]) for box in parts(target)), np.zeros(_count_length(target), np.int64))
 
 
-def _kinds(target: NDArray[np.uint8]) -> int:
+def _count_length(target: NDArray[np.uint8]) -> int:
     return IGNORE if target.ndim == 3 else len(target) + 1
 
 
 def _counts(part: NDArray[np.uint8]) -> NDArray[np.int64]:
     if part.ndim == 3:
         return np.bincount(part.ravel(), minlength=IGNORE + 1)[:IGNORE]
-    each = (part == 1).sum(axis=(1, 2, 3))
-    return np.append(each, (part == 0).all(axis=0).sum())
+    voxels = (part == 1).sum(axis=(1, 2, 3))
+    return np.append(voxels, (part == 0).all(axis=0).sum())
 
 
 def labelled_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
@@ -59,14 +59,14 @@ def labelled_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
     Returns
     -------
     list of 3 array of int
-        For each plane, each row and each column how many there are in it.
+        Labelled voxels of each plane, of each row and of each column.
     """
     counts = [np.zeros(n, np.int64) for n in target.shape[-3:]]
     for box in parts(target):
         part = target[(..., *box)]
-        known = (part != IGNORE).reshape(-1, *part.shape[-3:]).any(axis=0)
+        labelled = (part != IGNORE).reshape(-1, *part.shape[-3:]).any(axis=0)
         for axis, count in enumerate(counts):
-            count[box[axis]] += known.sum(axis=tuple(i for i in range(3) if i != axis))
+            count[box[axis]] += labelled.sum(axis=tuple(i for i in range(3) if i != axis))
     return counts
 
 
@@ -90,36 +90,35 @@ def count_values(labels: Any) -> Counter[int]:
     Parameters
     ----------
     labels : array of shape (Z, Y, X) or (1, Z, Y, X), integers or truth values
-        Numpy, memory-mapped, dask, zarr: read by slicing only, in boxes of whole chunks that are never larger than
-        8 million voxels.
+        Numpy, memory-mapped, dask, zarr: read by slicing only, in boxes of whole chunks of at most 8 million voxels.
 
     Returns
     -------
     Counter of int
-        Value to number of voxels, 0 included if it occurs.
+        Number of voxels of each value, including 0.
 
     Raises
     ------
     DataProblem
-        If the array has another shape or holds no integers.
+        If the array has another shape or type.
     """
     if len(labels.shape) not in {3, 4} or math.prod(labels.shape[:-3]) != 1:
         raise DataProblem(f"Labels have the shape {tuple(labels.shape)}; give (Z, Y, X) or (1, Z, Y, X).")
     if np.dtype(labels.dtype).kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be counted; give integers.")
     counts: Counter[int] = Counter()
-    for cut in parts(labels, SLAB_VOXELS):
-        counts.update(_value_table(np.asarray(labels[(..., *cut)])))
+    for box in parts(labels, SLAB_VOXELS):
+        counts.update(_value_table(np.asarray(labels[(..., *box)])))
     return counts
 
 
 def _value_table(part: NDArray[Any]) -> dict[int, int]:
-    """Count by a table, which is much faster than sorting, unless the values lie too far apart for one."""
+    """Count by a table, which is much faster than sorting, unless the range of values is too large."""
     low, high = int(part.min()), int(part.max())
     if high - low >= max(1 << 20, 4 * part.size):
         values, counts = np.unique(part, return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
-    # In the widest type of its kind the difference cannot wrap around.
+    # In the widest integer type the difference cannot wrap around.
     wide = part.astype(np.uint64 if part.dtype.kind == "u" else np.int64).ravel()
     table = np.bincount((wide - wide.dtype.type(low)).view(np.int64))
     return {low + place: int(table[place]) for place in np.flatnonzero(table).tolist()}

@@ -1,8 +1,8 @@
-"""Cross-validation: the labels are divided into equal parts, each of which is held out once.
+"""Cross-validation: the labels are divided into equal folds, each of which is held out once.
 
-Where there are enough volumes a part is whole volumes, drawn by the seed; otherwise it is a block of each volume, and
-what lies on both sides of it is learnt from. The parts do not depend on the patch, the view or the network, so that
-trainings that differ in these are scored on the same voxels.
+With enough volumes a fold consists of whole volumes, drawn by the seed; otherwise it is a block of each volume, and
+both sides of the block are trained on. Folds do not depend on patch, view or network, so that trainings that differ in
+these are scored on the same voxels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Fold", "divide"]
 
 
 class Fold(NamedTuple):
-    """What one fold trains on and holds out, what the user should know, and the boxes for the model card."""
+    """Training regions and hold-out of one fold, notices for the user, and the boxes for the model card."""
 
     train: list[Region]
     hold_out: list[Region]
@@ -39,16 +39,16 @@ class Fold(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """A block held out of a volume, what is learnt from beside it, and the axis and the margin between them."""
+    """A held-out block of a volume, the training boxes beside it, and the axis and margin between them."""
 
     train: list[Box]
-    held: Box
+    hold_out: Box
     axis: int
     margin: int
 
 
 def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings, patch: Triple) -> Fold:
-    """Hold one of several equal parts out.
+    """Hold out one of the folds.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings,
     settings : TrainSettings
         With ``folds`` above 1.
     patch : tuple of 3 int
-        The margin beside a block is as wide as it, z, y, x.
+        Width z, y, x of the margin beside a block.
 
     Returns
     -------
@@ -67,16 +67,16 @@ def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings,
     Raises
     ------
     DataProblem
-        If a part would be empty, or nothing is left to learn from.
+        If a fold would be empty, or nothing is left to train on.
     """
     by_volume = len(regions) >= settings.folds
     fold = _volumes(regions, settings) if by_volume else _blocks(regions, settings, patch)
     if not _labelled(fold.train):
-        raise DataProblem(f"{_called(settings)} leaves no labels to learn from; paint more, or choose fewer folds.")
+        raise DataProblem(f"{_called(settings)} leaves no labels to train on; paint more, or choose fewer folds.")
     notices = [*fold.notices, *_absent(fold, classes, settings)]
     if settings.start_from is not None:
         notices.append(
-            "The model to start from must not have been trained on these images, or the score means nothing."
+            "The model to start from must not have been trained on these images; otherwise the score is meaningless."
         )
     return fold._replace(notices=notices)
 
@@ -86,40 +86,40 @@ def _called(settings: TrainSettings) -> str:
 
 
 def _labelled(regions: Sequence[Region]) -> bool:
-    return any(_known(region.target) for region in regions)
+    return any(_has_labels(region.target) for region in regions)
 
 
 def _volumes(regions: Sequence[Region], settings: TrainSettings) -> Fold:
-    """Hold every volume out once, in an order that the seed gives."""
+    """Hold out each volume once, in an order drawn by the seed."""
     order = np.random.default_rng([settings.seed, 0xF01D]).permutation(len(regions))
-    chosen = {int(i) for place, i in enumerate(order) if place % settings.folds == settings.fold}
-    held = [region for i, region in enumerate(regions) if i in chosen]
-    rest = [region for i, region in enumerate(regions) if i not in chosen]
-    names = ", ".join(region.image.name for region in held)
-    return Fold(rest, held, [f"Held out to score the model ({_called(settings).lower()}): {names}."], [])
+    held_out = {int(i) for place, i in enumerate(order) if place % settings.folds == settings.fold}
+    hold_out = [region for i, region in enumerate(regions) if i in held_out]
+    train = [region for i, region in enumerate(regions) if i not in held_out]
+    names = ", ".join(region.image.name for region in hold_out)
+    return Fold(train, hold_out, [f"Held out to score the model ({_called(settings).lower()}): {names}."], [])
 
 
 def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -> Fold:
-    """Hold a block of each volume out."""
+    """Hold out a block of each volume."""
     fold = Fold([], [], [], [])
     for region in regions:
         block = _block(region, settings, patch)
-        fold.train.extend(region.cut(box) for box in block.train)
-        fold.hold_out.append(region.cut(block.held))
+        fold.train.extend(region.crop(box) for box in block.train)
+        fold.hold_out.append(region.crop(block.hold_out))
         axis = block.axis
         fold.notices.append(
             f"Held out of {region.image.name} to score the model ({_called(settings).lower()}): voxels {'zyx'[axis]} "
-            f"{block.held.start[axis]} to {block.held.stop[axis]}; {block.margin} voxels beside them are left out "
-            "altogether."
+            f"{block.hold_out.start[axis]} to {block.hold_out.stop[axis]}; {block.margin} voxels "
+            "beside them are not used."
         )
-        # A card holds one training part only: a training that continues from the model uses the larger one.
+        # A card has one training box per image: a training that continues from the model uses the larger one.
         larger = max(block.train, key=lambda box: box.shape[axis], default=None)
-        fold.boxes.append(None if larger is None else (larger, block.held))
+        fold.boxes.append(None if larger is None else (larger, block.hold_out))
     return fold
 
 
 def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
-    """Cut the labelled part of a volume along its longest axis and take one piece."""
+    """Divide the labelled part of a volume along its longest axis and take one piece."""
     axis, first, stop = _longest(region.target)
     if stop - first < settings.folds:
         name = region.image.name
@@ -128,17 +128,17 @@ def _block(region: Region, settings: TrainSettings, patch: Triple) -> _Block:
         )
     edges = np.linspace(first, stop, settings.folds + 1).round().astype(int)
     start, end = (int(edge) for edge in edges[settings.fold : settings.fold + 2])
-    held = _piece(region.target, axis, start, end)
+    hold_out = _piece(region.target, axis, start, end)
     train, margin = _beside(region, axis, (start, end), patch)
-    return _Block(train, held, axis, margin)
+    return _Block(train, hold_out, axis, margin)
 
 
-def _known(target: NDArray[np.uint8]) -> bool:
+def _has_labels(target: NDArray[np.uint8]) -> bool:
     return bool(labelled_along(target)[0].any())
 
 
 def _longest(target: NDArray[np.uint8]) -> tuple[int, int, int]:
-    """Give the axis along which the known voxels reach farthest, with where they begin and end."""
+    """Give the axis of the largest extent of labelled voxels, with its start and stop."""
     reach = []
     for axis, along in enumerate(labelled_along(target)):
         places = np.flatnonzero(along)
@@ -147,21 +147,21 @@ def _longest(target: NDArray[np.uint8]) -> tuple[int, int, int]:
 
 
 def _beside(region: Region, axis: int, block: tuple[int, int], patch: Triple) -> tuple[list[Box], int]:
-    """Give the labelled parts on both sides of a block, with a margin as wide as a patch if the labels bear it."""
+    """Give the labelled boxes on both sides of a block, and the widest margin that leaves enough labels."""
     target, spacing = region.target, region.image.spacing
-    needed = labels_needed(_counts(target, _sides(target, axis, block, 0)))
+    required = labels_needed(_counts(target, _sides(target, axis, block, 0)))
     for margin in margins(axis, patch, spacing):
         sides = _sides(target, axis, block, margin)
-        if sides and (_counts(target, sides) >= needed).all():
+        if sides and (_counts(target, sides) >= required).all():
             return sides, margin
     return _sides(target, axis, block, 0), 0
 
 
 def _sides(target: NDArray[np.uint8], axis: int, block: tuple[int, int], margin: int) -> list[Box]:
-    """Give the boxes before and behind a block that hold labels."""
+    """Give the boxes before and after a block that have labels."""
     ends = ((0, block[0] - margin), (block[1] + margin, target.shape[axis - 3]))
     boxes = [_piece(target, axis, start, stop) for start, stop in ends if start < stop]
-    return [box for box in boxes if _known(target[(..., *box.slices)])]
+    return [box for box in boxes if _has_labels(target[(..., *box.slices)])]
 
 
 def _counts(target: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.int64]:
@@ -169,20 +169,20 @@ def _counts(target: NDArray[np.uint8], boxes: Sequence[Box]) -> NDArray[np.int64
 
 
 def _piece(target: NDArray[np.uint8], axis: int, start: int, stop: int) -> Box:
-    """Give the box from ``start`` to ``stop`` along an axis, whole along the others."""
+    """Give the box from ``start`` to ``stop`` along one axis, over the full length of the others."""
     z, y, x = ((start, stop) if i == axis else (0, n) for i, n in enumerate(target.shape[-3:]))
     return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
 
 
 def _absent(fold: Fold, classes: Classes, settings: TrainSettings) -> list[str]:
-    """Tell which classes are on one side only."""
-    sides = {"learn from": fold.train, "score": fold.hold_out}
+    """Report classes that are on one side only."""
+    sides = {"train on": fold.train, "validate on": fold.hold_out}
     counts = {side: _total(regions, len(classes)) for side, regions in sides.items()}
     present = np.sum(list(counts.values()), axis=0) > 0
     notices = []
     for side, count in counts.items():
         if missing := [str(classes.output_values[k]) for k in np.flatnonzero(present & (count == 0))]:
-            notices.append(f"{_called(settings)} has nothing of class {', '.join(missing)} to {side}.")
+            notices.append(f"{_called(settings)} has no labels of class {', '.join(missing)} to {side}.")
     return notices
 
 

@@ -1,4 +1,4 @@
-"""Which block of an image scores the model and is never trained on, and how a card remembers it."""
+"""The hold-out: the block of an image that is never trained on but scores the model, and its record in the card."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 
 Boxes = tuple[Box, Box]
 LEAST_VOXELS = 10
-"""A class needs so many labelled voxels on both sides of a split."""
+"""Minimum labelled voxels of each class on both sides of a split."""
 HOLD_OUT_PATCHES = 4
-"""A held-out block is at most so many patches long on each axis."""
+"""Maximum length of a held-out block on each axis, in patches."""
 
 
 def box_numbers(boxes: Boxes | None) -> tuple[int, ...]:
-    """Write the two boxes of a split as the numbers that a card holds.
+    """Flatten the two boxes of a split for the card.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ def box_numbers(boxes: Boxes | None) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        Start and stop of the training part, start and stop of the block held out; empty for None.
+        Start and stop of the training box, start and stop of the hold-out; empty for None.
     """
     return () if boxes is None else (*boxes[0].start, *boxes[0].stop, *boxes[1].start, *boxes[1].stop)
 
 
 def boxes_from_numbers(row: tuple[int, ...]) -> Boxes | None:
-    """Read what `box_numbers` wrote.
+    """Restore the boxes from `box_numbers`.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def boxes_from_numbers(row: tuple[int, ...]) -> Boxes | None:
     Returns
     -------
     (Box, Box) or None
-        None for anything that is not 12 numbers.
+        None unless there are 12 numbers.
     """
     if len(row) != 12:
         return None
@@ -72,26 +72,26 @@ def boxes_from_numbers(row: tuple[int, ...]) -> Boxes | None:
 def choose_block(
     target: NDArray[np.uint8], share: float, patch: Triple, spacing: Sequence[float] = (1, 1, 1)
 ) -> Boxes | None:
-    """Choose a block at one end of an axis that holds about a share of the labels of every class.
+    """Choose a block at one end of an axis with about a given fraction of the labels of each class.
 
-    Between it and the part to learn from lies a margin as wide as a patch, of which neither has anything; a narrower
-    one where that would leave less than half of the labels of any class to learn from.
+    A margin as wide as a patch separates it from the training box and belongs to neither. The margin is narrower if it
+    would leave less than half of the labels of any class for training.
 
     Parameters
     ----------
     target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
         Class indices, or a channel for each class, and IGNORE.
     share : float
-        Of the labelled voxels.
+        Fraction of the labelled voxels.
     patch : tuple of 3 int
-        Bounds the length of the block: validating more takes longer and tells little more.
+        Limits the length of the block: validating more takes longer and adds little.
     spacing : 3 float
-        Voxel size z, y, x, to measure a patch of one plane along z.
+        Voxel size z, y, x, for the margin of planar patches along z.
 
     Returns
     -------
     (train, hold_out) : tuple of Box, or None
-        None if no block leaves enough of every class on both sides.
+        None if no block leaves enough labels of each class on both sides.
     """
     best: tuple[Boxes, int] | None = None
     best_score = 0.0
@@ -105,15 +105,15 @@ def choose_block(
         for split, at_end in ((low, False), (high, True)):
             if not 0 < split < shape[axis]:
                 continue
-            train, held = _boxes(shape, axis, split, at_end=at_end)
-            held = _shorten(target, held, patch)
-            inside = class_counts(target[(..., *held.slices)])[present]
+            train, hold_out = _boxes(shape, axis, split, at_end=at_end)
+            hold_out = _shorten(target, hold_out, patch)
+            inside = class_counts(target[(..., *hold_out.slices)])[present]
             outside = class_counts(target[(..., *train.slices)])[present]
             if min(inside.min(), outside.min()) < LEAST_VOXELS:
                 continue
             score = float(min((inside / total[present] / share).min(), (outside / total[present]).min()))
             if score > best_score:
-                best, best_score = ((train, held), axis), score
+                best, best_score = ((train, hold_out), axis), score
     return None if best is None else (_with_margin(target, *best, patch, spacing), best[0][1])
 
 
@@ -128,13 +128,13 @@ def margin_of(boxes: Boxes) -> int:
     -------
     int
     """
-    train, held = boxes
-    gaps = zip(train.start, train.stop, held.start, held.stop, strict=True)
+    train, hold_out = boxes
+    gaps = zip(train.start, train.stop, hold_out.start, hold_out.stop, strict=True)
     return max(0, *(max(c - b, a - d) for a, b, c, d in gaps))
 
 
 def margins(axis: int, patch: Triple, spacing: Sequence[float]) -> tuple[int, ...]:
-    """Give the margins to try between what is learnt and what scores, from a patch's width down.
+    """Give the margins to try between training box and hold-out, from the width of a patch down.
 
     Parameters
     ----------
@@ -148,19 +148,19 @@ def margins(axis: int, patch: Triple, spacing: Sequence[float]) -> tuple[int, ..
     tuple of int
         Voxels.
     """
-    wide = patch[axis]
-    if axis == 0 and wide == 1:  # planes look like their neighbours, however thin the patch
-        wide = round(min(patch[1] * spacing[1], patch[2] * spacing[2]) / spacing[0])
-    return wide, wide // 2, wide // 4, wide // 8
+    width = patch[axis]
+    if axis == 0 and width == 1:  # planes look like their neighbours, however thin the patch
+        width = round(min(patch[1] * spacing[1], patch[2] * spacing[2]) / spacing[0])
+    return width, width // 2, width // 4, width // 8
 
 
 def labels_needed(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give how many voxels of each class a margin must leave to learn from: half of them, and not too few.
+    """Give the minimum training voxels of each class that a margin must leave: half of them, and LEAST_VOXELS.
 
     Parameters
     ----------
     labels : array of int, shape (classes,)
-        Without a margin.
+        Training voxels without a margin.
 
     Returns
     -------
@@ -170,25 +170,25 @@ def labels_needed(labels: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _with_margin(target: NDArray[np.uint8], boxes: Boxes, axis: int, patch: Triple, spacing: Sequence[float]) -> Box:
-    """Shorten the part to learn from where it is next to the block, by as much of a patch as its labels bear."""
-    train, held = boxes
-    needed = labels_needed(class_counts(target[(..., *train.slices)]))
+    """Shorten the training box beside the hold-out by the widest margin that leaves enough labels."""
+    train, hold_out = boxes
+    required = labels_needed(class_counts(target[(..., *train.slices)]))
     for margin in margins(axis, patch, spacing):
         start, stop = train.start[axis], train.stop[axis]
-        if held.start[axis] < start:
-            start = max(start, held.stop[axis] + margin)
+        if hold_out.start[axis] < start:
+            start = max(start, hold_out.stop[axis] + margin)
         else:
-            stop = min(stop, held.start[axis] - margin)
+            stop = min(stop, hold_out.start[axis] - margin)
         if start >= stop:
             continue
         shorter = Box(_replaced(train.start, axis, start), _replaced(train.stop, axis, stop))
-        if (class_counts(target[(..., *shorter.slices)]) >= needed).all():
+        if (class_counts(target[(..., *shorter.slices)]) >= required).all():
             return shorter
     return train
 
 
 def _boxes(shape: Sequence[int], axis: int, split: int, *, at_end: bool) -> tuple[Box, Box]:
-    """Divide a shape in two along an axis; the second box is the one at the chosen end."""
+    """Divide a shape in two along an axis; the second box is the hold-out."""
     size = (shape[0], shape[1], shape[2])
     lower = Box((0, 0, 0), _replaced(size, axis, split))
     upper = Box(_replaced((0, 0, 0), axis, split), size)
@@ -201,44 +201,44 @@ def _replaced(triple: Triple, axis: int, value: int) -> Triple:
 
 
 def _shorten(target: NDArray[np.uint8], box: Box, patch: Triple) -> Box:
-    """Cut a box to a few patches on each axis, where most labels are."""
+    """Crop a box to a few patches on each axis, where most labels are."""
     for axis in range(3):
         box = _most_labels(target, box, axis, max(HOLD_OUT_PATCHES * patch[axis], 16))
     return box
 
 
 def _most_labels(target: NDArray[np.uint8], box: Box, axis: int, length: int) -> Box:
-    """Cut a box to a length on an axis, where most labels are."""
+    """Crop a box to a length along an axis, where most labels are."""
     if box.shape[axis] <= length:
         return box
     along = labelled_along(target[(..., *box.slices)])[axis]
     sums = np.convolve(along, np.ones(length, np.int64), mode="valid")
-    first = box.start[axis] + int(sums.argmax())
-    return Box(_replaced(box.start, axis, first), _replaced(box.stop, axis, first + length))
+    start = box.start[axis] + int(sums.argmax())
+    return Box(_replaced(box.start, axis, start), _replaced(box.stop, axis, start + length))
 
 
 def block_to_score(target: NDArray[np.uint8], voxels: int, patch: Triple) -> Box:
-    """Choose a block with many labels that is quick to score.
+    """Choose a block with many labels that is cheap to score.
 
     Parameters
     ----------
     target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
         Class indices, or a channel for each class, and IGNORE.
     voxels : int
-        About so many at most.
+        Approximate maximum size.
     patch : tuple of 3 int
-        The block is no shorter on any axis.
+        Minimum length on each axis.
 
     Returns
     -------
     Box
-        The whole where it is small enough.
+        The whole target if it is small enough.
     """
     z, y, x = target.shape[-3:]
     box = Box((0, 0, 0), (z, y, x))
     for axis in range(3):
-        left = np.prod(box.shape, dtype=float) / voxels
-        if left > 1:  # the axes that are still to come share what is too much
-            length = max(patch[axis], math.ceil(box.shape[axis] / left ** (1 / (3 - axis))))
+        excess = np.prod(box.shape, dtype=float) / voxels
+        if excess > 1:  # the remaining axes share the reduction equally
+            length = max(patch[axis], math.ceil(box.shape[axis] / excess ** (1 / (3 - axis))))
             box = _most_labels(target, box, axis, length)
     return box

@@ -29,27 +29,27 @@ __all__ = ["LabelCounts", "label_counts"]
 CENTRE_PLANES = 64
 """Centres are measured on this many evenly spaced planes at most."""
 CENTRE_VALUES = 64
-"""Planes with more values hold object ids, whose centres nobody asks for."""
+"""Planes with more values have object ids, whose centres are not needed."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelCounts:
-    """The voxels of each label value, and where they lie.
+    """The voxels of each label value, and their centres.
 
     Parameters
     ----------
     counts : tuple of Counter
         For each channel, the voxels of each value.
     shown : tuple of Counter
-        The same where the mask is not 0.
+        The same, without voxels that the mask hides.
     unpainted : int
-        Voxels shown by the mask that are 0 in every channel.
+        Voxels that are 0 in every channel and not hidden by the mask.
     painted_planes : tuple of bool
         Whether a plane holds anything but 0; empty if not all voxels were read.
     centres : dict of int to array of float, shape (3,)
         Centre z, y, x of each value of the first channel, as fractions of the edges of the image.
     digest : str
-        The same for the same values.
+        Hash of the values.
     read : float
         Fraction of the voxels that was read.
     mask : Volume or None
@@ -75,29 +75,29 @@ class LabelCounts:
         return self.painted / max(1, sum(count.total() for count in self.counts))
 
 
-_REMEMBERED: WeakKeyDictionary[Volume, LabelCounts] = WeakKeyDictionary()
+_CACHE: WeakKeyDictionary[Volume, LabelCounts] = WeakKeyDictionary()
 
 
 def label_counts(labels: Volume, mask: Volume | None = None, limit: int | None = None) -> LabelCounts:
-    """Count the values of labels, or recall what was counted before.
+    """Count the values of labels, or return the cached counts.
 
     Parameters
     ----------
     labels : Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) with a mask for each class
-        Whole numbers; they must not change afterwards.
+        Integers; they must not change afterwards.
     mask : Volume, data of shape (1, Z, Y, X), optional
-        Shows the voxels of ``shown``; by default all.
+        Selects the voxels of ``shown`` (default: all).
     limit : int, optional
-        Of labels with more values only evenly spaced parts are read (default: all are).
+        Of labels with more values only evenly spaced boxes are read (default: all values).
 
     Returns
     -------
     LabelCounts
     """
-    known = _REMEMBERED.get(labels)
-    if known is None or (mask is not None and known.mask is not mask) or (limit is None and known.read < 1):
-        known = _REMEMBERED[labels] = _counted(labels, mask, limit)
-    return known
+    cached = _CACHE.get(labels)
+    if cached is None or (mask is not None and cached.mask is not mask) or (limit is None and cached.read < 1):
+        cached = _CACHE[labels] = _counted(labels, mask, limit)
+    return cached
 
 
 def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCounts:
@@ -110,11 +110,11 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
     digest = hashlib.blake2b(digest_size=16)
     for box, part in _parts(labels, where):
         digest.update(np.ascontiguousarray(part).data)
-        drawn: NDArray[np.bool_] = (part != 0).any(axis=0)
-        for z in np.flatnonzero(drawn.any(axis=(1, 2))):
+        labelled: NDArray[np.bool_] = (part != 0).any(axis=0)
+        for z in np.flatnonzero(labelled.any(axis=(1, 2))):
             painted[box.start[0] + int(z)] = True
         visible = slice(None) if mask is None else np.asarray(mask.data[(0, *box.slices)]) != 0
-        unpainted += int((~drawn[visible]).sum())
+        unpainted += int((~labelled[visible]).sum())
         for count, channel in zip(counts, part, strict=True):
             count.update(count_values(channel))
         if mask is not None:
@@ -126,7 +126,7 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
 
 
 def _parts(labels: Volume, where: list[Box]) -> Iterator[tuple[Box, NDArray[Any]]]:
-    """Read the boxes as whole numbers; labels that hold others are refused elsewhere."""
+    """Read the boxes as integers; fractional labels are refused elsewhere."""
     for box in where:
         part = np.asarray(labels.data[(slice(None), *box.slices)])
         yield box, np.rint(np.nan_to_num(part)).astype(np.int64) if part.dtype.kind == "f" else part
@@ -159,8 +159,8 @@ class _Centres:
             plane = part[z - box.start[0]]
             counts = count_values(plane[None])
             for value, count in counts.items() if len(counts) <= CENTRE_VALUES else ():
-                here = plane == value
-                sums = (z * count, float(here.sum(axis=1) @ rows), float(here.sum(axis=0) @ columns), count)
+                equal = plane == value
+                sums = (z * count, float(equal.sum(axis=1) @ rows), float(equal.sum(axis=0) @ columns), count)
                 self._sums[value] = self._sums.get(value, np.zeros(4)) + sums
 
     def result(self) -> dict[int, NDArray[np.float64]]:

@@ -1,12 +1,11 @@
-"""Training patches: drawn where labels are.
+"""Training patches, drawn around labelled voxels.
 
-Patches lie inside the region they are drawn from and are mirrored at its border, so that no voxel beyond it, neither
-label nor image, is ever in one. Batch ``i`` is a pure function of the seed and ``i``: a resumed run draws what the
-uninterrupted one would have.
+Patches are mirrored at the border of their region, so no voxel beyond it, neither label nor image, is ever in one.
+Batch ``i`` is a pure function of the seed and ``i``: a resumed run draws the same patches as an uninterrupted one.
 
-The image is read patch by patch, so it may be larger than the memory. A patch that holds one value a channel, such as
-the black around a stitched scan, is mostly drawn again: the network learns nothing more from it, but one in ten stays,
-so that it learns what black is, and the fifth is taken whatever it holds.
+The image is read patch by patch, so it may exceed memory. A blank patch (one value per channel), such as the black
+around a stitched scan, is usually redrawn, because little is learnt from it. One in ten is kept, so that the network
+learns black, too, and so is the fifth draw.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Region", "TrainingData", "read_patch"]
 
 DRAWS = 5
-"""A patch of one value is drawn again until so many were drawn."""
+"""Maximum draws of a patch, while they are blank."""
 BLANK_SHARE = 0.1
-"""So many of them are kept all the same."""
+"""Probability to keep a blank patch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +52,9 @@ class Region:
     maps : mapping of str to array of float32, shape (Z, Y, X) or (C, Z, Y, X)
         What else the loss asks for, by the names of `TARGET_MAPS`.
     number : int
-        Which of the images it is a part of.
+        Index of its image.
     start : tuple of 3 int
-        Its first voxel z, y, x in that image.
+        Its first voxel z, y, x in the image.
     """
 
     image: Volume
@@ -72,12 +71,12 @@ class Region:
 
     @property
     def box(self) -> Box:
-        """Where it lies in its image."""
+        """The box of the region in its image."""
         z, y, x = (a + n for a, n in zip(self.start, self.image.shape, strict=True))
         return Box(self.start, (z, y, x))
 
-    def cut(self, box: Box) -> Region:
-        """Give a part of the region.
+    def crop(self, box: Box) -> Region:
+        """Crop the region.
 
         Parameters
         ----------
@@ -97,7 +96,7 @@ class Batch(NamedTuple):
     """Patches for one step, as arrays or tensors.
 
     Images (B, C, Z, Y, X) with their margin, target (B, Z, Y, X) or (B, K, Z, Y, X), and by the names of `TARGET_MAPS`
-    what else the loss asks for, (B, Z, Y, X) or (B, C', Z, Y, X).
+    the maps that the loss needs, (B, Z, Y, X) or (B, C', Z, Y, X).
     """
 
     images: Any
@@ -107,7 +106,7 @@ class Batch(NamedTuple):
 
 @dataclass(eq=False)
 class TrainingData:
-    """What is trained on, what scores the model, and how patches are drawn.
+    """Training regions and hold-out, and the drawing of patches.
 
     Parameters
     ----------
@@ -115,9 +114,9 @@ class TrainingData:
     classes : Classes
     settings : TrainSettings
     notices : list of str
-        What the user should know.
+        For the user.
     boxes : list of (Box, Box) or None
-        For each image the training part and the block held out of it, where there is one.
+        For each image the training box and the hold-out, if any.
     """
 
     train: list[Region]
@@ -137,22 +136,22 @@ class TrainingData:
         return self.train[0].image.channels
 
     def parts(self, number: int) -> tuple[list[Box], list[Box]]:
-        """Give the parts of an image that are learnt from, and those that score the model.
+        """Give the boxes of an image for training, and those held out.
 
         Parameters
         ----------
         number : int
-            Which of the images.
+            Index of the image.
 
         Returns
         -------
-        learnt, held_out : list of Box
+        train, hold_out : list of Box
         """
-        learnt, held_out = ([r.box for r in regions if r.number == number] for regions in (self.train, self.hold_out))
-        return learnt, held_out
+        train, hold_out = ([r.box for r in regions if r.number == number] for regions in (self.train, self.hold_out))
+        return train, hold_out
 
     def batch(self, rng: np.random.Generator, count: int, patch: Triple, margin: Triple) -> Batch:
-        """Draw patches around labelled voxels, as the setting ``sampling`` says.
+        """Draw patches around labelled voxels, by the setting ``sampling``.
 
         Parameters
         ----------
@@ -160,16 +159,17 @@ class TrainingData:
         count : int
             Patches, B.
         patch, margin : tuple of 3 int
-            Size of the target and what the image has more on both sides, voxels z, y, x.
+            Size of the target, and of the margin of the image on each side, voxels z, y, x.
 
         Returns
         -------
         Batch
             Of arrays; images (B, C, Z + 2 mz, Y + 2 my, X + 2 mx).
         """
-        drawn = [self._draw(rng, self._sampler.kind(rng, i, count), patch, margin) for i in range(count)]
-        images, target = np.stack([one.images for one in drawn]), np.stack([one.target for one in drawn])
-        return Batch(images, target, {name: np.stack([one.maps[name] for one in drawn]) for name in drawn[0].maps})
+        patches = [self._draw(rng, self._sampler.kind(rng, i, count), patch, margin) for i in range(count)]
+        images, target = np.stack([patch.images for patch in patches]), np.stack([patch.target for patch in patches])
+        maps = {name: np.stack([patch.maps[name] for patch in patches]) for name in patches[0].maps}
+        return Batch(images, target, maps)
 
     def _draw(self, rng: np.random.Generator, kind: int, patch: Triple, margin: Triple) -> Batch:
         """Draw one patch, without the axis B."""
@@ -182,17 +182,17 @@ class TrainingData:
             if not _blank(image) or rng.random() < BLANK_SHARE:
                 break
         wider = target_margin(self.classes, self.settings)
-        target = loss_target(_cut(region.target, start, patch, wider, IGNORE), self.classes, self.settings)
+        target = loss_target(_crop(region.target, start, patch, wider, IGNORE), self.classes, self.settings)
         inner: Any = (..., *(slice(w, w + p) for w, p in zip(wider, patch, strict=True)))
         maps = {
-            name: _cut(values, start, patch, (0, 0, 0), TARGET_MAPS[name].outside)
+            name: _crop(values, start, patch, (0, 0, 0), TARGET_MAPS[name].outside)
             for name, values in region.maps.items()
         }
         return Batch(image, np.ascontiguousarray(target[inner]), maps)
 
 
 def _blank(image: NDArray[np.float32]) -> bool:
-    """Whether a patch holds one value a channel."""
+    """Whether a patch has a single value per channel."""
     return bool((image == image[:, :1, :1, :1]).all())
 
 
@@ -221,24 +221,24 @@ def read_patch(region: Region, start: Sequence[int], patch: Triple, margin: Trip
         [s + p + m for s, p, m in zip(start, patch, margin, strict=True)],
         ("edge" if patch[0] == 1 else "reflect", "reflect", "reflect"),
     )
-    check_finite(raw, region.image.name)  # of a large image not every voxel was looked at before
+    check_finite(raw, region.image.name)  # large images were only sampled before
     return region.scale.apply(raw)
 
 
-def _cut(array: NDArray[Any], start: Sequence[int], patch: Triple, margin: Triple, outside: float) -> NDArray[Any]:
-    """Cut a patch out of the last three axes, with a value for what lies outside."""
+def _crop(array: NDArray[Any], start: Sequence[int], patch: Triple, margin: Triple, outside: float) -> NDArray[Any]:
+    """Crop a patch from the last three axes, filled with a value outside the array."""
     size = [p + 2 * m for p, m in zip(patch, margin, strict=True)]
     first = [s - m for s, m in zip(start, margin, strict=True)]
-    found = np.full((*array.shape[:-3], *size), outside, array.dtype)
+    patch_values = np.full((*array.shape[:-3], *size), outside, array.dtype)
     inside = [slice(max(a, 0), min(a + n, end)) for a, n, end in zip(first, size, array.shape[-3:], strict=True)]
-    here: Any = (..., *(slice(i.start - a, i.stop - a) for i, a in zip(inside, first, strict=True)))
-    there: Any = (..., *inside)
-    found[here] = array[there]
-    return found
+    target_slices: Any = (..., *(slice(i.start - a, i.stop - a) for i, a in zip(inside, first, strict=True)))
+    source_slices: Any = (..., *inside)
+    patch_values[target_slices] = array[source_slices]
+    return patch_values
 
 
 def _start(rng: np.random.Generator, voxel: int, patch: int, length: int) -> int:
-    """Place a patch at random so that it holds a voxel and stays in the region, or so that the region lies in it."""
-    if patch >= length:  # always in the middle, a network would learn where in a patch things are, not what they are
+    """Place a patch at random such that it contains a voxel and is inside the region, or contains the region."""
+    if patch >= length:  # if it were always in the middle, the network would learn positions in the patch
         return -int(rng.integers(patch - length + 1))
     return int(np.clip(voxel - rng.integers(patch), 0, length - patch))

@@ -1,7 +1,6 @@
-"""From labelled volumes to what is trained on and what is held out of it.
+"""From labelled volumes to training regions and hold-out.
 
-The hold-out is whole volumes where there are several, otherwise a block at one end of an axis; training patches are
-drawn inside the rest.
+The hold-out is whole volumes if there are at least three, otherwise a block at one end of an axis of each volume.
 
 Of an image no more is read than the look for NaN and for its intensities needs, which for a large one is a small part.
 Labels are read part by part. Their target takes a byte for each voxel (where classes overlap, for each class of each
@@ -40,11 +39,11 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["prepare", "resample_pairs"]
+__all__ = ["prepare_data", "resample_pairs"]
 
 
 def resample_pairs(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
-    """Give the pairs as the network is to see them, at the target voxel size.
+    """Resample the pairs to the target voxel size.
 
     Parameters
     ----------
@@ -54,30 +53,30 @@ def resample_pairs(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]
     Returns
     -------
     list of Pair
-        Intensities are interpolated where they are read, labels taken from the nearest voxel. A pair whose unit cannot
-        be compared with that of the first stays as it is.
+        Intensities are interpolated when they are read; labels take the nearest voxel. A pair whose unit is not
+        comparable with that of the first pair stays as it is.
 
     Raises
     ------
     DataProblem
         If image and labels of a pair do not have the same grid.
     """
-    made, target, unit = [], settings.target_spacing, pairs[0].image.unit
+    resampled, target, unit = [], settings.target_spacing, pairs[0].image.unit
     for pair in pairs:
-        wanted = None if target is None else spacing_in(target, unit, pair.image.unit)
-        shape = grid_at(pair.image, wanted, planar=settings.dims == 2)
+        spacing = None if target is None else spacing_in(target, unit, pair.image.unit)
+        shape = grid_at(pair.image, spacing, planar=settings.dims == 2)
         if shape == pair.image.shape:
-            made.append(pair)
+            resampled.append(pair)
             continue
         check_pair(pair.image, pair.labels, pair.mask, overlapping=settings.label_values == "overlapping")
         labels = at_spacing(pair.labels, shape, "nearest")
         mask = None if pair.mask is None else at_spacing(pair.mask, shape, "nearest")
-        made.append(Pair(at_spacing(pair.image, shape), labels, pair.split, mask))
-    return made
+        resampled.append(Pair(at_spacing(pair.image, shape), labels, pair.split, mask))
+    return resampled
 
 
-def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> TrainingData:
-    """Check the pairs, find the classes and hold a part out.
+def prepare_data(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> TrainingData:
+    """Check the pairs, find the classes and choose the hold-out.
 
     Parameters
     ----------
@@ -101,17 +100,17 @@ def prepare(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> Tr
     if len({pair.image.channels for pair in pairs}) > 1:
         counts = ", ".join(f"{pair.image.name}: {pair.image.channels}" for pair in pairs)
         raise DataProblem(f"The images have different numbers of channels ({counts}); give images of one kind.")
-    learnt = [pair.labels for pair in pairs if pair.split != "val"]
-    if not learnt:
+    training_labels = [pair.labels for pair in pairs if pair.split != "val"]
+    if not training_labels:
         raise DataProblem("All pairs are marked val; mark at least one as train.")
-    classes = find_classes(learnt, settings)
+    classes = find_classes(training_labels, settings)
     regions = [_region(i, pair, classes, settings) for i, pair in enumerate(pairs)]
     parts = _divided(pairs, regions, classes, settings, patch)
     return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
 
 
 class _Parts(NamedTuple):
-    """What is trained on and what is held out."""
+    """Training regions and hold-out."""
 
     train: list[Region]
     hold_out: list[Region]
@@ -129,41 +128,41 @@ def _divided(
     if settings.folds > 1:
         return _Parts(*divide(regions, classes, settings, patch))
     if marked:
-        return _Parts(*_marked(pairs, regions), _nobody_marked(pairs))
+        return _Parts(*_marked(pairs, regions), _without_validation(pairs))
     if settings.hold_out == 0:
-        return _Parts(regions, [], ["Nothing is held out: the score of the model is not known."])
-    if len(regions) >= 3 and (chosen := _whole_volumes(regions, settings)):
-        names = ", ".join(regions[i].image.name for i in chosen)
-        rest = [region for i, region in enumerate(regions) if i not in chosen]
-        return _Parts(rest, [regions[i] for i in chosen], [f"Held out to score the model: {names}."])
-    boxes = _kept_boxes(regions, settings) or [
+        return _Parts(regions, [], ["Nothing is held out, so the model has no validation score."])
+    if len(regions) >= 3 and (held_out := _whole_volumes(regions, settings)):
+        names = ", ".join(regions[i].image.name for i in held_out)
+        train = [region for i, region in enumerate(regions) if i not in held_out]
+        return _Parts(train, [regions[i] for i in held_out], [f"Held out to score the model: {names}."])
+    boxes = _boxes_of_model(regions, settings) or [
         choose_block(region.target, settings.hold_out, patch, region.image.spacing) for region in regions
     ]
     return _blocks(regions, boxes)
 
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
-    """Refuse labels that hold nothing; among others, an image without anything in it may be worth learning from."""
+    """Refuse unpainted labels; among painted ones, an image with only background may be valid."""
     empty = [pair.labels.name for pair in pairs if not label_counts(pair.labels).painted]
     if empty and (settings.unlabelled == "ignore" or len(empty) == len(pairs)):
-        raise DataProblem(f"Labels {', '.join(empty)} hold nothing but 0; paint some labels first.")
+        raise DataProblem(f"Labels {', '.join(empty)} contain only 0; paint some labels first.")
 
 
 def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
-    """Make what patches are drawn from, without loading the image."""
+    """Make a region of a whole pair, without loading the image."""
     target = _target(pair, classes, settings)
     maps = {name: _map(row, pair.labels, target, settings) for name, row in needed_maps(settings).items()}
     return Region(pair.image, target, intensity(pair.image, settings.normalise), maps, number)
 
 
 def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:
-    """Make the target part by part, each with as much around it as its border needs to be as its inside."""
+    """Make the target box by box, each read with a margin, so that its border is computed like its inside."""
     labels, mask, shape = pair.labels.data, pair.mask, pair.labels.shape
     target = new_array((len(classes), *shape) if classes.multilabel else shape, np.uint8)
     for box, wide, inner in _widened(labels, label_margin(settings)):
-        known = None if mask is None else np.asarray(mask.data[(0, *wide)])
+        visible = None if mask is None else np.asarray(mask.data[(0, *wide)])
         read = np.asarray(labels[(slice(None), *wide)])
-        target[(..., *box)] = make_target(read, classes, settings, pair.labels.name, known)[(..., *inner)]
+        target[(..., *box)] = make_target(read, classes, settings, pair.labels.name, visible)[(..., *inner)]
     return target
 
 
@@ -188,37 +187,37 @@ def _widened(labels: Any, margin: int) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:
-    """Divide as the user marked the pairs."""
-    train, held = (
+    """Split by the marks of the pairs."""
+    train, hold_out = (
         [r for p, r in zip(pairs, regions, strict=True) if (p.split == "val") == val] for val in (False, True)
     )
-    return train, held
+    return train, hold_out
 
 
-def _nobody_marked(pairs: Sequence[Pair]) -> list[str]:
+def _without_validation(pairs: Sequence[Pair]) -> list[str]:
     if any(pair.split == "val" for pair in pairs):
         return []
-    return ["No pair is marked val: the score of the model is not known."]
+    return ["No pair is marked val, so the model has no validation score."]
 
 
-NO_HOLD_OUT = "There are too few labels to hold a part out: the score of the model is not known. Paint more."
+NO_HOLD_OUT = "There are too few labels for a hold-out, so the model has no validation score. Paint more."
 
 
 def _whole_volumes(regions: list[Region], settings: TrainSettings) -> list[int]:
-    """Choose volumes to hold out such that every class is left in the others; none if that cannot be."""
+    """Choose volumes to hold out such that the others contain every class; none if impossible."""
     count = max(1, round(settings.hold_out * len(regions)))
     counts = np.stack([region.class_counts for region in regions])
     counts = counts[:, counts.any(axis=0)]
     rng = np.random.default_rng([settings.seed, 0x5B117])
     for _ in range(50):
-        chosen = rng.permutation(len(regions))[:count]
-        if (np.delete(counts, chosen, axis=0).sum(axis=0) >= LEAST_VOXELS).all() and counts[chosen].any():
-            return sorted(int(i) for i in chosen)
+        held_out = rng.permutation(len(regions))[:count]
+        if (np.delete(counts, held_out, axis=0).sum(axis=0) >= LEAST_VOXELS).all() and counts[held_out].any():
+            return sorted(int(i) for i in held_out)
     return []
 
 
-def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | None]:
-    """Give the blocks that the model to start from was scored on, if it was trained on images of these sizes."""
+def _boxes_of_model(regions: list[Region], settings: TrainSettings) -> list[Boxes | None]:
+    """Give the boxes from the card of the model to start from, if its training images had these sizes."""
     if settings.start_from is None:
         return []
     boxes = [boxes_from_numbers(row) for row in read_card(settings.start_from).split]
@@ -228,26 +227,26 @@ def _kept_boxes(regions: list[Region], settings: TrainSettings) -> list[Boxes | 
         if pair is None or not _inside(pair, region):
             return []
         if not labelled_along(region.target[(..., *pair[0].slices)])[0].any():
-            return []  # nothing is painted in the part to learn from
+            return []  # the training box has no labels
     return boxes
 
 
 def _inside(boxes: Boxes, region: Region) -> bool:
-    """Whether both boxes lie in a region."""
+    """Whether both boxes are inside a region."""
     return all(b <= n for box in boxes for b, n in zip(box.stop, region.image.shape, strict=True))
 
 
 def _blocks(regions: list[Region], boxes: list[Boxes | None]) -> _Parts:
-    """Hold a block of each volume out."""
+    """Hold out a block of each volume."""
     train, hold_out, notices = [], [], []
     for region, pair in zip(regions, boxes, strict=True):
-        train.append(region.cut(pair[0]) if pair else region)
+        train.append(region.crop(pair[0]) if pair else region)
         if pair:
-            hold_out.append(region.cut(pair[1]))
+            hold_out.append(region.crop(pair[1]))
             edges = zip("zyx", pair[1].start, pair[1].stop, strict=True)
             where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
             notices.append(
                 f"Held out of {region.image.name} to score the model: voxels {where}; {margin_of(pair)} voxels beside "
-                "them are left out altogether."
+                "them are not used."
             )
     return _Parts(train, hold_out, notices or [NO_HOLD_OUT], boxes)

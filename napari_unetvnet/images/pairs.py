@@ -35,7 +35,7 @@ class Pair:
     image : Volume, data of shape (C, Z, Y, X)
     labels : Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) with a mask for each class
     split : {"", "train", "val"}
-        Where the user wants it; "" leaves it to `prepare`.
+        Where the user wants it; "" leaves it to `prepare_data`.
     mask : Volume, data of shape (1, Z, Y, X), or None
         Voxels are ignored where it is 0.
     """

@@ -41,7 +41,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     import torch
 
     from napari_unetvnet.data.augment import augment, recipe
-    from napari_unetvnet.data.prepare import prepare, resample_pairs
+    from napari_unetvnet.data.prepare import prepare_data, resample_pairs
     from napari_unetvnet.model.device import choose_device
     from napari_unetvnet.runs.inputs import pair_files, read_pair
     from napari_unetvnet.training.plan import plan
@@ -50,7 +50,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     settings = plan(pairs, job, choose_device(job)[0].type).settings
     pairs, patch = resample_pairs(pairs, settings), settings.planned_patch
     rng = np.random.default_rng(settings.seed)
-    drawn = prepare(pairs, settings, patch).batch(rng, count, patch, (0, 0, 0))
+    drawn = prepare_data(pairs, settings, patch).batch(rng, count, patch, (0, 0, 0))
     fitted = recipe(
         settings.augment, view=settings.view, spacing=pairs[0].image.spacing, mirror=settings.mirror_axes, patch=patch
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, ge
 
 from napari_unetvnet.conventions import OptionValue
 from napari_unetvnet.losses import LossTerm
-from napari_unetvnet.settings.regions import Region
+from napari_unetvnet.settings.regions import LabelRegion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
     (float, "float"),
     (str, "str"),
     (Path, "path"),
-    (Region, "region"),
+    (LabelRegion, "region"),
     (tuple[LossTerm, ...], "sum"),
     (dict[str, OptionValue], "options"),
 )

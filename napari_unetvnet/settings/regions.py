@@ -1,7 +1,7 @@
-"""Regions: named unions of label values, which may lie in each other, such as whole tumour = 1 + 2 + 4.
+"""Regions: named unions of label values, possibly nested, such as whole tumour = 1 + 2 + 4.
 
-A region is a class of its own, and a voxel may belong to several. Where regions lie in each other, a label image still
-says everything: each region is written with the value that none of the regions inside it has.
+Each region is a class, and a voxel may be in several. Nested regions fit into one label image: each region is written
+with a value that none of the regions inside it has.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from napari_unetvnet.errors import SettingsProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PRESETS", "Region", "Regions", "paint_order", "parse_regions", "region_values"]
+__all__ = ["PRESETS", "LabelRegion", "Regions", "paint_order", "parse_regions", "region_values"]
 
 
-class Region(BaseModel):
-    """The voxels with any of some label values."""
+class LabelRegion(BaseModel):
+    """The voxels with any of a set of label values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,15 +33,15 @@ class Region(BaseModel):
 
 PRESETS = {
     "brats": (
-        Region(name="WT", values=(1, 2, 4)),
-        Region(name="TC", values=(1, 4)),
-        Region(name="ET", values=(4,)),
+        LabelRegion(name="WT", values=(1, 2, 4)),
+        LabelRegion(name="TC", values=(1, 4)),
+        LabelRegion(name="ET", values=(4,)),
     ),
 }
 """Regions that have a name in the field: whole tumour, tumour core and enhancing tumour."""
 
 
-def parse_regions(words: str | Iterable[str]) -> tuple[Region, ...]:
+def parse_regions(words: str | Iterable[str]) -> tuple[LabelRegion, ...]:
     """Read regions from text.
 
     Parameters
@@ -51,12 +51,12 @@ def parse_regions(words: str | Iterable[str]) -> tuple[Region, ...]:
 
     Returns
     -------
-    tuple of Region
+    tuple of LabelRegion
 
     Raises
     ------
     SettingsProblem
-        If a word is no region, or two regions share a name or their values; one line for each.
+        If a word is not a region, or two regions have the same name or values; one line for each.
     """
     split = [word for text in ([words] if isinstance(words, str) else words) for word in re.split(r"[\s,;]+", text)]
     split = [word for word in split if word]
@@ -67,13 +67,13 @@ def parse_regions(words: str | Iterable[str]) -> tuple[Region, ...]:
         match = re.fullmatch(r"([^\W\d]\w*)=(\d+(?:\+\d+)*)", word)
         values = sorted({int(number) for number in match.group(2).split("+")}) if match else []
         if match is None or values[0] == 0:
-            known = ", ".join(PRESETS)
-            lines.append(f"Region {word!r} should be name=value+value with values above 0, or one of: {known}.")
+            presets = ", ".join(PRESETS)
+            lines.append(f"Region {word!r} should be name=value+value with values above 0, or one of: {presets}.")
         else:
-            regions.append(Region(name=match.group(1), values=tuple(values)))
-    for what in ("name", "values"):
-        if len({getattr(region, what) for region in regions}) < len(regions):
-            lines.append(f"Regions {' '.join(map(str, regions))}: two have the same {what}; give each its own.")
+            regions.append(LabelRegion(name=match.group(1), values=tuple(values)))
+    for attribute in ("name", "values"):
+        if len({getattr(region, attribute) for region in regions}) < len(regions):
+            lines.append(f"Regions {' '.join(map(str, regions))}: two have the same {attribute}; make them unique.")
     if lines:
         raise SettingsProblem(*lines)
     return tuple(regions)
@@ -90,36 +90,36 @@ def _from_text(value: Any) -> Any:
         raise ValueError(str(problem)) from None
 
 
-Regions = Annotated[tuple[Region, ...], BeforeValidator(_from_text)]
+Regions = Annotated[tuple[LabelRegion, ...], BeforeValidator(_from_text)]
 """The type of a setting that takes regions."""
 
 
-def region_values(regions: Iterable[Region]) -> tuple[int, ...]:
-    """Give the label value with which each region is written: its least that no region inside it has.
+def region_values(regions: Iterable[LabelRegion]) -> tuple[int, ...]:
+    """Give the label value of each region: its smallest that no region inside it has.
 
     Parameters
     ----------
-    regions : iterable of Region
+    regions : iterable of LabelRegion
 
     Returns
     -------
     tuple of int
-        Of a region that is no more than the regions inside it together, its least value.
+        For a region that is just the union of the regions inside it, its smallest value.
     """
     sets = [frozenset(region.values) for region in regions]
-    written = []
+    label_values = []
     for values in sets:
-        inside = frozenset[int]().union(*(other for other in sets if other < values))
-        written.append(min(values - inside or values))
-    return tuple(written)
+        inside = frozenset[int]().union(*(subset for subset in sets if subset < values))
+        label_values.append(min(values - inside or values))
+    return tuple(label_values)
 
 
-def paint_order(regions: Iterable[Region]) -> tuple[int, ...]:
-    """Say in which order regions are written into one label image, so that inner ones are not covered.
+def paint_order(regions: Iterable[LabelRegion]) -> tuple[int, ...]:
+    """Give the order in which regions are written into one label image, so that inner ones are not covered.
 
     Parameters
     ----------
-    regions : iterable of Region
+    regions : iterable of LabelRegion
 
     Returns
     -------

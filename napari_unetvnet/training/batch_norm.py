@@ -1,6 +1,6 @@
-"""Batch norm over the patches of all processes, so that a network learns as it would in one.
+"""Synchronised batch norm: statistics over the patches of all processes, as in a single process.
 
-torch has it for GPUs only. On CPUs, batch norm takes the statistics of each process's own patches.
+torch has it for GPUs only. On CPUs, batch norm uses the statistics of the patches of each process.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["OF_EACH_PROCESS", "SYNCHRONISED", "has_batch_norm", "synchronise"]
 
 
 OF_EACH_PROCESS = (
-    "On CPUs, batch norm takes the statistics of each process's own patches; on GPUs it takes those of all."
+    "On CPUs, batch norm uses the statistics of the patches of each process; on GPUs it uses those of all patches."
 )
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether statistics of the batch matter to a network.
+    """Whether a network has batch norm.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 
 def synchronise(network: nn.Module) -> Callable[[], None]:
-    """Let batch norms take the statistics of all processes.
+    """Synchronise the batch norms of a network over all processes.
 
     Parameters
     ----------
     network : Module
-        Changed in place; names and values of its parameters stay.
+        Changed in place; the names and values of its parameters stay the same.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def synchronise(network: nn.Module) -> Callable[[], None]:
     for parent in network.modules():
         for name, norm in parent.named_children():
             if isinstance(norm, _BatchNorm):
-                undo.callback(_put_back, parent, name, norm)
+                undo.callback(_restore, parent, name, norm)
     nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return undo.close
 
@@ -63,8 +63,8 @@ def synchronise(network: nn.Module) -> Callable[[], None]:
 SYNCHRONISED = Wrapper("synchronised batch norm", synchronise)
 
 
-def _put_back(parent: nn.Module, name: str, norm: _BatchNorm) -> None:
-    """Put a batch norm in the place of the one that was made of it, with the buffers which that one has by now."""
+def _restore(parent: nn.Module, name: str, norm: _BatchNorm) -> None:
+    """Restore a batch norm, with the present buffers of the synchronised one."""
     synchronised = getattr(parent, name)
     norm.train(synchronised.training)
     for buffer, value in synchronised.named_buffers(recurse=False):

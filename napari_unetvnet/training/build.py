@@ -56,7 +56,7 @@ def build_run(
     -------
     run : Run
     notices : list of str
-        What the user should know about weights taken from another model.
+        Notices about weights copied from another model.
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
@@ -83,11 +83,11 @@ def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
-    """Build the loss, with class weights from the part that is trained on."""
+    """Build the loss, with class weights from the training regions."""
     classes = data.classes
     counts = np.sum([region.class_counts[: len(classes)] for region in data.train], axis=0)
-    known = np.sum([labelled_voxels(region.target) for region in data.train], axis=0)
-    weights = loss_weights(counts, known, classes, settings)
+    labelled = np.sum([labelled_voxels(region.target) for region in data.train], axis=0)
+    weights = loss_weights(counts, labelled, classes, settings)
     return build_loss(settings.loss, head=card.head, class_weights=weights)
 
 
@@ -127,17 +127,18 @@ def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
 
 
 def _take_weights(model: Model, settings: TrainSettings) -> list[str]:
-    """Start from the weights of another model file: all tensors with the name and shape of one here."""
+    """Copy the weights of another model file: all tensors whose name and shape match."""
     parent = load_model(str(settings.start_from), settings)
-    source, own = parent.network.state_dict(), model.network.state_dict()
-    taken = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
-    if not any(tensor.ndim > 1 for tensor in taken.values()):
+    source, target = parent.network.state_dict(), model.network.state_dict()
+    copied = {name: tensor for name, tensor in source.items() if name in target and target[name].shape == tensor.shape}
+    if not any(tensor.ndim > 1 for tensor in copied.values()):
         raise ModelProblem(
             f"{settings.start_from} is {parent.card.network} {parent.card.option} and shares no weights with "
             f"{settings.network} {settings.option}: choose its network and options, or start without it."
         )
-    model.network.load_state_dict(own | taken)
-    if not (new := [name for name in own if name not in taken]):
+    model.network.load_state_dict(target | copied)
+    if not (initialised := [name for name in target if name not in copied]):
         return []
-    named = ", ".join(new[:6]) + (", ..." if len(new) > 6 else "")
-    return [f"{len(taken)} of {len(own)} tensors come from {settings.start_from}; these are initialised anew: {named}."]
+    named = ", ".join(initialised[:6]) + (", ..." if len(initialised) > 6 else "")
+    share = f"{len(copied)} of {len(target)} tensors"
+    return [f"{share} are copied from {settings.start_from}; newly initialised: {named}."]

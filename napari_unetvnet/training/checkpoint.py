@@ -1,4 +1,4 @@
-"""The two files of a training: its best model, and its state, from which it can resume."""
+"""Checkpoints of a training: the best model, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["load_last", "save_best", "save_last"]
 
 
 def save_best(run: Run, best: Best) -> None:
-    """Write a model file, by the first process.
+    """Write the model file, in rank 0 only.
 
     Parameters
     ----------
@@ -30,16 +30,16 @@ def save_best(run: Run, best: Best) -> None:
     """
     if not run.group.is_first:
         return
-    found = {"hold_out_dice": best.dice} if best.dice is not None else {}
-    found |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
-    # What served to start the training, such as a file of pretrained weights, is in the weights by now.
+    scores = {"hold_out_dice": best.dice} if best.dice is not None else {}
+    scores |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
+    # Options for the start, such as a file of pretrained weights, are dropped: the weights contain them now.
     option = lasting_options(run.settings.network, run.settings.option)
-    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": found, "option": option})
+    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": scores, "option": option})
     save_model(run.files.model, best.weights, card)
 
 
 def save_last(run: Run) -> None:
-    """Write weights, optimizer and progress, by the first process; tensors in the file, the rest in its header.
+    """Write weights, optimizer and progress, in rank 0 only; tensors in the file, the rest in its header.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def save_last(run: Run) -> None:
 
 
 def load_last(run: Run) -> None:
-    """Go back to where `save_last` was.
+    """Restore the state that `save_last` wrote.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ def load_last(run: Run) -> None:
     path = run.files.state
     try:
         state, tensors = read_state(path), load_file(path)
-        run.model.network.load_state_dict(_under("network.", tensors))
+        run.model.network.load_state_dict(_with_prefix("network.", tensors))
         if run.ema is not None:
-            run.ema.load_state_dict(_under("ema.", tensors))
+            run.ema.load_state_dict(_with_prefix("ema.", tensors))
         options = StepOptions.from_json(state["fallback"])
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
     optimizer = run.optimizer.state_dict()
-    for name, tensor in _under("optimizer.", tensors).items():
+    for name, tensor in _with_prefix("optimizer.", tensors).items():
         index, _, moment = name.partition(".")
         optimizer["state"].setdefault(int(index), {})[moment] = tensor
     run.optimizer.load_state_dict(optimizer)
@@ -92,12 +92,12 @@ def load_last(run: Run) -> None:
         run.scaler.load_state_dict(state["scaler"])
     budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps}
     if run.schedule.steps is None and run.schedule.minutes == state["schedule"]["minutes"]:
-        budget["steps"] = state["schedule"]["steps"]  # as the time budget decided
+        budget["steps"] = state["schedule"]["steps"]  # the time budget has fixed it already
     run.schedule.__dict__.update(state["schedule"] | budget)
     run.fallback.use(options)
-    run.best = Best(_under("best.", tensors), **state["best"])
+    run.best = Best(_with_prefix("best.", tensors), **state["best"])
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tensors whose names begin with a prefix, without it."""
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors whose names start with a prefix, with it removed."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

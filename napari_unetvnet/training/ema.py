@@ -1,4 +1,4 @@
-"""The exponential moving average (EMA) of a network's weights, which is steadier than the weights themselves."""
+"""The exponential moving average (EMA) of a network's weights, less noisy than the weights themselves."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     Tensors = tuple[Tensor, ...] | list[Tensor]
 
-__all__ = ["ema_of", "ema_shown"]
+__all__ = ["ema_of", "ema_weights"]
 
 
 def ema_of(network: nn.Module, decay: float) -> AveragedModel | None:
-    """Begin the EMA of a network's weights and running statistics.
+    """Start the EMA of a network's weights and running statistics.
 
     Parameters
     ----------
     network : Module
-        Its present weights count as those of step 0.
+        Its present weights are those of step 0.
     decay : float
-        Share of the EMA that stays at a step, 0 for no EMA. In the first steps less of it stays, so that the EMA soon
-        forgets how the network began.
+        Weight of the EMA in each update, 0 for no EMA. Smaller in the first steps, so that the EMA soon forgets the
+        initial weights.
 
     Returns
     -------
@@ -43,19 +43,19 @@ def ema_of(network: nn.Module, decay: float) -> AveragedModel | None:
         if averaged[0].is_floating_point():
             share = min(decay, (1 + int(steps)) / (10 + int(steps)))
             get_ema_multi_avg_fn(share)(averaged, current, steps)  # type: ignore[no-untyped-call]
-        else:  # counters of batch norm, of which torch would keep a rounded mean
+        else:  # counters of batch norm: torch would average and round them
             for counter, present in zip(averaged, current, strict=True):
                 counter.copy_(present)
 
     ema = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    # At 0, the first update would put the weights after step 1 in place of those before it.
+    # At 0, the first update would replace the initial weights by those after step 1.
     ema.n_averaged.fill_(1)
     return ema
 
 
 @contextmanager
-def ema_shown(model: Model, ema: AveragedModel | None) -> Iterator[None]:
-    """Let a model compute with the EMA of its weights for a while.
+def ema_weights(model: Model, ema: AveragedModel | None) -> Iterator[None]:
+    """Use the EMA of the weights in a model.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""What to do when a training step does not fit into memory; `model.fallback` says how.
+"""The memory fallback of training, by the rules of `model.fallback`, when a step does not fit.
 
-The steps: the batch in more and smaller parts whose gradients are summed; what the blocks of the network compute is
-computed again instead of being kept; a smaller patch; the CPU.
+The steps: more gradient accumulation; activation checkpointing (activations of blocks are recomputed in the backward
+pass); a smaller patch; the CPU.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class StepOptions(Options):
     Parameters
     ----------
     gradient_accumulation : int
-        The batch is computed in so many parts.
+        Number of parts in which the batch is computed.
     recompute : bool
-        Whether what blocks of the network compute is computed again for the backward pass instead of being kept.
+        Whether activations of blocks are recomputed in the backward pass instead of being stored.
     patch : tuple of 3 int, or None
-        A smaller patch than was planned.
+        A smaller patch than planned.
     """
 
     gradient_accumulation: int = 1
@@ -48,7 +48,7 @@ class StepOptions(Options):
 def step_fallback(
     model: Model, optimizer: torch.optim.Optimizer, ema: AveragedModel | None, settings: TrainSettings
 ) -> MemoryFallback[StepOptions]:
-    """Declare what a training step can save.
+    """Create the memory fallback of a training step.
 
     Parameters
     ----------
@@ -79,26 +79,27 @@ def step_fallback(
 
 
 def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
-    """Begin with what worked for the last training of the kind on this device.
+    """Start with the options that the last training of this kind needed on this device.
 
     Parameters
     ----------
     fallback : MemoryFallback
-        Of a run that has not taken a step.
+        Of a run before its first step.
 
     Returns
     -------
     str or None
-        What is done, as a sentence; None if nothing is known.
+        A notice; None if nothing is remembered.
     """
-    known, chosen = fallback.remembered(), fallback.options.gradient_accumulation
-    if known is None:
+    remembered, accumulation = fallback.remembered(), fallback.options.gradient_accumulation
+    if remembered is None:
         return None
-    fallback.use(options := replace(known, gradient_accumulation=max(chosen, known.gradient_accumulation)))
-    ways = [f"in {options.gradient_accumulation} parts"]
-    ways += ["computing twice what would have to be remembered"] * options.recompute
-    ways += [] if options.patch is None else [f"with patches of {by(options.patch)} voxels"]
-    return f"Such a step did not fit into the memory of this device before; it begins {', '.join(ways)}."
+    accumulation = max(accumulation, remembered.gradient_accumulation)
+    fallback.use(options := replace(remembered, gradient_accumulation=accumulation))
+    changes = [f"in {options.gradient_accumulation} parts"]
+    changes += ["recomputing activations"] * options.recompute
+    changes += [] if options.patch is None else [f"with patches of {by(options.patch)} voxels"]
+    return f"Such a step did not fit into the memory of this device before; so it is computed {', '.join(changes)}."
 
 
 def _accumulate_more(batch: int, options: StepOptions) -> tuple[StepOptions, str] | None:
@@ -112,7 +113,7 @@ def _accumulate_more(batch: int, options: StepOptions) -> tuple[StepOptions, str
 def _recompute(options: StepOptions) -> tuple[StepOptions, str] | None:
     if options.recompute:
         return None
-    return replace(options, recompute=True), "what a step would have to remember is now computed twice"
+    return replace(options, recompute=True), "activations are now recomputed in the backward pass"
 
 
 def _shrink_patch(model: Model, options: StepOptions) -> tuple[StepOptions, str] | None:
@@ -128,7 +129,7 @@ def _use_cpu(model: Model, options: StepOptions) -> tuple[StepOptions, str] | No
 
 
 def _apply(model: Model, optimizer: torch.optim.Optimizer, ema: AveragedModel | None, options: StepOptions) -> None:
-    """Wrap the network, set the patch, and have all that belongs to the weights where they are."""
+    """Wrap the network, set the patch, and move the optimizer and the EMA to the device of the weights."""
     if options.recompute:
         model.wrappers.add(RECOMPUTED)
     if options.patch is not None:

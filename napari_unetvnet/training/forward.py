@@ -1,9 +1,9 @@
-"""Forward pass and loss of a part of a batch, by one process or by several.
+"""Forward pass and loss of a part of a batch, in one process or several.
 
-Of several, each runs the network on its share of the patches. Their outputs are put together, and each computes the
-loss of the whole: a Dice over the batch is no mean of those of its shares. The gradient goes back through the process's
-own share only, and the sum of all is the gradient that one process would have. DistributedDataParallel takes their
-mean, so the loss is to be multiplied by their number before.
+With several, each runs the network on its share of the patches. The outputs are gathered, and each process computes the
+loss of all patches, because a batch Dice is not the mean of the Dice of its shares. Gradients flow back only through a
+process's own share, and their sum over the processes is the gradient of a single process. DistributedDataParallel
+averages them instead, so the loss must be multiplied by the number of processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.processes import ProcessGroup
 
-__all__ = ["learner", "own_gradients"]
+__all__ = ["accumulating", "learner"]
 
 
 class _Learner(nn.Module):
@@ -38,68 +38,68 @@ class _Learner(nn.Module):
         self._model, self._criterion, self._group = model, criterion, group
 
     def forward(self, part: Batch) -> Tensor:
-        """Give the loss of the whole part; the same in all processes."""
+        """Compute the loss of the part; the same in all processes."""
         images, group = part.images, self._group
-        outputs, seen = self._model.supervised(images[group.share(len(images))] if group.distributed else images)
+        outputs, inputs = self._model.supervised(images[group.share(len(images))] if group.distributed else images)
         if group.distributed:
-            outputs, seen = self._whole(outputs, len(images)), group.gather(seen, len(images))
+            outputs, inputs = self._gathered(outputs, len(images)), group.gather(inputs, len(images))
         weight, maps = for_loss(part.maps)
-        return self._criterion(outputs, part.target, weight, seen, maps)
+        return self._criterion(outputs, part.target, weight, inputs, maps)
 
-    def _whole(self, outputs: TrainingOutputs, count: int) -> TrainingOutputs:
-        """Put the outputs of all processes together."""
+    def _gathered(self, outputs: TrainingOutputs, count: int) -> TrainingOutputs:
+        """Gather the outputs of all processes."""
 
-        def whole(tensor: Tensor) -> Tensor:
+        def gather(tensor: Tensor) -> Tensor:
             return self._group.gather(tensor, count)
 
         return TrainingOutputs(
-            whole(outputs.logits),
-            auxiliary=tuple(map(whole, outputs.auxiliary)),
-            attention=tuple(map(whole, outputs.attention)),
-            reconstruction=None if outputs.reconstruction is None else whole(outputs.reconstruction),
-            latent=None if outputs.latent is None else (whole(outputs.latent[0]), whole(outputs.latent[1])),
-            roi=None if outputs.roi is None else whole(outputs.roi),
+            gather(outputs.logits),
+            auxiliary=tuple(map(gather, outputs.auxiliary)),
+            attention=tuple(map(gather, outputs.attention)),
+            reconstruction=None if outputs.reconstruction is None else gather(outputs.reconstruction),
+            latent=None if outputs.latent is None else (gather(outputs.latent[0]), gather(outputs.latent[1])),
+            roi=None if outputs.roi is None else gather(outputs.roi),
         )
 
 
 def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn.Module:
-    """Make what maps a part of a batch to its loss.
+    """Build the module that maps a part of a batch to its loss.
 
     Parameters
     ----------
     model : Model
-        Of several processes on GPUs, its batch norms are changed so that they normalise over the patches of all.
+        With several processes on GPUs, its batch norms are synchronised.
     criterion : DeepSupervision
     group : ProcessGroup
 
     Returns
     -------
     Module
-        Takes a Batch of tensors and gives a scalar.
+        Takes a Batch of tensors and returns a scalar.
     """
     if not group.distributed:
         return _Learner(model, criterion, group)
     if model.device.type != "cpu":
         model.wrappers.add(SYNCHRONISED)
-    # What is frozen now may be released later, and only what can learn at this moment is reduced.
-    learns = {parameter: parameter.requires_grad for parameter in model.network.parameters()}
+    # DistributedDataParallel ignores parameters that are frozen when it is built, but they may be unfrozen later.
+    trainable = {parameter: parameter.requires_grad for parameter in model.network.parameters()}
     model.network.requires_grad_(True)
-    made = DistributedDataParallel(
-        _Learner(model, criterion, group), find_unused_parameters=_may_idle(model.network, criterion)
+    parallel = DistributedDataParallel(
+        _Learner(model, criterion, group), find_unused_parameters=_may_lack_gradients(model.network, criterion)
     )
-    for parameter, flag in learns.items():
+    for parameter, flag in trainable.items():
         parameter.requires_grad_(flag)
-    return made
+    return parallel
 
 
-def _may_idle(network: SegmentationNetwork, criterion: DeepSupervision) -> bool:
-    """Whether there may be parameters without a gradient: stages that are frozen, or heads that no loss looks at."""
+def _may_lack_gradients(network: SegmentationNetwork, criterion: DeepSupervision) -> bool:
+    """Whether some parameters may have no gradient: frozen stages, or heads without a loss."""
     freezes = type(network).freeze_for is not SegmentationNetwork.freeze_for
     return freezes or bool(network.gives) or not criterion.roi_weight or 0 in criterion.level_weights
 
 
-def own_gradients(learn: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-    """Say whether gradients are still to be added up before they are exchanged.
+def accumulating(learn: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+    """Skip the exchange of gradients between processes for all but the last part of a batch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The training loop: take a step, score the hold-out after each epoch, keep the best model, yield events."""
+"""The training loop: take steps, score the hold-out after each epoch, save the best model, yield events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.data.prepare import prepare, resample_pairs
+from napari_unetvnet.data.prepare import prepare_data, resample_pairs
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
 from napari_unetvnet.images.resample import place_back
@@ -17,7 +17,7 @@ from napari_unetvnet.training.checkpoint import load_last, save_last
 from napari_unetvnet.training.fallback import begin_fallback
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.prefetch import Prefetcher
-from napari_unetvnet.training.preview import Preview
+from napari_unetvnet.training.preview import TrainingPreview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 from napari_unetvnet.training.score import part_to_score
 from napari_unetvnet.training.step import draw, fitting_step
@@ -45,9 +45,9 @@ def steps(
     resume: bool = False,
     group: ProcessGroup = SINGLE,
 ) -> Iterator[Event]:
-    """Train a model, one step each time an event is asked for.
+    """Train a model, as a generator of events.
 
-    Model and state are saved when the consumer stops asking.
+    Model and state are saved when the generator is closed.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def steps(
     ModelProblem
         If the model to start from is of another kind.
     OutOfMemory
-        If one patch of the least size does not fit on the device.
+        If one patch of the smallest size does not fit on the device.
     RunProblem
         If the training diverges, or the state to resume from is cut off.
     """
@@ -87,14 +87,14 @@ def steps(
             losses.append((yield from fitting_step(run)))
             schedule.seconds = time.monotonic() - clock
             epoch = -(-schedule.step // settings.steps_per_epoch)
-            ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
-            # Before any event is yielded: whoever stops at this step has its score, as an uninterrupted run would.
-            dice, saved = validate(run) if ended else (None, False)
+            epoch_ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
+            # Validate before yielding: a run that is stopped at this event has the score of an uninterrupted run.
+            dice, saved = validate(run) if epoch_ended else (None, False)
             schedule.seconds = group.broadcast(time.monotonic() - clock)
             yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
             if group.is_first and preview.due(schedule.seconds):
                 yield from preview.show()
-            if not ended:
+            if not epoch_ended:
                 continue
             loss, losses = sum(losses) / len(losses), []
             yield EpochDone(epoch, schedule.step, loss, dice, schedule.seconds, schedule.seconds_left)
@@ -109,48 +109,48 @@ def steps(
 
 def _begin(
     pairs: Sequence[Pair], settings: TrainSettings, files: TrainingFiles, *, resume: bool, group: ProcessGroup
-) -> Generator[Event, None, tuple[Run, Preview]]:
-    """Prepare the data, build the model or load the saved state, and yield what the user should know."""
+) -> Generator[Event, None, tuple[Run, TrainingPreview]]:
+    """Prepare the data, build the model or load the saved state, and yield notices."""
     shapes, pairs = [pair.image.shape for pair in pairs], resample_pairs(pairs, settings)
     settings, patch = _shared(settings, group), settings.planned_patch
-    data = prepare(pairs, settings, patch)
+    data = prepare_data(pairs, settings, patch)
     for text in data.notices:
         yield Notice(text)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
         yield _split(data, i, pair.image, shape)
     run, notices = build_run(pairs, data, settings, files, patch)
     run.group = group
-    # Flips would swap unequal margins, so patches come with the larger one on both sides.
+    # Flips would exchange unequal margins, so patches have the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.prefetcher = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = part_to_score(data.hold_out, settings)
-    first = _resume(run) if resume and files.state.exists() else begin_fallback(run.fallback)
+    resumed = _resume(run) if resume and files.state.exists() else begin_fallback(run.fallback)
     if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
         notices.append(OF_EACH_PROCESS)
-    for text in (*notices, *([first] if first else [])):
+    for text in (*notices, *([resumed] if resumed else [])):
         yield Notice(text)
     run.learn = learner(run.model, run.criterion, group)
-    return run, Preview(pairs[0], run, shapes[0])
+    return run, TrainingPreview(pairs[0], run, shapes[0])
 
 
 def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> SplitMade:
-    """Say how an image is divided, in voxels of its own grid."""
+    """Report how an image is split, in voxels of its original grid."""
 
-    def own(boxes: Sequence[Box]) -> tuple[tuple[int, ...], ...]:
+    def on_original_grid(boxes: Sequence[Box]) -> tuple[tuple[int, ...], ...]:
         return tuple((*place_back(b.start, image.shape, shape), *place_back(b.stop, image.shape, shape)) for b in boxes)
 
-    trained, held_out = data.parts(number)
-    return SplitMade(number, image.name, own(trained), own(held_out))
+    train, hold_out = data.parts(number)
+    return SplitMade(number, image.name, on_original_grid(train), on_original_grid(hold_out))
 
 
 def _resume(run: Run) -> str:
-    """Load the state of an earlier run, and say so."""
+    """Load the saved state of the run; return a notice."""
     load_last(run)
     return f"Resuming after step {run.schedule.step}."
 
 
 def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:
-    """Check that each process has a patch, and let all compute in the number format of rank 0."""
+    """Check that each process has a patch, and use the number format of rank 0 in all."""
     if not group.distributed:
         return settings
     if settings.batch < group.size:

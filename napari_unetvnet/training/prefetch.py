@@ -1,4 +1,4 @@
-"""The next batch, drawn in a thread while the present one is learnt from."""
+"""Draws the next batch in a thread while the network trains on the present one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Prefetcher"]
 
 
 class Prefetcher:
-    """Batches by the number of their step and the size of their patches, one drawn ahead.
+    """Batches by step and patch size, one of them drawn ahead.
 
     Parameters
     ----------
     draw : callable
-        Gives the batch of a step and a patch; the same whenever it is asked.
+        Gives the batch of a step and a patch size; a pure function.
     """
 
     def __init__(self, draw: Callable[[int, Triple], Batch]) -> None:
@@ -29,7 +29,7 @@ class Prefetcher:
         self._next: tuple[tuple[int, Triple], Future[Batch]] | None = None
 
     def take(self, step: int, patch: Triple) -> Batch:
-        """Give a batch and begin the one of the next step.
+        """Give a batch and start drawing that of the next step.
 
         Parameters
         ----------
@@ -40,11 +40,11 @@ class Prefetcher:
         -------
         Batch
         """
-        known = self._next
-        batch = known[1].result() if known and known[0] == (step, patch) else self._draw(step, patch)
+        ahead = self._next
+        batch = ahead[1].result() if ahead and ahead[0] == (step, patch) else self._draw(step, patch)
         self._next = ((step + 1, patch), self._pool.submit(self._draw, step + 1, patch))
         return batch
 
     def close(self) -> None:
-        """Draw no more."""
+        """Stop drawing."""
         self._pool.shutdown(wait=True, cancel_futures=True)

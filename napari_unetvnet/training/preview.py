@@ -1,7 +1,7 @@
-"""What the weights say while they are still learning, of a part of the first image that is small enough to be quick.
+"""Preview during training: labels of a small part of the first image, with the running weights.
 
-The first look comes after ten seconds, each further one after twice the time. Nothing that the training depends on is
-changed by it, and a preview that cannot be made ends the previews, never the training.
+The first preview comes after 10 s, each further one after twice the time. Previews change nothing that the training
+depends on, and one that fails ends the previews, never the training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Intensity, Volume, intensity
 from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.settings import SegmentSettings
-from napari_unetvnet.training.ema import ema_shown
+from napari_unetvnet.training.ema import ema_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.run import Run
 
-__all__ = ["Preview", "Times", "block_around", "block_of_labels"]
+__all__ = ["PreviewTimes", "TrainingPreview", "block_around", "block_of_labels"]
 
 FIRST_SECONDS = 10.0
 WHOLE_PLANE = 768
 """In 2D, planes up to this edge length (voxels) are shown whole."""
 PATCHES = 2
-"""A block has so many patches on each axis."""
-SHARE = 0.1
-"""Of the time since the start, previews that turn out to be slow take no more."""
+"""Edge of the block on each axis, in training patches."""
+TIME_SHARE = 0.1
+"""Maximum fraction of the training time that previews take."""
 
 
-class Times:
+class PreviewTimes:
     """When previews are due: after 10 s, 20 s, 40 s and so on."""
 
     def __init__(self) -> None:
         self._next = FIRST_SECONDS
 
     def due(self, seconds: float) -> bool:
-        """Tell whether it is time; each preview is asked for once.
+        """Whether the next preview is due; true once for each preview.
 
         Parameters
         ----------
@@ -72,34 +72,34 @@ class Times:
         return True
 
     def took(self, seconds: float) -> None:
-        """Put the next one off if this one was slow.
+        """Delay the next preview if this one was slow.
 
         Parameters
         ----------
         seconds : float
-            That the preview took.
+            Duration of the preview.
         """
-        self._next = max(self._next, seconds / SHARE)
+        self._next = max(self._next, seconds / TIME_SHARE)
 
 
-class Preview:
+class TrainingPreview:
     """Labels a part of an image with the running weights.
 
     Parameters
     ----------
     pair : Pair
-        Of the image to show, as the network sees it.
+        The first pair, at the voxel size of the training.
     run : Run
     shape : tuple of 3 int
-        Voxels z, y, x of the image itself.
+        Voxels z, y, x of the original image.
     """
 
     def __init__(self, pair: Pair, run: Run, shape: Triple) -> None:
         self._pair, self._run, self._shape = pair, run, shape
-        self._times, self._failed = Times(), False
+        self._times, self._failed = PreviewTimes(), False
 
     def due(self, seconds: float) -> bool:
-        """Tell whether it is time for a preview.
+        """Whether the next preview is due.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Preview:
         Notice or PreviewReady
             A notice if memory or disk space was short.
         """
-        begun, path, schedule = time.monotonic(), self._run.files.preview, self._run.schedule
+        began, path, schedule = time.monotonic(), self._run.files.preview, self._run.schedule
         try:
             _write(path, self._labels())
         except (UserError, MemoryError, torch.cuda.OutOfMemoryError) as error:
@@ -128,28 +128,28 @@ class Preview:
             torch.cuda.empty_cache()
             yield Notice(f"There are no more previews: {error or 'memory does not suffice'}")
             return
-        except OSError as error:  # the disk is full, or somebody is just reading the file: perhaps the next time
+        except OSError as error:  # the disk is full, or a viewer is reading the file: the next one may succeed
             yield Notice(f"A preview could not be written ({error}).")
             return
         finally:
-            self._times.took(time.monotonic() - begun)
-        yield PreviewReady(str(path), self._own_box.start, schedule.step, schedule.seconds)
+            self._times.took(time.monotonic() - began)
+        yield PreviewReady(str(path), self._original_box.start, schedule.step, schedule.seconds)
 
     @cached_property
     def _box(self) -> Box:
-        """The part that is shown, the same each time."""
-        card, shape, at = self._run.model.card, self._pair.image.shape, self._run.settings.preview
+        """The part to label, at the voxel size of the training."""
+        card, shape, centre = self._run.model.card, self._pair.image.shape, self._run.settings.preview
         z, y, x = card.patch
         size = (1, WHOLE_PLANE, WHOLE_PLANE) if card.dims == 2 else (PATCHES * z, PATCHES * y, PATCHES * x)
-        if at is None:
+        if centre is None:
             return block_of_labels(self._pair.labels.data, size)
-        return block_around(place_back(at, self._shape, shape), shape, size)
+        return block_around(place_back(centre, self._shape, shape), shape, size)
 
     @cached_property
-    def _own_box(self) -> Box:
-        """The same part of the image itself."""
-        seen = self._pair.image.shape
-        return Box(place_back(self._box.start, seen, self._shape), place_back(self._box.stop, seen, self._shape))
+    def _original_box(self) -> Box:
+        """The part to label, in voxels of the original image."""
+        shape = self._pair.image.shape
+        return Box(place_back(self._box.start, shape, self._shape), place_back(self._box.stop, shape, self._shape))
 
     @cached_property
     def _scale(self) -> Intensity:
@@ -158,20 +158,20 @@ class Preview:
     def _labels(self) -> NDArray[Any]:
         """Label the part, shape (Z, Y, X)."""
         model = self._run.model
-        with ema_shown(model, self._run.ema), _evaluating(model.network):
+        with ema_weights(model, self._run.ema), _evaluating(model.network):
             labels = _labelled(model, self._pair.image, self._box, self._scale)
-        return Resampled(labels[None], self._own_box.shape, "nearest")[0]
+        return Resampled(labels[None], self._original_box.shape, "nearest")[0]
 
 
 def _labelled(model: Model, image: Volume, box: Box, scale: Intensity) -> NDArray[Any]:
-    """Label a box; planes beside it are seen where the network wants them."""
+    """Label a box, with the neighbour planes that the network needs as context."""
     context, (z, y, x) = model.card.context, box.start
     depth, low = box.shape[0], max(0, z - context)
-    seen = image.crop(Box((low, y, x), (min(image.shape[0], box.stop[0] + context), *box.stop[1:])))
-    # One tile at a time needs less memory than a step. Without overlap a block takes 8 of them instead of 27.
+    cropped = image.crop(Box((low, y, x), (min(image.shape[0], box.stop[0] + context), *box.stop[1:])))
+    # One tile at a time needs less memory than a step. Without overlap a block has 8 tiles instead of 27.
     settings = SegmentSettings(batch=1, overlap=0)
     parts: list[NDArray[Any]] = []
-    for _, logits in scores(model, seen, settings, scale, first_plane=z - low):
+    for _, logits in scores(model, cropped, settings, scale, first_plane=z - low):
         parts.append(_painted(label_values(logits, model.card).cpu().numpy()))
         if sum(map(len, parts)) >= depth:
             break
@@ -180,7 +180,7 @@ def _labelled(model: Model, image: Volume, box: Box, scale: Intensity) -> NDArra
 
 
 def _painted(labels: NDArray[Any]) -> NDArray[Any]:
-    """Paint classes that overlap into one image, later ones over earlier ones."""
+    """Paint overlapping classes into one label image, later ones over earlier ones."""
     if labels.ndim == 3:
         return labels
     painted: NDArray[Any] = labels[0]
@@ -191,14 +191,14 @@ def _painted(labels: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode for a while, and each of its parts back into its own."""
-    modes = [(part, part.training) for part in network.modules()]
+    """Put a network into evaluation mode, and restore the mode of each of its modules."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for module, mode in modes:
+            module.training = mode
 
 
 def _write(path: Path, labels: NDArray[Any]) -> None:
@@ -207,17 +207,17 @@ def _write(path: Path, labels: NDArray[Any]) -> None:
         np.save(file, labels)
 
 
-def block_around(at: Sequence[int], shape: Triple, size: Triple) -> Box:
+def block_around(centre: Sequence[int], shape: Triple, size: Triple) -> Box:
     """Give a block around a voxel.
 
     Parameters
     ----------
-    at : 3 int
-        The voxel z, y, x; one beyond the image counts as the nearest inside.
+    centre : 3 int
+        The voxel z, y, x; clipped to the image.
     shape : tuple of 3 int
         Of the image.
     size : tuple of 3 int
-        Of the block; shortened to the image.
+        Of the block; cropped to the image.
 
     Returns
     -------
@@ -225,19 +225,19 @@ def block_around(at: Sequence[int], shape: Triple, size: Triple) -> Box:
         Inside the image.
     """
     lengths = [min(a, n) for a, n in zip(size, shape, strict=True)]
-    z, y, x = (min(max(0, place - a // 2), n - a) for place, a, n in zip(at, lengths, shape, strict=True))
+    z, y, x = (min(max(0, place - a // 2), n - a) for place, a, n in zip(centre, lengths, shape, strict=True))
     return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
 
 
 def block_of_labels(labels: Any, size: Triple) -> Box:
-    """Give a block that holds many labels: the best planes, in them the best rows, in these the best columns.
+    """Give a block with many labels, by the fullest planes, then rows, then columns.
 
     Parameters
     ----------
     labels : array of shape (K, Z, Y, X)
-        0 where nothing is painted.
+        0 where unlabelled.
     size : tuple of 3 int
-        Of the block; shortened to the image.
+        Of the block; cropped to the image.
 
     Returns
     -------
@@ -245,17 +245,17 @@ def block_of_labels(labels: Any, size: Triple) -> Box:
     """
     lengths = [min(a, n) for a, n in zip(size, labels.shape[-3:], strict=True)]
     along = np.zeros(labels.shape[-3], np.int64)
-    for box in parts(labels):  # which may be larger than the memory; its best planes are not
+    for box in parts(labels):  # the labels may exceed the memory; the planes of a block do not
         along[box[0]] += (np.asarray(labels[(..., *box)]) != 0).any(axis=0).sum(axis=(1, 2))
     z = _fullest(along, lengths[0])
-    there = (np.asarray(labels[:, z : z + lengths[0]]) != 0).any(axis=0)
-    y = _fullest(there.sum(axis=(0, 2)), lengths[1])
-    x = _fullest(there[:, y : y + lengths[1]].sum(axis=(0, 1)), lengths[2])
+    labelled = (np.asarray(labels[:, z : z + lengths[0]]) != 0).any(axis=0)
+    y = _fullest(labelled.sum(axis=(0, 2)), lengths[1])
+    x = _fullest(labelled[:, y : y + lengths[1]].sum(axis=(0, 1)), lengths[2])
     return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
 
 
 def _fullest(counts: NDArray[np.int64], length: int) -> int:
-    """Give the start of the part of a row with the highest sum; of equal ones, the middle one."""
+    """Give the start of the window with the highest sum; of equal ones, the middle one."""
     sums = np.convolve(counts, np.ones(length, np.int64), "valid")
-    best = np.flatnonzero(sums == sums.max())
-    return int(best[len(best) // 2])  # labels that all of them hold are in the middle of this one
+    starts = np.flatnonzero(sums == sums.max())
+    return int(starts[len(starts) // 2])  # this centres the labels that all these windows share

@@ -1,8 +1,8 @@
-"""Several processes that train one model together, as torchrun starts them.
+"""Distributed training in several processes, as torchrun starts them.
 
-The environment tells each process its rank. All do the same steps, each with its share of the patches; rank 0 alone
-writes files, takes the time and is asked to stop, and the others follow its decisions. Messages other than gradients go
-through gloo, so that a process which has ended is noticed at once, also where GPUs compute.
+Each process reads its rank from the environment. All take the same steps, each with its share of the patches. Rank 0
+writes the files, measures the time and decides when to stop; the others follow. Messages other than gradients go
+through gloo, on GPUs, too, so that a process that has ended is noticed at once.
 
 A single process is a group of size one, for which every operation here returns its input.
 """
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["SINGLE", "ProcessGroup", "from_environment"]
 
 TIMEOUT = timedelta(days=1)
-"""The others wait while rank 0 scores, saves and shows."""
+"""The others wait while rank 0 saves and previews."""
 LOST = ("gloo", "nccl", "connection closed", "connection reset", "connection refused", "broken pipe")
-"""Words by which torch says that another process has gone."""
+"""Parts of torch's messages when another process has ended."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ProcessGroup:
     size : int
         Number of processes.
     local : int
-        As `rank`, but on this machine.
+        Rank among the processes of this machine.
     """
 
     rank: int = 0
@@ -70,12 +70,12 @@ class ProcessGroup:
 
     @contextmanager
     def joined(self, settings: ComputeSettings) -> Iterator[None]:
-        """Connect the processes: wait for all at the beginning and, unless something failed, at the end.
+        """Connect the processes; wait for all at the start and, without an error, at the end.
 
         Parameters
         ----------
         settings : ComputeSettings
-            Say whether to compute on CPUs, or each process on a GPU of its own.
+            The device: CPUs, or one GPU for each process.
 
         Yields
         ------
@@ -94,7 +94,7 @@ class ProcessGroup:
         distributed.init_process_group(self._backend(settings), timeout=TIMEOUT)
         yield
         self.barrier()
-        gc.collect()  # what still holds the group, whose threads would otherwise outlive Python and abort the process
+        gc.collect()  # references to the group would keep its threads alive after Python, which aborts the process
         distributed.destroy_process_group()
 
     def _backend(self, settings: ComputeSettings) -> str:
@@ -106,14 +106,14 @@ class ProcessGroup:
             return "gloo"
         if self.local >= (count := torch.cuda.device_count()):
             raise SettingsProblem(
-                f"Each process wants a GPU of its own, but this machine shows {count}; start at most so many, or "
+                f"Each process needs one GPU, but this machine has {count}; start at most {count} processes, or "
                 "choose device cpu."
             )
         torch.cuda.set_device(self.local)
         return "cpu:gloo,cuda:nccl"
 
     def share(self, count: int) -> slice:
-        """Divide a number of items among the processes; shares differ by one at most.
+        """Give the share of this process in a number of items; shares differ by at most one.
 
         Parameters
         ----------
@@ -123,12 +123,12 @@ class ProcessGroup:
         -------
         slice
         """
-        each, more = divmod(count, self.size)
-        first = self.rank * each + min(self.rank, more)
-        return slice(first, first + each + (self.rank < more))
+        share, remainder = divmod(count, self.size)
+        start = self.rank * share + min(self.rank, remainder)
+        return slice(start, start + share + (self.rank < remainder))
 
     def barrier(self) -> None:
-        """Wait until all processes have arrived here."""
+        """Wait for all processes."""
         if not self.distributed:
             return
         import torch
@@ -174,7 +174,7 @@ class ProcessGroup:
             tensor.copy_(shared)
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add up the numbers of all processes.
+        """Sum numbers over all processes.
 
         Parameters
         ----------
@@ -194,33 +194,33 @@ class ProcessGroup:
         total: NDArray[np.float64] = reduced.numpy()
         return total
 
-    def gather(self, own: Tensor, count: int) -> Tensor:
-        """Join the shares of a batch.
+    def gather(self, tensor: Tensor, count: int) -> Tensor:
+        """Concatenate the shares of a batch.
 
         Parameters
         ----------
-        own : Tensor of shape (n, ...)
-            This process's, with a gradient if it has one; those of the others have none.
+        tensor : Tensor of shape (n, ...)
+            Share of this process. Only this share keeps its gradient.
         count : int
-            Patches of the whole batch. A patch may be several rows, in all processes as many.
+            Patches of the whole batch. A patch may have several rows, the same number in all processes.
 
         Returns
         -------
         Tensor of shape (B, ...)
         """
         if not self.distributed:
-            return own
+            return tensor
         import torch
         from torch import distributed
 
         parts = []
         for rank in range(self.size):
             if rank == self.rank:
-                distributed.broadcast(own.detach().contiguous(), rank)
-                parts.append(own)
+                distributed.broadcast(tensor.detach().contiguous(), rank)
+                parts.append(tensor)
                 continue
-            rows = len(own) * _length(ProcessGroup(rank, self.size).share(count)) // _length(self.share(count))
-            part = own.new_empty((rows, *own.shape[1:]))
+            rows = len(tensor) * _length(ProcessGroup(rank, self.size).share(count)) // _length(self.share(count))
+            part = tensor.new_empty((rows, *tensor.shape[1:]))
             distributed.broadcast(part, rank)
             parts.append(part)
         return torch.cat(parts)
@@ -239,8 +239,8 @@ class ProcessGroup:
         if not self.distributed or not any(word in str(error).lower() for word in LOST):
             return None
         return RunProblem(
-            "Another process of this training has ended; if it was not killed, it says why. Progress is saved; "
-            "continue with --resume."
+            "Another process of this training has ended; unless it was killed, it printed the reason. Progress is "
+            "saved; continue with --resume."
         )
 
 
@@ -252,12 +252,12 @@ def _length(share: slice) -> int:
 
 
 def from_environment() -> ProcessGroup:
-    """Read the rank and size that torchrun gives to a process.
+    """Read rank and size from the environment of torchrun.
 
     Returns
     -------
     ProcessGroup
-        `SINGLE` where there is no torchrun.
+        `SINGLE` without torchrun.
     """
     values = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
     return ProcessGroup(*(int(value) for value in values if value)) if all(values) else SINGLE

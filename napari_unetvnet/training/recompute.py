@@ -1,7 +1,7 @@
-"""Less memory for more time: what a block of layers computes is not kept for the backward pass but computed again.
+"""Activation checkpointing: less memory for more time, as blocks are recomputed in the backward pass.
 
-Only the input of a block is kept. The second pass has the same numbers as the first, dropout included, so the gradients
-are the same; the running statistics of batch norm are updated once.
+Only the input of a block is stored. The second pass repeats the first one exactly, dropout included, so the gradients
+are the same; the running statistics of batch norm are updated only once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linea
 
 
 def recompute(network: nn.Module) -> Callable[[], None]:
-    """Have a network keep only the inputs of its blocks while it is trained.
+    """Store only the inputs of the blocks of a network during training.
 
     Parameters
     ----------
     network : Module
-        Changed in place; its weights and their names stay, and so does what it computes.
+        Changed in place; its weights, their names and its outputs stay the same.
 
     Returns
     -------
@@ -49,7 +49,7 @@ RECOMPUTED = Wrapper("recomputed blocks", recompute)
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """Find the smallest parts of a network that have several layers with weights.
+    """Find the smallest modules with two or more layers with weights.
 
     Parameters
     ----------
@@ -58,32 +58,32 @@ def blocks(network: nn.Module) -> list[nn.Module]:
     Returns
     -------
     list of Module
-        None of them inside another; without the network itself.
+        Not nested, without the network itself.
     """
     smallest: list[nn.Module] = []
     for child in network.children():
         inside = blocks(child)
-        listing = isinstance(child, nn.ModuleList | nn.ModuleDict)  # they have no forward pass of their own
-        alone = not inside and not listing and sum(isinstance(layer, LAYERS) for layer in child.modules()) > 1
-        smallest += [child] if alone else inside
+        container = isinstance(child, nn.ModuleList | nn.ModuleDict)  # without a forward pass
+        is_block = not inside and not container and sum(isinstance(layer, LAYERS) for layer in child.modules()) > 1
+        smallest += [child] if is_block else inside
     return smallest
 
 
-def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **further: Any) -> Any:
-    """Run a block, and where there will be a backward pass keep its input only."""
+def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    """Run a block; if there will be a backward pass, store only its input."""
     if not (block.training and torch.is_grad_enabled()):
-        return forward(*inputs, **further)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_passes, block), **further)
+        return forward(*inputs, **options)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_passes, block), **options)
 
 
 def _passes(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Give what surrounds the first and the second pass."""
-    return nullcontext(), _statistics_stay(block)
+    """Give the contexts of the first and the second pass."""
+    return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
-def _statistics_stay(block: nn.Module) -> Iterator[None]:
-    """Keep batch norm from updating its running statistics twice for one batch."""
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Prevent batch norm from updating its running statistics a second time."""
     norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

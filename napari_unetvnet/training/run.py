@@ -1,4 +1,4 @@
-"""What a training works with: everything that changes while it runs is here."""
+"""The state of a training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Best", "Run"]
 class Best:
     """The best model so far: its weights on the CPU, its step and its Dice on the hold-out (None without one).
 
-    Of equals the newest is the best; ``reached`` is the step of the first of them.
+    Of equal scores the newest model is the best; ``reached`` is the step of the first one.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Run:
         Does nothing unless the precision is fp16.
     schedule : Schedule
     ema : AveragedModel or None
-        Exponential moving average of the weights; None if the settings ask for none.
+        Exponential moving average of the weights, if the settings ask for it.
     fallback : MemoryFallback
         How a step is made to fit into memory.
     best : Best
@@ -68,9 +68,9 @@ class Run:
     learn : Module
         Maps a part of a batch to its loss; set by the loop.
     group : ProcessGroup
-        The processes that train together.
+        The processes of a distributed training.
     within_step : bool
-        Whether a step was begun and not ended.
+        Whether a step is in progress.
     """
 
     files: TrainingFiles

@@ -1,8 +1,8 @@
-"""How fast and how long to learn.
+"""Learning rate schedule and training budget.
 
-The learning rate warms up, stays for a share of the steps, and falls to 0 over the rest. A time budget fixes the number
-of steps when that share of the time is over, at which point the same rule gives the same rates as if that number had
-been asked for from the start.
+The learning rate warms up, stays at its peak for a fraction of the steps, and falls to 0 over the others. A time budget
+fixes the number of steps when that fraction of the time is over. The rates so far are then those that this number of
+steps would have given from the start.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 __all__ = ["Schedule"]
 
 WARM_UP_STEPS = 10
-STAYS = {"linear": 0.7, "poly": 0.2}
-"""Share of the steps at the peak before the rate falls."""
+PEAK_SHARE = {"linear": 0.7, "poly": 0.2}
+"""Fraction of the steps before the rate falls."""
 POWER = {"linear": 1.0, "poly": 0.9}
-RISE, FIRST = 0.3, 1 / 25
-"""One cycle: share of the steps that the rate rises, and where it starts."""
+RISE, START = 0.3, 1 / 25
+"""One cycle: fraction of the steps in which the rate rises, and its start relative to the peak."""
 
 
 @dataclass
 class Schedule:
-    """How far a training is and how far it goes.
+    """Progress and budget of a training, and its learning rate.
 
     Parameters
     ----------
     peak : float
         Highest learning rate.
     minutes : float or None
-        Time budget; ``steps`` is None until the share of it that the rate stays is over.
+        Time budget; ``steps`` is None until the rate starts to fall.
     steps : int or None
-        Number of steps in all.
+        Total number of steps.
     rule : {"linear", "poly", "one_cycle"}
-        How the rate falls: on a line over the last 30 %, as (1 - x)^0.9 over the last 80 %; or rising and falling as a
-        cosine, which needs a number of steps.
+        How the rate falls: linearly over the last 30 %, or as (1 - x)^0.9 over the last 80 %. With one_cycle it rises
+        and falls as a cosine, which needs a number of steps.
     step : int
         Steps taken.
     seconds : float
@@ -65,7 +65,7 @@ class Schedule:
         return (self.steps - self.step) * self.seconds / max(1, self.step)
 
     def rate(self) -> float:
-        """Learning rate of the next step; fixes the number of steps when it is time.
+        """Learning rate of the next step; fixes the number of steps once the rate is to fall.
 
         Returns
         -------
@@ -73,19 +73,19 @@ class Schedule:
         """
         if self.rule == "one_cycle":
             return self.peak * _cycle((self.step + 0.5) / (self.steps or 1))
-        tenths = round(10 * STAYS[self.rule])
+        tenths = round(10 * PEAK_SHARE[self.rule])
         if self.steps is None and self.step and self.seconds >= tenths * 6 * (self.minutes or 0):
-            # The least number whose first tenths, rounded down, are the steps taken so far.
+            # The smallest total for which the steps so far are the ones before the fall, so that no past rate changes.
             self.steps = -(-self.step * 10 // tenths)
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        if self.steps is None or self.step < (stay := self.steps * tenths // 10):
+        if self.steps is None or self.step < (peak_steps := self.steps * tenths // 10):
             return self.peak * warm
-        left: float = (self.steps - self.step) / (self.steps - stay)
-        return self.peak * warm * math.pow(left, POWER[self.rule])
+        remaining: float = (self.steps - self.step) / (self.steps - peak_steps)
+        return self.peak * warm * math.pow(remaining, POWER[self.rule])
 
 
 def _cycle(x: float) -> float:
-    """Rise as a cosine to 1 at the share RISE of the way and fall to 0."""
+    """Rise as a cosine to 1 until the fraction RISE, and fall to 0."""
     if x < RISE:
-        return FIRST + (1 - FIRST) * (1 - math.cos(math.pi * x / RISE)) / 2
+        return START + (1 - START) * (1 - math.cos(math.pi * x / RISE)) / 2
     return (1 + math.cos(math.pi * (x - RISE) / (1 - RISE))) / 2

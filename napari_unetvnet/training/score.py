@@ -1,4 +1,4 @@
-"""How good the network is on the hold-out."""
+"""The validation score: Dice on the hold-out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["dice_on", "part_to_score"]
 
-SHARE, STEP_PASSES = 0.05, 3
-"""Scoring takes this share of the time; a step passes its voxels through the network about three times."""
+TIME_SHARE, STEP_PASSES = 0.05, 3
+"""Fraction of the time for validation; a step costs about three forward passes of its voxels."""
 LEAST_VOXELS = 2**16
 
 
 def part_to_score(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
-    """Give a part of the hold-out that takes little of the time to score after each epoch.
+    """Give a part of the hold-out that is cheap to score after each epoch.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ def part_to_score(regions: Sequence[Region], settings: TrainSettings) -> list[Re
     Returns
     -------
     list of Region
-        The same where they are small.
+        Small regions stay as they are.
     """
     epoch = settings.steps_per_epoch * settings.batch * math.prod(settings.planned_patch)
-    voxels = max(LEAST_VOXELS, round(SHARE * STEP_PASSES * epoch)) // max(1, len(regions))
+    voxels = max(LEAST_VOXELS, round(TIME_SHARE * STEP_PASSES * epoch)) // max(1, len(regions))
     boxes = [block_to_score(region.target, voxels, settings.planned_patch) for region in regions]
     return [
-        region if box.shape == region.image.shape else region.cut(box)
+        region if box.shape == region.image.shape else region.crop(box)
         for region, box in zip(regions, boxes, strict=True)
     ]
 
@@ -55,7 +55,7 @@ def part_to_score(regions: Sequence[Region], settings: TrainSettings) -> list[Re
 def dice_on(
     regions: Sequence[Region], model: Model, classes: Classes, group: ProcessGroup = SINGLE
 ) -> tuple[float | None, dict[str, float]]:
-    """Give the mean Dice of the foreground classes over whole regions, and that of each class.
+    """Give the mean Dice of the foreground classes over whole regions, and the Dice of each class.
 
     Parameters
     ----------
@@ -63,25 +63,26 @@ def dice_on(
     model : Model
     classes : Classes
     group : ProcessGroup
-        Processes that have the same model; each looks at some of the regions.
+        Processes with the same model; each scores a share of the regions.
 
     Returns
     -------
     mean : float or None
-        None where no region has a voxel of a foreground class.
+        None if neither labels nor prediction have a foreground voxel.
     by_class : dict of str to float
-        By the class's name where classes overlap and have one, else by its written value.
+        By class name if classes overlap and have names, else by label value.
     """
     card = model.card
     overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
     model.network.eval()
     for region in regions[group.rank :: group.size]:
         for start, logits in scores(model, region.image, SegmentSettings(), region.scale):
-            shown = logits[list(card.class_outputs)] if classes.multilabel else logits
-            predicted = decide(shown, card.head).cpu().numpy()
-            common, both = _overlaps(predicted, region.target[..., start : start + predicted.shape[-3], :, :], classes)
-            overlap += common
-            total += both
+            outputs = logits[list(card.class_outputs)] if classes.multilabel else logits
+            predicted = decide(outputs, card.head).cpu().numpy()
+            target = region.target[..., start : start + predicted.shape[-3], :, :]
+            intersection, sizes = _overlaps(predicted, target, classes)
+            overlap += intersection
+            total += sizes
     overlap, total = group.sum(np.stack([overlap, total]))
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
@@ -92,11 +93,11 @@ def dice_on(
 def _overlaps(
     predicted: NDArray[np.uint8], target: NDArray[np.uint8], classes: Classes
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count for each class the known voxels where both have it, and those of the one plus those of the other."""
+    """Count for each class the labelled voxels of the intersection, and those of prediction plus target."""
     predicted = np.where(target == IGNORE, IGNORE, predicted)
     if classes.multilabel:
-        there, true = predicted == 1, target == 1
-        sums = tuple(mask.sum(axis=(1, 2, 3)) for mask in (there & true, there, true))
+        positive, true = predicted == 1, target == 1
+        sums = tuple(mask.sum(axis=(1, 2, 3)) for mask in (positive & true, positive, true))
     else:
         parts = (predicted[predicted == target], predicted.ravel(), target.ravel())
         sums = tuple(np.bincount(part, minlength=IGNORE + 1)[: len(classes)] for part in parts)

@@ -1,6 +1,6 @@
-"""One optimizer step, in smaller parts where it does not fit into memory.
+"""One optimizer step, with a memory fallback.
 
-Patches, their augmentation and dropout are functions of the seed and the step's number.
+Patches, augmentation and dropout are functions of the seed and the step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from napari_unetvnet.data.augment import augment, recipe
 from napari_unetvnet.data.patches import Batch
 from napari_unetvnet.errors import RunProblem
-from napari_unetvnet.training.forward import own_gradients
+from napari_unetvnet.training.forward import accumulating
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["draw", "fitting_step"]
 
 GRADIENT_NORM = 5.0
-STEPS_APART = 500_000
-GENTLE_STEPS = 100
-"""Strong augmentation slows the first minute: it starts after this many steps and grows over three times as many."""
+RANK_SEEDS = 500_000
+"""Distance between the dropout seeds of two processes, above any number of steps."""
+AUGMENTATION_START = 100
+"""Strong augmentation slows early learning: it starts at this step, and reaches full strength over 3 times as many."""
 
 
 def fitting_step(run: Run) -> Generator[Event, None, float]:
-    """Take a step; where it does not fit into memory, make it smaller and try again.
+    """Take a step; if it does not fit into memory, take the next fallback step and try again.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def fitting_step(run: Run) -> Generator[Event, None, float]:
     Yields
     ------
     Notice
-        What was made smaller.
+        What was changed to save memory.
 
     Returns
     -------
@@ -52,10 +53,11 @@ def fitting_step(run: Run) -> Generator[Event, None, float]:
     Raises
     ------
     OutOfMemory
-        If one patch of the least size does not fit on the device.
+        If one patch of the smallest size does not fit on the device.
     """
     run.within_step = True
-    if run.group.distributed:  # the others wait within the step, for what this process cannot tell them
+    # With several processes there is no fallback: the others already wait for this one's gradients.
+    if run.group.distributed:
         loss = _gradients(run)
     else:
         loss = yield from _fitting_gradients(run)
@@ -65,7 +67,7 @@ def fitting_step(run: Run) -> Generator[Event, None, float]:
 
 
 def _fitting_gradients(run: Run) -> Generator[Event, None, float]:
-    """Compute the gradients of a step, with less memory where it does not suffice; no weight is changed by a try."""
+    """Compute the gradients of a step, with less memory if needed; a failed attempt changes no weight."""
     while True:
         with run.fallback.attempt() as attempt:
             loss = _gradients(run)
@@ -76,13 +78,13 @@ def _fitting_gradients(run: Run) -> Generator[Event, None, float]:
 
 
 def _gradients(run: Run) -> float:
-    """Compute the gradients of a step and give its loss."""
+    """Compute the gradients of a step and return its loss."""
     for group in run.optimizer.param_groups:
         group["lr"] = run.schedule.rate()
     batch = _batch(run)
     run.model.network.train()
-    # Dropout, a function of the step; what a process drops has nothing to do with what the others drop.
-    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.group.rank * STEPS_APART)
+    # Seeds dropout by the step, so that a resumed run repeats it, and differently in each process.
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.group.rank * RANK_SEEDS)
     run.model.network.freeze_for(run.schedule.step // run.settings.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     return _backward(run, batch)
@@ -91,11 +93,12 @@ def _gradients(run: Run) -> float:
 def _update(run: Run, loss: float) -> None:
     """Take one optimizer step."""
     if not np.isfinite(loss):
-        kept = "the best model so far is kept" if run.schedule.step else "there is no model yet"
+        state = "the best model so far is saved" if run.schedule.step else "there is no model yet"
         raise RunProblem(
             f"The loss is no longer a number at step {run.schedule.step + 1}: the training diverged. Choose a learning "
-            f"rate below {run.settings.peak_rate:g}; {kept}."
+            f"rate below {run.settings.peak_rate:g}; {state}."
         )
+    # Gradients are clipped at their true size, so the scaling of fp16 is undone first.
     run.scaler.unscale_(run.optimizer)
     torch.nn.utils.clip_grad_norm_(run.model.network.parameters(), GRADIENT_NORM)
     run.scaler.step(run.optimizer)
@@ -106,20 +109,22 @@ def _update(run: Run, loss: float) -> None:
 
 
 def _backward(run: Run, batch: Batch) -> float:
-    """Compute the gradients of a batch part by part, and return its loss."""
-    # Each process has a patch of each part at least.
+    """Accumulate the gradients of a batch over its parts, and return its loss."""
+    # Each process needs at least one patch of each part.
     parts = _parts(batch, min(run.fallback.options.gradient_accumulation, run.settings.batch // run.group.size))
     total = 0.0
     for number, part in enumerate(parts, start=1):
-        with own_gradients(run.learn, last=number == len(parts)):
+        with accumulating(run.learn, last=number == len(parts)):
+            # Weighted by the patches of the part, the sum over the parts is the mean over the batch.
             loss = len(part.images) / run.settings.batch * run.learn(part)
+            # DistributedDataParallel averages gradients over processes; times the group size, it is their sum.
             run.model.in_memory((run.scaler.scale(loss) * run.group.size).backward, part.images)
         total += loss.item()
     return total
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
-    """Divide a batch."""
+    """Divide a batch for gradient accumulation."""
     images, target = batch.images.tensor_split(count), batch.target.tensor_split(count)
     maps = {name: values.tensor_split(count) for name, values in batch.maps.items()}
     parts = [Batch(images[i], target[i], {name: pieces[i] for name, pieces in maps.items()}) for i in range(count)]
@@ -134,14 +139,14 @@ def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int,
     data : TrainingData
     settings : TrainSettings
     margin : tuple of 3 int
-        What images have more than targets on both sides, voxels z, y, x.
+        Voxels z, y, x that images extend beyond targets on each side.
     step : int
     patch : tuple of 3 int
 
     Returns
     -------
     Batch
-        Of arrays.
+        Of numpy arrays.
     """
     return data.batch(np.random.default_rng([settings.seed, step]), settings.batch, patch, margin)
 
@@ -155,9 +160,11 @@ def _batch(run: Run) -> Batch:
     fitted = recipe(
         settings.augment, view=settings.view, spacing=card.spacing, mirror=settings.mirror_axes, patch=card.patch
     )
-    strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, (step - GENTLE_STEPS) / GENTLE_STEPS / 3))
+    ramp = (step - AUGMENTATION_START) / AUGMENTATION_START / 3
+    strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, ramp))
     rng = np.random.default_rng([settings.seed, step, 1])
     images, target, maps = augment(images, target, maps, rng, fitted, strength)
+    # Patches have the larger margin on both sides, because augmentation may exchange the sides.
     for axis, (before, after) in enumerate(run.model.margin, start=2):
         widest = max(before, after)
         images = images.narrow(axis, widest - before, images.shape[axis] - 2 * widest + before + after)

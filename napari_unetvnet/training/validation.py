@@ -1,4 +1,4 @@
-"""Which model is the best so far, and what is left when a training ends."""
+"""Validation after each epoch, and the final checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import CheckpointSaved
 from napari_unetvnet.training.checkpoint import save_best, save_last
-from napari_unetvnet.training.ema import ema_shown
+from napari_unetvnet.training.ema import ema_weights
 from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best
 from napari_unetvnet.training.score import dice_on
@@ -22,7 +22,7 @@ __all__ = ["finish", "score_whole_hold_out", "validate"]
 
 
 def validate(run: Run) -> tuple[float | None, bool]:
-    """Score the model on the hold-out and save it if it is the best so far (without a hold-out, the newest is).
+    """Score the model on the hold-out and save it if it is the best so far; without a hold-out, save the newest.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def validate(run: Run) -> tuple[float | None, bool]:
 
 
 def _snapshot(run: Run, group: ProcessGroup) -> Best:
-    """Score the present weights, or their EMA, and copy them."""
-    with ema_shown(run.model, run.ema):
+    """Score and copy the present weights, or their EMA."""
+    with ema_weights(run.model, run.ema):
         # On CPUs the running statistics of batch norm differ between processes; those of rank 0 are saved.
         group.broadcast_tensors(run.model.network.buffers())
         dice, by_class = dice_on(run.scored, run.model, run.data.classes, group)
@@ -54,12 +54,12 @@ def _snapshot(run: Run, group: ProcessGroup) -> Best:
 
 
 def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
-    """Score the best model on the whole hold-out if only a part of it was scored so far.
+    """Score the best model on the whole hold-out if only a part of it was scored before.
 
     Parameters
     ----------
     run : Run
-        Whose training is over.
+        Of a finished training.
 
     Yields
     ------
@@ -67,17 +67,17 @@ def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
     """
     if run.scored == run.data.hold_out or not run.best.weights:
         return
-    own = {name: tensor.detach().clone() for name, tensor in run.model.network.state_dict().items()}
+    present = {name: tensor.detach().clone() for name, tensor in run.model.network.state_dict().items()}
     run.model.network.load_state_dict(run.best.weights)
     dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, run.group)
-    run.model.network.load_state_dict(own)
+    run.model.network.load_state_dict(present)
     run.final = replace(run.best, dice=dice, scores=by_class)
     save_best(run, run.final)
     yield CheckpointSaved(str(run.files.model), run.best.step, dice)
 
 
 def finish(run: Run) -> None:
-    """Bring both files up to date, whatever ended the run; the other processes may be gone by then.
+    """Write both checkpoints, whatever ended the run; other processes may have ended already.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def finish(run: Run) -> None:
     """
     if run.schedule.step == 0 or not run.group.is_first:
         return
-    # Stopped within the first epoch, the present weights are the best; but they are no part of the state, because a
-    # run that is resumed must end like one that was never stopped.
+    # If stopped within the first epoch, the present weights are saved as the best model. They are not stored in the
+    # state, because a resumed run must end like an uninterrupted one.
     save_best(run, run.final or (run.best if run.best.weights else _snapshot(run, SINGLE)))
-    if not run.within_step:  # half a step cannot be resumed from; the state before it is on disk
+    if not run.within_step:  # the state within a step is inconsistent; that of the last epoch is on disk
         save_last(run)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
@@ -44,7 +44,7 @@ def test_blocks_are_disjoint_cover_all_labels_and_are_never_learnt_from(shape, f
     pair = Pair(numbered(shape), painted(shape))
     every = []
     for fold in range(folds):
-        data = prepare([pair], chosen(folds, fold), patch)
+        data = prepare_data([pair], chosen(folds, fold), patch)
         held, learnt = values_of(data.hold_out), values_of(data.train)
         for region in (*data.train, *data.hold_out):  # a region knows where it is from
             np.testing.assert_array_equal(region.image.data, pair.image.crop(region.box).data)
@@ -58,7 +58,7 @@ def test_blocks_are_disjoint_cover_all_labels_and_are_never_learnt_from(shape, f
 
 def test_a_middle_fold_learns_from_both_sides_with_a_margin():
     pair = Pair(numbered((1, 20, 90)), painted((1, 20, 90)))
-    data = prepare([pair], chosen(3, 1), (1, 8, 8))
+    data = prepare_data([pair], chosen(3, 1), (1, 8, 8))
     assert [region.image.shape for region in data.train] == [(1, 20, 22), (1, 20, 22)]
     assert data.hold_out[0].image.shape == (1, 20, 30)
     assert "x 30 to 60; 8 voxels beside them" in data.notices[0]
@@ -70,7 +70,7 @@ def test_a_middle_fold_learns_from_both_sides_with_a_margin():
 
 def test_the_block_does_not_depend_on_the_patch():
     pair = Pair(numbered((4, 20, 90)), painted((4, 20, 90)))
-    held = [prepare([pair], chosen(3, 2), patch).hold_out[0] for patch in ((1, 4, 4), (4, 16, 16))]
+    held = [prepare_data([pair], chosen(3, 2), patch).hold_out[0] for patch in ((1, 4, 4), (4, 16, 16))]
     np.testing.assert_array_equal(held[0].image.data, held[1].image.data)
 
 
@@ -78,7 +78,7 @@ def test_only_the_labelled_part_is_divided():
     labels = np.zeros((1, 1, 20, 100), np.uint8)
     labels[..., 40:100] = painted((1, 20, 60)).data
     pair = Pair(numbered((1, 20, 100)), Volume(labels))
-    data = prepare([pair], chosen(3, 0, unlabelled="ignore"), (1, 4, 4))
+    data = prepare_data([pair], chosen(3, 0, unlabelled="ignore"), (1, 4, 4))
     assert "x 40 to 60" in data.notices[0]
     assert len(data.train) == 1, "nothing is labelled before the block"
 
@@ -86,7 +86,7 @@ def test_only_the_labelled_part_is_divided():
 def test_whole_volumes_are_held_out_once_each():
     shape = (1, 12, 12)
     pairs = [Pair(numbered(shape, name=f"v{i}"), painted(shape, i)) for i in range(7)]
-    parts = [prepare(pairs, chosen(3, fold, seed=4), (1, 8, 8)) for fold in range(3)]
+    parts = [prepare_data(pairs, chosen(3, fold, seed=4), (1, 8, 8)) for fold in range(3)]
     names = [[region.image.name for region in data.hold_out] for data in parts]
     assert sorted(name for part in names for name in part) == [f"v{i}" for i in range(7)]
     assert {len(part) for part in names} == {2, 3}
@@ -100,10 +100,10 @@ def test_a_class_on_one_side_only_is_told():
     labels[..., :15] = 2
     pair = Pair(numbered((1, 10, 60)), Volume(labels))
     settings = {"unlabelled": "ignore"}
-    first = prepare([pair], chosen(3, 0, **settings), (1, 4, 4))
-    last = prepare([pair], chosen(3, 2, **settings), (1, 4, 4))
-    assert "Fold 0 of 3 has nothing of class 2 to learn from." in first.notices
-    assert "Fold 2 of 3 has nothing of class 2 to score." in last.notices
+    first = prepare_data([pair], chosen(3, 0, **settings), (1, 4, 4))
+    last = prepare_data([pair], chosen(3, 2, **settings), (1, 4, 4))
+    assert "Fold 0 of 3 has no labels of class 2 to train on." in first.notices
+    assert "Fold 2 of 3 has no labels of class 2 to validate on." in last.notices
 
 
 def test_what_cannot_be_divided_is_refused():
@@ -111,10 +111,10 @@ def test_what_cannot_be_divided_is_refused():
     labels[..., 5, 5:8] = (1, 2, 1)
     pair = Pair(numbered((1, 10, 60)), Volume(labels))
     with pytest.raises(DataProblem, match="too short for 4 folds"):
-        prepare([pair], chosen(4, 0, unlabelled="ignore"), (1, 4, 4))
+        prepare_data([pair], chosen(4, 0, unlabelled="ignore"), (1, 4, 4))
     marked = Pair(numbered((1, 20, 20)), painted((1, 20, 20)), "val")
     with pytest.raises(DataProblem, match="leave out folds or the marks"):
-        prepare([marked, Pair(marked.image, marked.labels)], chosen(2, 0), (1, 4, 4))
+        prepare_data([marked, Pair(marked.image, marked.labels)], chosen(2, 0), (1, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from napari_unetvnet.data.checks import examine
 from napari_unetvnet.data.checks.thumbnail import make_thumbnail
 from napari_unetvnet.data.label_counts import label_counts
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainJob, checked
@@ -68,7 +68,7 @@ def test_labels_are_read_once_for_all_who_ask(labels):
     planned = plan([pair], job, "cpu")  # counts classes, to weight rare ones
     assert watched.read == stack.size
     examine([pair], planned.settings)
-    prepare([pair], planned.settings, (1, 16, 16))
+    prepare_data([pair], planned.settings, (1, 16, 16))
     assert watched.read == 2 * stack.size + planes
 
 

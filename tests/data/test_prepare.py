@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.counts import class_counts
 from napari_unetvnet.data.hold_out import LEAST_VOXELS, box_numbers, choose_block, margin_of
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
@@ -41,7 +41,7 @@ def painted(shape, rng):
 def test_no_voxel_of_the_hold_out_is_ever_in_a_training_patch(shape, patch, margin, seed):
     rng = np.random.default_rng(seed)
     pair = Pair(Volume(numbered(shape)), Volume(painted(shape, rng)))
-    data = prepare([pair], DENSE, patch)
+    data = prepare_data([pair], DENSE, patch)
     assert data.hold_out
     held = np.unique(np.asarray(data.hold_out[0].image.data))
     for _ in range(5):
@@ -53,7 +53,7 @@ def test_patches_bring_the_image_and_the_labels_of_one_place():
     shape = (6, 40, 50)
     rng = np.random.default_rng(0)
     labels = painted(shape, rng)
-    data = prepare(
+    data = prepare_data(
         [Pair(Volume(numbered(shape)), Volume(labels))], TrainSettings(normalise="none", hold_out=0), (2, 8, 8)
     )
     images, target, _ = data.batch(rng, 16, (2, 8, 8), (1, 4, 4))
@@ -64,7 +64,7 @@ def test_patches_bring_the_image_and_the_labels_of_one_place():
 def test_the_same_seed_draws_the_same_patches():
     shape = (1, 64, 64)
     labels = painted(shape, np.random.default_rng(0))
-    data = prepare([Pair(Volume(numbered(shape)), Volume(labels))], DENSE, (1, 16, 16))
+    data = prepare_data([Pair(Volume(numbered(shape)), Volume(labels))], DENSE, (1, 16, 16))
     first, second = (data.batch(np.random.default_rng([3, 7]), 4, (1, 16, 16), (0, 0, 0)) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
@@ -74,7 +74,7 @@ def test_a_rare_class_is_drawn_as_often_as_the_others():
     labels = np.ones((1, 1, 100, 100), np.uint8)
     labels[0, 0, 40:44, 20:24] = 2  # 16 of 10000 pixels
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "hold_out": 0, "normalise": "none"})
-    data = prepare([Pair(Volume(numbered((1, 100, 100))), Volume(labels))], chosen, (1, 9, 9))
+    data = prepare_data([Pair(Volume(numbered((1, 100, 100))), Volume(labels))], chosen, (1, 9, 9))
     _, target, _ = data.batch(np.random.default_rng(0), 400, (1, 9, 9), (0, 0, 0))
     share = (target == 1).any(axis=(1, 2, 3)).mean()
     assert 0.4 < share < 0.65
@@ -85,7 +85,7 @@ def test_every_patch_around_scribbles_holds_a_painted_voxel():
     labels[0, 0, 10:14, 10:60] = 1
     labels[0, 0, 150:154, 100:160] = 2
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "normalise": "none"})
-    data = prepare([Pair(Volume(numbered((1, 200, 200))), Volume(labels))], chosen, (1, 32, 32))
+    data = prepare_data([Pair(Volume(numbered((1, 200, 200))), Volume(labels))], chosen, (1, 32, 32))
     _, target, _ = data.batch(np.random.default_rng(0), 100, (1, 32, 32), (0, 0, 0))
     assert (target != IGNORE).any(axis=(1, 2, 3)).all()
 
@@ -94,7 +94,7 @@ def test_a_volume_smaller_than_the_patch_is_mirrored_and_its_outside_ignored():
     labels = np.ones((1, 1, 6, 6), np.uint8)
     labels[0, 0, :3] = 2
     chosen = checked(TrainSettings, {"unlabelled": "ignore", "hold_out": 0, "normalise": "none"})
-    data = prepare([Pair(Volume(numbered((1, 6, 6))), Volume(labels))], chosen, (1, 10, 10))
+    data = prepare_data([Pair(Volume(numbered((1, 6, 6))), Volume(labels))], chosen, (1, 10, 10))
     images, targets, _ = data.batch(np.random.default_rng(0), 30, (1, 10, 10), (0, 0, 0))
     places = set()
     for image, target in zip(images[:, 0, 0], targets[:, 0], strict=True):
@@ -111,13 +111,13 @@ def test_a_volume_smaller_than_the_patch_is_mirrored_and_its_outside_ignored():
 def test_whole_volumes_are_held_out_where_there_are_several():
     rng = np.random.default_rng(0)
     pairs = [Pair(Volume(numbered((1, 30, 30)), name=str(i)), Volume(painted((1, 30, 30), rng))) for i in range(10)]
-    data = prepare(pairs, DENSE, (1, 16, 16))
+    data = prepare_data(pairs, DENSE, (1, 16, 16))
     assert (len(data.train), len(data.hold_out)) == (8, 2)
     parts = [data.parts(number) for number in range(10)]
     assert sorted((len(learnt), len(held)) for learnt, held in parts) == [(0, 1)] * 2 + [(1, 0)] * 8
     names = {region.image.name for region in data.hold_out}
     assert all(name in data.notices[0] for name in names)
-    again = prepare(pairs, DENSE, (1, 16, 16))
+    again = prepare_data(pairs, DENSE, (1, 16, 16))
     assert {region.image.name for region in again.hold_out} == names
 
 
@@ -125,14 +125,14 @@ def test_a_training_that_goes_on_keeps_the_block_that_scored_the_model(tmp_path)
     rng = np.random.default_rng(0)
     labels = painted((1, 60, 80), rng)
     image = Volume(numbered((1, 60, 80)))
-    first = prepare([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
+    first = prepare_data([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
     card = ModelCard(network="unet_padding", head="binary", view="2d", values=(0, 1), patch=(1, 16, 16),
                      split=[box_numbers(boxes) for boxes in first.boxes])  # fmt: skip
     save_model(tmp_path / "m.safetensors", {"weight": torch.zeros(1)}, card)
     labels[..., :20] = 0  # other labels, which would ask for another block
     labels[..., :5, :20] = 1
-    fresh = prepare([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
-    again = prepare(
+    fresh = prepare_data([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
+    again = prepare_data(
         [Pair(image, Volume(labels))],
         checked(TrainSettings, {"normalise": "none", "start_from": tmp_path / "m.safetensors"}),
         (1, 16, 16),
@@ -147,10 +147,10 @@ def test_the_users_split_is_kept():
         Pair(Volume(numbered((1, 30, 30)), name=name), Volume(painted((1, 30, 30), rng)), split)
         for name, split in (("a", "train"), ("b", "val"), ("c", "train"))
     ]
-    data = prepare(pairs, DENSE, (1, 16, 16))
+    data = prepare_data(pairs, DENSE, (1, 16, 16))
     assert [region.image.name for region in data.hold_out] == ["b"]
     with pytest.raises(DataProblem, match="All pairs are marked val"):
-        prepare([Pair(pairs[0].image, pairs[0].labels, "val")], DENSE, (1, 16, 16))
+        prepare_data([Pair(pairs[0].image, pairs[0].labels, "val")], DENSE, (1, 16, 16))
 
 
 def test_too_few_labels_for_a_hold_out_is_said():
@@ -158,7 +158,7 @@ def test_too_few_labels_for_a_hold_out_is_said():
     labels[0, 0, 20, 20:25] = 1
     labels[0, 0, 30, 20:25] = 2
     chosen = checked(TrainSettings, {"unlabelled": "ignore"})
-    data = prepare([Pair(Volume(numbered((1, 50, 50))), Volume(labels))], chosen, (1, 16, 16))
+    data = prepare_data([Pair(Volume(numbered((1, 50, 50))), Volume(labels))], chosen, (1, 16, 16))
     assert not data.hold_out
     assert "too few labels" in data.notices[0]
 
@@ -209,15 +209,15 @@ def test_images_of_different_channels_are_refused():
     labels = Volume(painted((1, 30, 30), np.random.default_rng(0)))
     pairs = [Pair(Volume(np.zeros((c, 1, 30, 30)), name=str(c)), labels) for c in (1, 3)]
     with pytest.raises(DataProblem, match="1: 1, 3: 3"):
-        prepare(pairs, DENSE, (1, 16, 16))
+        prepare_data(pairs, DENSE, (1, 16, 16))
 
 
 def test_labels_without_any_paint_are_refused_unless_other_images_have_some():
     rng = np.random.default_rng(0)
     empty = Pair(Volume(numbered((1, 30, 30))), Volume(np.zeros((1, 1, 30, 30), np.uint8), name="empty"))
     full = Pair(empty.image, Volume(painted((1, 30, 30), rng)))
-    with pytest.raises(DataProblem, match=r"^Labels empty hold nothing but 0; paint .*\.$"):
-        prepare([empty], DENSE, (1, 16, 16))
-    assert prepare([empty, full], DENSE, (1, 16, 16)).classes.values == (0, 1)
+    with pytest.raises(DataProblem, match=r"^Labels empty contain only 0; paint .*\.$"):
+        prepare_data([empty], DENSE, (1, 16, 16))
+    assert prepare_data([empty, full], DENSE, (1, 16, 16)).classes.values == (0, 1)
     with pytest.raises(DataProblem, match="Labels empty"):
-        prepare([empty, full], checked(TrainSettings, {"unlabelled": "ignore"}), (1, 16, 16))
+        prepare_data([empty, full], checked(TrainSettings, {"unlabelled": "ignore"}), (1, 16, 16))

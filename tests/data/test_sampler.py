@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data import sampler
 from napari_unetvnet.data.patches import BLANK_SHARE, Region, TrainingData
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.data.sampler import Sampler, places
 from napari_unetvnet.data.targets import Classes
 from napari_unetvnet.images import arrays
@@ -137,7 +137,7 @@ def test_places_found_in_parts_are_those_found_at_once(seed, several, remembered
         wanted = [*(target == 1), (target == 0).all(axis=0)]
     wanted.append((target != IGNORE).reshape(-1, *shape).any(axis=0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "VOXELS_REMEMBERED", remembered)
+        patch.setattr(sampler, "STORED_VOXELS", remembered)
         patch.setattr(arrays, "PART_VOXELS", voxels)
         found, counts = places(target, len(wanted) - 1)
     for mask, here, count in zip(wanted, found, counts, strict=True):
@@ -235,7 +235,7 @@ def test_every_way_of_sampling_goes_through_the_settings(mode):
     labels[..., 20:40, 20:40] = 1
     chosen = checked(TrainSettings, {"sampling": mode, "hold_out": 0})
     image = np.random.default_rng(0).normal(size=(1, 1, 60, 60))
-    found = prepare([Pair(Volume(image), Volume(labels))], chosen, (1, 1, 1)).batch(
+    found = prepare_data([Pair(Volume(image), Volume(labels))], chosen, (1, 1, 1)).batch(
         np.random.default_rng(0), 300, (1, 1, 1), (0, 0, 0)
     )
     share = {"balanced": 1 / 2, "random": 1 / 9, "one_positive": 1 / 3 + 2 / 27, "all_positive": 1}[mode]

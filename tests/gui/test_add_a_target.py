@@ -68,7 +68,7 @@ def painted(size=64):
 def test_the_loss_gets_the_map_of_its_patch(page, tmp_path, monkeypatch, augment):
     compute, received = page
     monkeypatch.setattr("napari_unetvnet.data.augment.batch.change_intensities", lambda *_: None)
-    monkeypatch.setattr("napari_unetvnet.training.step.GENTLE_STEPS", 1e-9)  # at full strength from the second step
+    monkeypatch.setattr("napari_unetvnet.training.step.AUGMENTATION_START", 1e-9)  # full strength from step 2
     labels = painted()
     whole = compute(labels)
     # The network sees the number of each voxel and, as another channel, the map itself.

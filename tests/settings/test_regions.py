@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.settings.regions import PRESETS, Region, parse_regions, region_values
+from napari_unetvnet.settings.regions import PRESETS, LabelRegion, parse_regions, region_values
 
 BRATS = PRESETS["brats"]
 
@@ -55,7 +55,7 @@ def test_a_region_without_a_value_of_its_own_has_its_least():
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6, unique=True))
 def test_a_chain_of_regions_says_every_voxel(chain):
-    regions = tuple(Region(name=f"r{i}", values=tuple(chain[i:])) for i in range(len(chain)))
+    regions = tuple(LabelRegion(name=f"r{i}", values=tuple(chain[i:])) for i in range(len(chain)))
     labels = np.array([0, *chain])
     written = region_values(regions)
     again = np.zeros_like(labels)

@@ -12,7 +12,7 @@ import torch
 import zarr
 from combinations import in_one_case
 
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.pairs import Pair
@@ -115,7 +115,7 @@ def test_of_a_large_image_few_chunks_are_read(monkeypatch):
     image, labels = scribbled()
     counting = Counting(image)
     patch = (2, 8, 8)
-    data = prepare([Pair(Volume(counting), Volume(labels))], checked(TrainSettings, CHOSEN), patch)
+    data = prepare_data([Pair(Volume(counting), Volume(labels))], checked(TrainSettings, CHOSEN), patch)
     assert 0 < counting.share < 0.5  # five bands for NaN, eight chunks for the intensities, of a hundred
     counting.read.clear()
     for step in range(3):
@@ -129,7 +129,7 @@ def test_a_value_that_no_look_has_found_is_told_when_a_patch_holds_it(monkeypatc
     image, labels = scribbled()
     image[0, 3, 25:28] = np.nan
     chosen = checked(TrainSettings, {**CHOSEN, "normalise": "none"})
-    data = prepare([Pair(Volume(image, name="scan"), Volume(labels))], chosen, (1, 30, 30))
+    data = prepare_data([Pair(Volume(image, name="scan"), Volume(labels))], chosen, (1, 30, 30))
     with pytest.raises(DataProblem, match=r"^scan: .* NaN or infinite"):
         for step in range(10):
             data.batch(np.random.default_rng(step), 2, (1, 30, 30), (0, 0, 0))
@@ -143,10 +143,10 @@ def test_targets_made_in_parts_and_in_a_file_are_those_made_at_once(monkeypatch,
     image = Volume(rng.normal(size=labels.shape))
     mask = Volume((rng.random(labels.shape) > 0.1).astype(np.uint8))
     settings = checked(TrainSettings, {"view": "3d", **chosen})
-    whole = prepare([Pair(image, Volume(labels), mask=mask)], settings, (4, 16, 16))
+    whole = prepare_data([Pair(image, Volume(labels), mask=mask)], settings, (4, 16, 16))
     monkeypatch.setattr("napari_unetvnet.images.arrays.PART_VOXELS", 700)
     monkeypatch.setattr("napari_unetvnet.images.arrays.MEMORY_SHARE", share)
-    parts = prepare([Pair(image, Volume(labels), mask=mask)], settings, (4, 16, 16))
+    parts = prepare_data([Pair(image, Volume(labels), mask=mask)], settings, (4, 16, 16))
     assert parts.boxes == whole.boxes
     for one, other in zip([*whole.train, *whole.hold_out], [*parts.train, *parts.hold_out], strict=True):
         np.testing.assert_array_equal(one.target, other.target)

@@ -21,7 +21,7 @@ from napari_unetvnet.model.wrappers import Wrapper
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
 from napari_unetvnet.training import fallback, loop
-from napari_unetvnet.training.ema import ema_of, ema_shown
+from napari_unetvnet.training.ema import ema_of, ema_weights
 from napari_unetvnet.training.recompute import RECOMPUTED
 from napari_unetvnet.training.schedule import Schedule
 
@@ -186,7 +186,7 @@ def test_the_ema_follows_and_is_what_is_scored():
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     network = model.network
-    with ema_shown(model, ema):
+    with ema_weights(model, ema):
         assert model.network[0].weight.item() == pytest.approx(expected)
         assert model.network[1].running_mean.item() == pytest.approx(expected)
         assert model.network[1].num_batches_tracked.item() == 19  # a count, not a mean
@@ -197,7 +197,7 @@ def test_the_ema_follows_and_is_what_is_scored():
 def test_no_ema_costs_nothing():
     model = SimpleNamespace(network=(network := torch.nn.Linear(1, 1)))
     assert ema_of(network, 0) is None
-    with ema_shown(model, None):
+    with ema_weights(model, None):
         assert model.network is network
 
 
@@ -267,7 +267,7 @@ def test_what_worked_is_where_the_next_training_of_the_kind_begins(tmp_path, mon
     tried.clear()
     events = train(tmp_path / "second", steps=2)
     assert {shape[0] for shape in tried} == {1}
-    assert any(e.text.endswith("before; it begins in 4 parts.") for e in events if isinstance(e, Notice))
+    assert any(e.text.endswith("before, so it is computed in 4 parts.") for e in events if isinstance(e, Notice))
     tried.clear()
     train(tmp_path / "other", steps=1, patch=(1, 8, 8))
     assert tried[0][0] == 4
@@ -280,7 +280,7 @@ def test_after_the_parts_blocks_are_computed_twice(tmp_path, monkeypatch):
     starved(monkeypatch, lambda blocks: bool(done))
     events = train(tmp_path / "run", steps=2)
     told = [e.text for e in events if isinstance(e, Notice) and "did not fit" in e.text]
-    assert told[-1].endswith("what a step would have to remember is now computed twice.")
+    assert told[-1].endswith("activations are now recomputed in the backward pass.")
     alike = losses(train(tmp_path / "starving", steps=2, gradient_accumulation=4))
     assert losses(events) == pytest.approx(alike)
 

@@ -20,7 +20,7 @@ from napari_unetvnet.model.model import Model, load_model
 from napari_unetvnet.runs.folder import MODEL, STATE, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
 from napari_unetvnet.training import loop, preview
-from napari_unetvnet.training.preview import Times, block_around, block_of_labels
+from napari_unetvnet.training.preview import PreviewTimes, block_around, block_of_labels
 
 TINY = {
     "network": "unet3d_ds",
@@ -59,7 +59,7 @@ def previews(events):
 @pytest.fixture
 def always(monkeypatch):
     """A preview after each step."""
-    monkeypatch.setattr(Times, "due", lambda self, seconds: True)
+    monkeypatch.setattr(PreviewTimes, "due", lambda self, seconds: True)
 
 
 def test_a_preview_is_there_after_10_seconds_and_after_20_and_40(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_preview_is_there_after_10_seconds_and_after_20_and_40(tmp_path, monke
 
 @given(st.lists(st.floats(0.01, 30), min_size=1, max_size=200))
 def test_each_time_is_asked_for_once(durations):
-    times, told = Times(), []
+    times, told = PreviewTimes(), []
     for seconds in np.cumsum(durations):
         if times.due(seconds):
             told.append(seconds)
@@ -84,7 +84,7 @@ def test_each_time_is_asked_for_once(durations):
 
 
 def test_slow_previews_are_put_off():
-    times = Times()
+    times = PreviewTimes()
     assert times.due(10)
     times.took(6)
     assert not times.due(59)
@@ -165,7 +165,7 @@ def test_of_classes_that_overlap_the_later_one_is_shown(tmp_path, always):
 def test_the_model_is_the_same_with_and_without_previews(tmp_path, monkeypatch, changes):
     pair = pair_of((6, 40, 40))
     without = train(tmp_path / "without", pair, **changes)
-    monkeypatch.setattr(Times, "due", lambda self, seconds: True)
+    monkeypatch.setattr(PreviewTimes, "due", lambda self, seconds: True)
     events = train(tmp_path / "with", pair, **changes)
     assert len(previews(without)) == 0
     assert len(previews(events)) == 6
@@ -192,7 +192,7 @@ def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch, ema_de
         same = all(torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True))
         seen.append((before[0] == after[0], same, before[2] == after[2], len(set(before[0]))))
 
-    monkeypatch.setattr(Times, "due", lambda self, seconds: True)
+    monkeypatch.setattr(PreviewTimes, "due", lambda self, seconds: True)
     monkeypatch.setattr(preview.Preview, "show", watched)
     train(tmp_path / "run", pair_of((1, 40, 40)), ema_decay=ema_decay, steps=3)
     assert seen == [(True, True, True, 2), (True, True, True, 2), (True, True, True, last)]

@@ -14,7 +14,7 @@ from test_training import settings_of, train
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.hold_out import block_to_score
 from napari_unetvnet.data.patches import Region
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.data.targets import Classes
 from napari_unetvnet.events import CheckpointSaved, EpochDone
 from napari_unetvnet.images.pairs import Pair
@@ -64,7 +64,7 @@ def pairs():
 def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(score, "LEAST_VOXELS", 400)
     settings = settings_of(steps_per_epoch=4, batch=1, steps=12)
-    data = prepare(pairs, settings, settings.planned_patch)
+    data = prepare_data(pairs, settings, settings.planned_patch)
     (part,) = score.part_to_score(data.hold_out, settings)
     assert prod(part.image.shape) < prod(data.hold_out[0].image.shape) / 4
     (tmp_path / "run").mkdir()
@@ -91,7 +91,7 @@ def test_what_is_said_of_ignored_voxels_does_not_count():
 
 def test_a_small_hold_out_is_scored_whole_each_time(pairs, tmp_path):
     settings = settings_of()
-    data = prepare(pairs, settings, settings.planned_patch)
+    data = prepare_data(pairs, settings, settings.planned_patch)
     assert score.part_to_score(data.hold_out, settings) == data.hold_out
     events = train(pairs[0], settings, tmp_path / "run")
     saved = [event for event in events if isinstance(event, CheckpointSaved)]

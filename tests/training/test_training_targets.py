@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.prepare import prepare
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.data.targets import loss_target, separation_weights
 from napari_unetvnet.events import EpochDone, StepDone
 from napari_unetvnet.images.pairs import Pair
@@ -103,7 +103,7 @@ def test_the_target_of_a_patch_is_that_of_the_whole_image(chosen):
     labels = nested()
     settings = checked(TrainSettings, {"hold_out": 0, "normalise": "none", **chosen})
     numbered = np.arange(64 * 64, dtype=np.float32).reshape(1, 1, 64, 64)
-    data = prepare([Pair(Volume(numbered), Volume(labels))], settings, (1, 16, 16))
+    data = prepare_data([Pair(Volume(numbered), Volume(labels))], settings, (1, 16, 16))
     whole = loss_target(data.train[0].target, data.classes, settings)
     images, targets, _ = data.batch(np.random.default_rng(0), 40, (1, 16, 16), (0, 0, 0))
     inside = 0
@@ -121,7 +121,7 @@ def test_the_weight_map_comes_with_its_patch():
     chosen = {"label_values": "objects", "hold_out": 0, "normalise": "none", "loss": "unet_weighted_ce"}
     settings = checked(TrainSettings, chosen)
     numbered = np.arange(64 * 64, dtype=np.float32).reshape(1, 1, 64, 64)
-    data = prepare([Pair(Volume(numbered), Volume(objects))], settings, (1, 16, 16))
+    data = prepare_data([Pair(Volume(numbered), Volume(objects))], settings, (1, 16, 16))
     images, _, maps = data.batch(np.random.default_rng(0), 8, (1, 16, 16), (0, 0, 0))
     expected = separation_weights(objects[0])
     assert expected.max() > 5
@@ -134,7 +134,7 @@ def test_a_mask_keeps_what_is_outside_from_being_drawn_or_learnt():
     mask = np.zeros_like(labels)
     mask[..., :32] = 1
     settings = checked(TrainSettings, {"hold_out": 0, "normalise": "none"})
-    data = prepare([Pair(seen(labels), Volume(labels), mask=Volume(mask))], settings, (1, 16, 16))
+    data = prepare_data([Pair(seen(labels), Volume(labels), mask=Volume(mask))], settings, (1, 16, 16))
     target = data.batch(np.random.default_rng(0), 60, (1, 16, 16), (0, 0, 0)).target
     assert (target != IGNORE).any(axis=(1, 2, 3)).all()
     assert (data.train[0].target[..., 32:] == IGNORE).all()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.settings.regions import Region
+    from napari_unetvnet.settings.regions import LabelRegion
 
 __all__ = ["one_hot", "region_channels", "soft"]
 
@@ -59,7 +59,7 @@ def one_hot(target: NDArray[Any], classes: int) -> NDArray[np.uint8]:
 
 
 def region_channels(
-    labels: NDArray[Any], regions: Sequence[Region], known: NDArray[np.bool_] | None = None
+    labels: NDArray[Any], regions: Sequence[LabelRegion], known: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
     """Give each region a channel; a voxel may be in several.
 
@@ -67,7 +67,7 @@ def region_channels(
     ----------
     labels : array of shape (Z, Y, X), integers
         Label values as painted.
-    regions : sequence of R Region
+    regions : sequence of R LabelRegion
     known : array of bool, shape (Z, Y, X), optional
         Which voxels are labelled; by default all.
 

@@ -1,4 +1,4 @@
-"""What a rule gives, and what rules look at."""
+"""The result of a planning rule, and a sample of planes for the rules."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["Choice", "some_planes"]
+__all__ = ["Decision", "some_planes"]
 
 MOST_PLANES = 64
-"""Of a volume, rules look at so many planes at most."""
+"""Maximum number of planes of a volume that rules read."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One setting that was chosen: its name, its value as JSON holds it, and why."""
+class Decision:
+    """A setting chosen by a rule: its name, its value as JSON, and the reason."""
 
     name: str
     value: Any
@@ -28,7 +28,7 @@ class Choice:
 
 
 def some_planes(volume: Volume) -> tuple[NDArray[Any], NDArray[np.int_]]:
-    """Read planes that are evenly spread over a volume.
+    """Read evenly spaced planes of a volume.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.model.card import read_card
-from napari_unetvnet.training.plan.choice import Choice
+from napari_unetvnet.training.plan.choice import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,20 +18,20 @@ __all__ = ["as_the_model"]
 REASON = "as the model to start from"
 
 
-def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
+def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
     """Take view, network, patch, loss and normalisation from the card of the model to start from."""
     del pairs, device
     if settings.start_from is None:
         return []
     card = read_card(settings.start_from)
-    kept: dict[str, Any] = {"view": card.view, "normalise": card.normalise}
-    kept |= {"context": card.context} if card.view == "2.5d" else {}
+    values: dict[str, Any] = {"view": card.view, "normalise": card.normalise}
+    values |= {"context": card.context} if card.view == "2.5d" else {}
     if settings.view == card.view or "view" not in settings.model_fields_set:
-        kept |= {"patch": list(card.patch)}
+        values |= {"patch": list(card.patch)}
     if "network" not in settings.model_fields_set or settings.network == card.network:
-        kept |= {"network": card.network, "option": card.option}
+        values |= {"network": card.network, "option": card.option}
     if card.loss:
-        kept |= {"loss": card.loss}
+        values |= {"loss": card.loss}
     if card.resampled:
-        kept |= {"target_spacing": list(card.spacing)}
-    return [Choice(name, value, REASON) for name, value in kept.items()]
+        values |= {"target_spacing": list(card.spacing)}
+    return [Decision(name, value, REASON) for name, value in values.items()]

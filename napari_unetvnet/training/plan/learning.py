@@ -1,4 +1,4 @@
-"""How the network learns: from which labels and losses, how its patches are changed, and for how long."""
+"""Rules for the training: labels, losses, augmentation and budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.targets import needed_maps
-from napari_unetvnet.training.plan.choice import Choice, some_planes
+from napari_unetvnet.training.plan.choice import Decision, some_planes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,33 +31,33 @@ __all__ = [
 
 LIKELY_SIDED = 3
 ASYMMETRY = 2.0
-"""Classes lie on different sides if their distance is so many times its own spread over the images."""
+"""Classes are on different sides if their mean distance is this many standard deviations over the images."""
 OUTLYING = 20.0
-"""The brightest voxels are so many times as far from the median as nearly all others."""
+"""How many times as far from the median as percentile 99.8 the brightest voxels are, to be outliers."""
 RARE = 0.05
 DICE_LIKE = ("dice", "tversky", "log_dice", "hausdorff", "line", "block", "ten_channel", "clDice")
 MANY = 10
-"""Of so many images a tenth is held out instead of a fifth."""
+"""From this number of images on, a tenth is held out instead of a fifth."""
 MINUTES, SOON = 5.0, 2.0
 STROKES = 0.05
-"""Labels that are ignored where nothing is painted are strokes if they cover no more than this share."""
+"""Maximum painted fraction of sparse labels that count as strokes."""
 
 
-def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Keep objects apart that touch."""
+def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Separate touching objects."""
     del pairs, device
     if settings.label_values != "objects":
         return []
-    return [Choice("objects_as", "separated", "connected voxels are then one object")]
+    return [Decision("objects_as", "separated", "each connected component is then one object")]
 
 
-def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Bring intensities to scale by mean and deviation, unless a few voxels would decide them."""
+def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Normalise by mean and standard deviation, unless outliers would dominate them."""
     del settings, device
     tails = [_has_a_tail(pair) for pair in pairs]
     if sum(tails) > len(tails) / 2:
-        return [Choice("normalise", "percentile", "a few voxels are far brighter than the others")]
-    return [Choice("normalise", "zscore", "each image has its own mean and spread")]
+        return [Decision("normalise", "percentile", "a few voxels are far brighter than the others")]
+    return [Decision("normalise", "zscore", "images differ in mean and spread")]
 
 
 def _has_a_tail(pair: Pair) -> bool:
@@ -66,89 +66,89 @@ def _has_a_tail(pair: Pair) -> bool:
     return bool(planes.max() - middle > OUTLYING * (high - middle) > 0)
 
 
-def loss(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Take Dice with cross entropy, for lines and overlapping classes what they need."""
+def loss(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Choose Dice with cross-entropy, or the losses for lines and for overlapping classes."""
     del pairs, device
     if settings.lines:
-        return [Choice("loss", "ten_channel", "made for thin lines beside blocks")]
+        return [Decision("loss", "ten_channel", "designed for thin lines beside blocks")]
     if settings.multilabel:
-        return [Choice("loss", "bce_dice", "classes may overlap")]
-    return [Choice("loss", "dice_ce", "right for most images, rare classes among them")]
+        return [Decision("loss", "bce_dice", "classes may overlap")]
+    return [Decision("loss", "dice_ce", "suits most images, also with rare classes")]
 
 
-def class_weights(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Weigh classes only where the loss would overlook rare ones."""
+def class_weights(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Weight classes only if the loss would neglect rare ones."""
     del device
     if any(word in term.name for term in settings.loss for word in DICE_LIKE):
-        return [Choice("class_weights", "none", "the loss counts each class as much, however rare")]
+        return [Decision("class_weights", "none", "the loss weights all classes equally")]
     share = _rarest(pairs, settings)
     weighted = any(row.use == "weight" for row in needed_maps(settings).values())
     if weighted or share >= RARE:
         return [
-            Choice("class_weights", "none", "no class is rare" if share >= RARE else "the loss has weights of its own")
+            Decision("class_weights", "none", "no class is rare" if share >= RARE else "the loss has its own weights")
         ]
-    return [Choice("class_weights", "inverse_frequency", f"a class has {share:.1%} of the labels")]
+    return [Decision("class_weights", "inverse_frequency", f"a class has {share:.1%} of the labels")]
 
 
 def _rarest(pairs: Sequence[Pair], settings: TrainSettings) -> float:
-    """Give the share of the rarest label value."""
+    """Give the fraction of the rarest label value."""
     counts = sum((count for pair in pairs for count in label_counts(pair.labels).counts), Counter[int]())
     ignored = {settings.ignore_value, 0 if settings.unlabelled == "ignore" else None}
-    known = [count for value, count in counts.items() if value not in ignored]
-    return min(known) / sum(known) if known else 1.0
+    voxels = [count for value, count in counts.items() if value not in ignored]
+    return min(voxels) / sum(voxels) if voxels else 1.0
 
 
-def mirroring(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Mirror along each axis that does not tell classes apart."""
+def mirroring(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Mirror along each axis that does not distinguish classes."""
     del device
     sided = _sided_axes(pairs, settings)
     axes = [axis for axis in "zyx" if axis not in sided]
     if sided:
-        return [Choice("mirror_axes", axes, f"classes lie on different sides along {', '.join(sided)}")]
-    return [Choice("mirror_axes", axes, "no class is always on one side of another")]
+        return [Decision("mirror_axes", axes, f"classes lie on different sides along {', '.join(sided)}")]
+    return [Decision("mirror_axes", axes, "no class is always on one side of another")]
 
 
 def _sided_axes(pairs: Sequence[Pair], settings: TrainSettings) -> list[str]:
-    """Find axes along which one class is always before another, so that mirroring would exchange them."""
+    """Find axes along which one class is always before another: mirroring would exchange them."""
     if len(pairs) < LIKELY_SIDED or settings.label_values != "classes":
         return []
     centres = [label_counts(pair.labels).centres for pair in pairs]
     values = sorted(set().union(*centres) - {0})
-    found = []
+    sided = []
     for i, axis in enumerate("zyx"):
         for a, b in ((a, b) for a in values for b in values if a < b):
-            apart = np.array([c[a][i] - c[b][i] for c in centres if a in c and b in c])
-            if len(apart) >= LIKELY_SIDED and abs(apart.mean()) > ASYMMETRY * apart.std() + 0.02:
-                found.append(axis)
+            distances = np.array([c[a][i] - c[b][i] for c in centres if a in c and b in c])
+            if len(distances) >= LIKELY_SIDED and abs(distances.mean()) > ASYMMETRY * distances.std() + 0.02:
+                sided.append(axis)
                 break
-    return found
+    return sided
 
 
-def augmentation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Change patches as nnU-Net does."""
+def augmentation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Augment as nnU-Net does."""
     del pairs, settings, device
-    return [Choice("augment", "standard", "it sets in after the first minute")]
+    return [Decision("augment", "standard", "it starts after the first minute")]
 
 
-def hold_out(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Hold a smaller share out of many images."""
+def hold_out(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Hold out a smaller fraction of many images."""
     del device
     if settings.folds > 1 or len(pairs) < MANY or any(pair.split for pair in pairs):
         return []
-    return [Choice("hold_out", 0.1, f"of {len(pairs)} images a tenth tells enough")]
+    return [Decision("hold_out", 0.1, f"a tenth of {len(pairs)} images is enough")]
 
 
-def ema_decay(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Keep the average of the last weights."""
+def ema_decay(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Use the moving average of the weights."""
     del pairs, settings, device
-    return [Choice("ema_decay", 0.98, "steadier than the weights of any one step")]
+    return [Decision("ema_decay", 0.98, "less noisy than the weights of single steps")]
 
 
-def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
+def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
     """Train for some minutes."""
     del device
     if {"minutes", "epochs", "steps"} & settings.model_fields_set:
         return []
     if settings.unlabelled == "ignore" and np.mean([label_counts(p.labels).painted_share for p in pairs]) < STROKES:
-        return [Choice("minutes", SOON, "strokes are learnt soon; correct the result and continue")]
-    return [Choice("minutes", MINUTES, "a first good model; more time makes a better one")]
+        return [Decision("minutes", SOON, "strokes are learnt soon; correct the result and continue")]
+    return [Decision("minutes", MINUTES, "a first good model; more time makes a better one")]

@@ -1,4 +1,4 @@
-"""What a step will need in memory, told before it is spent; a batch that would not fit is computed in parts."""
+"""Estimate the memory of a step in advance, and choose gradient accumulation for a batch that would not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from napari_unetvnet.networks import build_network, lasting_options
 from napari_unetvnet.networks.facts import outline
-from napari_unetvnet.training.plan.choice import Choice
+from napari_unetvnet.training.plan.choice import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,25 +24,25 @@ __all__ = ["free_bytes", "memory", "step_bytes"]
 
 FLOAT = 4
 OPTIMISER = {"adamw": 4, "sgd": 3}
-"""Numbers a weight: itself, its gradient and its moments."""
+"""Numbers per weight: the weight, its gradient and its moments."""
 WORKING = 3
-"""While the gradients flow back, so many copies of the largest layer are alive besides what was kept."""
-SHARE = 0.7
-"""Of the free memory, so much is used."""
+"""Copies of the largest layer that are alive in the backward pass, besides the stored activations."""
+MEMORY_SHARE = 0.7
+"""Fraction of the free memory that is used."""
 FEW_CLASSES = 4
 SMALL = {2: 64, 3: 32}
-"""Edge of the patches by which the estimate is made."""
+"""Edge of the patches for the estimate."""
 
 
-def memory(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Choice]:
-    """Compute the batch in as few parts as fit into memory."""
+def memory(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Divide the batch into as few parts as fit into memory."""
     channels, free = pairs[0].image.channels, free_bytes(device)
     needed = step_bytes(settings, channels, settings.batch)
-    told = f"a step needs about {_gib(needed)}, and {_gib(free)} are free"
+    reason = f"a step needs about {_gib(needed)}, and {_gib(free)} are free"
     parts = 1
-    while parts < settings.batch and step_bytes(settings, channels, -(-settings.batch // parts)) > SHARE * free:
+    while parts < settings.batch and step_bytes(settings, channels, -(-settings.batch // parts)) > MEMORY_SHARE * free:
         parts *= 2
-    return [Choice("gradient_accumulation", min(parts, settings.batch), told)]
+    return [Decision("gradient_accumulation", min(parts, settings.batch), reason)]
 
 
 def _gib(count: int) -> str:
@@ -66,7 +66,7 @@ def free_bytes(device: str) -> int:
 
 
 def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
-    """Estimate the memory of a step in single precision, from what a pass over two small patches keeps.
+    """Estimate the memory of a step in single precision, from the activations of two small patches.
 
     Parameters
     ----------
@@ -74,45 +74,45 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
     channels : int
         Of the images, C.
     patches : int
-        Computed at once.
+        Patches per forward pass.
 
     Returns
     -------
     int
     """
     option = lasting_options(settings.network, settings.option)
-    seen = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
-    counted = outline(settings.network, settings.dims, seen, FEW_CLASSES, option)
-    weights = FLOAT * sum(parameter.numel() for parameter in counted.parameters())
-    if weights > SHARE * free_bytes("cpu"):  # to build it would end the process
+    inputs = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
+    network_outline = outline(settings.network, settings.dims, inputs, FEW_CLASSES, option)
+    weights = FLOAT * sum(parameter.numel() for parameter in network_outline.parameters())
+    if weights > MEMORY_SHARE * free_bytes("cpu"):  # building it would exhaust the memory
         return weights * OPTIMISER[settings.optimizer]
-    network = build_network(settings.network, settings.dims, seen, FEW_CLASSES, option)
+    network = build_network(settings.network, settings.dims, inputs, FEW_CLASSES, option)
     full = _input_size(network, settings.planned_patch)
     small = _input_size(network, [min(n, SMALL[settings.dims]) for n in settings.planned_patch])
     planes = settings.planned_patch[0] if settings.dims == 2 else 1
     times = patches * planes * prod(full) / (2 * prod(small))
-    kept = _kept(network, torch.zeros(2, seen, *small))
-    return round(weights * OPTIMISER[settings.optimizer] + times * (sum(kept) + WORKING * max(kept)))
+    activations = _activations(network, torch.zeros(2, inputs, *small))
+    return round(weights * OPTIMISER[settings.optimizer] + times * (sum(activations) + WORKING * max(activations)))
 
 
 def _input_size(network: SegmentationNetwork, patch: Sequence[int]) -> tuple[int, ...]:
-    """Give what the network takes for a patch."""
+    """Give the input size of the network for a patch."""
     margins = zip(patch[-network.dims :], network.margin, strict=True)
     return network.fit([max(least, n + a + b) for least, (n, (a, b)) in zip(network.smallest, margins, strict=True)])
 
 
-def _kept(network: SegmentationNetwork, x: Tensor) -> list[int]:
+def _activations(network: SegmentationNetwork, x: Tensor) -> list[int]:
     """Give the bytes of each tensor that a backward pass needs, besides the weights."""
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    kept: dict[int, int] = {}
+    stored: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def store(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+            stored[storage._cdata] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
         outputs = network.training_outputs(x)
-    del outputs  # until here it holds what was kept, so that no two have one place
-    return list(kept.values())
+    del outputs  # it keeps the activations alive, so that no address is used twice
+    return list(stored.values())

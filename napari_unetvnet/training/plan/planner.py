@@ -1,4 +1,4 @@
-"""The rules one after the other, and what they made."""
+"""Apply the planning rules in order, and save and load the plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.settings import TrainSettings, checked
-from napari_unetvnet.training.plan.choice import Choice
+from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.from_model import as_the_model
 from napari_unetvnet.training.plan.inputs import batch, network, patch, target_spacing, view
 from napari_unetvnet.training.plan.learning import (
@@ -36,48 +36,50 @@ RULES = (
     as_the_model, objects, view, network, target_spacing, normalisation, loss, class_weights, patch, batch, memory,
     mirroring, augmentation, hold_out, ema_decay, budget,
 )  # fmt: skip
-"""Each sees what those before it have chosen."""
+"""Each rule sees the decisions of those before it."""
 ALWAYS = ("view", "network", "normalise", "loss", "patch", "batch", "ema_decay")
-"""What some rule chooses in every plan, unless it is set."""
-ADVICE = "start a new run, since another plan would make another model"
+"""Settings that every plan chooses, unless they are set."""
+ADVICE = "start a new run, because another plan would give another model"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings without anything left open, and what was chosen for them.
+    """Complete settings, and the decisions by which they were completed.
 
     Parameters
     ----------
     settings : TrainSettings
-        Of the kind that was given.
-    choices : tuple of Choice
+        Of the same class as those of the user.
+    choices : tuple of Decision
     """
 
     settings: TrainSettings
-    choices: tuple[Choice, ...]
+    choices: tuple[Decision, ...]
 
     @property
     def text(self) -> str:
         """The plan in a sentence."""
-        parts = [f"{choice.name.replace('_', ' ')} {_shown(choice.value)} ({choice.reason})" for choice in self.choices]
+        parts = [
+            f"{choice.name.replace('_', ' ')} {_formatted(choice.value)} ({choice.reason})" for choice in self.choices
+        ]
         return f"Planned: {'; '.join(parts)}." if parts else ""
 
 
 def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:
-    """Choose what is left open.
+    """Choose the settings that are not set.
 
     Parameters
     ----------
     pairs : sequence of Pair
     settings : TrainSettings
-        Fields that were not set are open, those of `TrainJob.left_open`.
+        Fields that are not set are chosen, those of `TrainJob.left_open`.
     device : {"cpu", "cuda"}
 
     Returns
     -------
     Plan
     """
-    choices: list[Choice] = []
+    choices: list[Decision] = []
     for rule in RULES:
         for choice in rule(pairs, settings, device):
             if choice.name not in settings.model_fields_set:
@@ -86,15 +88,15 @@ def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:
     return Plan(settings, tuple(choices))
 
 
-def save_plan(made: Plan, path: Path) -> None:
+def save_plan(plan: Plan, path: Path) -> None:
     """Write a plan to a file.
 
     Parameters
     ----------
-    made : Plan
+    plan : Plan
     path : Path
     """
-    write_json(path, [asdict(choice) for choice in made.choices])
+    write_json(path, [asdict(choice) for choice in plan.choices])
 
 
 def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
@@ -103,18 +105,18 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     Parameters
     ----------
     settings : TrainSettings
-        What is set here stays, although the plan says otherwise.
+        Settings that are set override the plan.
     path : Path
 
     Returns
     -------
     Plan or None
-        None if there is none.
+        None if there is no plan.
 
     Raises
     ------
     FileProblem
-        If it is damaged, or leaves open what every plan decides.
+        If it is damaged or incomplete.
     """
     if not path.exists():
         return None
@@ -122,28 +124,28 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     decided = settings.model_fields_set | {choice.name for choice in choices}
     if missing := [name for name in ALWAYS if name not in decided]:
         raise FileProblem(f"{path} does not choose {', '.join(missing)}; {ADVICE}.")
-    said = settings.model_fields_set | ({"minutes"} if {"epochs", "steps"} & settings.model_fields_set else set())
-    choices = tuple(choice for choice in choices if choice.name not in said)
+    fixed = settings.model_fields_set | ({"minutes"} if {"epochs", "steps"} & settings.model_fields_set else set())
+    choices = tuple(choice for choice in choices if choice.name not in fixed)
     for choice in choices:
         settings = _with(settings, choice)
     return Plan(settings, choices)
 
 
-def _read_choices(path: Path) -> tuple[Choice, ...]:
+def _read_choices(path: Path) -> tuple[Decision, ...]:
     try:
-        return tuple(Choice(**row) for row in read_json(path, list, ADVICE))
+        return tuple(Decision(**row) for row in read_json(path, list, ADVICE))
     except TypeError as error:
-        raise FileProblem(f"{path} holds what is no choice ({error}); {ADVICE}.") from error
+        raise FileProblem(f"{path} has an invalid choice ({error}); {ADVICE}.") from error
 
 
-def _with(settings: TrainSettings, choice: Choice) -> TrainSettings:
-    given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return checked(type(settings), given | {choice.name: choice.value})
+def _with(settings: TrainSettings, choice: Decision) -> TrainSettings:
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return checked(type(settings), values | {choice.name: choice.value})
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, tuple | list):
-        return " ".join(map(_shown, value)) or "none"
+        return " ".join(map(_formatted, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -97,7 +97,7 @@ def test_a_map_is_the_same_whole_and_part_by_part(toy_map, monkeypatch, voxels):
     monkeypatch.setattr("napari_unetvnet.images.arrays.PART_VOXELS", voxels)
     labels, settings = blobs(), checked(TrainSettings, {"hold_out": 0})
     image = Volume(np.zeros(labels.shape, np.float32))
-    (region,) = prepare.prepare([Pair(image, Volume(labels))], settings, (1, 8, 8)).train
+    (region,) = prepare.prepare_data([Pair(image, Volume(labels))], settings, (1, 8, 8)).train
     np.testing.assert_array_equal(region.maps["toy"], toy(labels, None, None))
 
 
