@@ -269,5 +269,5 @@ def test_a_network_whose_weights_alone_are_too_large_is_counted_and_not_made(mon
     settings = checked(TrainSettings, {"option": {"width": 64}, "patch": (1, 64, 64)})
     whole = memory.step_bytes(settings, 1, 2)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**20)
-    monkeypatch.setattr(memory, "_kept", None)  # whoever runs it fails
+    monkeypatch.setattr(memory, "_activations", None)  # whoever runs it fails
     assert 2**28 < memory.step_bytes(settings, 1, 2) < whole

@@ -175,7 +175,7 @@ def test_the_model_is_the_same_with_and_without_previews(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(("ema_decay", "last"), [(0, 1), (0.9, 2)])  # the last is scored before: the EMA, if any
 def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch, ema_decay, last):
     seen = []
-    show = preview.Preview.show
+    show = preview.TrainingPreview.show
 
     def watched(self):
         network = self._run.model.network
@@ -193,7 +193,7 @@ def test_modes_and_random_numbers_stay_as_they_are(tmp_path, monkeypatch, ema_de
         seen.append((before[0] == after[0], same, before[2] == after[2], len(set(before[0]))))
 
     monkeypatch.setattr(PreviewTimes, "due", lambda self, seconds: True)
-    monkeypatch.setattr(preview.Preview, "show", watched)
+    monkeypatch.setattr(preview.TrainingPreview, "show", watched)
     train(tmp_path / "run", pair_of((1, 40, 40)), ema_decay=ema_decay, steps=3)
     assert seen == [(True, True, True, 2), (True, True, True, 2), (True, True, True, last)]
 

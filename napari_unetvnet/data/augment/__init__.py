@@ -1,4 +1,4 @@
-"""Random changes of a batch of patches that leave its labels right, computed on the device of the batch."""
+"""Augmentation: random changes of a batch of patches and its labels, on the device of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one function that changes a batch, and the same for a look at it."""
+"""Augment a batch, and a patch for a preview."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def augment(
     recipe: Recipe = LIGHT,
     strength: float = 1.0,
 ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
-    """Change patches at random so that their labels stay right.
+    """Augment patches at random, labels consistently with images.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ def augment(
     maps : mapping of str to Tensor of shape (B, Z, Y, X) or (B, C', Z, Y, X)
         By the names of `TARGET_MAPS`, whose rows say how they are resampled.
     rng : numpy Generator
-        The only source of chance. It gives plain numbers; noise is drawn from them on the device.
+        The only source of randomness. Noise is drawn on the device, from a seed of it.
     recipe : Recipe
-        What to change; by default mirroring in the plane, brightness and offset by about a tenth.
+        By default mirroring in the plane, and brightness and offset by about a tenth.
     strength : float in [0, 1]
-        Scales probabilities and ranges. At 0 there is mirroring only.
+        Scales probabilities and ranges. At 0 there is only mirroring.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def augment(
 
 
 def preview(image: Tensor, target: Tensor, recipe: Recipe, seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Augment one patch several times, to look at.
+    """Augment one patch several times, for a preview.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is changed in patches, how often and how far."""
+"""Augmentation recipes: which changes, with which probabilities and ranges."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Axis = Literal["z", "y", "x"]
 Name = Literal["none", "light", "classic", "standard", "strong"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 COARSE = 3
-"""Voxels so many times longer along an axis than along the finest show nothing that could be turned that way."""
+"""Axes with voxels this many times longer than the finest are not rotated, scaled, bent or blurred."""
 ELONGATED = 1.5
-"""A patch so many times longer than wide loses too much of itself when it is turned by any angle."""
+"""A patch this many times longer than wide is not rotated by any angle, which would lose too much of it."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """How often something is changed, and how far.
+    """Probability and range of a change.
 
     Parameters
     ----------
     probability : float in [0, 1]
     low, high : float
-        Values are drawn evenly between them, or evenly below and above ``neutral`` as often if that lies between.
+        Values are uniform between them; if ``neutral`` is between, below and above it with equal probability.
     neutral : float
         The value that changes nothing.
     deviation : float
@@ -48,24 +48,24 @@ class Change:
     deviation: float = 0.0
 
     def draw(
-        self, rng: np.random.Generator, count: int, strength: float, *each: int
+        self, rng: np.random.Generator, count: int, strength: float, *shape: int
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Choose the items that are changed, and their values.
+        """Draw the items to change, and their values.
 
         Parameters
         ----------
         rng : numpy Generator
         count : int
-            Items to choose from.
+            Number of items.
         strength : float in [0, 1]
-            Scales the probability and the distance of the values from the neutral one.
-        *each : int
+            Scales the probability, and the distance of the values from ``neutral``.
+        *shape : int
             Shape of the values of one item.
 
         Returns
         -------
         items : array of int, shape (n,)
-        values : array of float, shape (n, *each)
+        values : array of float, shape (n, *shape)
         """
         probability = self.probability * strength
         if probability <= 0:
@@ -74,17 +74,17 @@ class Change:
             items = np.arange(count)
         else:
             items = np.flatnonzero(rng.random(count) < probability)
-        return items, self._values(rng, (len(items), *each), strength)
+        return items, self._values(rng, (len(items), *shape), strength)
 
     def _values(self, rng: np.random.Generator, shape: tuple[int, ...], strength: float) -> NDArray[np.float64]:
         if self.deviation:
             return rng.normal(self.neutral, self.deviation * strength, shape)
         if self.low < self.neutral < self.high:
             side = rng.uniform(-1, 1, shape)
-            away = side * np.where(side < 0, self.neutral - self.low, self.high - self.neutral)
+            offsets = side * np.where(side < 0, self.neutral - self.low, self.high - self.neutral)
         else:
-            away = rng.uniform(self.low, self.high, shape) - self.neutral
-        return self.neutral + strength * away
+            offsets = rng.uniform(self.low, self.high, shape) - self.neutral
+        return self.neutral + strength * offsets
 
 
 NEVER = Change()
@@ -92,28 +92,28 @@ NEVER = Change()
 
 @dataclass(frozen=True)
 class Recipe:
-    """All changes of a patch, in the order in which they are made; nothing by default.
+    """All changes of a patch, in the order of their application; none by default.
 
-    Changes of space are drawn for each patch, changes of intensity for each patch and channel.
+    Spatial changes are drawn per patch, intensity changes per patch and channel.
 
     Parameters
     ----------
     mirror : tuple of {"z", "y", "x"}
-        Axes along which a patch is mirrored half of the time.
+        Axes that are mirrored with probability 0.5.
     exchange : tuple of {"z", "y", "x"}
-        Axes that are put in any order; with all three and mirroring these are the 48 permutations of a cube.
+        Axes that are permuted; with all three and mirroring, the 48 symmetries of a cube.
     moving : tuple of {"z", "y", "x"}
         Axes that take part in rotation, scaling, bending, blur and low resolution.
     spacing : tuple of 3 float
-        Voxel size z, y, x, in which angles are right.
+        Voxel size z, y, x, for rotations in physical space.
     shift : Change
-        By a share of the height along y, of patches that are not mirrored along x.
+        Along y, as a fraction of the height, for patches that are not mirrored along x.
     rotation : Change
-        Degrees, in each plane of two moving axes.
+        Degrees, in the plane of each two moving axes.
     scale : Change
         Magnification.
     elastic : Change
-        Largest bend, as a share of the distance of its control points, a quarter of the patch; below 0.4 never folds.
+        Maximum displacement, as a fraction of the control point distance (a quarter of the patch); below 0.4, no folds.
     noise : Change
         Standard deviation, in normalised intensities.
     blur : Change
@@ -121,13 +121,13 @@ class Recipe:
     brightness : Change
         Factor of the intensities.
     offset : Change
-        What is added to them.
+        Added to the intensities.
     contrast : Change
-        Factor of their distance from the mean; none passes the brightest and darkest.
+        Factor of the distance from the mean; clipped to the range of the patch.
     low_resolution : Change
         Factor of the number of voxels along an axis.
     inverted_gamma, gamma : Change
-        Exponent, of the inverted intensities and of the intensities; mean and deviation are kept.
+        Exponent of the inverted, or original, intensities; mean and standard deviation are restored.
     """
 
     mirror: tuple[Axis, ...] = ()
@@ -196,24 +196,24 @@ LIGHT = Recipe(("y", "x"), (), ("y", "x"), (1.0, 1.0, 1.0), **RECIPES["light"])
 def recipe(
     name: Name, *, view: Literal["2d", "2.5d", "3d"], spacing: Spacing, mirror: Collection[Axis], patch: Triple
 ) -> Recipe:
-    """Fit a recipe to the data.
+    """Adapt a recipe to the data.
 
     Parameters
     ----------
     name : {"none", "light", "classic", "standard", "strong"}
         - light: mirroring in the plane, brightness and offset by about a tenth. For the first minutes.
-        - classic: shift or flip, turns by up to 10 degrees, the permutations of a cube, intensities by a tenth.
-        - standard: what nnU-Net does [1]_.
-        - strong: more of it, offset, bending, and the permutations of a cube. For long trainings on few images.
+        - classic: shift or flip, rotation by up to 10 degrees, symmetries of a cube, intensities by a tenth.
+        - standard: as in nnU-Net [1]_.
+        - strong: more of it, offset, elastic deformation, symmetries of a cube. For long trainings on few images.
     view : {"2d", "2.5d", "3d"}
-        All but 3d keep to the plane.
+        All but 3d stay in the plane.
     spacing : tuple of 3 float
-        Voxel size z, y, x. Where voxels are three times as long along an axis as along the finest or more, nothing is
-        turned, scaled, bent or blurred along it.
+        Voxel size z, y, x. An axis with voxels at least three times as long as the finest is not rotated, scaled, bent
+        or blurred.
     mirror : collection of {"z", "y", "x"}
-        Axes along which classes stay what they are when mirrored: without x where left is another class than right.
+        Axes along which mirroring keeps classes valid: without x if left and right are different classes.
     patch : tuple of 3 int
-        Voxels z, y, x of the target. Axes of equal length may be exchanged, so they must have equal margins too.
+        Voxels z, y, x of the target. Axes of equal length may be exchanged, so their margins must be equal, too.
 
     Returns
     -------
@@ -221,9 +221,9 @@ def recipe(
 
     Notes
     -----
-    Probabilities and ranges of standard are those of nnU-Net's second version. As there, a patch in the plane is turned
-    by any angle, but by 15 degrees at most if it is elongated, or may not be mirrored along both axes, because half a
-    turn is both mirrorings. Other than there, each channel is changed or not by itself, and low resolution averages.
+    Probabilities and ranges of standard are those of nnU-Net v2. As there, a patch in the plane is rotated by any
+    angle, but by at most 15 degrees if it is elongated or must not be mirrored along both axes, because a rotation by 180
+    degrees mirrors both. Unlike there, channels are changed independently, and low resolution averages voxels.
 
     References
     ----------
@@ -246,20 +246,20 @@ def recipe(
 
 
 def _moving(view: str, spacing: Spacing) -> tuple[Axis, ...]:
-    """Give the axes along which the voxels are short enough, of those that the view has."""
+    """Give the axes of the view with short enough voxels."""
     lengths = {axis: s for axis, s in zip(AXES, spacing, strict=True) if view == "3d" or axis != "z"}
     return tuple(axis for axis, length in lengths.items() if length < COARSE * min(lengths.values()))
 
 
 def _shift(shift: Change, view: str, mirror: tuple[Axis, ...]) -> Change:
-    """Toss a coin between shift and mirroring along x, or between shift and nothing; volumes are not shifted."""
+    """Shift with probability 0.5, as an alternative to mirroring along x; volumes are not shifted."""
     if view == "3d":
         return NEVER
     return shift if "x" in mirror else replace(shift, probability=shift.probability / 2)
 
 
 def _exchangeable(view: str, spacing: Spacing, mirror: tuple[Axis, ...], patch: Triple) -> tuple[Axis, ...]:
-    """Give the axes that may change places: equally long, of equal spacing, and free to be mirrored."""
+    """Give the axes that may be exchanged: of equal length and spacing, and mirrored."""
     free = [axis for axis in mirror if view == "3d" or axis != "z"]
     kinds = {axis: (n, float(f"{s:.2g}")) for axis, n, s in zip(AXES, patch, spacing, strict=True)}
     groups = [group for size in (3, 2) for group in combinations(free, size)]

@@ -1,8 +1,8 @@
-"""Changes that move whole voxels, so that no value becomes another: mirroring, exchanged axes, shifts."""
+"""Spatial augmentation without interpolation: mirroring, permuted axes, shifts."""
 
 from __future__ import annotations
 
-from itertools import permutations
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +31,7 @@ def move(
     rng: np.random.Generator,
     strength: float,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Mirror, exchange axes and shift, patch by patch.
+    """Mirror, permute axes and shift, patch by patch.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def move(
     images, target, maps
         Copies.
     """
-    drawn = _permutations(len(images), recipe, rng, strength)
-    images, target = _permuted(images, drawn), _permuted(target, drawn)
-    maps = {name: _permuted(values, drawn) for name, values in maps.items()}
+    permutations = _permutations(len(images), recipe, rng, strength)
+    images, target = _permuted(images, permutations), _permuted(target, permutations)
+    maps = {name: _permuted(values, permutations) for name, values in maps.items()}
     rows, shares = recipe.shift.draw(rng, len(images), strength)
     for row, share in zip(rows, shares, strict=True):
-        if AXES.index("x") in drawn[row].mirrored:
+        if AXES.index("x") in permutations[row].mirrored:
             continue
         voxels = int(target.shape[-2] * share)
         images[row] = shifted(images[row], voxels)
@@ -70,7 +70,7 @@ def shifted(patch: Tensor, voxels: int, outside: float | None = None) -> Tensor:
     voxels : int
         Upwards, towards the first row; downwards if negative.
     outside : float or None
-        What the hole is filled with; None mirrors the patch at its edge.
+        Fill value; None mirrors the patch at its edge.
 
     Returns
     -------
@@ -86,23 +86,23 @@ def shifted(patch: Tensor, voxels: int, outside: float | None = None) -> Tensor:
 
 
 def _permutations(count: int, recipe: Recipe, rng: np.random.Generator, strength: float) -> list[CubePermutation]:
-    """Draw for each patch an order of its axes and which are mirrored."""
+    """Draw an axis order and mirrored axes for each patch."""
     axes = [AXES.index(axis) for axis in recipe.mirror]
     flags = rng.random((count, len(axes))) < 0.5
     mirrored = [tuple(axis for axis, flag in zip(axes, row, strict=True) if flag) for row in flags]
     if not recipe.exchange:
-        return [CubePermutation(mirrored=chosen) for chosen in mirrored]
+        return [CubePermutation(mirrored=flips) for flips in mirrored]
     places = [AXES.index(axis) for axis in recipe.exchange]
     orders = []
-    for group in permutations(places):
+    for group in itertools.permutations(places):
         order = list(range(3))
         for place, axis in zip(places, group, strict=True):
             order[place] = axis
         orders.append(tuple(order))
-    # The first order changes nothing.
-    chosen_orders = rng.integers(len(orders), size=count) * (rng.random(count) < strength)
-    return [CubePermutation(orders[k], chosen) for k, chosen in zip(chosen_orders, mirrored, strict=True)]
+    # The first order is the identity.
+    indices = rng.integers(len(orders), size=count) * (rng.random(count) < strength)
+    return [CubePermutation(orders[k], flips) for k, flips in zip(indices, mirrored, strict=True)]
 
 
-def _permuted(batch: Tensor, drawn: list[CubePermutation]) -> Tensor:
-    return torch.stack([permute(item, permutation) for item, permutation in zip(batch, drawn, strict=True)])
+def _permuted(batch: Tensor, permutations: list[CubePermutation]) -> Tensor:
+    return torch.stack([permute(item, permutation) for item, permutation in zip(batch, permutations, strict=True)])

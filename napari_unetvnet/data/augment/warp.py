@@ -1,7 +1,7 @@
-"""Rotation, scaling and bending in one resampling, of the patches whose turn it is.
+"""Rotation, scaling and elastic deformation in a single resampling.
 
-A patch that is warped looks up, for each of its voxels, a place in what it was. Places are counted from the centre in
-half patches, as `grid_sample` wants them. Images and targets have the same centre, so the places of a target are the
+Each voxel of a warped patch is sampled from a position in the original patch. Positions are in half patches from the
+centre, as `grid_sample` expects. Images and targets have the same centre, so the places of a target are the
 inner ones of its image.
 
 Bends are free-form deformations: cubic B-splines of a few control points.
@@ -38,7 +38,7 @@ __all__ = ["warp"]
 SAMPLING = {"nearest": "nearest", "linear": "bilinear"}
 """What torch calls the interpolations of maps; in space, too."""
 INTERVALS = 4
-"""Distances of the control points of a bend along a patch."""
+"""Number of control point intervals along a patch."""
 
 
 def warp(
@@ -62,10 +62,10 @@ def warp(
     rng : numpy Generator
     strength : float in [0, 1]
     """
-    # Without z all planes of a patch move alike, and are channels of a plane.
+    # Without z, all planes of a patch are warped alike, as channels of one plane.
     axes = AXES if "z" in recipe.moving else AXES[1:]
     size = images.shape[-len(axes) :]
-    rows, matrices, points = _drawn((len(images), *size), axes, recipe, rng, strength)
+    rows, matrices, points = _draw((len(images), *size), axes, recipe, rng, strength)
     if not len(rows):
         return
     places = _places(size, torch.from_numpy(matrices).to(images))
@@ -80,10 +80,10 @@ def warp(
         _resample(values, rows, inner, SAMPLING[row.interpolation], row.outside, factors)
 
 
-def _drawn(
+def _draw(
     shape: tuple[int, ...], axes: tuple[Axis, ...], recipe: Recipe, rng: np.random.Generator, strength: float
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64] | None]:
-    """Draw which patches are warped, the matrix of each, and the control points of its bend if any is bent."""
+    """Draw the patches to warp, the matrix of each, and control points if any is deformed."""
     count, *size = shape
     planes = list(combinations([axes.index(axis) for axis in recipe.moving], 2))
     moves = np.array([axis in recipe.moving for axis in axes])
@@ -96,7 +96,7 @@ def _drawn(
     rows = np.union1d(np.union1d(turned, scaled), bent).astype(np.intp)
     if not len(bent):
         return rows, matrices[rows], None
-    # Along an axis that does not move, one control point holds for all voxels.
+    # An axis that does not move needs only one control point.
     points = np.zeros((count, len(axes), *np.where(moves, INTERVALS + 3, 1)))
     largest = bends[:, None] * moves * 2 / INTERVALS
     points[bent] = rng.uniform(-1, 1, points[bent].shape) * largest.reshape(len(bent), len(axes), *[1] * len(axes))
@@ -106,25 +106,25 @@ def _drawn(
 def _rotations(
     angles: NDArray[np.float64], planes: Sequence[tuple[int, int]], lengths: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give matrices that turn a patch of these lengths by an angle in each plane in turn."""
-    turns = np.broadcast_to(np.eye(len(lengths)), (len(angles), len(lengths), len(lengths)))
+    """Give matrices that rotate a patch of these lengths, by an angle in each plane, one after the other."""
+    rotations = np.broadcast_to(np.eye(len(lengths)), (len(angles), len(lengths), len(lengths)))
     for (a, b), angle in zip(planes, angles.T, strict=True):
-        turn = np.broadcast_to(np.eye(len(lengths)), turns.shape).copy()
-        turn[:, a, a] = turn[:, b, b] = np.cos(angle)
-        turn[:, a, b] = -np.sin(angle)
-        turn[:, b, a] = np.sin(angle)
-        turns = turns @ turn
-    in_patches: NDArray[np.float64] = turns * lengths / lengths[:, None]
+        rotation = np.broadcast_to(np.eye(len(lengths)), rotations.shape).copy()
+        rotation[:, a, a] = rotation[:, b, b] = np.cos(angle)
+        rotation[:, a, b] = -np.sin(angle)
+        rotation[:, b, a] = np.sin(angle)
+        rotations = rotations @ rotation
+    in_patches: NDArray[np.float64] = rotations * lengths / lengths[:, None]
     return in_patches
 
 
 def _places(size: Sequence[int], matrices: Tensor) -> Tensor:
-    """Give where each voxel of a patch comes from, (n, axes, ...), axes in the order x, y, z."""
+    """Give the position that each voxel is sampled from, (n, axes, ...), axes in the order x, y, z."""
     matrices = matrices.flip(1)
     places = matrices.new_zeros(())
     for axis, n in enumerate(size):
         line = (torch.arange(n, device=matrices.device, dtype=matrices.dtype) * 2 + 1) / n - 1
-        shape = [n if other == axis else 1 for other in range(len(size))]
+        shape = [n if i == axis else 1 for i in range(len(size))]
         places = places + matrices[..., axis].reshape(*matrices.shape[:2], *[1] * len(size)) * line.reshape(shape)
     return places
 
@@ -133,14 +133,14 @@ def _bends(size: Sequence[int], points: Tensor) -> Tensor:
     """Interpolate control points (n, axes, ...) to voxels, axes in the order x, y, z."""
     points = points.flip(1)
     for n in size:
-        # Each turn takes the first axis of the control points and puts its voxels last.
+        # Each pass replaces the first axis of control points by voxels, as the last axis.
         spline = _spline(n).to(points) if points.shape[2] > 1 else points.new_ones(n, 1)
         points = torch.tensordot(points, spline, ([2], [1]))
     return points
 
 
 def _spline(voxels: int) -> Tensor:
-    """Give the shares of the control points in each voxel, (voxels, INTERVALS + 3)."""
+    """Give the B-spline weights of the control points at each voxel, (voxels, INTERVALS + 3)."""
     place = (np.arange(voxels) + 0.5) / voxels * INTERVALS
     first = place.astype(int)
     f = place - first
@@ -151,7 +151,7 @@ def _spline(voxels: int) -> Tensor:
 
 
 def _interpolated(images: Tensor, places: Tensor) -> Tensor:
-    """Sample images (n, C, ...) between voxels."""
+    """Sample images (n, C, ...) by linear interpolation."""
     return _sample(images.reshape(len(images), -1, *places.shape[2:]), places, "bilinear", "reflection").view_as(images)
 
 
@@ -163,13 +163,13 @@ def _resample(
     missing: float,
     factors: Tensor | None = None,
 ) -> None:
-    """Sample some patches of a target or a map, in place; what comes from outside gets one value."""
+    """Sample some patches of a target or a map, in place; voxels from outside get the value ``missing``."""
     outside = reduce(torch.logical_or, (along.abs() > 1 for along in places.unbind(1))).unsqueeze(1)
-    chosen = values[rows]
-    sampled = _sample(chosen.reshape(len(rows), -1, *places.shape[2:]).float(), places, mode, "border")
+    patches = values[rows]
+    sampled = _sample(patches.reshape(len(rows), -1, *places.shape[2:]).float(), places, mode, "border")
     if factors is not None:
         sampled *= factors.reshape(-1, *[1] * (sampled.ndim - 1))
-    values[rows] = sampled.masked_fill_(outside, missing).view_as(chosen).to(values.dtype)
+    values[rows] = sampled.masked_fill_(outside, missing).view_as(patches).to(values.dtype)
 
 
 def _enlargement(matrices: NDArray[np.float64], recipe: Recipe) -> Tensor:
@@ -179,14 +179,14 @@ def _enlargement(matrices: NDArray[np.float64], recipe: Recipe) -> Tensor:
 
 
 def _inner(places: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut the margin off, and count in half patches of what is left."""
+    """Crop the margin, and convert to half patches of the target."""
     full = places.shape[2:]
     if full == size:
         return places
     for axis, n in enumerate(size, start=2):
         places = places.narrow(axis, (places.shape[axis] - n) // 2, n)
-    wider = [whole / n for whole, n in zip(full, size, strict=True)]
-    return torch.stack([part * factor for part, factor in zip(places.unbind(1), reversed(wider), strict=True)], dim=1)
+    factors = [n_full / n for n_full, n in zip(full, size, strict=True)]
+    return torch.stack([part * factor for part, factor in zip(places.unbind(1), reversed(factors), strict=True)], dim=1)
 
 
 def _sample(flat: Tensor, places: Tensor, mode: str, border: str) -> Tensor:
