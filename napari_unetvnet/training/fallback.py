@@ -99,7 +99,7 @@ def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
     changes = [f"in {options.gradient_accumulation} parts"]
     changes += ["recomputing activations"] * options.recompute
     changes += [] if options.patch is None else [f"with patches of {by(options.patch)} voxels"]
-    return f"Such a step did not fit into the memory of this device before; so it is computed {', '.join(changes)}."
+    return f"Such a step did not fit into the memory of this device before, so it is computed {', '.join(changes)}."
 
 
 def _accumulate_more(batch: int, options: StepOptions) -> tuple[StepOptions, str] | None:

@@ -216,7 +216,7 @@ def test_a_model_is_tuned_to_other_classes_and_channels(tmp_path, classes, chann
         tmp_path / "second", squares(classes, channels), start_from=tmp_path / "first" / MODEL, steps=1,
         learning_rate=1e-9,
     )  # fmt: skip
-    told = next(e.text for e in events if isinstance(e, Notice) and "initialised anew" in e.text)
+    told = next(e.text for e in events if isinstance(e, Notice) and "newly initialised" in e.text)
     before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
     new = [name for name in after if before[name].shape != after[name].shape]
     assert new

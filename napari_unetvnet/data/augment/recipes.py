@@ -222,8 +222,8 @@ def recipe(
     Notes
     -----
     Probabilities and ranges of standard are those of nnU-Net v2. As there, a patch in the plane is rotated by any
-    angle, but by at most 15 degrees if it is elongated or must not be mirrored along both axes, because a rotation by 180
-    degrees mirrors both. Unlike there, channels are changed independently, and low resolution averages voxels.
+    angle, but by at most 15 degrees if it is elongated or must not be mirrored along both axes, because a rotation by
+    180 degrees mirrors both. Unlike there, channels are changed independently, and low resolution averages voxels.
 
     References
     ----------
