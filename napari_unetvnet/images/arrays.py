@@ -1,4 +1,4 @@
-"""Arrays that may exceed memory: cut, transposed and stacked without reading, read in parts, created on disk."""
+"""Arrays that may exceed memory: lazy views and stacks, reading in boxes, arrays on disk."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = [
 ]  # fmt: skip
 
 PART_VOXELS = 1 << 21
-"""Largest part to read at once, in voxels per channel; what is computed from it takes a few times 16 MB."""
+"""Largest box to read at once, in voxels per channel; computations on it take a few times 16 MB."""
 MEMORY_SHARE = 0.25
-"""Largest share of the free memory that a new array takes."""
+"""Maximum fraction of the free memory for a new array."""
 
 
 class View:
-    """A box of an array as (C, Z, Y, X), perhaps with its axes in another order; only what is sliced is read.
+    """A box of an array as (C, Z, Y, X), with its axes in any order; only what is sliced is read.
 
     Parameters
     ----------
     source : array
         Read by slicing only: numpy, memory-mapped, dask, zarr, HDF5, or anything like it.
     order : 4 of int or None
-        The axis of the source that is C, Z, Y and X, None where it has none. Axes that are not named have length 1.
+        The axes of the source that are C, Z, Y and X; None for missing ones. Other axes of the source have length 1.
     box : 4 range, optional
-        The part, with the axes of the view; by default all.
+        The box, along the axes of the view (default: all).
     """
 
     ndim = 4
@@ -54,22 +54,22 @@ class View:
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
-        """Edges (C, Z, Y, X) of the blocks that are stored, None where nothing is said of any."""
+        """Chunk shape (C, Z, Y, X); None if the source has no chunks."""
         edges = getattr(self._source, "chunks", None)
         return edges and tuple(1 if axis is None else edges[axis] for axis in self._order)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         sliced = [places[k] for places, k in zip(self._box, expanded(key), strict=True)]
         ranges = [range(s, s + 1) if isinstance(s, int) else s for s in sliced]
-        # Sources read forwards only, so a reversed axis is turned round afterwards.
-        turned = tuple(0 if isinstance(s, int) else slice(None, None, -1 if s.step < 0 else 1) for s in sliced)
-        return self._read([r[::-1] if r.step < 0 else r for r in ranges])[turned]
+        # Sources are read forwards, so reversed axes are flipped afterwards.
+        flips = tuple(0 if isinstance(s, int) else slice(None, None, -1 if s.step < 0 else 1) for s in sliced)
+        return self._read([r[::-1] if r.step < 0 else r for r in ranges])[flips]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[...].astype(dtype or self.dtype, copy=False)
 
-    def cut(self, key: Any) -> View:
-        """Give a part without reading it.
+    def crop(self, key: Any) -> View:
+        """Crop without reading.
 
         Parameters
         ----------
@@ -92,13 +92,13 @@ class View:
             if axis is not None:
                 key[axis] = slice(places.start, places[-1] + 1, places.step)
         block = np.asarray(self._source[tuple(key)]).astype(self.dtype, copy=False)
-        named = [axis for axis in self._order if axis is not None]
-        rest = [axis for axis in range(block.ndim) if axis not in named]
-        return block.transpose(named + rest).reshape(size)
+        used = [axis for axis in self._order if axis is not None]
+        unused = [axis for axis in range(block.ndim) if axis not in used]
+        return block.transpose(used + unused).reshape(size)
 
 
 class Scaled:
-    """An array whose values are computed when they are read, such as nibabel's, which does not say of which type.
+    """An array whose values, and so its type, are known only when it is read, such as nibabel's with a scale factor.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Scaled:
 
 
 class Typed:
-    """An array whose values get another type when they are read.
+    """An array that is converted to another type when it is read.
 
     Parameters
     ----------
@@ -134,19 +134,19 @@ class Typed:
 
 
 class FileArray:
-    """An array in a .npy file that is mapped only while a part of it is read or written.
+    """An array in a .npy file that is memory-mapped only while it is read or written.
 
-    The pages of a map that stays open count as memory of the process, although they are not needed.
+    The pages of a map that stays open count as memory of the process.
 
     Parameters
     ----------
     path : Path
-        Of a file that is there.
+        An existing file.
 
     Raises
     ------
     ValueError
-        If it is cut off or no such file.
+        If the file is cut off or not a .npy file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -156,7 +156,7 @@ class FileArray:
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
-        """Create a file of zeros, replacing one that exists.
+        """Create a file of zeros, replacing an existing one.
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ class FileArray:
 
 
 class Stack:
-    """The channels of several arrays (C, Z, Y, X) of one size, as one array.
+    """The channels of several arrays (C, Z, Y, X) of equal size, as one array.
 
     Parameters
     ----------
@@ -200,10 +200,10 @@ class Stack:
         self.dtype = np.result_type(*(array.dtype for array in arrays))
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        chosen, *rest = expanded(key)
-        channels = self._channels[chosen]
-        each = channels if isinstance(channels, list) else [channels]
-        read = [np.asarray(array[(c, *rest)]).astype(self.dtype, copy=False) for array, c in each]
+        channel_key, *spatial = expanded(key)
+        channels = self._channels[channel_key]
+        listed = channels if isinstance(channels, list) else [channels]
+        read = [np.asarray(array[(c, *spatial)]).astype(self.dtype, copy=False) for array, c in listed]
         return np.stack(read) if isinstance(channels, list) else read[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -211,7 +211,7 @@ class Stack:
 
 
 def expanded(key: Any) -> tuple[Any, ...]:
-    """Give an index for each of four axes.
+    """Expand a key to an index for each of four axes.
 
     Parameters
     ----------
@@ -222,14 +222,14 @@ def expanded(key: Any) -> tuple[Any, ...]:
     tuple of 4 slice or int
     """
     indices = key if isinstance(key, tuple) else (key,)
-    before = next((i for i, k in enumerate(indices) if k is Ellipsis), len(indices))
-    after = indices[before + 1 :]
-    full: tuple[Any, ...] = (*indices[:before], *[slice(None)] * (4 - before - len(after)), *after)
+    position = next((i for i, k in enumerate(indices) if k is Ellipsis), len(indices))
+    trailing = indices[position + 1 :]
+    full: tuple[Any, ...] = (*indices[:position], *[slice(None)] * (4 - position - len(trailing)), *trailing)
     return tuple(k if isinstance(k, slice) else int(k) for k in full)
 
 
 def cut(data: Any, key: tuple[slice, slice, slice, slice]) -> Any:
-    """Cut a part out of an array without reading it.
+    """Crop an array without reading it.
 
     Parameters
     ----------
@@ -240,27 +240,27 @@ def cut(data: Any, key: tuple[slice, slice, slice, slice]) -> Any:
     Returns
     -------
     array of shape (C, Z, Y, X)
-        Of the same kind where slicing reads nothing, else a View.
+        Of the same type if slicing does not read, else a View.
     """
     if isinstance(data, np.ndarray) or hasattr(data, "dask"):
         return data[key]
-    return (data if isinstance(data, View) else View(data)).cut(key)
+    return (data if isinstance(data, View) else View(data)).crop(key)
 
 
 def parts(array: Any, voxels: int | None = None) -> Iterator[tuple[slice, slice, slice]]:
-    """Divide an array into boxes to read one after the other: whole chunks if they are not too large.
+    """Divide an array into boxes to read one by one: whole chunks if they are not too large.
 
     Parameters
     ----------
     array : array of shape (..., Z, Y, X)
-        Nothing of it is read.
+        Not read.
     voxels : int, optional
-        The size of a box at most; PART_VOXELS by default.
+        Maximum size of a box (default: PART_VOXELS).
 
     Yields
     ------
     3 slice
-        Of the last three axes. Boxes of an array without chunks follow each other as its voxels do.
+        For the last three axes. Without chunks, boxes are in the order of the voxels.
     """
     size = [int(n) for n in array.shape[-3:]]
     if 0 in size:
@@ -278,19 +278,19 @@ def planes(array: Any) -> Iterator[NDArray[Any]]:
 
 
 def _edges(size: Sequence[int], chunks: Sequence[Any] | None, voxels: int) -> list[int]:
-    """Choose the edges of the boxes to read: whole chunks if they are not too large, as many as go in, x first."""
-    firsts = (chunk[0] if isinstance(chunk, tuple) else chunk for chunk in (chunks or (1, 1, 1))[-3:])
-    edges = [max(1, min(int(chunk), n)) for chunk, n in zip(firsts, size, strict=True)]
+    """Choose the edges of the boxes: as many whole chunks as fit, x first, unless a chunk is too large."""
+    chunk_edges = (chunk[0] if isinstance(chunk, tuple) else chunk for chunk in (chunks or (1, 1, 1))[-3:])
+    edges = [max(1, min(int(chunk), n)) for chunk, n in zip(chunk_edges, size, strict=True)]
     if math.prod(edges) > voxels:
         edges = [1, 1, 1]
     for axis in (2, 1, 0):
-        times = voxels // math.prod(edges)
-        edges[axis] = min(size[axis], times * edges[axis])
+        count = voxels // math.prod(edges)
+        edges[axis] = min(size[axis], count * edges[axis])
     return edges
 
 
 def new_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Make an array to be filled: in memory, or, where it would take too much of it, in a temporary file.
+    """Create an uninitialised array: in memory, or in a temporary file if it would take too much memory.
 
     Parameters
     ----------
@@ -300,7 +300,7 @@ def new_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     Returns
     -------
     array of the shape
-        The file lies in the folder for temporary files (TMPDIR) and is gone when nobody uses the array any more.
+        The file is in the temporary folder (TMPDIR) and is removed with the array.
     """
     import psutil
 

@@ -1,4 +1,4 @@
-"""Axes named by letters, brought to (C, Z, Y, X)."""
+"""Transpose arrays with lettered axes to (C, Z, Y, X)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["axis_places", "with_channels"]
 
 
 def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
-    """Bring an array with lettered axes to (C, Z, Y, X); colours S count as channels, one unknown axis as Z.
+    """Transpose an array with lettered axes to (C, Z, Y, X); colours S are channels, one unknown axis is Z.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
     axes : str
         A letter for each axis.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
 
 
 def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
-    """Say which axis has which letter, leaving out those of one voxel; one unknown axis is Z.
+    """Map letters to axes, without axes of length 1; one unknown axis is Z.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
     axes : str
         A letter for each axis.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Returns
     -------
@@ -61,13 +61,14 @@ def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
     DataProblem
         If there are time points, or axes that are not those of one image.
     """
-    kept = [(letter, i) for i, letter in enumerate(axes) if letter in "YX" or shape[i] > 1]
-    letters = [letter for letter, _ in kept]
+    axis_letters = [(letter, i) for i, letter in enumerate(axes) if letter in "YX" or shape[i] > 1]
+    letters = [letter for letter, _ in axis_letters]
     if "T" in letters:
         raise DataProblem(f"{name} holds {shape[axes.index('T')]} time points; save one time point as a file.")
     unknown = [letter for letter in letters if letter not in "ZCSYX"]
     if len(unknown) + ("Z" in letters) > 1 or not {"Y", "X"} <= set(letters):
         raise DataProblem(
-            f"{name} has the axes {''.join(letters)}, not those of one image; save it with axes C, Z, Y, X at most."
+            f"{name} has the axes {''.join(letters)}, which are not those of one image; "
+            "save it with at most the axes C, Z, Y, X."
         )
-    return {"Z" if letter in unknown else letter: i for letter, i in kept}
+    return {"Z" if letter in unknown else letter: i for letter, i in axis_letters}

@@ -1,6 +1,6 @@
-"""Files and folders that hold several arrays, zarr and HDF5: which array is the image, and what its axes are.
+"""Containers of several arrays, zarr and HDF5: which array is the image, and which axes it has.
 
-Nothing but metadata is read; the array is read when it is sliced.
+Only metadata is read; the array is read when it is sliced.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["AXES", "Stored", "image_of", "listed_images", "only_image", "with_letters"]
+__all__ = ["AXES", "StoredArray", "image_of", "listed_images", "only_image", "with_letters"]
 
 AXES = "TCZYX"
 LISTED = 8
 
 
-class Stored(NamedTuple):
-    """An array in a file: read by slicing, a letter for each axis, and length and unit of a voxel for some of them."""
+class StoredArray(NamedTuple):
+    """An array in a container, a letter for each axis, and voxel length and unit for some of the letters."""
 
     array: Any
     axes: str
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
 
 
 class _Checked:
-    """An array whose damage, seen only when it is read, becomes one sentence."""
+    """An array that raises FileProblem if reading finds damage."""
 
     def __init__(self, array: Any, path: Path) -> None:
         self._array, self._path = array, path
@@ -48,37 +48,37 @@ class _Checked:
             return np.asarray(self._array[key])
 
 
-def image_of(stored: Stored, path: Path) -> ImageFile:
-    """Bring an array in a file to (C, Z, Y, X) without reading it.
+def image_of(array: StoredArray, path: Path) -> ImageFile:
+    """Transpose an array in a container to (C, Z, Y, X) without reading it.
 
     Parameters
     ----------
-    stored : Stored
+    array : StoredArray
     path : Path
-        Of the file or folder, for messages.
+        File or folder, for messages.
 
     Returns
     -------
     ImageFile
     """
-    places = axis_places(stored.array.shape, stored.axes, path.name)
-    data = View(_Checked(stored.array, path), [places.get(letter) for letter in "CZYX"])
-    units = {letter: unit_name(unit) for letter, (_, unit) in stored.lengths.items()}
-    spacing, unit = common_spacing({letter: size for letter, (size, _) in stored.lengths.items()}, units)
+    places = axis_places(array.array.shape, array.axes, path.name)
+    data = View(_Checked(array.array, path), [places.get(letter) for letter in "CZYX"])
+    units = {letter: unit_name(unit) for letter, (_, unit) in array.lengths.items()}
+    spacing, unit = common_spacing({letter: size for letter, (size, _) in array.lengths.items()}, units)
     return ImageFile(data, spacing, unit)
 
 
 def only_image(path: Path, images: Mapping[str, Any], prefix: str) -> str:
-    """Take the only image, or ask for the name of one.
+    """Give the name of the only image, or raise with the names of all.
 
     Parameters
     ----------
     path : Path
-        Of the file or folder.
+        File or folder.
     images : mapping of str to array or group
-        All that it holds.
+        All images in it.
     prefix : str
-        What is written before the name of an image to name it.
+        Prefix of image names in sources.
 
     Returns
     -------
@@ -87,12 +87,12 @@ def only_image(path: Path, images: Mapping[str, Any], prefix: str) -> str:
     Raises
     ------
     FileProblem
-        If there is none, or there are several.
+        Unless there is exactly one.
     """
     if len(images) == 1:
         return next(iter(images))
     if not images:
-        raise FileProblem(f"{path.name} holds no array with two axes or more; name a file with an image.")
+        raise FileProblem(f"{path.name} holds no array with at least two axes; choose a file with an image.")
     raise FileProblem(
         f"{path.name} holds {len(images)} images; name one, such as {prefix}{next(iter(images))}: "
         f"{listed_images(images)}."
@@ -100,14 +100,14 @@ def only_image(path: Path, images: Mapping[str, Any], prefix: str) -> str:
 
 
 def listed_images(images: Mapping[str, Any]) -> str:
-    """Name the images with their shapes, as many as fit into a sentence."""
-    each = [f"{name} ({' x '.join(map(str, getattr(item, 'shape', ())))})" for name, item in images.items()]
-    shown = ", ".join(text.removesuffix(" ()") for text in each[:LISTED])
-    return f"{shown}{', ...' if len(each) > LISTED else ''}" if each else "none"
+    """List the first images with their shapes."""
+    entries = [f"{name} ({' x '.join(map(str, getattr(item, 'shape', ())))})" for name, item in images.items()]
+    text = ", ".join(entry.removesuffix(" ()") for entry in entries[:LISTED])
+    return f"{text}{', ...' if len(entries) > LISTED else ''}" if entries else "none"
 
 
 def with_letters(names: Sequence[str | None] | None, axes: int) -> str:
-    """Give axes their letters; without names they are the last of T, C, Z, Y, X."""
+    """Give the letters of axes; without names, the last of T, C, Z, Y, X."""
     letters = "".join((name or " ")[0].upper() for name in names or ())
     if len(letters) == axes == len(set(letters)) and {"Y", "X"} <= set(letters):
         return letters

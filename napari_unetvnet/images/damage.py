@@ -1,4 +1,4 @@
-"""Files that are cut off, damaged or of another kind: what libraries raise and log about them, in one sentence."""
+"""Turn what libraries raise and log about damaged files into one sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["damaged_file", "log_of", "reading", "slicing"]
 
-# What the libraries raise on a bad file.
+# Exceptions of libraries on a bad file.
 BAD_FILE: tuple[type[Exception], ...] = (
     OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
     AssertionError, SyntaxError, struct.error, zlib.error, tokenize.TokenError,
@@ -28,19 +28,19 @@ BAD_FILE: tuple[type[Exception], ...] = (
 
 @contextmanager
 def reading(path: Path, *also: type[Exception]) -> Iterator[None]:
-    """Turn what a library raises on a bad file into one sentence, and hide its warnings.
+    """Turn the exceptions of a library on a bad file into one sentence, and suppress its warnings.
 
     Parameters
     ----------
     path : Path
         Of the file.
     *also : type of Exception
-        The library's own.
+        Further exceptions of the library.
 
     Raises
     ------
     FileProblem
-        Instead of them.
+        Instead of these exceptions.
     """
     with slicing(path, *also), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,24 +49,24 @@ def reading(path: Path, *also: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def slicing(path: Path, *also: type[Exception]) -> Iterator[None]:
-    """Do what `reading` does, but leave warnings alone: for arrays that are read later, and in any thread.
+    """As `reading`, but without suppressing warnings: for arrays that are read later, in any thread.
 
     Parameters
     ----------
     path : Path
         Of the file.
     *also : type of Exception
-        The library's own.
+        Further exceptions of the library.
 
     Raises
     ------
     FileProblem
-        Instead of them.
+        Instead of these exceptions.
     """
     try:
         yield
     except MemoryError as error:
-        endings = listed(ending for each in FORMATS for ending in each.in_parts)
+        endings = listed(ending for row in FORMATS for ending in row.in_parts)
         raise FileProblem(
             f"{path.name} does not fit into memory, or its header is damaged; uncompressed files with one of these "
             f"endings are read in parts: {endings}."
@@ -81,13 +81,13 @@ def slicing(path: Path, *also: type[Exception]) -> Iterator[None]:
 
 
 def damaged_file(path: Path, detail: str) -> FileProblem:
-    """Say that a file is bad.
+    """Describe a damaged file.
 
     Parameters
     ----------
     path : Path
     detail : str
-        What is wrong with it.
+        The message of the library.
 
     Returns
     -------
@@ -95,22 +95,22 @@ def damaged_file(path: Path, detail: str) -> FileProblem:
     """
     return FileProblem(
         f"{path.name} cannot be read: it is cut off, damaged or not what its ending says "
-        f"({detail.splitlines()[0][:120]}); copy it again, or open it in the program that made it and save it anew."
+        f"({detail.splitlines()[0][:120]}); copy it again, or save it again in the program that created it."
     )
 
 
 @contextmanager
 def log_of(logger_name: str) -> Iterator[list[str]]:
-    """Collect what a library logs instead of printing it."""
+    """Collect the log messages of a library instead of printing them."""
     lines: list[str] = []
 
-    def keep(record: logging.LogRecord) -> bool:
+    def collect(record: logging.LogRecord) -> bool:
         lines.append(record.getMessage())
         return False
 
     logger = logging.getLogger(logger_name)
-    logger.addFilter(keep)
+    logger.addFilter(collect)
     try:
         yield lines
     finally:
-        logger.removeFilter(keep)
+        logger.removeFilter(collect)

@@ -1,4 +1,4 @@
-"""What a reader makes of a file, and which reader a file gets: that of its ending."""
+"""The result of reading a file, and the choice of the reader by the ending."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["LARGE_BYTES", "ImageFile", "read_file"]
 
 LARGE_BYTES = 1 << 28
-"""Values of a larger file are converted where they are read, not all at once."""
+"""Values of larger files are converted when they are sliced, not all at once."""
 
 
 class ImageFile(NamedTuple):
-    """What a file holds: data (C, Z, Y, X) and its place in space, spacing None where the file says nothing."""
+    """The image in a file: data (C, Z, Y, X) and its position in space; spacing is None if the file has none."""
 
     data: Any
     spacing: Spacing | None = None
@@ -39,7 +39,7 @@ def read_file(path: Path) -> ImageFile:
     Parameters
     ----------
     path : Path
-        Perhaps of a dataset in it, or of an array in a folder.
+        A file, a dataset in it, or an array in a folder.
 
     Returns
     -------
@@ -49,10 +49,10 @@ def read_file(path: Path) -> ImageFile:
     Raises
     ------
     FileProblem
-        If it is of no known kind, cut off or damaged.
+        If the format is unknown, or the file is cut off or damaged.
     """
     if (kind := source_format(path)) is None:
-        raise FileProblem(f"{path.name} is of no kind that can be read; use {listed(endings())}.")
+        raise FileProblem(f"{path.name} has an unknown ending; use {listed(endings())}.")
     image: ImageFile = kind.function("read")(path)
     data = image.data
     if not data.dtype.isnative:

@@ -1,13 +1,13 @@
-"""Files to volumes and labels to files, geometry intact.
+"""Read volumes and labels from files, and write results, with their position in space.
 
 The reader of a format (see `images.formats`) turns one file into `ImageFile`: the array as (C, Z, Y, X)
-and what the file says of space. All else is the same for every format: channel files are stacked, labels are checked,
-results replace a file whole or not at all. What a library raises on a bad file becomes one sentence, and a file that is
-cut off is refused even where the library would fill the gap with zeros.
+and its position in space. The rest is common to all formats: channel files are stacked, labels are checked, and results
+are written atomically. Exceptions of libraries on bad files become one sentence, and a file that is cut off is refused
+even where the library would fill the gap with zeros.
 
-Spacing comes from the zooms and unit of NIfTI ("mm" where the file names none), from ImageJ or OME metadata of TIFF,
-from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. What NIfTI and
-TIFF cannot say is converted (nm to mm) or left out.
+Spacing comes from the zooms and unit of NIfTI ("mm" if the file has none), from ImageJ or OME metadata of TIFF,
+from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. Units that
+NIfTI and TIFF do not have are converted (nm to mm) or left out.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
     ----------
     source : str or Path
         One file, or the channel files of one image separated by ``|``. Colours become channels, alpha is dropped;
-        the fourth axis of NIfTI is channels; npy, and zarr and HDF5 that do not name their axes, are (Y, X), (Z, Y, X)
-        or (C, Z, Y, X). A .zarr folder is one image, the finest level of an OME-Zarr one; ``file.h5:/path`` names a
+        the fourth axis of NIfTI is channels; npy, and zarr and HDF5 without axis names, are (Y, X), (Z, Y, X) or
+        (C, Z, Y, X). A .zarr folder is one image, the finest level of an OME-Zarr one; ``file.h5:/path`` names a
         dataset.
     spacing : tuple of 3 float, optional
-        Voxel size (z, y, x) for files that carry none; their unit stays "pixel".
+        Voxel size (z, y, x) for files without one; their unit stays "pixel".
 
     Returns
     -------
     Volume, data of shape (C, Z, Y, X)
-        Memory-mapped, copy on write, where the file allows; zarr, HDF5 and large files whose values must be converted
-        are a View, which reads what is sliced. Named after the first file, without its ending.
+        Memory-mapped, copy on write, if the format allows; a View, which reads what is sliced, for zarr, HDF5 and large
+        files that must be converted. Named after the first file, without its ending.
 
     Raises
     ------
@@ -78,22 +78,22 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
 
 
 def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlapping: bool = False) -> Volume:
-    """Read labels: one whole number of 0 or more for each voxel.
+    """Read labels: one non-negative integer for each voxel.
 
     Parameters
     ----------
     source : str or Path
-        One file. Floats are taken if all are whole numbers (to 0.01, the noise of scaled NIfTI), colours if all
-        channels are equal, the numbers behind the colours of a palette.
+        One file. Floats are accepted if all are integers (to 0.01, the noise of scaled NIfTI), colours if all channels
+        are equal; of a palette, the indices.
     spacing : tuple of 3 float, optional
-        Voxel size (z, y, x) for a file that carries none.
+        Voxel size (z, y, x) for a file without one.
     overlapping : bool
-        Whether each channel, or each of several files separated by ``|``, is a mask of its own.
+        Whether each channel, or each file separated by ``|``, is a mask.
 
     Returns
     -------
     Volume, data of integers of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
-        Checked part by part, and not loaded where `read_volume` would not.
+        Checked box by box, and not loaded if `read_volume` would not load it.
 
     Raises
     ------
@@ -109,20 +109,20 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
     if volume.channels > 1 and not _channels_equal(volume.data):
         raise DataProblem(
             f"{volume.name}: labels have {volume.channels} channels that differ, such as colours; "
-            "save one channel with a whole number for each class or object, or say that they are masks of classes that "
-            "overlap (--label-values overlapping)."
+            "save one channel with an integer for each class or object, or choose masks of overlapping classes "
+            "(--label-values overlapping)."
         )
-    first = cut(volume.data, (slice(1), slice(None), slice(None), slice(None)))
-    return replace(volume, data=whole_numbers(first, volume.name))
+    first_channel = cut(volume.data, (slice(1), slice(None), slice(None), slice(None)))
+    return replace(volume, data=whole_numbers(first_channel, volume.name))
 
 
 def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
-    """Write labels, whole or not at all, in the smallest unsigned type that holds them.
+    """Write labels atomically, in the smallest unsigned type that holds them.
 
     Parameters
     ----------
     path : str or Path
-        The ending decides the format, and that, what is kept of the place in space: see `images.formats`.
+        The ending decides the format, and so what is stored of the position in space: see `images.formats`.
         npy and TIFF are (Y, X) where Z is 1.
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
         Read by slicing only, plane by plane.
@@ -140,19 +140,19 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     check_writable(path, "labels")
     _check_grid(labels, 4 if labels.ndim == 4 else 3, like)
     if labels.dtype.kind not in "bui":
-        raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give whole numbers.")
+        raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give integers.")
     highest = highest_label(labels, like.name)
-    chosen = check_fits(path, "labels", labels.shape, highest)
-    _write(path, chosen, Typed(labels, chosen.label_dtype(highest)), like)
+    file_format = check_fits(path, "labels", labels.shape, highest)
+    _write(path, file_format, Typed(labels, file_format.label_dtype(highest)), like)
 
 
 def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> None:
-    """Write class probabilities, whole or not at all.
+    """Write class probabilities atomically.
 
     Parameters
     ----------
     path : str or Path
-        With the ending of a format for floats. Classes are channels.
+        With the ending of a format that holds floats. Classes are channels.
     probabilities : array of float16 or float32 of shape (K, Z, Y, X)
         Read by slicing only, plane by plane.
     like : Volume
@@ -163,7 +163,7 @@ def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> N
     FileProblem
         If the file cannot be written.
     DataProblem
-        If they are not on the grid of ``like``, or no floats.
+        If they are not on the grid of ``like``, or not floats.
     """
     check_writable(path, "probabilities")
     _check_grid(probabilities, 4, like)
@@ -171,7 +171,7 @@ def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> N
 
 
 def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
-    """Write the uncertainty of each voxel, whole or not at all.
+    """Write the uncertainty of each voxel atomically.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
     FileProblem
         If the file cannot be written.
     DataProblem
-        If it is not on the grid of ``like``, or no floats.
+        If it is not on the grid of ``like``, or not floats.
     """
     check_writable(path, "uncertainty")
     _check_grid(uncertainty, 3, like)
@@ -195,16 +195,16 @@ def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
 
 
 def _write_fractions(path: Path, kind: Kind, array: Any, like: Volume) -> None:
-    """Write floats: as they are where the format holds their type."""
+    """Write floats, in their type if the format holds it."""
     if array.dtype.kind != "f":
-        raise DataProblem(f"Values of type {array.dtype} are no fractions; give float16 or float32.")
-    chosen = check_fits(path, kind, array.shape)
-    dtype = chosen.fraction_dtype(array.dtype.name)
-    _write(path, chosen, array if dtype == array.dtype.name else Typed(array, dtype), like)
+        raise DataProblem(f"Values of type {array.dtype} are not floats; give float16 or float32.")
+    file_format = check_fits(path, kind, array.shape)
+    dtype = file_format.fraction_dtype(array.dtype.name)
+    _write(path, file_format, array if dtype == array.dtype.name else Typed(array, dtype), like)
 
 
 def _check_lossless(source: str | Path) -> None:
-    """Refuse files of a format that changes values when it is written."""
+    """Refuse files of a lossy format."""
     for path in paths_of(source):
         if (kind := format_of(path)) and kind.lossy:
             raise DataProblem(
@@ -220,11 +220,11 @@ def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
     first = images[0]
     for path, image in zip(paths, images, strict=True):
         if image.palette and not palette:
-            raise DataProblem(f"{path.name} holds palette colours, no intensities; save it as grey values or RGB.")
+            raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
         if difference := _difference(first, image):
             raise DataProblem(
-                f"{path.name} has another {difference} than {paths[0].name}; the channels of one image "
-                "must share one grid, so resample one to the other first."
+                f"{path.name} has a different {difference} than {paths[0].name}; the channels of one image "
+                "must have the same grid, so resample one to the other first."
             )
     arrays = [image.data for image in images]
     data = arrays[0] if len(arrays) == 1 else _stacked(arrays)
@@ -232,29 +232,29 @@ def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
 
 
 def _stacked(arrays: list[Any]) -> Any:
-    """Make channel files one array: in memory if they are small, else a view that reads what is sliced."""
+    """Stack channel files: in memory if they are small, else as a view that reads what is sliced."""
     stack = Stack(arrays)
     small = math.prod(stack.shape) * stack.dtype.itemsize <= LARGE_BYTES
     return np.asarray(stack) if small else View(stack)
 
 
 def _channels_equal(data: Any) -> bool:
-    """Whether all channels hold the same values."""
+    """Whether all channels are equal."""
     read = (np.asarray(data[(slice(None), *box)]) for box in parts(data))
-    return all(np.array_equal(part[0], other) for part in read for other in part[1:])
+    return all(np.array_equal(part[0], channel) for part in read for channel in part[1:])
 
 
-def _difference(one: ImageFile, other: ImageFile) -> str:
-    """Say in which way the grids of two channel files differ; empty if they do not."""
-    if one.data.shape[1:] != other.data.shape[1:]:
-        return f"shape {other.data.shape[1:]} {one.data.shape[1:]}".replace(") (", ") instead of (")
-    sizes = one.spacing or (1.0, 1.0, 1.0), other.spacing or (1.0, 1.0, 1.0)
-    if one.unit != other.unit or not np.allclose(*sizes, rtol=1e-3, atol=0):
+def _difference(a: ImageFile, b: ImageFile) -> str:
+    """Describe how the grids of two channel files differ; empty if they are equal."""
+    if a.data.shape[1:] != b.data.shape[1:]:
+        return f"shape {b.data.shape[1:]} {a.data.shape[1:]}".replace(") (", ") instead of (")
+    sizes = a.spacing or (1.0, 1.0, 1.0), b.spacing or (1.0, 1.0, 1.0)
+    if a.unit != b.unit or not np.allclose(*sizes, rtol=1e-3, atol=0):
         return "spacing"
-    if (one.affine is None) != (other.affine is None):
+    if (a.affine is None) != (b.affine is None):
         return "affine"
-    same = one.affine is None or np.allclose(one.affine, cast("Any", other.affine), rtol=1e-3, atol=1e-3)
-    return "" if same else "affine"
+    equal = a.affine is None or np.allclose(a.affine, cast("Any", b.affine), rtol=1e-3, atol=1e-3)
+    return "" if equal else "affine"
 
 
 def _check_grid(array: Any, axes: int, like: Volume) -> None:
@@ -264,6 +264,6 @@ def _check_grid(array: Any, axes: int, like: Volume) -> None:
 
 
 def _write(path: Path, kind: Format, array: Any, like: Volume) -> None:
-    """Write a result, whole or not at all."""
+    """Write a result atomically."""
     with writing(path), replacing(path) as part:
         kind.function("write")(part, array, like)

@@ -1,4 +1,4 @@
-"""Labels are whole numbers of 0 or more: checked part by part, whatever type a file keeps them in."""
+"""Check that labels of any type are non-negative integers, box by box."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ if TYPE_CHECKING:
 
 __all__ = ["highest_label", "whole_numbers"]
 
-TOLERANCE = 0.01  # how far from a whole number a label may be: NIfTI with a scale factor stores 1 as 1.004
+TOLERANCE = 0.01  # maximum distance from an integer: NIfTI with a scale factor stores 1 as 1.004
 
 
 def whole_numbers(values: Any, name: str) -> Any:
-    """Check part by part that labels are whole numbers of 0 or more, and make them integers.
+    """Check box by box that labels are non-negative integers, and convert them to an integer type.
 
     Parameters
     ----------
     values : array of shape (..., Z, Y, X)
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Returns
     -------
     array of integers of the same shape
-        What was given, if it holds integers.
+        The same array, if its type is an integer type.
 
     Raises
     ------
     DataProblem
-        If they are not.
+        If they are not labels.
     """
     highest = highest_label(values, name)
     kind = np.dtype(values.dtype).kind
     if kind not in "bf":
         return values
-    whole = new_array(values.shape, np.uint8 if kind == "b" else np.min_scalar_type(highest))
+    integers = new_array(values.shape, np.uint8 if kind == "b" else np.min_scalar_type(highest))
     for box in parts(values):
         part = np.asarray(values[(..., *box)])
-        whole[(..., *box)] = np.rint(part) if kind == "f" else part
-    return whole
+        integers[(..., *box)] = np.rint(part) if kind == "f" else part
+    return integers
 
 
 def highest_label(values: Any, name: str) -> int:
-    """Give the highest label, read part by part.
+    """Give the highest label, read box by box.
 
     Parameters
     ----------
     values : array of shape (..., Z, Y, X)
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Returns
     -------
@@ -64,28 +64,28 @@ def highest_label(values: Any, name: str) -> int:
     Raises
     ------
     DataProblem
-        If values are no labels.
+        If values are not labels.
     """
     return max(_highest(np.asarray(values[(..., *box)]), name) for box in parts(values))
 
 
 def _highest(values: NDArray[Any], name: str) -> int:
-    """Give the highest label, and refuse what are no labels."""
+    """Give the highest label, and refuse values that are not labels."""
     check_finite(values, name)
     lowest = values.min()
     if lowest < (0 if values.dtype.kind != "f" else -0.5):
         raise DataProblem(
-            f"{name}: labels hold negative values such as {lowest:g}; number classes and objects from 1; 0 is "
+            f"{name}: labels have negative values such as {lowest:g}; number classes and objects from 1; 0 is "
             "background or unpainted."
         )
     if values.dtype.kind != "f":
         return int(values.max())
     if float(values.max()) >= 2**53:
-        raise DataProblem(f"{name}: labels hold values such as {values.max():g}; number classes and objects from 1.")
+        raise DataProblem(f"{name}: labels have values such as {values.max():g}; number classes and objects from 1.")
     rounded: NDArray[Any] = np.rint(values)
     if (fractional := np.abs(values - rounded) > TOLERANCE).any():
         raise DataProblem(
-            f"{name}: labels hold fractional values such as {values[fractional][0]:.6g}, but a label is a whole "
-            "number; soft or anti-aliased masks must be thresholded (for example at 0.5) and saved as integers."
+            f"{name}: labels have fractional values such as {values[fractional][0]:.6g}, but labels must be "
+            "integers; soft or anti-aliased masks must be thresholded (for example at 0.5) and saved as integers."
         )
     return int(rounded.max())

@@ -1,4 +1,4 @@
-"""Where a result may be written, and whether the format of its ending can hold it."""
+"""Check whether a result can be written to a path and in the format of its ending."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL = (".safetensors",)
 
 
 def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
-    """Refuse a place or ending that cannot be written, before any work is done.
+    """Refuse a path or ending that cannot be written, before any work is done.
 
     Parameters
     ----------
@@ -28,28 +28,28 @@ def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
     Raises
     ------
     FileProblem
-        If the ending is not one for this kind, the folder is missing or not writable, or the path is a folder and not
+        If the ending is not one for this kind, the folder is missing or not writable, or the path is a folder but not
         an earlier result.
     """
     path = Path(path)
-    chosen = None if kind == "model" else writing_format(path, kind)
-    if chosen is None and not path.name.lower().endswith(MODEL):
+    file_format = None if kind == "model" else writing_format(path, kind)
+    if file_format is None and not path.name.lower().endswith(MODEL):
         raise FileProblem(f"Cannot write model to {path.name}: the ending decides the format; use {listed(MODEL)}.")
-    if chosen and chosen.folder_files:
-        if not _replaceable(path, chosen.folder_files):
+    if file_format and file_format.folder_files:
+        if not _replaceable(path, file_format.folder_files):
             raise FileProblem(
-                f"{path} is there and is no {chosen.name} folder, so it is not replaced; choose another place."
+                f"{path} exists and is not a {file_format.name} folder, so it is not replaced; choose another path."
             )
     elif path.is_dir():
         raise FileProblem(f"{path} is a folder; name a file in it.")
     if not path.parent.is_dir():
-        raise FileProblem(f"There is no folder {path.parent} to write {path.name} to; create it or choose another.")
+        raise FileProblem(f"There is no folder {path.parent} to write {path.name} to; create it, or choose another.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise FileProblem(f"Folder {path.parent} is write-protected; choose another for {path.name}.")
 
 
 def _replaceable(path: Path, folder_files: Sequence[str]) -> bool:
-    """Whether a folder may be put in a place: where nothing is, or an empty folder, or another of its format."""
+    """Whether a folder may be written to a path: if there is nothing, an empty folder, or one of the same format."""
     if not path.is_dir():
         return not path.exists()
     return any((path / name).exists() for name in folder_files) or not any(path.iterdir())
@@ -70,18 +70,18 @@ def writing_format(path: Path, kind: Kind) -> Format:
     Raises
     ------
     FileProblem
-        If the ending is of none that can hold it.
+        If no format of this ending can hold it.
     """
-    chosen = format_of(path.name)
-    if chosen and chosen.writes(kind):
-        return chosen
-    if chosen and chosen.lossy:
-        reason = f"{chosen.name} changes values"
-    elif chosen and chosen.dtypes:
-        fractions = "channels for classes" if chosen.writes("uncertainty") else "fractions"
-        reason = f"{chosen.name} holds no {'integers' if kind == 'labels' else fractions}"
-    elif chosen:
-        reason = f"{chosen.name} is only read"
+    file_format = format_of(path.name)
+    if file_format and file_format.writes(kind):
+        return file_format
+    if file_format and file_format.lossy:
+        reason = f"{file_format.name} changes values"
+    elif file_format and file_format.dtypes:
+        fractions = "channels for classes" if file_format.writes("uncertainty") else "fractions"
+        reason = f"{file_format.name} holds no {'integers' if kind == 'labels' else fractions}"
+    elif file_format:
+        reason = f"{file_format.name} is only read"
     else:
         reason = "the ending decides the format"
     raise FileProblem(f"Cannot write {kind} to {path.name}: {reason}; use {listed(endings_for(kind))}.")
@@ -108,8 +108,8 @@ def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0) -
     DataProblem
         If it has too many planes, masks or voxels along an axis, or too high labels.
     """
-    chosen = writing_format(path, kind)
-    if problem := chosen.misfit(shape, highest):
-        others = listed(endings_for(kind, shape, highest))
-        raise DataProblem(f"{path.name} cannot be written: {chosen.name} holds {problem}; use {others}.")
-    return chosen
+    file_format = writing_format(path, kind)
+    if problem := file_format.misfit(shape, highest):
+        alternatives = listed(endings_for(kind, shape, highest))
+        raise DataProblem(f"{path.name} cannot be written: {file_format.name} holds {problem}; use {alternatives}.")
+    return file_format

@@ -1,4 +1,4 @@
-"""Which labels belong to which image: by name, in order, or from a table."""
+"""Pair images with labels: by name, in order, or from a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_o
 
 __all__ = ["Pair", "PairFiles", "find_pairs", "read_pairs_csv", "resolve"]
 
-# Words around a name that tell images from labels, as in "a_seg", "mask-a", "a.labels".
+# Words in file names that distinguish images from labels, as in "a_seg", "mask-a", "a.labels".
 WORDS = r"labels?|masks?|seg(mentation|mented)?|gt|truth|pred(iction)?|result|annotations?|objects|images?|img|raw"
 AFFIX = re.compile(rf"^({WORDS})[ _.-]+|[ _.-]+({WORDS})$", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ class Pair:
     image : Volume, data of shape (C, Z, Y, X)
     labels : Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) with a mask for each class
     split : {"", "train", "val"}
-        Where the user wants it; "" leaves it to `prepare_data`.
+        Chosen by the user; "" leaves it to `prepare_data`.
     mask : Volume, data of shape (1, Z, Y, X), or None
         Voxels are ignored where it is 0.
     """
@@ -48,14 +48,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """An image and its labels, as files, and where the pair belongs.
+    """An image and its labels, as files, and their split.
 
     Parameters
     ----------
     image, label : str
         Absolute paths; the channel files of one image are separated by ``|``.
     split : {"train", "val", ""}
-        Empty where training decides.
+        Empty if training decides.
     mask : str
         Absolute path of a mask; empty if there is none.
     """
@@ -67,13 +67,13 @@ class PairFiles:
 
 
 def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair images with labels, by name where names match, else in the given order.
+    """Pair images with labels, by name if names match, else in their order.
 
     Parameters
     ----------
     images, labels : sequence of str
-        Files, channel files separated by ``|``, or folders, which stand for all readable images in them, sorted.
-        Names match if they are equal but for the ending and words such as in "a_seg", "mask_a", "image_a".
+        Files, channel files separated by ``|``, or folders, for all readable images in them, sorted. Names match if
+        they differ only in the ending and in words as in "a_seg", "mask_a", "image_a".
 
     Returns
     -------
@@ -87,23 +87,30 @@ def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, 
     DataProblem
         If the numbers differ, a file is on both sides, or a folder's files cannot be paired by name.
     """
-    left, right = ([file for entry in entries for file in _expand(entry)] for entries in (images, labels))
-    if len(left) != len(right):
-        raise DataProblem(f"There are {len(left)} images but {len(right)} labels; give one label file for each image.")
-    if both := sorted(set(left) & set(right)):
-        raise DataProblem(f"{both[0]} is given both as image and as labels; keep images and labels apart.")
-    hits = [_partners(label, left) for label in right]
-    found = [hit[0] for hit in hits if len(hit) == 1]
-    if len(set(found)) == len(right):
-        return sorted(zip((left[i] for i in found), right, strict=True), key=lambda pair: left.index(pair[0]))
-    if len(left) > 1 and any(is_folder(Path(entry)) for entry in (*images, *labels)):
-        lost = [Path(label).name for label, hit in zip(right, hits, strict=True) if len(hit) != 1]
-        lost += [paths_of(image)[0].name for i, image in enumerate(left) if found.count(i) != 1]
+    image_files, label_files = ([file for entry in entries for file in _expand(entry)] for entries in (images, labels))
+    if len(image_files) != len(label_files):
         raise DataProblem(
-            f"These files cannot be paired by name: {', '.join(lost[:8])}{', ...' if len(lost) > 8 else ''}. "
+            f"There are {len(image_files)} images but {len(label_files)} labels; give one label file for each image."
+        )
+    if shared := sorted(set(image_files) & set(label_files)):
+        raise DataProblem(f"{shared[0]} is given both as image and as labels; give different files.")
+    candidates = [_partners(label, image_files) for label in label_files]
+    matched = [indices[0] for indices in candidates if len(indices) == 1]
+    if len(set(matched)) == len(label_files):
+        return sorted(
+            zip((image_files[i] for i in matched), label_files, strict=True),
+            key=lambda pair: image_files.index(pair[0]),
+        )
+    if len(image_files) > 1 and any(is_folder(Path(entry)) for entry in (*images, *labels)):
+        unpaired = [
+            Path(label).name for label, indices in zip(label_files, candidates, strict=True) if len(indices) != 1
+        ]
+        unpaired += [paths_of(image)[0].name for i, image in enumerate(image_files) if matched.count(i) != 1]
+        raise DataProblem(
+            f"These files cannot be paired by name: {', '.join(unpaired[:8])}{', ...' if len(unpaired) > 8 else ''}. "
             "Name labels like their images (a.tif and a_labels.tif), or list the files in a CSV file of pairs."
         )
-    return list(zip(left, right, strict=True))
+    return list(zip(image_files, label_files, strict=True))
 
 
 def read_pairs_csv(path: str | Path) -> list[PairFiles]:
@@ -112,7 +119,7 @@ def read_pairs_csv(path: str | Path) -> list[PairFiles]:
     Parameters
     ----------
     path : str or Path
-        CSV file with the columns image, label and, if wanted, split and mask. Paths are relative to its folder.
+        CSV file with the columns image, label and, optionally, split and mask. Paths are relative to its folder.
 
     Returns
     -------
@@ -121,19 +128,19 @@ def read_pairs_csv(path: str | Path) -> list[PairFiles]:
     Raises
     ------
     FileProblem
-        If the file is missing, empty, no text, or lacks a column.
+        If the file is missing, empty, not text, or lacks a column.
     DataProblem
         If a row lacks a path or has another split than train, val or none.
     """
     path = existing(Path(path))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        mark = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-        table = csv.reader(lines, delimiter=mark)
+        delimiter = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
+        table = csv.reader(lines, delimiter=delimiter)
         header = [name.strip().lower() for name in next(table, [])]
         rows = [(table.line_num, dict(zip(header, map(str.strip, row), strict=False))) for row in table if any(row)]
     except (OSError, ValueError, csv.Error) as error:
-        raise FileProblem(f"{path} is no CSV table ({error}); save it as text in UTF-8.") from error
+        raise FileProblem(f"{path} is not a CSV table ({error}); save it as text in UTF-8.") from error
     if missing := {"image", "label"} - set(header):
         raise FileProblem(f"{path} has no column {' and no column '.join(sorted(missing))}; its first row names them.")
     if not rows:
@@ -142,14 +149,14 @@ def read_pairs_csv(path: str | Path) -> list[PairFiles]:
 
 
 def resolve(source: str, folder: Path) -> str:
-    """Make each file of a source absolute.
+    """Make the paths of a source absolute.
 
     Parameters
     ----------
     source : str
         One file or several, separated by ``|``.
     folder : Path
-        What relative paths start from.
+        Base of relative paths.
 
     Returns
     -------
@@ -158,13 +165,13 @@ def resolve(source: str, folder: Path) -> str:
     return "|".join(str(folder.absolute() / path) for path in paths_of(source))
 
 
-def _pair(row: dict[str, str], place: str, folder: Path) -> PairFiles:
+def _pair(row: dict[str, str], position: str, folder: Path) -> PairFiles:
     """Check one row of a table of pairs."""
     split = row.get("split", "").lower()
     if not row.get("image") or not row.get("label"):
-        raise DataProblem(f"{place}: image or label is empty; give both files.")
+        raise DataProblem(f"{position}: image or label is empty; give both files.")
     if split not in {"train", "val", ""}:
-        raise DataProblem(f"{place}: split is {split!r}; write train or val, or leave it empty.")
+        raise DataProblem(f"{position}: split is {split!r}; write train or val, or leave it empty.")
     mask = resolve(row["mask"], folder) if row.get("mask") else ""
     files = resolve(row["image"], folder), resolve(row["label"], folder)
     return PairFiles(*files, split=cast("Literal['train', 'val', '']", split), mask=mask)
@@ -184,8 +191,8 @@ def _expand(entry: str) -> list[str]:
 
 
 def _partners(label: str, images: list[str]) -> list[int]:
-    """Find the images with the name of a label file: the very same, else the same but for added words."""
+    """Find the images with the name of a label file: the same name, else the same without added words."""
     stems = [{stem_of(path) for path in paths_of(image)} for image in images]
     stem = stem_of(Path(label))
-    same = [i for i, names in enumerate(stems) if stem in names]
-    return same or [i for i, names in enumerate(stems) if AFFIX.sub("", stem) in {AFFIX.sub("", n) for n in names}]
+    exact = [i for i, names in enumerate(stems) if stem in names]
+    return exact or [i for i, names in enumerate(stems) if AFFIX.sub("", stem) in {AFFIX.sub("", n) for n in names}]

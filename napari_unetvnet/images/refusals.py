@@ -1,4 +1,4 @@
-"""What cannot be trained on or segmented at all, refused with a sentence before anything is spent on it."""
+"""Refuse images and labels that cannot be used, with a sentence, before any work is done."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_grids", "check_pair", "check_size", "times"]
 
-READ_VALUES, SOME_VALUES = 1 << 28, 1 << 24
-"""An image with more values is not read as a whole before training, but about so many of them."""
+READ_VALUES, SAMPLED_VALUES = 1 << 28, 1 << 24
+"""Values up to which an image is read completely before training, and about how many are read of a larger one."""
 
 
 def check_pair(image: Volume, labels: Volume, mask: Volume | None = None, *, overlapping: bool = False) -> None:
@@ -29,25 +29,25 @@ def check_pair(image: Volume, labels: Volume, mask: Volume | None = None, *, ove
     labels : Volume, data of shape (1, Z, Y, X) or with a mask for each class (K, Z, Y, X), integers
     mask : Volume, data of shape (1, Z, Y, X), or None
     overlapping : bool
-        Whether there may be several masks.
+        Whether there may be more than one mask.
 
     Raises
     ------
     DataProblem
-        If the shapes differ, the labels are no integers, there are several but one is expected, or the image holds
-        NaN or infinity, as far as it is read: all of it up to a quarter of a billion values, else evenly spread parts.
+        If the shapes differ, the labels are not integers, there is more than one mask but one is expected, or the image
+        has NaN or infinity, as far as it is read: completely up to 2^28 values, else in evenly spaced boxes.
     """
     check_grids(image, labels, mask, overlapping=overlapping)
     if np.dtype(labels.data.dtype).kind not in "biu":
-        raise DataProblem(f"Labels {labels.name} are {labels.data.dtype}; labels must be whole numbers.")
+        raise DataProblem(f"Labels {labels.name} are {labels.data.dtype}; labels must be integers.")
     if np.dtype(image.data.dtype).kind == "f":
-        whole = math.prod(image.data.shape) <= READ_VALUES
-        for box in boxes(image.shape, (READ_VALUES if whole else SOME_VALUES) // image.channels):
+        complete = math.prod(image.data.shape) <= READ_VALUES
+        for box in boxes(image.shape, (READ_VALUES if complete else SAMPLED_VALUES) // image.channels):
             check_finite(np.asarray(image.data[(slice(None), *box.slices)]), image.name)
 
 
 def check_grids(image: Volume, labels: Volume, mask: Volume | None = None, *, overlapping: bool = False) -> None:
-    """Refuse labels or a mask that do not lie on the voxels of the image.
+    """Refuse labels or a mask with another shape than the image.
 
     Parameters
     ----------
@@ -55,23 +55,23 @@ def check_grids(image: Volume, labels: Volume, mask: Volume | None = None, *, ov
     labels : Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
     mask : Volume, data of shape (1, Z, Y, X), or None
     overlapping : bool
-        Whether there may be several masks.
+        Whether there may be more than one mask.
 
     Raises
     ------
     DataProblem
-        If the shapes differ, or there are several masks but one is expected.
+        If the shapes differ, or there is more than one mask but one is expected.
     """
-    for what, volume in (("Labels", labels), ("Mask", mask)):
+    for kind, volume in (("Labels", labels), ("Mask", mask)):
         if volume is not None and image.shape != volume.shape:
             raise DataProblem(
-                f"{what} {volume.name} have {times(volume.shape)} voxels (z y x), image {image.name} has "
-                f"{times(image.shape)}; give {what.lower()} that were painted on this image."
+                f"{kind} {volume.name} have {times(volume.shape)} voxels (z y x), image {image.name} has "
+                f"{times(image.shape)}; give {kind.lower()} that were painted on this image."
             )
     if labels.channels > 1 and not overlapping:
         raise DataProblem(
             f"Labels {labels.name} have {labels.channels} channels that differ, such as colours; save one channel with "
-            "a whole number for each class or object, or choose label_values=overlapping for a mask of each class."
+            "an integer for each class or object, or choose label_values=overlapping for a mask of each class."
         )
 
 
@@ -84,7 +84,7 @@ def check_size(image: Volume, smallest: Any, network: str) -> None:
     smallest : 3 int
         Voxels z, y, x.
     network : str
-        Name for the message.
+        Name of the network, for the message.
 
     Raises
     ------
@@ -99,5 +99,5 @@ def check_size(image: Volume, smallest: Any, network: str) -> None:
 
 
 def times(size: Any) -> str:
-    """Write a size, as in "2 x 4 x 5"."""
+    """Format a size, as in "2 x 4 x 5"."""
     return " x ".join(str(n) for n in size)

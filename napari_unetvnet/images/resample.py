@@ -1,8 +1,7 @@
-"""Volumes at another voxel size, computed where they are sliced and nowhere else.
+"""Resample volumes to another voxel size, lazily: only what is sliced is computed.
 
-A voxel is a box: the first and the last box of both grids begin and end at the same place, so nothing is shifted.
-Intensities are interpolated linearly; towards larger voxels each is a weighted mean of those that it covers. Labels
-take the nearest voxel.
+Voxels are boxes, and both grids cover the same extent, so nothing is shifted. Intensities are interpolated linearly;
+larger voxels are weighted means of those that they cover. Labels take the nearest voxel.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ __all__ = ["Resampled", "at_spacing", "centres", "grid_at", "place_back", "spaci
 
 Rule = Literal["linear", "nearest"]
 LEAST_CHANGE = 1.1
-"""Voxels that differ by less than this factor on every axis are left as they are."""
+"""Volumes are not resampled if voxel sizes differ by less than this factor on every axis."""
 
 
 class Resampled:
@@ -64,65 +63,65 @@ class Resampled:
         """
         keys = expanded(key)
         indices = [np.arange(n)[k] for n, k in zip(self.shape, keys, strict=True)]
-        found = self._computed(indices[0], [np.atleast_1d(index) for index in indices[1:]])
-        return found[tuple(0 if np.ndim(index) == 0 else slice(None) for index in indices)]
+        values = self._computed(indices[0], [np.atleast_1d(index) for index in indices[1:]])
+        return values[tuple(0 if np.ndim(index) == 0 else slice(None) for index in indices)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Compute the whole."""
+        """Compute the whole array."""
         return np.asarray(self[:], dtype)
 
-    def _computed(self, first: NDArray[np.int_], indices: Sequence[NDArray[np.int_]]) -> NDArray[Any]:
-        """Read the voxels that are needed and go from their grid to the other, axis by axis."""
-        firsts = np.atleast_1d(first)
-        if any(index.size == 0 for index in (firsts, *indices)):
-            return np.zeros((firsts.size, *(index.size for index in indices)), self.dtype)
+    def _computed(self, channels: NDArray[np.int_], indices: Sequence[NDArray[np.int_]]) -> NDArray[Any]:
+        """Read the source voxels that are needed, and resample them axis by axis."""
+        channels = np.atleast_1d(channels)
+        if any(index.size == 0 for index in (channels, *indices)):
+            return np.zeros((channels.size, *(index.size for index in indices)), self.dtype)
         pairs = zip(self._data.shape[1:], self.shape[1:], indices, strict=True)
         taps = [_taps(n, m, index, self._rule) for n, m, index in pairs]
         read = [(int(places.min()), int(places.max()) + 1) for places, _ in taps]
-        box = (slice(int(firsts.min()), int(firsts.max()) + 1), *(slice(*ends) for ends in read))
-        part = np.asarray(self._data[box])[firsts - firsts.min()]
+        box = (slice(int(channels.min()), int(channels.max()) + 1), *(slice(*ends) for ends in read))
+        part = np.asarray(self._data[box])[channels - channels.min()]
         for axis, ((low, _), (places, weights)) in enumerate(zip(read, taps, strict=True), start=1):
-            part = _mixed(part, axis, places - low, weights)
+            part = _weighted(part, axis, places - low, weights)
         return np.ascontiguousarray(part, self.dtype)
 
 
 def centres(length: int, new: int, index: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Give where the centres of voxels of an axis lie on the same axis of another grid.
+    """Give the positions of voxel centres of one grid along the same axis of another grid.
 
     Parameters
     ----------
     length, new : int
-        Voxels of the grid in which to give them, and of theirs.
+        Voxels of the other grid, and of the grid of the centres.
     index : array of int
         Voxels.
 
     Returns
     -------
     array of float
-        Not beyond the first and the last centre.
+        Clipped to the first and the last centre.
     """
-    found: NDArray[np.float64] = ((index + 0.5) * length / new - 0.5).clip(0, length - 1)
-    return found
+    positions: NDArray[np.float64] = ((index + 0.5) * length / new - 0.5).clip(0, length - 1)
+    return positions
 
 
 def _taps(
     length: int, new: int, index: NDArray[np.int_], rule: Rule
 ) -> tuple[NDArray[np.int_], NDArray[np.float32] | None]:
-    """Give which voxels of an axis each new voxel is made of, (new, taps), and their shares; None for one as it is."""
-    at = centres(length, new, index)
+    """Give the source voxels of each new voxel, (new, taps), and their weights; None for a copy of one voxel."""
+    positions = centres(length, new, index)
     if rule == "nearest" or length == new:
-        return np.floor(at + 0.5).astype(int)[:, None], None
+        return np.floor(positions + 0.5).astype(int)[:, None], None
     reach = max(1.0, length / new)
-    places = np.floor(at - reach).astype(int)[:, None] + np.arange(1, int(2 * reach) + 2)
-    shares = np.maximum(0, 1 - np.abs(places - at[:, None]) / reach)
+    places = np.floor(positions - reach).astype(int)[:, None] + np.arange(1, int(2 * reach) + 2)
+    shares = np.maximum(0, 1 - np.abs(places - positions[:, None]) / reach)
     shares *= (places >= 0) & (places < length)
     return places.clip(0, length - 1), (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _mixed(
+def _weighted(
     part: NDArray[Any], axis: int, places: NDArray[np.int_], weights: NDArray[np.float32] | None
 ) -> NDArray[Any]:
-    """Make each new voxel of an axis from its taps."""
+    """Compute the new voxels of an axis as weighted sums of source voxels."""
     if weights is None:
         return part if len(places) == part.shape[axis] == np.ptp(places) + 1 else part.take(places[:, 0], axis=axis)
     column = [1] * part.ndim
@@ -132,47 +131,47 @@ def _mixed(
     return reduce(np.add, parts)
 
 
-def spacing_in(spacing: Sequence[float], unit: str, wanted: str) -> Spacing | None:
-    """Write a voxel size in another unit.
+def spacing_in(spacing: Sequence[float], unit: str, target: str) -> Spacing | None:
+    """Convert a voxel size to another unit.
 
     Parameters
     ----------
     spacing : 3 float
-    unit, wanted : str
+    unit, target : str
 
     Returns
     -------
     tuple of 3 float, or None
-        None where the units cannot be compared, as pixels and millimetres.
+        None if the units are not comparable, such as pixels and millimetres.
     """
-    if unit == wanted:
+    if unit == target:
         factor = 1.0
-    elif unit in METRES and wanted in METRES:
-        factor = METRES[unit] / METRES[wanted]
+    elif unit in METRES and target in METRES:
+        factor = METRES[unit] / METRES[target]
     else:
         return None
     return spacing[0] * factor, spacing[1] * factor, spacing[2] * factor
 
 
 def grid_at(volume: Volume, spacing: Sequence[float] | None, *, planar: bool) -> Triple:
-    """Give how many voxels of a size a volume has.
+    """Give the shape of a volume at another voxel size.
 
     Parameters
     ----------
     volume : Volume
     spacing : 3 float, or None
-        Wanted voxel size in the volume's unit; None for its own.
+        Target voxel size in the unit of the volume; None to keep it.
     planar : bool
-        Whether planes stay as they are, because the network sees single ones.
+        Whether z is not resampled, because the network is 2D.
 
     Returns
     -------
     tuple of 3 int
-        The volume's own where voxels hardly differ.
+        The shape of the volume if the voxel sizes hardly differ.
     """
     if spacing is None:
         return volume.shape
-    factors = [own / other for own, other in zip(volume.spacing, spacing, strict=True)]
+    factors = [old / new for old, new in zip(volume.spacing, spacing, strict=True)]
     if planar or volume.shape[0] == 1:
         factors[0] = 1.0
     if all(1 / LEAST_CHANGE <= factor <= LEAST_CHANGE for factor in factors):
@@ -182,51 +181,51 @@ def grid_at(volume: Volume, spacing: Sequence[float] | None, *, planar: bool) ->
 
 
 def at_spacing(volume: Volume, shape: Triple, rule: Rule = "linear") -> Volume:
-    """See a volume on another grid of the same extent.
+    """Resample a volume to another grid of the same extent, lazily.
 
     Parameters
     ----------
     volume : Volume, data of shape (C, Z, Y, X)
     shape : tuple of 3 int
-        As `grid_at` gives it.
+        From `grid_at`.
     rule : {"linear", "nearest"}
         Nearest for labels.
 
     Returns
     -------
     Volume
-        The same one if it has that grid; else computed where it is sliced, without an affine.
+        The same volume if it has that grid; else computed when sliced, without an affine.
 
     Raises
     ------
     DataProblem
-        If the grid is so large that a mistake in a voxel size is likely.
+        If the grid is so large that a wrong voxel size is likely.
     """
     if shape == volume.shape:
         return volume
     if (times := np.prod(shape, dtype=float) / np.prod(volume.shape, dtype=float)) > 1000:
         raise DataProblem(
-            f"{volume.name} would have {' x '.join(map(str, shape))} voxels at the wanted voxel size, {times:.0f} "
+            f"{volume.name} would have {' x '.join(map(str, shape))} voxels at the target voxel size, {times:.0f} "
             "times as many as it has; check its voxel size and unit."
         )
     z, y, x = (s * n / m for s, n, m in zip(volume.spacing, volume.shape, shape, strict=True))
     return replace(volume, data=Resampled(volume.data, shape, rule), spacing=(z, y, x), affine=None)
 
 
-def place_back(place: Sequence[int], resampled: Sequence[int], own: Sequence[int]) -> Triple:
-    """Give the edge of a voxel of one grid, rounded to a voxel of another.
+def place_back(place: Sequence[int], resampled: Sequence[int], original: Sequence[int]) -> Triple:
+    """Convert a voxel corner from the resampled grid to the original one, rounded.
 
     Parameters
     ----------
     place : 3 int
-        On the grid ``seen``.
-    resampled, own : 3 int
+        On the resampled grid.
+    resampled, original : 3 int
         Voxels z, y, x of both grids.
 
     Returns
     -------
     tuple of 3 int
-        On the grid ``own``.
+        On the original grid.
     """
-    z, y, x = (round(p * m / n) for p, n, m in zip(place, resampled, own, strict=True))
+    z, y, x = (round(p * m / n) for p, n, m in zip(place, resampled, original, strict=True))
     return z, y, x

@@ -1,4 +1,4 @@
-"""Which parts of an array are read to judge it: all of a small one, evenly spread parts of a large one."""
+"""Choose the boxes that are read of an array: all of a small one, evenly spaced boxes of a large one."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
 __all__ = ["boxes", "covers", "spread"]
 
 SLAB_VOXELS = 1 << 23
-"""A box has at most about so many voxels."""
+"""Approximate maximum size of a box."""
 
 
 def boxes(shape: Triple, limit: int) -> list[Box]:
-    """Cut a volume into boxes of whole rows; of one that is too large, choose evenly spread planes or bands of rows.
+    """Divide a volume into boxes of whole rows; of a large one, choose evenly spaced planes or bands of rows.
 
     Parameters
     ----------
     shape : tuple of 3 int
     limit : int
-        Voxels to read, about.
+        Approximate number of voxels to read.
 
     Returns
     -------
     list of Box
     """
     z, y, x = shape
-    everything = math.prod(shape) <= limit
+    complete = math.prod(shape) <= limit
     slab = max(1, min(SLAB_VOXELS, limit))
     rows = max(1, min(y, slab // x))
-    depth = max(1, min(z, slab // (y * x))) if everything and rows == y else 1
+    depth = max(1, min(z, slab // (y * x))) if complete and rows == y else 1
     corners = [(a, b) for a in range(0, z, depth) for b in range(0, y, rows)]
-    if not everything:
+    if not complete:
         corners = [corners[i] for i in spread(len(corners), max(1, limit // (rows * x)))]
     return [Box((a, b, 0), (min(a + depth, z), min(b + rows, y), x)) for a, b in corners]
 
 
 def covers(parts: Sequence[Box], shape: Triple) -> float:
-    """Say which share of a volume boxes cover.
+    """Give the fraction of a volume that boxes cover.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ def covers(parts: Sequence[Box], shape: Triple) -> float:
 
 
 def spread(total: int, count: int) -> NDArray[np.int64]:
-    """Choose indices evenly, each from the middle of its share.
+    """Choose evenly spaced indices, each from the middle of an interval.
 
     Parameters
     ----------
     total, count : int
-        Choose so many of so many; all if there are no more.
+        Number of indices to choose from and to choose; all if there are not more.
 
     Returns
     -------

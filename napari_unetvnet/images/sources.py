@@ -1,4 +1,4 @@
-"""What names an image: a file, files of channels joined by |, a folder that is one image, a dataset within a file."""
+"""Sources of images: a file, channel files joined by |, a folder that is one image, a dataset in a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def paths_of(source: str | Path) -> list[Path]:
 
 
 def existing(path: Path) -> Path:
-    """Refuse what is not a file, or an image in one."""
+    """Refuse a path that is not a file or an image in one."""
     if is_folder(path):
         raise FileProblem(f"{path} is a folder; name a file in it.")
     if not split_dataset(path)[0].exists():
@@ -26,17 +26,15 @@ def existing(path: Path) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder of images, and not one that is an image itself, or a part of one."""
+    """Whether a path is a folder of images, not an image itself or inside one."""
     return path.is_dir() and source_format(path) is None
 
 
 def source_format(path: Path) -> Format | None:
-    """Give the format of a file, of a folder that is an image, or of what lies inside one; None if it has none."""
+    """Give the format of a file, of a folder that is an image, or of a path inside one; None if unknown."""
     if path.is_dir():
         parts = [part.lower() for part in path.parts]
-        return next(
-            (each for each in FORMATS if each.folder_files and any(p.endswith(each.endings) for p in parts)), None
-        )
+        return next((row for row in FORMATS if row.folder_files and any(p.endswith(row.endings) for p in parts)), None)
     return format_of(split_dataset(path)[0])
 
 
@@ -51,18 +49,18 @@ def split_dataset(path: Path) -> tuple[Path, str]:
     -------
     file : Path
     inside : str
-        The path of a dataset in it; empty if none is named.
+        The path of a dataset in it, or empty.
     """
-    endings = "|".join(re.escape(ending) for each in FORMATS if each.datasets for ending in each.endings)
+    endings = "|".join(re.escape(ending) for row in FORMATS if row.datasets for ending in row.endings)
     match = re.fullmatch(rf"(?P<file>.+({endings})):(?P<inside>.+)", str(path), re.IGNORECASE)
     return (Path(match["file"]), match["inside"].replace("\\", "/")) if match else (path, "")
 
 
 def stem_of(path: Path) -> str:
-    """Name of a file without its ending; of an image in a folder or a file, that of the whole."""
+    """Name of a file without its ending; for an image inside a folder or file, that of the folder or file."""
     path = split_dataset(path)[0]
-    folders = tuple(ending for each in FORMATS if each.folder_files for ending in each.endings)
+    folders = tuple(ending for row in FORMATS if row.folder_files for ending in row.endings)
     name = next((part.name for part in (path, *path.parents) if part.name.lower().endswith(folders)), path.name)
-    by_length = sorted((ending for each in FORMATS for ending in (*each.long_endings, *each.endings)), key=len)
+    by_length = sorted((ending for row in FORMATS for ending in (*row.long_endings, *row.endings)), key=len)
     ending = next((ending for ending in reversed(by_length) if name.lower().endswith(ending)), None)
     return name[: -len(ending)] if ending else re.sub(r"\.\w+$", "", name)

@@ -1,4 +1,4 @@
-"""Units of length: the one name that each has here, and voxel sizes brought to a common unit."""
+"""Units of length: canonical names, and conversion of voxel sizes to a common unit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALIASES |= {"meter": "m"} | dict.fromkeys(("um", MICRO, "micron", "microns", "mi
 
 
 def unit_name(text: str) -> str:
-    """Give the one name that a unit has here."""
+    """Give the canonical name of a unit."""
     if "\\u" in text:
         text = text.encode("ascii", "ignore").decode("unicode_escape")
     text = unescape(text).strip().replace("\u03bc", "\u00b5")
@@ -27,20 +27,20 @@ def unit_name(text: str) -> str:
 
 
 def edge_length(value: Any) -> float:
-    """Give the edge length of a voxel from a header; 1 where the header's makes no sense."""
+    """Give the edge length of a voxel from a header; 1 if it is invalid."""
     length = abs(float(value))
     return length if 0 < length < float("inf") else 1.0
 
 
 def common_spacing(lengths: Mapping[str, Any], units: Mapping[str, str]) -> tuple[Spacing | None, str]:
-    """Bring the voxel sizes of the axes to the unit of x.
+    """Convert the voxel sizes of the axes to the unit of x.
 
     Parameters
     ----------
     lengths : mapping of str to number or str
         For some of the letters Z, Y and X.
     units : mapping of str to str
-        Names as of `unit_name`, for the same letters.
+        Names from `unit_name`, for the same letters.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """An image in space, always ``(C, Z, Y, X)``.
 
-Files and layers are brought to this one shape at the door, so that 2D, 2.5D and 3D are one loop everywhere else. The
-array may be numpy, dask, zarr or memory-mapped: it is read by slicing only, and `read_box` is the one place where a box
-may reach beyond it.
+Files and layers are converted to this shape when they are read, so that all other code handles 2D, 2.5D and 3D alike.
+The array may be numpy, dask, zarr or memory-mapped: it is read by slicing only, and only `read_box` accepts boxes that
+reach beyond it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Box", "Intensity", "Volume", "intensity", "read_box"]
 
 SAMPLE_VOXELS = 2_000_000
 READ_VOXELS, MOST_CHUNKS = 1 << 27, 128
-"""Of an array in chunks with more voxels not all chunks are read to measure it."""
+"""Of a chunked array with more voxels, only some chunks are read to measure intensities."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An image with its place in space.
+    """An image with its position in space.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ class Volume:
     spacing : tuple of 3 float
         Voxel edge lengths (z, y, x) in ``unit``.
     unit : str
-        "pixel" where nothing is known.
+        "pixel" if unknown.
     affine : array of shape (4, 4) or None
-        Carried and written back unchanged.
+        Kept and written back unchanged.
     name : str
         For messages and layer names.
 
@@ -87,17 +87,17 @@ class Volume:
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:
             raise DataProblem(
-                f"{self.name}: an array of shape {tuple(self.data.shape)} is no image; expected (C, Z, Y, X) "
+                f"{self.name}: an array of shape {tuple(self.data.shape)} is not an image; expected (C, Z, Y, X) "
                 "with at least one voxel."
             )
         if np.dtype(self.data.dtype).kind not in "biuf":
             raise DataProblem(
-                f"{self.name}: values of type {self.data.dtype} are no intensities; give integers or floats."
+                f"{self.name}: values of type {self.data.dtype} are not intensities; give integers or floats."
             )
 
     @property
     def channels(self) -> int:
-        """How many input modalities there are, C."""
+        """Number of input modalities, C."""
         return int(self.data.shape[0])
 
     @property
@@ -107,7 +107,7 @@ class Volume:
         return int(z), int(y), int(x)
 
     def crop(self, box: Box) -> Volume:
-        """Cut a box out.
+        """Crop a box.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class Intensity:
-    """How raw values become network input: ``(value - shift) / scale`` for each channel."""
+    """Normalisation of raw values to network input: ``(value - shift) / scale`` for each channel."""
 
     shift: NDArray[np.float32]
     scale: NDArray[np.float32]
@@ -145,10 +145,10 @@ class Intensity:
 
 
 def intensity(volume: Volume, method: Normalise) -> Intensity:
-    """Measure a volume's intensities, each channel by itself, from an even sample of its voxels.
+    """Measure the intensities of each channel of a volume, from evenly spaced voxels.
 
-    Of an array that is stored in chunks and is too large to be read as a whole, some chunks are read, chosen at random
-    but always the same.
+    Of a chunked array that is too large to be read completely, some chunks are read, chosen at random with a fixed
+    seed.
 
     Parameters
     ----------
@@ -177,19 +177,19 @@ def intensity(volume: Volume, method: Normalise) -> Intensity:
     else:
         shift, high = np.percentile(sample, [1, 99.8], axis=1)
         scale = high - shift
-    # A constant channel carries nothing but rounding; a scale of 1 keeps it finite.
+    # A constant channel has only rounding errors; a scale of 1 keeps it finite.
     scale = np.where(scale > np.maximum(1e-12 * np.abs(shift), np.finfo(np.float32).tiny), scale, 1.0)
     with np.errstate(over="ignore"):
         measured = Intensity(shift.astype(np.float32), scale.astype(np.float32))
     if not (np.isfinite(measured.shift).all() and np.isfinite(measured.scale).all()):
         raise DataProblem(
-            f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large to compute with; scale them."
+            f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large for single precision; rescale them."
         )
     return measured
 
 
 def _sample(volume: Volume) -> NDArray[np.float64]:
-    """Read some voxels, (C, n): every so many planes, rows and columns, or chunks."""
+    """Read some voxels, (C, n): every n-th plane, row and column, or some chunks."""
     _, depth, height, width = volume.data.shape
     chunks = getattr(volume.data, "chunks", None)
     if chunks and depth * height * width > READ_VOXELS:
@@ -202,7 +202,7 @@ def _sample(volume: Volume) -> NDArray[np.float64]:
 
 
 def _sample_of_chunks(volume: Volume, edges: Sequence[int]) -> NDArray[np.float64]:
-    """Read some chunks, (C, n): of each as many voxels as of the others."""
+    """Read some chunks, (C, n), the same number of voxels of each."""
     grid = [-(-n // edge) for n, edge in zip(volume.shape, edges, strict=True)]
     count = min(prod(grid), max(8, min(MOST_CHUNKS, READ_VOXELS // prod(edges))))
     step = max(1, count * prod(edges) // SAMPLE_VOXELS)
@@ -221,7 +221,7 @@ def check_finite(values: NDArray[Any], name: str) -> None:
     ----------
     values : array
     name : str
-        Of the image, for the message.
+        Name of the image, for the message.
 
     Raises
     ------
@@ -242,12 +242,12 @@ def read_box(data: Any, start: Sequence[int], stop: Sequence[int], modes: Sequen
     Parameters
     ----------
     data : array of shape (..., Z, Y, X)
-        Sliced once; nothing outside the needed voxels is read.
+        Sliced repeated; nothing outside the needed voxels is read.
     start, stop : 3 int each
         Voxels (z, y, x), stop exclusive; may be negative or beyond the array.
     modes : 3 of {"reflect", "symmetric", "edge"}
-        How each axis continues outside: mirrored without repeating the border voxel, mirrored with it, or with the
-        border voxel alone. As often as needed.
+        How each axis is extended: mirrored without repeating the border voxel, mirrored with it, or by the border
+        voxel. Repeated as often as needed.
 
     Returns
     -------
@@ -255,19 +255,19 @@ def read_box(data: Any, start: Sequence[int], stop: Sequence[int], modes: Sequen
     """
     size = data.shape[-3:]
     indices = [_inside(np.arange(a, b), n, mode) for a, b, n, mode in zip(start, stop, size, modes, strict=True)]
-    cut = np.asarray(data[(..., *(slice(int(i.min()), int(i.max()) + 1) for i in indices))])
+    block = np.asarray(data[(..., *(slice(int(i.min()), int(i.max()) + 1) for i in indices))])
     for axis, index in zip((-3, -2, -1), indices, strict=True):
         relative = index - index.min()
-        if not np.array_equal(relative, np.arange(cut.shape[axis])):
-            cut = np.take(cut, relative, axis=axis)
-    return cut
+        if not np.array_equal(relative, np.arange(block.shape[axis])):
+            block = np.take(block, relative, axis=axis)
+    return block
 
 
 def _inside(index: NDArray[np.int_], size: int, mode: str) -> NDArray[np.int_]:
     """Map indices beyond an axis of ``size`` voxels back into it."""
     if mode == "edge" or size == 1:
         return index.clip(0, size - 1)
-    once = int(mode == "symmetric")  # how much farther than its own border a mirrored axis begins
-    folded = index % (2 * size - 2 + 2 * once)
-    mirrored: NDArray[np.int_] = np.minimum(folded, 2 * size - 2 + once - folded)
+    repeated = int(mode == "symmetric")  # 1 if the border voxel is repeated
+    folded = index % (2 * size - 2 + 2 * repeated)
+    mirrored: NDArray[np.int_] = np.minimum(folded, 2 * size - 2 + repeated - folded)
     return mirrored

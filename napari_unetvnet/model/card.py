@@ -1,6 +1,6 @@
-"""What a model says of itself, JSON in the header of its safetensors file, and which models are shipped.
+"""The model card, JSON in the header of a safetensors file, and the list of shipped models.
 
-Readable without torch, so that the viewer can show a model before anything is loaded.
+Cards are read without torch, so that the viewer can show a model before loading it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["ModelCard", "check_channels", "read_card", "shipped_models"]
 
 
 class ModelCard(Settings):
-    """All that is needed to build the network again and to use it rightly."""
+    """All that is needed to rebuild the network and to use it correctly."""
 
     network: str
     """Name in the network table."""
@@ -92,7 +92,7 @@ class ModelCard(Settings):
 
     @property
     def in_channels(self) -> int:
-        """Channels that the network takes: the image's, times the planes it sees."""
+        """Input channels of the network: those of the image, times the number of input planes."""
         return self.channels * (2 * self.context + 1)
 
     @property
@@ -102,17 +102,17 @@ class ModelCard(Settings):
 
     @property
     def begins_with_object(self) -> bool:
-        """Whether the first output is an object in which others may lie, not a background or a class of a softmax."""
+        """Whether the first output is an object that may contain others, not a background or a softmax class."""
         return self.head == "binary" or (self.head == "multilabel" and self.values[0] != 0)
 
     @property
     def class_outputs(self) -> tuple[int, ...]:
-        """Which channel of the logits tells of each class; others only serve to learn."""
+        """The channel of the logits for each class; other channels only serve training."""
         return tuple(i + BLURS * sum(line < i for line in self.lines) for i in range(len(self.values)))
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """Read a model file's card, without its weights and without torch.
+    """Read the card of a model file, without its weights and without torch.
 
     Parameters
     ----------
@@ -128,20 +128,20 @@ def read_card(path: str | Path) -> ModelCard:
     FileProblem
         If there is no such file.
     ModelProblem
-        If the file is cut off, of another kind, or carries no card.
+        If the file is cut off, of another kind, or has no card.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     if not path.is_file():
-        raise FileProblem(f"There is no model file {path}; the models command lists what there is.")
+        raise FileProblem(f"There is no model file {path}; the models command lists all.")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ModelProblem(f"{path} is no model file or is cut off ({error}); copy or train it again.") from None
+        raise ModelProblem(f"{path} is not a model file, or is cut off ({error}); copy or train it again.") from None
     if "card" not in header:
-        raise ModelProblem(f"{path} holds weights but no model card of this program; it was not made by it.")
+        raise ModelProblem(f"{path} has weights but no model card; choose a model of this program.")
     try:
         return ModelCard.model_validate_json(header["card"])
     except ValidationError as error:
@@ -150,9 +150,9 @@ def read_card(path: str | Path) -> ModelCard:
 
 
 def shipped_models() -> dict[str, Path]:
-    """Find the models that come with the program, by the names of their files.
+    """Find the models that are shipped with the program, by file name.
 
-    They are inside an installed package, and beside it in a checkout.
+    They are inside an installed package, but beside the package in a source checkout.
 
     Returns
     -------
@@ -179,6 +179,6 @@ def check_channels(card: ModelCard, image: Volume) -> None:
     """
     if image.channels != card.channels:
         raise DataProblem(
-            f"The model takes images of {card.channels} channel(s), {image.name} has {image.channels}; "
+            f"The model expects images with {card.channels} channel(s), but {image.name} has {image.channels}; "
             "choose other channels or another model."
         )

@@ -1,4 +1,4 @@
-"""Where and in which number format to compute, and how to make the machine quick about it."""
+"""The device and number format to compute in, and settings of the machine that make it fast."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ __all__ = [
 ]
 
 FALLBACK = "fallback.json"
-"""In the user's cache: what had to be made smaller to fit into memory, by device and kind of work."""
+"""File in the user's cache: options of the memory fallback that worked, by device and kind of computation."""
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 DEVICE_FAULT = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
 
 BF16 = "bf16.json"
 LEAST_GAIN = 1.3
-"""bf16 is taken if convolutions are at least so many times faster in it."""
+"""Minimum speed-up of convolutions for which bf16 is used."""
 KEPT_BYTES = 2**30
 MALLOPT = {"trim threshold": -1, "top pad": -2, "mmap threshold": -3}
 
 
 def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
-    """Decide where and in which number format to compute.
+    """Choose the device and number format.
 
     Parameters
     ----------
@@ -64,21 +64,21 @@ def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
     Raises
     ------
     SettingsProblem
-        If CUDA is asked for and there is none, or fp16 on a CPU.
+        If CUDA is requested but missing, or fp16 is requested on a CPU.
     """
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
-        raise SettingsProblem("Device cuda was asked for, but torch finds no CUDA GPU; choose device auto or cpu.")
+        raise SettingsProblem("Device cuda was requested, but torch finds no CUDA GPU; choose device auto or cpu.")
     device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
     if settings.precision == "fp16" and device.type == "cpu":
-        raise SettingsProblem("Precision fp16 is for GPUs only, on a CPU it is far slower; choose auto, bf16 or fp32.")
+        raise SettingsProblem("Precision fp16 is only for GPUs, since it is slow on a CPU; choose auto, bf16 or fp32.")
     if settings.precision != "auto":
         return device, settings.precision
     return device, "bf16" if "bf16" in faster_formats(device) else "fp32"
 
 
 def faster_formats(device: torch.device) -> tuple[str, ...]:
-    """Give the number formats in which a device computes faster than in fp32, the fastest first.
+    """Give the number formats that are faster than fp32 on a device, the fastest first.
 
     Parameters
     ----------
@@ -87,35 +87,35 @@ def faster_formats(device: torch.device) -> tuple[str, ...]:
     Returns
     -------
     tuple of {"bf16", "fp16"}
-        Of two that are as fast, the one that cannot overflow comes first.
+        Of two equally fast ones, the one that cannot overflow comes first.
     """
     if device.type != "cuda":
         return ("bf16",) if bf16_pays() else ()
     capability = torch.cuda.get_device_capability(device)
     if capability >= (8, 0):
         return "bf16", "fp16"
-    return ("fp16",) if capability >= (7, 0) else ()  # bf16 is only imitated there
+    return ("fp16",) if capability >= (7, 0) else ()  # bf16 is only emulated there
 
 
 @cache
 def bf16_pays() -> bool:
-    """Whether this CPU convolves so much faster in bf16 that it is worth it.
+    """Whether convolutions are fast enough in bf16 on this CPU.
 
-    Measured once a machine and remembered, so that a training repeated there computes in the same format.
+    Measured once per machine and cached, so that a repeated training uses the same format.
 
     Returns
     -------
     bool
     """
     key = device_name(torch.device("cpu"))
-    known = recall(BF16, key)
-    if known is None:
-        remember(BF16, key, known := _measured_gain() >= LEAST_GAIN)
-    return bool(known)
+    pays = recall(BF16, key)
+    if pays is None:
+        remember(BF16, key, pays := _measured_gain() >= LEAST_GAIN)
+    return bool(pays)
 
 
 def device_name(device: torch.device) -> str:
-    """Name what a measurement is true for.
+    """Identify the device and torch version that a measurement is valid for.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def device_name(device: torch.device) -> str:
 
 
 def recall(file: str, key: str) -> Any:
-    """Give what was found out about this machine before.
+    """Read a cached result for this machine.
 
     Parameters
     ----------
@@ -141,13 +141,13 @@ def recall(file: str, key: str) -> Any:
     Returns
     -------
     What JSON holds, or None
-        None if it is not known.
+        None if there is none.
     """
-    return _known(_memory() / file).get(key)
+    return _read_cache(_cache_folder() / file).get(key)
 
 
 def remember(file: str, key: str, value: Any) -> None:
-    """Keep what was found out; where that cannot be written it is found out again next time.
+    """Cache a result; if the file cannot be written, it will be determined again.
 
     Parameters
     ----------
@@ -155,18 +155,18 @@ def remember(file: str, key: str, value: Any) -> None:
         As for `recall`.
     value : what JSON holds
     """
-    path = _memory() / file
+    path = _cache_folder() / file
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, _known(path) | {key: value})
+        write_json(path, _read_cache(path) | {key: value})
 
 
-def _known(path: Path) -> dict[str, Any]:
-    """Read a file of the cache; one that is damaged is said to be, and is of no further use."""
+def _read_cache(path: Path) -> dict[str, Any]:
+    """Read a cache file; a damaged one is reported and removed."""
     if not path.exists():
         return {}
     try:
-        return read_json(path, dict, "what it held is found out again")
+        return read_json(path, dict, "its contents are determined again")
     except FileProblem as problem:
         logging.getLogger(__name__).warning("%s", problem)
         with suppress(OSError):
@@ -174,38 +174,38 @@ def _known(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _memory() -> Path:
-    """Where to remember: ``$NAPARI_UNETVNET_CACHE``, by default a folder of the user's cache."""
+def _cache_folder() -> Path:
+    """Folder of the cache: ``$NAPARI_UNETVNET_CACHE``, by default in the user's cache."""
     from platformdirs import user_cache_path
 
-    chosen = os.environ.get("NAPARI_UNETVNET_CACHE")
-    return Path(chosen) if chosen else user_cache_path("napari-unetvnet", appauthor=False)
+    folder = os.environ.get("NAPARI_UNETVNET_CACHE")
+    return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
 
 
 def _measured_gain() -> float:
-    """Time a convolution of 32 channels in fp32 and in bf16, interleaved; give how many times faster bf16 is."""
-    made = {}
+    """Time a convolution of 32 channels in fp32 and in bf16, alternately; give the speed-up of bf16."""
+    inputs = {}
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.ones(1, 32, 96, 96, dtype=dtype).to(memory_format=torch.channels_last)
         weight = torch.ones(32, 32, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-        made[dtype] = (x, weight)
-    best = dict.fromkeys(made, float("inf"))
+        inputs[dtype] = (x, weight)
+    shortest = dict.fromkeys(inputs, float("inf"))
     with torch.inference_mode():
         for _ in range(6):
-            for dtype, (x, weight) in made.items():
-                begun = time.perf_counter()
+            for dtype, (x, weight) in inputs.items():
+                began = time.perf_counter()
                 functional.conv2d(x, weight, padding=1)
-                best[dtype] = min(best[dtype], time.perf_counter() - begun)
-    return best[torch.float32] / best[torch.bfloat16]
+                shortest[dtype] = min(shortest[dtype], time.perf_counter() - began)
+    return shortest[torch.float32] / shortest[torch.bfloat16]
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether something was not done because memory did not suffice.
+    """Whether an error means that memory was exhausted.
 
     Parameters
     ----------
     error : exception
-        Of ours, of Python, or of torch, whose own are RuntimeErrors.
+        Our own, Python's, or a RuntimeError of torch.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def device_failed(error: BaseException) -> bool:
-    """Whether a GPU failed, of which nothing more can be had in this process.
+    """Whether an error means that the GPU failed, after which it is unusable in this process.
 
     Parameters
     ----------
@@ -226,20 +226,20 @@ def device_failed(error: BaseException) -> bool:
     Returns
     -------
     bool
-        False where only memory did not suffice.
+        False if only memory was exhausted.
     """
     if lacks_memory(error) or not isinstance(error, RuntimeError):
         return False
-    own = getattr(torch, "AcceleratorError", None)  # since torch 2.8; before that the words alone tell
-    return (own is not None and isinstance(error, own)) or any(words in str(error) for words in DEVICE_FAULT)
+    accelerator_error = getattr(torch, "AcceleratorError", ())  # before torch 2.8 only the message tells
+    return isinstance(error, accelerator_error) or any(words in str(error) for words in DEVICE_FAULT)
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Let freed memory be used again for the next layer instead of giving it back to the system at once.
+    """Reuse freed memory for the next layer instead of returning it to the system at once.
 
-    The C library of Linux maps large arrays anew, and clears them, for every layer, which costs up to a third of the
-    time. Elsewhere, and where the library is another one, nothing is done.
+    glibc maps and clears new memory for the large arrays of every layer, which costs up to a third of the time. Without
+    glibc nothing is done.
 
     Yields
     ------
@@ -256,9 +256,9 @@ def keep_freed_memory() -> Iterator[None]:
 
 @contextmanager
 def autotuned_convolutions(device: torch.device) -> Iterator[None]:
-    """Let a GPU try which way to convolve is the fastest, which pays where all blocks have one size.
+    """Enable cuDNN autotuning, which pays if all blocks have the same size.
 
-    Ways differ in rounding, and another run may find another one the fastest.
+    Algorithms differ in rounding, and another run may choose another one.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def autotuned_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def _glibc() -> tuple[Callable[..., int], Callable[..., int]]:
-    """Find the functions that tune the allocator; ones that do nothing where there are none."""
+    """Give the functions that tune the allocator; functions that do nothing without glibc."""
 
     def nothing(*_: int) -> int:
         return 0

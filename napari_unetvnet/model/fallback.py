@@ -1,10 +1,9 @@
-"""Memory fallback: where a computation does not fit into memory, the next cheaper way to compute it is taken, and told.
+"""Memory fallback: a computation that does not fit into memory is repeated in a cheaper way, with a notice.
 
-Training and inference each declare options, which say how to compute, and a list of steps. A step makes options
-cheaper, or gives None where it has nothing to save; the first step that has something is the next. What worked is
-remembered for the machine, and the next computation of the same kind begins with it; but not on the CPU, since a full
-GPU may be free again. A run has its options in its folder or in its checkpoint, so that what is resumed is computed as
-before.
+Training and inference each declare options, which say how to compute, and a list of steps. A step returns cheaper
+options, or None if it cannot save anything; the first step that returns options is taken. Options that worked are
+cached for the machine, and the next computation of the same kind starts with them; but not those of the CPU, because a
+full GPU may be free again. A run stores its options in its folder or checkpoint, so that it resumes with them.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ class Options:
     Parameters
     ----------
     cpu : bool
-        Whether the GPU was given up.
+        Whether to use the CPU instead of the GPU.
     """
 
     cpu: bool = False
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Read what `asdict` gave.
+        """Create options from the result of `asdict`.
 
         Parameters
         ----------
@@ -58,7 +57,7 @@ class Options:
         Raises
         ------
         ValueError
-            If these are not the fields.
+            If the fields differ.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, dict) or set(values) != set(names):
@@ -71,49 +70,48 @@ SomeOptions = TypeVar("SomeOptions", bound=Options)
 
 
 class Attempt:
-    """A block that may not fit into memory: if so, `failed` is true after it. Any other exception comes through."""
+    """A context that may run out of memory: then `failed` is true after it. Other exceptions propagate."""
 
     failed = False
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Enter the context."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        """Drop an exception that says that memory does not suffice.
+        """Suppress an exception that means that memory was exhausted.
 
-        It refers to the frames in which it was raised, and these to their tensors, so it must be gone before the next
-        attempt.
+        The exception keeps its frames alive, and these their tensors, so it must be freed before the next attempt.
 
         Returns
         -------
         bool
-            Whether it is dropped.
+            Whether it is suppressed.
         """
         self.failed = error is not None and lacks_memory(error)
         return self.failed
 
 
 class MemoryFallback(Generic[SomeOptions]):
-    """How a computation is made to fit into memory, and what is next if it does not.
+    """The options of a computation, and the steps to take if it does not fit into memory.
 
     Parameters
     ----------
     model : Model
-        Is moved to the CPU by options that say so.
+        Moved to the CPU if the options say so.
     options : Options
-        As the settings say.
+        From the settings.
     steps : sequence of callable
-        Each takes options and gives cheaper ones with the end of a sentence that tells what is changed, or None. The
-        one that costs least comes first.
+        Each takes options and returns cheaper ones with the end of a sentence about the change, or None. In order of
+        their cost.
     apply : callable
-        Changes whatever else must be changed to compute as options say; doing so twice is as once.
+        Applies options to everything else; idempotent.
     kind : str
-        What the needed memory depends on besides device and number format.
+        All that the memory depends on, besides device and number format.
     smallest : callable
-        Names the least that can be computed, such as "one patch of 1 x 8 x 8 voxels".
+        Describes the smallest computation, such as "one patch of 1 x 8 x 8 voxels".
     file : Path, optional
-        Of the run, to keep the options in.
+        File of the run for the options.
     """
 
     def __init__(
@@ -126,10 +124,10 @@ class MemoryFallback(Generic[SomeOptions]):
         smallest: Callable[[], str],
         file: Path | None = None,
     ) -> None:
-        self.options, self._asked = options, options
+        self.options, self._initial = options, options
         self._model, self._steps, self._apply, self._smallest = model, steps, apply, smallest
         self._kind = f"{device_name(model.device)} | {model.precision} | {kind}"
-        self._file, self._new = file, False
+        self._file, self._changed = file, False
 
     def attempt(self) -> Attempt:
         """Give a context for a computation that may not fit."""
@@ -141,25 +139,25 @@ class MemoryFallback(Generic[SomeOptions]):
         Parameters
         ----------
         subject : str
-            What did not fit: the beginning of a sentence.
+            What did not fit: the start of a sentence.
         since : str
-            From when on something is changed, such as "from plane 8 on ".
+            From when on the change applies, such as "from plane 8 on ".
 
         Returns
         -------
         Notice
-            What is changed.
+            About the change.
 
         Raises
         ------
         OutOfMemory
-            If no step has anything to save.
+            If no step is left.
         """
         for step in self._steps:
             if (cheaper := step(self.options)) is not None:
                 options, text = cheaper
                 self.use(options)
-                self._new = True
+                self._changed = True
                 torch.cuda.empty_cache()
                 return Notice(f"{subject} did not fit into the memory of the device; {since}{text}.")
         raise OutOfMemory(
@@ -168,7 +166,7 @@ class MemoryFallback(Generic[SomeOptions]):
         )
 
     def use(self, options: SomeOptions) -> None:
-        """Compute as options say from now on.
+        """Use options from now on.
 
         Parameters
         ----------
@@ -182,23 +180,23 @@ class MemoryFallback(Generic[SomeOptions]):
             write_json(self._file, asdict(options))
 
     def worked(self) -> None:
-        """Remember the options for the next computation of the kind, if a step led to them; to be called on success."""
-        if self._new and not self.options.cpu and self.options != self._asked:
+        """Cache the options for the next computation of this kind, if a step changed them; call on success."""
+        if self._changed and not self.options.cpu and self.options != self._initial:
             remember(FALLBACK, self._kind, asdict(self.options))
-        self._new = False
+        self._changed = False
 
     def remembered(self) -> SomeOptions | None:
-        """Give what worked for the last computation of the kind on this device.
+        """Give the cached options of the last computation of this kind on this device.
 
         Returns
         -------
         Options or None
-            None if nothing is known.
+            None if there are none.
         """
-        known = recall(FALLBACK, self._kind)
+        values = recall(FALLBACK, self._kind)
         try:
-            return None if known is None else type(self._asked).from_json(known)
-        except ValueError:  # of another version: what fits is tried anew
+            return None if values is None else type(self._initial).from_json(values)
+        except ValueError:  # of another version: start from the settings
             return None
 
     def saved(self) -> SomeOptions | None:
@@ -207,21 +205,21 @@ class MemoryFallback(Generic[SomeOptions]):
         Returns
         -------
         Options or None
-            None if it never had other ones than the settings say.
+            None if they never differed from the settings.
 
         Raises
         ------
         FileProblem
-            If its file is damaged.
+            If the file is damaged.
         """
         if self._file is None or not self._file.exists():
             return None
         try:
-            return type(self._asked).from_json(read_json(self._file, dict, ADVICE))
+            return type(self._initial).from_json(read_json(self._file, dict, ADVICE))
         except ValueError as error:
             raise FileProblem(f"{self._file} is of another version ({error}); {ADVICE}.") from None
 
     def forget(self) -> None:
-        """Drop what an earlier run in the same folder, which begins anew, had to do."""
+        """Remove the options of an earlier run in the same folder."""
         if self._file is not None:
             remove(self._file)

@@ -1,9 +1,9 @@
 """A network together with its card, one safetensors file, and one call for every view.
 
-`Model.logits` takes blocks ``(B, C, Z, Y, X)`` in every view and hides what differs: in 2D the planes become the batch,
-in 2.5D each plane brings its neighbours as channels, sizes that do not fit are mirrored up to the next that does. What
-the network needs around its output (neighbour planes, the border that valid convolutions use up) is `margin`, and the
-caller hands it in with the block, so that a tile in the middle of an image sees the image and not padding.
+`Model.logits` takes blocks ``(B, C, Z, Y, X)`` in every view: in 2D the planes become the batch, in 2.5D neighbour
+planes become channels, and sizes that do not fit are padded by mirroring. `margin` is what the network needs around its
+output (neighbour planes, the border that valid convolutions consume). The caller provides it with the block, so that a
+tile inside an image has image around it and not padding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Margin = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 class Model:
-    """A network and what is known about it.
+    """A network with its card, device and number format.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Model:
 
     @property
     def margin(self) -> Margin:
-        """Voxels (before, after) on z, y and x that a block must bring beyond its output."""
+        """Voxels (before, after) on z, y and x that a block must have beyond its output."""
         inner = self.network.margin
         if self.card.dims == 3:
             return inner[0], inner[1], inner[2]
@@ -72,24 +72,24 @@ class Model:
 
     @property
     def alignment(self) -> tuple[int, int, int]:
-        """What tile offsets z, y, x must be multiples of for tiles to agree exactly."""
+        """Tile offsets z, y, x must be multiples of this for tiles to agree exactly."""
         return self._zyx(self.network.alignment)
 
     @property
     def smallest(self) -> tuple[int, int, int]:
-        """Smallest image z, y, x that the network can take."""
+        """Smallest input z, y, x of the network."""
         return self._zyx(self.network.smallest)
 
     @cached_property
     def voxel_bytes(self) -> float:
-        """Memory that the network takes for each voxel of a tile."""
+        """Bytes that the network needs per voxel of a tile."""
         return voxel_bytes(self.network, self.device)
 
     def _zyx(self, size: Sequence[int]) -> tuple[int, int, int]:
         return (size[0], size[1], size[2]) if self.card.dims == 3 else (1, size[0], size[1])
 
     def fit(self, size: Sequence[int]) -> tuple[int, int, int]:
-        """Give the smallest output size at least as large as a size for which nothing has to be padded.
+        """Give the smallest output size, not below the given one, that needs no padding.
 
         Parameters
         ----------
@@ -101,13 +101,13 @@ class Model:
         tuple of 3 int
         """
         inner, margin = tuple(size)[-self.card.dims :], self.network.margin
-        lost = [before + after for before, after in margin]
-        fitting = self.network.fit([n + m for n, m in zip(inner, lost, strict=True)])
-        kept = [n - m for n, m in zip(fitting, lost, strict=True)]
-        return (kept[0], kept[1], kept[2]) if self.card.dims == 3 else (size[0], kept[0], kept[1])
+        margins = [before + after for before, after in margin]
+        inputs = self.network.fit([n + m for n, m in zip(inner, margins, strict=True)])
+        outputs = [n - m for n, m in zip(inputs, margins, strict=True)]
+        return (outputs[0], outputs[1], outputs[2]) if self.card.dims == 3 else (size[0], outputs[0], outputs[1])
 
     def smaller(self, size: Sequence[int]) -> tuple[int, int, int] | None:
-        """Halve the longest axes of a size, to what the network takes.
+        """Halve the longest axes of a size, and fit it to the network.
 
         Parameters
         ----------
@@ -116,21 +116,21 @@ class Model:
 
         Returns
         -------
-        tuple of 3 int, or None if it is as small as can be
+        tuple of 3 int, or None if it is the smallest size
         """
         longest = max(size)
         fitting = self.fit([max(1, n // 2) if 2 * n > longest and n > 1 else n for n in size])
         return fitting if max(fitting) < longest else None
 
     def logits(self, blocks: Tensor, *, cascade: bool = True) -> Tensor:
-        """Run the network on blocks that bring their margin.
+        """Run the network on blocks with their margin.
 
         Parameters
         ----------
         blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
             Normalised intensities; m is the sum of `margin` on an axis.
         cascade : bool
-            Whether a network that looks twice does so; never in training mode, nor where it has no object to look into.
+            Whether a two-stage network runs its second stage; never in training mode, nor without an object class.
 
         Returns
         -------
@@ -141,14 +141,14 @@ class Model:
         OutOfMemory
             If the blocks do not fit on the device.
         RuntimeError
-            If anything else goes wrong in the network.
+            If the network fails for another reason.
         """
-        twice = cascade and not self.network.training and self.card.begins_with_object
-        look = self.network.segmentation_logits if twice else self.network
-        return self._run(blocks, lambda x: (look(x),))[0]
+        two_stages = cascade and not self.network.training and self.card.begins_with_object
+        forward = self.network.segmentation_logits if two_stages else self.network
+        return self._run(blocks, lambda x: (forward(x),))[0]
 
     def supervised(self, blocks: Tensor) -> tuple[TrainingOutputs, Tensor]:
-        """Run the network as training sees it.
+        """Run the network for training, with all its outputs.
 
         Parameters
         ----------
@@ -159,41 +159,41 @@ class Model:
         outputs : TrainingOutputs
             Everything in float32 and with axes (B, ..., Z, Y, X); logits of shape (B, K, Z, Y, X).
         image : Tensor of shape (B, C, Z, Y, X)
-            What the network saw: neighbour planes are channels.
+            The input of the network: neighbour planes are channels.
 
         Raises
         ------
         OutOfMemory
             If the blocks do not fit on the device.
         RuntimeError
-            If anything else goes wrong in the network.
+            If the network fails for another reason.
         """
-        kept: list[tuple[TrainingOutputs, Tensor]] = []
+        raw: list[tuple[TrainingOutputs, Tensor]] = []
 
         def everything(x: Tensor) -> tuple[Tensor, ...]:
-            seen = self.network.training_outputs(x)
-            kept.append((seen, x))
-            return seen.logits, *seen.auxiliary, *(() if seen.roi is None else (seen.roi,))
+            result = self.network.training_outputs(x)
+            raw.append((result, x))
+            return result.logits, *result.auxiliary, *(() if result.roi is None else (result.roi,))
 
         logits, *coarser = self._run(blocks, everything)
-        (seen, x), batch = kept[-1], len(blocks)
+        (result, x), batch = raw[-1], len(blocks)
         outputs = TrainingOutputs(
             logits,
-            auxiliary=tuple(coarser[: len(seen.auxiliary)]),
-            attention=tuple(self._with_planes(part, batch) for part in seen.attention),
-            reconstruction=None if seen.reconstruction is None else self._with_planes(seen.reconstruction, batch),
-            latent=None if seen.latent is None else (seen.latent[0].float(), seen.latent[1].float()),
-            roi=None if seen.roi is None else coarser[-1],
+            auxiliary=tuple(coarser[: len(result.auxiliary)]),
+            attention=tuple(self._with_planes(part, batch) for part in result.attention),
+            reconstruction=None if result.reconstruction is None else self._with_planes(result.reconstruction, batch),
+            latent=None if result.latent is None else (result.latent[0].float(), result.latent[1].float()),
+            roi=None if result.roi is None else coarser[-1],
         )
         return outputs, self._with_planes(x, batch)
 
     def _with_planes(self, part: Tensor, batch: int) -> Tensor:
-        """Give planes that were a batch their place on z again."""
+        """Restore planes that were a batch to the axis z."""
         part = part.float()
         return part if self.card.dims == 3 else part.reshape(batch, -1, *part.shape[1:]).transpose(1, 2)
 
     def move_to(self, device: torch.device, precision: str) -> None:
-        """Compute elsewhere from now on.
+        """Move the network to another device and number format.
 
         Parameters
         ----------
@@ -208,30 +208,30 @@ class Model:
         return self.in_memory(lambda: run(blocks, outputs), blocks)
 
     def in_memory(self, work: Callable[[], Result], blocks: Tensor) -> Result:
-        """Do something and say in a sentence if memory does not suffice.
+        """Run a computation and raise OutOfMemory if memory is exhausted.
 
         Parameters
         ----------
         work : callable
         blocks : Tensor of shape (B, C, Z, Y, X)
-            What is worked on, for the sentence.
+            Input of the computation, for the message.
 
         Returns
         -------
-        What the work gives.
+        The result of the computation.
 
         Raises
         ------
         OutOfMemory
             If it does not fit on the device.
         RuntimeError
-            If anything else goes wrong.
+            If the computation fails for another reason.
         """
         try:
             return work()
         except MemoryError:
             pass
-        except RuntimeError as error:  # torch's own OutOfMemoryError is one, and so is the CPU allocator's complaint
+        except RuntimeError as error:  # includes torch's OutOfMemoryError and the error of its CPU allocator
             if not lacks_memory(error):
                 raise
         size = " x ".join(map(str, blocks.shape[2:]))
@@ -298,15 +298,15 @@ def build_model(card: ModelCard, settings: ComputeSettings) -> Model:
 
 
 def _check_memory(card: ModelCard) -> None:
-    """Refuse a network whose weights alone do not fit into memory, before the system ends the process over it."""
+    """Refuse a network whose weights alone exceed the memory, before the system kills the process."""
     import psutil
 
     network = outline(card.network, card.dims, card.in_channels, card.outputs, card.option)
-    needed = 4 * sum(p.numel() for p in network.parameters())
-    if needed > (free := psutil.virtual_memory().available):
+    weight_bytes = 4 * sum(p.numel() for p in network.parameters())
+    if weight_bytes > (free := psutil.virtual_memory().available):
         raise OutOfMemory(
-            f"{card.network} with {card.option} has weights of {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB of "
-            "memory are free; choose a smaller width or depth."
+            f"{card.network} with {card.option} has weights of {weight_bytes / 2**30:.1f} GiB, but "
+            f"{free / 2**30:.1f} GiB of memory are free; choose a smaller width or depth."
         )
 
 
@@ -328,7 +328,7 @@ def load_model(path: str | Path, settings: ComputeSettings) -> Model:
     FileProblem
         If there is no such file.
     ModelProblem
-        If it is cut off, not ours, or its weights do not fit its card.
+        If it is cut off, of another program, or its weights do not fit its card.
     """
     from safetensors.torch import load_file
 
@@ -343,7 +343,7 @@ def load_model(path: str | Path, settings: ComputeSettings) -> Model:
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Write weights and card as one file, whole or not at all.
+    """Write weights and card as one file, atomically.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> No
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write tensors to a safetensors file so that a reader finds the old file or the new one, never a part.
+    """Write tensors to a safetensors file atomically: a reader finds the old file or the new one.
 
     Parameters
     ----------
@@ -372,17 +372,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # Copies, because a network may hold one tensor under two names, which the format does not have.
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    # Copies, because a network may have one tensor under two names, which the format does not allow.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     try:
         with replacing(path) as part:
-            save_file(own, part, dict(header))
+            save_file(copies, part, dict(header))
     except (OSError, SafetensorError) as error:
         raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read what stands as JSON under "state" in a safetensors header.
+    """Read the JSON under "state" in a safetensors header.
 
     Parameters
     ----------

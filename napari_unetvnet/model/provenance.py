@@ -1,7 +1,7 @@
-"""What a training was made of, besides its settings: the inputs by their contents, the software and the machine.
+"""Provenance of a training: hashes of the inputs, versions of the software, and the machine.
 
-With the job, the plan and the events, which hold settings, split and curves, this is all that is needed to tell whether
-two models should be the same. The card of the model carries it in short.
+Together with the job, the plan and the events (settings, split and curves), this tells whether two models should be
+equal. The model card has a short form.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = ["brief", "hardware", "save_provenance"]
 
 PACKAGES = ("napari-unetvnet", "torch", "numpy", "scipy", "scikit-image", "napari", "monai", "nibabel", "tifffile")
 MOST_BYTES = 8 * 2**30
-"""Of a larger input only the names and sizes of its files are taken in: reading it would hold the training up."""
+"""Of larger inputs only file names and sizes are hashed: reading them would delay the training."""
 
 
 def save_provenance(path: Path, files: Sequence[PairFiles], device: torch.device, precision: str) -> None:
-    """Write what a training was made of.
+    """Write the provenance of a training.
 
     Parameters
     ----------
     path : Path
     files : sequence of PairFiles
-        Its inputs.
+        Inputs of the training.
     device : torch.device
     precision : str
     """
@@ -50,7 +50,7 @@ def save_provenance(path: Path, files: Sequence[PairFiles], device: torch.device
 
 
 def brief(path: Path) -> dict[str, str]:
-    """Give what a card holds of it.
+    """Give the short form of the provenance for the model card.
 
     Parameters
     ----------
@@ -68,15 +68,15 @@ def brief(path: Path) -> dict[str, str]:
     hashes = [
         pair[name]["hash"] for pair in provenance["inputs"] for name in ("image", "label", "mask") if name in pair
     ]
-    whole = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     return {
-        "inputs": f"{len(provenance['inputs'])} image(s), sha256 {whole}",
+        "inputs": f"{len(provenance['inputs'])} image(s), sha256 {digest}",
         "device": provenance["hardware"]["device"],
     }
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Say on what is computed.
+    """Describe the hardware.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Name the processor as it does itself."""
+    """Name of the processor model."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (there is no such file but on Linux)
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 (the file exists only on Linux)
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:
         names = []
@@ -128,7 +128,7 @@ def _input(pair: PairFiles) -> dict[str, Any]:
 
 
 def _hash(source: str) -> str:
-    """Give the hash of what the files of a source hold, or of their sizes where they are too large to be read."""
+    """Hash the contents of the files of a source, or only their sizes if they are too large."""
     files = list(_files(source))
     digest = hashlib.sha256()
     small = sum(path.stat().st_size for path, _ in files) <= MOST_BYTES
@@ -141,7 +141,7 @@ def _hash(source: str) -> str:
 
 
 def _files(source: str) -> Iterator[tuple[Path, str]]:
-    """List the files of a source, with names that do not depend on where they lie."""
+    """List the files of a source, with names independent of their location."""
     for part in paths_of(source):
         path, _ = split_dataset(part)
         if path.is_dir():

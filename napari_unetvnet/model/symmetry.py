@@ -1,4 +1,4 @@
-"""The 48 ways to turn and mirror a cube onto itself: an order of its axes, then some of them mirrored."""
+"""The 48 symmetries of a cube, rotations and reflections: an axis order, then mirrored axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CubePermutation(NamedTuple):
 
 
 def cube_permutations() -> tuple[CubePermutation, ...]:
-    """Give all 48, the one that changes nothing first.
+    """Give all 48 symmetries, the identity first.
 
     Returns
     -------
@@ -45,13 +45,13 @@ def permute(volume: Tensor, permutation: CubePermutation) -> Tensor:
     Tensor
         Axis i has the length that axis ``order[i]`` had.
     """
-    first = volume.ndim - 3
-    ordered = volume.permute(*range(first), *(first + axis for axis in permutation.order))
-    return ordered.flip([first + axis for axis in permutation.mirrored])
+    leading = volume.ndim - 3
+    ordered = volume.permute(*range(leading), *(leading + axis for axis in permutation.order))
+    return ordered.flip([leading + axis for axis in permutation.mirrored])
 
 
 def inverse(permutation: CubePermutation) -> CubePermutation:
-    """Give the permutation that undoes another.
+    """Give the inverse of a permutation.
 
     Parameters
     ----------

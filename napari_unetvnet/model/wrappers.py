@@ -1,7 +1,7 @@
-"""What is wrapped around a network: how it computes is changed in place, never what, and each change can be undone.
+"""Wrappers change in place how a network computes, never what it computes, and can be undone.
 
-Wrappers replace submodules, classes of layers or `forward` methods, and what was applied last must be undone first. So
-all wrappers of a network are in one list, and `ORDER` says which is inside which, in whatever order they are added.
+Wrappers replace submodules, classes of layers or `forward` methods, and the last one applied must be undone first. So
+all wrappers of a network are in one list, and `ORDER` fixes their nesting, independent of the order of adding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ORDER", "Wrapper", "Wrappers", "replace_forward"]
 
 ORDER = ("memory layout", "synchronised batch norm", "recomputed blocks", "compiled")
-"""From the inside: layers are replaced first, then the pass of blocks, last that of the whole, which holds them all."""
+"""From the inside out: layers first, then the forward pass of blocks, last that of the whole network."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Wrapper:
     name : str
         One of `ORDER`.
     apply : callable
-        Changes a network in place, but no weight and no name in its state dict, and gives what undoes it exactly.
+        Changes a network in place, but not its state dict, and returns a function that undoes it exactly.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Wrappers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the network is wrapped in, from the inside to the outside."""
+        """Names of the applied wrappers, from the inside out."""
         return tuple(wrapper.name for wrapper, _ in self._applied)
 
     def add(self, wrapper: Wrapper) -> None:
-        """Apply a wrapper in its place in the order; nothing is done if the network has one of that name.
+        """Apply a wrapper at its position in `ORDER`, unless it is applied already.
 
         Parameters
         ----------
@@ -60,15 +60,15 @@ class Wrappers:
         if wrapper.name in self.names:
             return
         place = ORDER.index(wrapper.name)
-        outer = self._taken_off(lambda name: ORDER.index(name) > place)
+        outer = self._undo_while(lambda name: ORDER.index(name) > place)
         try:
             self._apply(wrapper)
         finally:
-            for other in outer:
-                self._apply(other)
+            for outer_wrapper in outer:
+                self._apply(outer_wrapper)
 
     def remove(self, name: str) -> None:
-        """Undo a wrapper; nothing is done if the network has none of that name.
+        """Undo a wrapper, if it is applied.
 
         Parameters
         ----------
@@ -76,25 +76,25 @@ class Wrappers:
         """
         if name not in self.names:
             return
-        _, *outer = self._taken_off(lambda other: ORDER.index(other) >= ORDER.index(name))
+        _, *outer = self._undo_while(lambda applied: ORDER.index(applied) >= ORDER.index(name))
         for wrapper in outer:
             self._apply(wrapper)
 
     def _apply(self, wrapper: Wrapper) -> None:
         self._applied.append((wrapper, wrapper.apply(self._network)))
 
-    def _taken_off(self, outer: Callable[[str], bool]) -> list[Wrapper]:
-        """Undo the outermost wrappers, the last one first; give them from the inside to the outside."""
-        taken: list[Wrapper] = []
-        while self._applied and outer(self._applied[-1][0].name):
+    def _undo_while(self, condition: Callable[[str], bool]) -> list[Wrapper]:
+        """Undo the outermost wrappers while a condition on their name holds; return them from the inside out."""
+        undone: list[Wrapper] = []
+        while self._applied and condition(self._applied[-1][0].name):
             wrapper, undo = self._applied.pop()
             undo()
-            taken.insert(0, wrapper)
-        return taken
+            undone.insert(0, wrapper)
+        return undone
 
 
 def replace_forward(module: nn.Module, forward: Callable[..., object]) -> Undo:
-    """Give a module another pass than its class has.
+    """Replace the forward pass of a single module.
 
     Parameters
     ----------

@@ -133,12 +133,12 @@ def test_what_is_no_image_is_one_sentence(tmp_path):
     (tmp_path / "b.zarr" / "zarr.json").write_text("{")
     (tmp_path / "c.h5").write_bytes(bytes(2000))
     for name in ("a.zarr", "b.zarr", "c.h5"):
-        with pytest.raises(FileProblem, match=rf"^{name} cannot be read: .*save it anew\.$"):
+        with pytest.raises(FileProblem, match=rf"^{name} cannot be read: .*created it\.$"):
             read_volume(tmp_path / name)
     zarr.open_group(str(tmp_path / "d.zarr"), mode="w")
     h5py.File(tmp_path / "d.h5", "w").close()
     for name in ("d.zarr", "d.h5"):
-        with pytest.raises(FileProblem, match="holds no array with two axes"):
+        with pytest.raises(FileProblem, match="holds no array with at least two axes"):
             read_volume(tmp_path / name)
     ngff(tmp_path / "e.zarr", counted(3, 1, 1, 5, 6), 3)
     with pytest.raises(DataProblem, match="3 time points"):

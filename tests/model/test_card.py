@@ -82,7 +82,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path):
     cut = tmp_path / "cut.safetensors"
     for length in {*range(0, 24), *range(24, len(whole), 37), *range(len(whole) - 24, len(whole))}:
         cut.write_bytes(whole[:length])
-        with pytest.raises(ModelProblem, match=r"cut\.safetensors is no model file or is cut off .*\.$"):
+        with pytest.raises(ModelProblem, match=r"cut\.safetensors is not a model file, or is cut off .*\.$"):
             read_card(cut)
 
 
@@ -108,7 +108,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
 def test_weights_of_another_program_are_refused(tmp_path, header):
     path = tmp_path / "other.safetensors"
     save_file(WEIGHTS, path, header)
-    with pytest.raises(ModelProblem, match=r"no model card .*\.$"):
+    with pytest.raises(ModelProblem, match=r"no model card; .*\.$"):
         read_card(path)
 
 

@@ -20,7 +20,7 @@ from napari_unetvnet.settings import ComputeSettings
 def memory(monkeypatch, tmp_path):
     """Nothing is remembered of this machine."""
     path = tmp_path / "cache" / "bf16.json"
-    monkeypatch.setattr(compute, "_memory", lambda: path.parent)
+    monkeypatch.setattr(compute, "_cache_folder", lambda: path.parent)
     bf16_pays.cache_clear()
     yield path
     bf16_pays.cache_clear()
@@ -90,7 +90,7 @@ def test_a_damaged_memory_is_told_and_measured_anew(memory, monkeypatch, caplog,
     assert bf16_pays()
     (record,) = caplog.records
     assert record.getMessage().startswith(str(memory))
-    assert record.getMessage().endswith("what it held is found out again.")
+    assert record.getMessage().endswith("its contents are determined again.")
     bf16_pays.cache_clear()
     monkeypatch.setattr(compute, "_measured_gain", lambda: 0.5)
     assert bf16_pays(), "it was measured twice"

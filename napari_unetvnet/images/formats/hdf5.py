@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.images.containers import Stored, image_of, listed_images, only_image, with_letters
+from napari_unetvnet.images.containers import StoredArray, image_of, listed_images, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.sources import split_dataset
 
@@ -26,7 +26,7 @@ def read(path: Path) -> ImageFile:
         return image_of(_open(file, inside), file)
 
 
-def _open(path: Path, inside: str) -> Stored:
+def _open(path: Path, inside: str) -> StoredArray:
     """Open a dataset; ``inside`` may be empty if it is the only one."""
     import h5py
 
@@ -43,7 +43,7 @@ def _open(path: Path, inside: str) -> Stored:
     sizes = np.ravel(dataset.attrs.get("element_size_um", ()))  # z, y, x, as Fiji writes it
     lengths = {letter: (float(size), "micrometer") for letter, size in zip("ZYX", sizes, strict=False)}
     axes = with_letters(_axis_names(dataset), dataset.ndim)
-    return Stored(dataset, axes, lengths if len(sizes) == 3 else {})
+    return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {})
 
 
 def _axis_names(dataset: Any) -> Sequence[str] | None:

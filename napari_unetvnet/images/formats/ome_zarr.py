@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.images.arrays import parts
-from napari_unetvnet.images.containers import AXES, Stored, image_of, only_image, with_letters
+from napari_unetvnet.images.containers import AXES, StoredArray, image_of, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats.pyramid import level_factors, shrink
 from napari_unetvnet.images.units import unit_name
@@ -45,7 +45,7 @@ def read(path: Path) -> ImageFile:
         return image_of(_open(path), path)
 
 
-def _open(path: Path) -> Stored:
+def _open(path: Path) -> StoredArray:
     """Find the image of a zarr folder (format 2 or 3), or of a group or array in one."""
     import zarr
 
@@ -56,7 +56,7 @@ def _open(path: Path) -> Stored:
     if isinstance(node, zarr.Group):
         return _multiscale(node)
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
-    return Stored(node, with_letters(names, len(node.shape)), {})
+    return StoredArray(node, with_letters(names, len(node.shape)), {})
 
 
 def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:
@@ -77,7 +77,7 @@ def _ome(group: Any) -> dict[str, Any]:
     return dict(attributes.get("ome") or attributes)
 
 
-def _multiscale(group: Any) -> Stored:
+def _multiscale(group: Any) -> StoredArray:
     """Open the finest level of an image."""
     image = _ome(group)["multiscales"][0]
     level = image["datasets"][0]
@@ -94,7 +94,7 @@ def _multiscale(group: Any) -> Stored:
         for letter, size, axis in zip(letters, scale, axes, strict=True)
         if letter in "ZYX" and has_lengths
     }
-    return Stored(array, letters, lengths)
+    return StoredArray(array, letters, lengths)
 
 
 def write(path: Path, array: Any, like: Volume) -> None:

@@ -32,7 +32,7 @@ def test_labels_of_another_size_are_refused_with_both_sizes():
 
 
 def test_labels_that_are_no_whole_numbers_are_refused_with_their_type():
-    with pytest.raises(DataProblem, match=r"^Labels painted are float32; .*whole numbers\.$"):
+    with pytest.raises(DataProblem, match=r"^Labels painted are float32; .*integers\.$"):
         check_pair(image(), labels(dtype=np.float32))
 
 
@@ -51,7 +51,7 @@ def card(channels):
 
 def test_another_number_of_channels_is_refused_with_both():
     check_channels(card(3), image((3, 1, 4, 5)))
-    with pytest.raises(DataProblem, match=r"^The model takes images of 3 channel\(s\), cells has 1; .*\.$"):
+    with pytest.raises(DataProblem, match=r"^The model expects images with 3 channel\(s\), but cells has 1; .*\.$"):
         check_channels(card(3), image())
 
 
