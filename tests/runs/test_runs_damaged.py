@@ -83,7 +83,8 @@ def test_a_training_whose_plan_is_damaged_is_not_resumed(trained, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("rows", "reason"), [("[]", "does not choose view"), ("[7]", "no choice"), ('[{"name": "view"}]', "no choice")]
+    ("rows", "reason"),
+    [("[]", "does not choose view"), ("[7]", "invalid choice"), ('[{"name": "view"}]', "invalid choice")],
 )
 def test_a_plan_without_its_choices_is_damaged(trained, tmp_path, capsys, rows, reason):
     folder = shutil.copytree(trained, tmp_path / "run")
