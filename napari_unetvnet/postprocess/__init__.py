@@ -1,9 +1,8 @@
 """Clean, split and count a label image.
 
-Classes become single objects (`objects`), holes are filled, small pieces removed, nested regions put into each other,
-and objects measured (`table_of`); `postprocess` does what the settings ask for, in one order. Which voxels belong
-together can only be told from the whole image, so it is held in memory, while most is computed in the box around each
-piece or plane by plane.
+Classes are divided into objects (`objects`), holes are filled, small components removed, nested regions made
+consistent, and objects measured (`table_of`); `postprocess` applies the settings in a fixed order. Connectivity needs
+the whole image, so it is held in memory; most computations run in the box around each component, or plane by plane.
 """
 
 from __future__ import annotations

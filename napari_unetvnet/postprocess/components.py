@@ -1,7 +1,7 @@
-"""Connected components of a class image, numbered as a scan over z, y and x meets them.
+"""Connected components of a class image, numbered in scan order (z, y, x).
 
-They are found by cc3d where it is installed, else class by class by scipy, each in the box around the class; the
-numbers are the same.
+They are labelled by cc3d if it is installed, else by scipy, class by class in the box around each; the numbers are the
+same.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["AXES_CROSSED", "check_classes", "components", "neighbourhood", "number_in_order"]
 
 AXES_CROSSED: dict[Connectivity, int] = {"faces": 1, "edges": 2, "corners": 3}
-"""Along how many axes a neighbour may lie one voxel further."""
+"""Number of axes along which a neighbour may be one voxel away."""
 CC3D_NEIGHBOURS = {1: 6, 2: 18, 3: 26}
 MOST_BOXES = 1 << 16
-"""Classes up to this value have a box each; larger values are numbered anew first."""
+"""Classes up to this value get a box each; larger values are renumbered first."""
 
 
 def check_classes(classes: NDArray[Any]) -> None:
-    """Refuse what is no class image.
+    """Refuse arrays that are not class images.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ def check_classes(classes: NDArray[Any]) -> None:
             "Z = 1 for a 2D image."
         )
     if classes.dtype.kind not in "bui":
-        raise DataProblem(f"Labels of type {classes.dtype} are no classes; give integers.")
+        raise DataProblem(f"Labels of type {classes.dtype} are not classes; give integers.")
     if classes.dtype.kind == "i" and classes.min() < 0:
-        raise DataProblem(f"Labels hold the value {classes.min()}; number classes from 1, 0 is the background.")
+        raise DataProblem(f"Labels have the value {classes.min()}; number classes from 1, 0 is the background.")
 
 
 def neighbourhood(connectivity: Connectivity) -> NDArray[np.bool_]:
-    """Give which of the voxels around one are its neighbours.
+    """Give the mask of neighbours in a 3 x 3 x 3 block.
 
     Parameters
     ----------
@@ -62,24 +62,24 @@ def neighbourhood(connectivity: Connectivity) -> NDArray[np.bool_]:
     """
     from scipy.ndimage import generate_binary_structure
 
-    found: NDArray[np.bool_] = generate_binary_structure(3, AXES_CROSSED[connectivity])
-    return found
+    mask: NDArray[np.bool_] = generate_binary_structure(3, AXES_CROSSED[connectivity])
+    return mask
 
 
 def components(classes: NDArray[Any], connectivity: Connectivity = "corners") -> NDArray[np.int32]:
-    """Give each connected piece of one class a number.
+    """Label the connected components of each class.
 
     Parameters
     ----------
     classes : array of shape (Z, Y, X), integers
-        0 is the background. It is read as a whole; about 10 bytes a voxel are needed beside it.
+        0 is the background. Read as a whole; needs about 10 more bytes per voxel.
     connectivity : {"faces", "edges", "corners"}
-        What voxels must share to belong together.
+        What voxels must share to be connected.
 
     Returns
     -------
     array of int32, shape (Z, Y, X)
-        Numbers from 1 in the order in which a scan over z, y, x meets the pieces, and 0 for the background.
+        Numbers from 1 in scan order (z, y, x), and 0 for the background.
 
     Raises
     ------
@@ -93,16 +93,16 @@ def components(classes: NDArray[Any], connectivity: Connectivity = "corners") ->
     array([[[1, 1, 2, 0, 3]]], dtype=int32)
     """
     check_classes(classes)
-    return number_in_order(_found(classes, connectivity))
+    return number_in_order(_labelled(classes, connectivity))
 
 
 def number_in_order(ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give ids new numbers, from 1 in the order in which a scan over z, y, x meets them.
+    """Renumber ids from 1 in scan order (z, y, x).
 
     Parameters
     ----------
     ids : array of int32, shape (Z, Y, X)
-        Is changed.
+        Changed in place.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def number_in_order(ids: NDArray[np.int32]) -> NDArray[np.int32]:
     plane = ids[0].size
     first = np.full(int(ids.max()) + 1, ids.size, dtype=np.int64)
     for z in reversed(range(len(ids))):
-        # Of several values for one place the last stays: that of the first voxel.
+        # Of repeated indices the last assignment wins: in reversed order, that of the first voxel.
         first[ids[z].ravel()[::-1]] = np.arange((z + 1) * plane - 1, z * plane - 1, -1)
     first[0] = -1
     table = np.empty(first.size, np.int32)
@@ -122,21 +122,21 @@ def number_in_order(ids: NDArray[np.int32]) -> NDArray[np.int32]:
     return ids
 
 
-def _found(classes: NDArray[Any], connectivity: Connectivity) -> NDArray[np.int32]:
-    """Give each piece a number, in any order."""
+def _labelled(classes: NDArray[Any], connectivity: Connectivity) -> NDArray[np.int32]:
+    """Label the components, in any order."""
     values = classes.astype(np.uint8) if classes.dtype.kind == "b" else np.asarray(classes)
     try:
         import cc3d
     except ImportError:
-        return _found_by_scipy(values, connectivity)
+        return _labelled_by_scipy(values, connectivity)
     neighbours = CC3D_NEIGHBOURS[AXES_CROSSED[connectivity]]
-    values = np.require(values, requirements=["C", "W"])  # it writes nothing, but takes no array that is read-only
-    found = cc3d.connected_components(values, connectivity=neighbours, out_dtype=np.uint32)
-    ids: NDArray[np.int32] = found.view(np.int32)
+    values = np.require(values, requirements=["C", "W"])  # cc3d writes nothing, but rejects read-only arrays
+    labels = cc3d.connected_components(values, connectivity=neighbours, out_dtype=np.uint32)
+    ids: NDArray[np.int32] = labels.view(np.int32)
     return ids
 
 
-def _found_by_scipy(classes: NDArray[Any], connectivity: Connectivity) -> NDArray[np.int32]:
+def _labelled_by_scipy(classes: NDArray[Any], connectivity: Connectivity) -> NDArray[np.int32]:
     from scipy.ndimage import find_objects, label
 
     if classes.max() > MOST_BOXES:
@@ -147,8 +147,8 @@ def _found_by_scipy(classes: NDArray[Any], connectivity: Connectivity) -> NDArra
         if box is None:
             continue
         mask = classes[box] == value
-        found = np.zeros(mask.shape, np.int32)
-        new = label(mask, neighbourhood(connectivity), output=found)
-        np.add(found, np.int32(count), out=ids[box], where=mask)
-        count += new
+        labels = np.zeros(mask.shape, np.int32)
+        added = label(mask, neighbourhood(connectivity), output=labels)
+        np.add(labels, np.int32(count), out=ids[box], where=mask)
+        count += added
     return ids

@@ -1,4 +1,4 @@
-"""Holes: background that one class encloses."""
+"""Fill holes: background that one class encloses."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["fill_holes"]
 
 
 def fill_holes(classes: NDArray[Any], *, planes: bool = False, only: Collection[int] | None = None) -> NDArray[Any]:
-    """Give holes the class that encloses them.
+    """Fill holes with the class that encloses them.
 
-    A hole is a piece of background, connected over faces, all of whose neighbours are of one class and that does not
-    reach the edge of the image (an axis of one voxel has no edge). What lies between two classes is no hole.
+    A hole is a face-connected component of background that touches exactly one class and not the border of the image
+    (an axis of one voxel has no border).
 
     Parameters
     ----------
     classes : array of shape (Z, Y, X), integers
-        Is changed.
+        Changed in place.
     planes : bool
-        Look at each plane (y, x) alone instead of the volume.
+        Fill holes of each plane (y, x) instead of the volume.
     only : collection of int, optional
-        The classes whose holes are filled; by default all.
+        The classes whose holes are filled (default: all).
 
     Returns
     -------
@@ -61,7 +61,7 @@ def _fill(classes: NDArray[Any], only: Collection[int] | None) -> None:
     if not count:
         return
     lowest, highest = _neighbours(holes, count, classes)
-    filled = (lowest == highest) & ~_at_the_edge(holes, count)
+    filled = (lowest == highest) & ~_at_border(holes, count)
     if only is not None:
         filled &= np.isin(highest, list(only))
     filled[0] = False
@@ -70,28 +70,28 @@ def _fill(classes: NDArray[Any], only: Collection[int] | None) -> None:
 
 
 def _neighbours(holes: NDArray[np.int32], count: int, classes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give the lowest and the highest class that each hole touches."""
+    """Give the lowest and the highest class that each component of background touches."""
     lowest = np.full(count + 1, np.iinfo(np.int64).max)
     highest = np.zeros(count + 1, np.int64)
     for axis in range(3):
         front, back = (
             tuple(part if i == axis else slice(None) for i in range(3)) for part in (slice(-1), slice(1, None))
         )
-        for here, there in ((front, back), (back, front)):
-            touching = (holes[here] > 0) & (classes[there] > 0)
-            hole, value = holes[here][touching], classes[there][touching].astype(np.int64)
+        for inside, outside in ((front, back), (back, front)):
+            touching = (holes[inside] > 0) & (classes[outside] > 0)
+            hole, value = holes[inside][touching], classes[outside][touching].astype(np.int64)
             np.minimum.at(lowest, hole, value)
             np.maximum.at(highest, hole, value)
     return lowest, highest
 
 
-def _at_the_edge(holes: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
-    """Tell which holes reach the edge of the image."""
-    found = np.zeros(count + 1, np.bool_)
+def _at_border(holes: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+    """Give a mask of the components that touch the border of the image."""
+    at_border = np.zeros(count + 1, np.bool_)
     for axis, n in enumerate(holes.shape):
         if n > 1:
-            found[holes.take((0, n - 1), axis)] = True
-    return found
+            at_border[holes.take((0, n - 1), axis)] = True
+    return at_border
 
 
 def _along(axis: int, part: slice) -> tuple[slice, ...]:

@@ -1,4 +1,4 @@
-"""The clean-up of nested tumour regions that a BraTS 2018 source does after its network."""
+"""Post-processing of nested tumour regions, as in a published BraTS 2018 pipeline."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["clean_brats"]
 
 SMALL_PIECE, SMALL_ENHANCING, TUMOUR = 2000, 100, 100
-"""Voxels: smaller pieces of whole tumour and core go, less enhancing tumour goes in more whole tumour than that."""
+"""Voxels: minimum component of tumour and core, minimum enhancing tumour, and the tumour size for which that holds."""
 
 
 def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
-    """Put enhancing tumour into the core, and the core into the whole tumour, and remove what is small.
+    """Restrict enhancing tumour to the core and the core to the whole tumour, and remove small components.
 
-    The whole tumour is closed over face and edge neighbours; if it has several pieces, those of at most 2000 voxels
-    become background, even all of them. The core, as far as it lies in the whole tumour, is treated alike, and what
-    is removed of it stays whole tumour. Less than 100 voxels of enhancing tumour become core where there are more than
-    100 voxels of whole tumour.
+    The whole tumour is closed over face and edge neighbours; if it has more than one component, those of at most 2000
+    voxels become background, even if these are all. The core within the whole tumour is treated likewise, and voxels
+    removed from it stay whole tumour. Fewer than 100 voxels of enhancing tumour become core if the whole tumour has
+    more than 100 voxels.
 
     Parameters
     ----------
     classes : array of shape (Z, Y, X), integers
-        2 is whole tumour outside the core, 1 core that does not enhance, 4 enhancing tumour.
+        2 is whole tumour outside the core, 1 non-enhancing core, 4 enhancing tumour.
 
     Returns
     -------
@@ -40,11 +40,11 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     Raises
     ------
     DataProblem
-        If the classes are of a wrong type or shape, or others than 0, 1, 2 and 4.
+        If the classes are of a wrong type or shape, or have values other than 0, 1, 2 and 4.
 
     Notes
     -----
-    Other than in the source [1]_, closing neither takes voxels away at the edge of the image, nor lets the core grow
+    Unlike in the source [1]_, closing does not remove voxels at the border of the image, and does not extend the core
     beyond the whole tumour.
 
     References
@@ -53,12 +53,14 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     """
     check_classes(classes)
     regions = PRESETS["brats"]
-    known = {0, *regions[0].values}
-    if other := sorted(set(values_in(classes)) - known):
-        raise DataProblem(f"Tumour regions have the labels 1, 2 and 4; {other[0]} was found.")
+    expected = {0, *regions[0].values}
+    if unexpected := sorted(set(values_in(classes)) - expected):
+        raise DataProblem(
+            f"Nested tumour regions need the labels 1, 2 and 4, but there is {unexpected[0]}; leave out nested."
+        )
     whole, core, enhancing = (np.isin(classes, region.values) for region in regions)
-    whole = _without_small_pieces(whole)
-    core = _without_small_pieces(core & whole) & whole
+    whole = _without_small_components(whole)
+    core = _without_small_components(core & whole) & whole
     enhancing &= core
     if np.count_nonzero(whole) > TUMOUR and np.count_nonzero(enhancing) < SMALL_ENHANCING:
         enhancing[...] = False
@@ -68,7 +70,7 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def _without_small_pieces(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _without_small_components(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from scipy.ndimage import binary_dilation, binary_erosion
 
     near = neighbourhood("edges")

@@ -1,6 +1,6 @@
-"""From classes to single objects: components, components cut at their necks, insides grown into borders.
+"""Divide classes into objects: components, components split at necks, or insides grown into borders.
 
-Each piece is treated in the box around it, so beside the numbers themselves only the largest piece needs memory.
+Each component is processed in the box around it, so besides the ids only the largest component needs memory.
 """
 
 from __future__ import annotations
@@ -37,40 +37,41 @@ def objects(
     spacing: Spacing = (1.0, 1.0, 1.0),
     split_depth: float | None = None,
 ) -> NDArray[np.int32]:
-    """Give each single object of a class image an id.
+    """Label the single objects of a class image.
 
     Parameters
     ----------
     classes : array of shape (Z, Y, X), integers
-        0 is the background. It is read as a whole: beside it about 10 bytes a voxel are needed (border: 15), and for
-        each voxel of the box around the largest connected piece 130 bytes with watershed, 55 with border.
+        0 is the background. Read as a whole; needs about 10 more bytes per voxel (border: 15), and per voxel of the
+        box around the largest component 130 bytes with watershed, 55 with border.
     rule : {"components", "watershed", "border"}
-        Components are the connected pieces of each class. Watershed cuts them at their necks. Border takes class 1 for
-        the inside and class 2 for the border of objects, and lets each piece of inside grow into the border that is
-        connected with it; a piece of border without any inside is an object of its own.
+        Components are the connected components of each class. Watershed splits them at necks. Border takes class 1 as
+        the inside and class 2 as the border of objects, and grows each component of inside into the connected border;
+        a component of border without inside is an object, too.
     connectivity : {"faces", "edges", "corners"}
-        What voxels must share to belong together.
+        What voxels must share to be connected.
     spacing : tuple of 3 float
         Voxel edge lengths z, y, x.
     split_depth : float, optional
-        A neck is cut if the distance to the edge is there by more than this smaller than in the parts on both sides, in
-        the unit of the spacing. By default the longest voxel edge, so that a round or a long object stays whole.
+        A neck is split if the distance to the border is smaller there, by more than this, than in the parts on both
+        sides; in the unit of the spacing. The default is the longest voxel edge, which does not split round or long
+        objects.
 
     Returns
     -------
     array of int32, shape (Z, Y, X)
-        Ids from 1 in the order in which a scan over z, y, x meets the objects, and 0 for the background.
+        Ids from 1 in scan order (z, y, x), and 0 for the background.
 
     Raises
     ------
     DataProblem
-        If the classes are of a wrong type or shape, or with rule "border" are others than 0, 1 and 2.
+        If the classes are of a wrong type or shape, or with rule "border" have values other than 0, 1, 2.
     SettingsProblem
         If the rule is unknown.
 
     Notes
     -----
-    The watershed floods the distance to the edge from its maxima that are deeper than ``split_depth`` (h-maxima) [1]_.
+    The watershed floods the distance to the border, from maxima deeper than ``split_depth`` (h-maxima) [1]_.
 
     References
     ----------
@@ -82,16 +83,16 @@ def objects(
     if rule == "watershed":
         edges = [edge for edge, n in zip(spacing, classes.shape, strict=True) if n > 1]
         depth = max(edges, default=1.0) if split_depth is None else split_depth
-        return _cut_at_necks(components(classes, connectivity), connectivity, spacing, depth)
+        return _split_at_necks(components(classes, connectivity), connectivity, spacing, depth)
     if rule == "border":
         return _grown(classes, connectivity, spacing)
     raise SettingsProblem(f"There is no rule {rule!r} for objects; choose components, watershed or border.")
 
 
-def _cut_at_necks(
+def _split_at_necks(
     ids: NDArray[np.int32], connectivity: Connectivity, spacing: Spacing, depth: float
 ) -> NDArray[np.int32]:
-    """Divide each piece; ``ids`` is changed."""
+    """Split each component; ``ids`` is changed in place."""
     from scipy.ndimage import find_objects
 
     count = int(ids.max())
@@ -108,7 +109,7 @@ def _cut_at_necks(
 def _parts(
     mask: NDArray[np.bool_], connectivity: Connectivity, spacing: Spacing, depth: float
 ) -> NDArray[np.int32] | None:
-    """Give each part of one connected piece a number, or None if it is whole; the image's edge is none of its own."""
+    """Label the parts of a component, or return None if it is not split; the image border is not a border of it."""
     from scipy.ndimage import distance_transform_edt, label
     from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
@@ -129,32 +130,34 @@ def _parts(
 
 
 def _grown(classes: NDArray[Any], connectivity: Connectivity, spacing: Spacing) -> NDArray[np.int32]:
-    """Let each piece of inside grow into the border around it."""
+    """Grow each component of inside into the border around it."""
     from scipy.ndimage import find_objects
 
     if (highest := int(classes.max())) > BORDER:
-        raise DataProblem(f"Objects by their border need the classes 0, 1 (inside) and 2 (border), not {highest}.")
+        raise DataProblem(
+            f"Rule border needs the classes 0, 1 (inside) and 2 (border), not {highest}; choose another rule."
+        )
     ids = components(classes == INSIDE, connectivity)
     count, pieces = int(ids.max()), components(classes > 0, connectivity)
     for number, box in enumerate(find_objects(pieces), start=1):
         mask = pieces[box] == number
         seeds = np.where(mask, ids[box], 0)
-        found = np.unique(seeds[seeds > 0])
-        if len(found) > 1:
+        seed_ids = np.unique(seeds[seeds > 0])
+        if len(seed_ids) > 1:
             np.copyto(ids[box], _nearest(seeds, mask, connectivity, spacing), where=mask)
             continue
-        count += not len(found)
-        ids[box][mask] = found[0] if len(found) else count
+        count += not len(seed_ids)
+        ids[box][mask] = seed_ids[0] if len(seed_ids) else count
     return number_in_order(ids)
 
 
 def _nearest(
     seeds: NDArray[np.int32], mask: NDArray[np.bool_], connectivity: Connectivity, spacing: Spacing
 ) -> NDArray[np.int32]:
-    """Give each voxel of the mask the seed that is nearest on a way inside the mask."""
+    """Give each voxel of the mask the nearest seed along paths inside the mask."""
     from scipy.ndimage import distance_transform_edt
     from skimage.segmentation import watershed
 
     distance = distance_transform_edt(seeds == 0, sampling=spacing)
-    found: NDArray[np.int32] = watershed(distance, seeds, connectivity=neighbourhood(connectivity), mask=mask)
-    return found
+    nearest: NDArray[np.int32] = watershed(distance, seeds, connectivity=neighbourhood(connectivity), mask=mask)
+    return nearest

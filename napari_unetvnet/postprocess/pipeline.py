@@ -1,4 +1,4 @@
-"""All that can be done with a label image, in its order: nested regions, holes, objects, sizes."""
+"""Post-processing of a label image, in a fixed order: nested regions, holes, objects, sizes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["Cleaned", "postprocess"]
 
 ROUNDING = 1e-9
-"""A size is reached even if the product of three edges is rounded down."""
+"""Tolerance of sizes, since the product of three edges may be rounded down."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """What became of a label image.
+    """A post-processed label image.
 
     Parameters
     ----------
-    labels : integer array of the shape that was given
+    labels : integer array of the shape of the input
         Classes, or ids of objects.
     table : dict of str to array, or None
-        The objects' measures if there are ids.
+        Measurements of the objects, if there are ids.
     """
 
     labels: NDArray[Any]
@@ -48,37 +48,37 @@ def postprocess(
 ) -> Cleaned:
     """Clean a label image and divide it into objects.
 
-    Holes are filled first; then pieces (or objects) that are too small are removed, and all but the largest. No other
-    voxel changes its class.
+    Holes are filled first; then small components (or objects), and all but the largest, are removed. No other voxel
+    changes its class.
 
     Parameters
     ----------
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
-        It may be memory-mapped, but pieces can only be told from the whole image: beside it about 10 bytes a voxel are
-        needed (objects=border: 15), and for each voxel of the box around the largest connected piece 130 bytes with
-        objects=watershed, 55 with border. Masks are treated one after the other, but their results kept.
+        May be memory-mapped, but is read as a whole; needs about 10 more bytes per voxel (objects=border: 15), and per
+        voxel of the box around the largest component 130 bytes with objects=watershed, 55 with border. Masks are
+        processed one by one, but all results are kept.
     settings : PostprocessSettings
     spacing : tuple of 3 float
         Voxel edge lengths z, y, x.
     unit : str
-        Their unit.
+        Unit of the spacing.
 
     Returns
     -------
     Cleaned
-        The ids of several masks are different.
+        Ids are unique over all masks.
 
     Raises
     ------
     DataProblem
-        If the labels are of a wrong type or shape, do not fit the chosen rule or clean-up, or not into memory.
+        If the labels are of a wrong type or shape, or do not fit the rule, the nested regions, or memory.
     """
     if labels.ndim == 4 and settings.nested != "none":
-        raise DataProblem("Nested regions are cleaned in one label image, not in a mask for each; leave out nested.")
+        raise DataProblem("Nested regions need one label image, not a mask for each class; leave out nested.")
     try:
         if labels.ndim != 4:
-            return _one(labels, settings, spacing, unit)
-        return _joined([_one(mask, settings, spacing, unit) for mask in labels])
+            return _cleaned(labels, settings, spacing, unit)
+        return _joined([_cleaned(mask, settings, spacing, unit) for mask in labels])
     except MemoryError as error:
         raise DataProblem(
             f"Labels of shape {labels.shape} do not fit into memory to be cleaned, which takes about 10 bytes a voxel; "
@@ -86,7 +86,7 @@ def postprocess(
         ) from error
 
 
-def _one(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, unit: str) -> Cleaned:
+def _cleaned(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, unit: str) -> Cleaned:
     """Clean one label image (Z, Y, X)."""
     check_classes(labels)
     classes = clean_brats(labels) if settings.nested == "brats" else labels
@@ -105,42 +105,42 @@ def _one(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, 
     of_class = classes_of(ids, classes)
     if rule == "border":  # there is one class of objects, the inside
         of_class = np.minimum(of_class, 1)
-    kept = _kept(voxels_of(ids), of_class, settings, spacing)
+    keep = _ids_to_keep(voxels_of(ids), of_class, settings, spacing)
     if rule == "none":
-        return Cleaned(np.where(kept[ids], classes, classes.dtype.type(0)))
-    table = (np.cumsum(kept) * kept).astype(np.int32)
+        return Cleaned(np.where(keep[ids], classes, classes.dtype.type(0)))
+    table = (np.cumsum(keep) * keep).astype(np.int32)
     for part in ids:
         part[...] = table[part]
-    return Cleaned(ids, table_of(ids, spacing, unit, np.concatenate([of_class[:1], of_class[kept]])))
+    return Cleaned(ids, table_of(ids, spacing, unit, np.concatenate([of_class[:1], of_class[keep]])))
 
 
 def _filled(labels: NDArray[Any], settings: PostprocessSettings) -> NDArray[Any]:
-    """Fill holes of the classes that ask for it, in planes first."""
+    """Fill holes of the chosen classes, first in planes, then in the volume."""
     classes = np.array(labels)
     for way in ("planes", "volume"):
-        only = [value for value in values_in(classes) if for_class(settings.fill_holes, value, "none") == way]
-        if only:
-            fill_holes(classes, planes=way == "planes", only=only)
+        chosen = [value for value in values_in(classes) if for_class(settings.fill_holes, value, "none") == way]
+        if chosen:
+            fill_holes(classes, planes=way == "planes", only=chosen)
     return classes
 
 
-def _kept(
+def _ids_to_keep(
     voxels: NDArray[np.int64], of_class: NDArray[Any], settings: PostprocessSettings, spacing: Spacing
 ) -> NDArray[np.bool_]:
-    """Tell which ids are large enough and among the largest of their class."""
+    """Give a mask of the ids that are large enough and among the largest of their class."""
     voxel = float(np.prod(spacing)) if settings.min_size_in == "physical" else 1.0
-    kept = np.zeros(len(voxels), np.bool_)
+    keep = np.zeros(len(voxels), np.bool_)
     for value in np.unique(of_class[1:]):
-        own = np.flatnonzero(of_class == value)
-        least = for_class(settings.min_size, int(value), 0.0) * (1 - ROUNDING)
-        own = own[(own > 0) & (voxels[own] * voxel >= least)]
-        most = for_class(settings.keep_largest, int(value), len(own))
-        kept[own[np.argsort(-voxels[own], kind="stable")[:most]]] = True
-    return kept
+        ids = np.flatnonzero(of_class == value)
+        smallest = for_class(settings.min_size, int(value), 0.0) * (1 - ROUNDING)
+        ids = ids[(ids > 0) & (voxels[ids] * voxel >= smallest)]
+        count = for_class(settings.keep_largest, int(value), len(ids))
+        keep[ids[np.argsort(-voxels[ids], kind="stable")[:count]]] = True
+    return keep
 
 
 def _joined(results: list[Cleaned]) -> Cleaned:
-    """Put masks together (K, Z, Y, X), with different ids."""
+    """Stack masks (K, Z, Y, X), with unique ids."""
     labels, tables, count = np.stack([result.labels for result in results]), [], 0
     for mask, result in zip(labels, results, strict=True):
         if result.table is None:

@@ -20,7 +20,7 @@ Table = dict[str, "NDArray[Any]"]
 
 
 def values_in(labels: NDArray[Any]) -> list[int]:
-    """Give the values that occur in a label image.
+    """Give the values of a label image.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def values_in(labels: NDArray[Any]) -> list[int]:
     Returns
     -------
     list of int
-        In their order.
+        Sorted.
     """
     return sorted({int(value) for plane in labels for value in np.unique(plane)})
 
@@ -44,12 +44,12 @@ def voxels_of(ids: NDArray[np.int32]) -> NDArray[np.int64]:
     Returns
     -------
     array of int64, shape (ids + 1,)
-        At 0 those of the background.
+        Index 0 is the background.
     """
     counts = np.zeros(int(ids.max()) + 1, np.int64)
     for plane in ids:
-        found = np.bincount(plane.ravel())
-        counts[: len(found)] += found
+        on_plane = np.bincount(plane.ravel())
+        counts[: len(on_plane)] += on_plane
     return counts
 
 
@@ -64,13 +64,13 @@ def classes_of(ids: NDArray[np.int32], classes: NDArray[Any]) -> NDArray[Any]:
     Returns
     -------
     array of shape (ids + 1,)
-        Of the type of the classes; at 0 and at ids that do not occur 0.
+        In the type of the classes; 0 for the background and for ids that do not occur.
     """
-    found = np.zeros(int(ids.max()) + 1, classes.dtype)
+    by_id = np.zeros(int(ids.max()) + 1, classes.dtype)
     for z in reversed(range(len(ids))):
-        found[ids[z].ravel()[::-1]] = classes[z].ravel()[::-1]
-    found[0] = 0
-    return found
+        by_id[ids[z].ravel()[::-1]] = classes[z].ravel()[::-1]
+    by_id[0] = 0
+    return by_id
 
 
 def table_of(
@@ -81,20 +81,20 @@ def table_of(
     Parameters
     ----------
     ids : array of shape (Z, Y, X), integers
-        0 is the background. It is read plane by plane.
+        0 is the background. Read plane by plane.
     spacing : tuple of 3 float
         Voxel edge lengths z, y, x.
     unit : str
-        Their unit, which becomes part of the names of columns.
+        Unit of the spacing, part of column names.
     classes : array of shape (ids + 1,), optional
-        The class of each id; by default the column is left out.
+        The class of each id (default: no such column).
 
     Returns
     -------
     dict of str to array
-        A row for each id that occurs, in their order: index (the id), class, voxels, the volume, the centre of mass
-        z, y, x in the unit, from the centre of the first voxel, and the box in voxels from start up to, not including,
-        stop. Such as the features of a napari Labels layer.
+        A row for each id, sorted: index (the id), class, voxels, volume, centre of mass z, y, x in the unit, relative
+        to the centre of the first voxel, and the bounding box in voxels (stop exclusive). Suitable as features of a
+        napari Labels layer.
 
     Raises
     ------
@@ -129,15 +129,15 @@ def _sums(ids: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         places = np.flatnonzero(plane)
         if not len(places):
             continue
-        found = plane.ravel()[places].astype(np.int64)
-        least = int(found.min())  # ids of one plane mostly lie near each other
-        found -= least
-        here = np.bincount(found)
-        part = slice(least, least + len(here))
-        voxels[part] += here
-        sums[0, part] += z * here
+        plane_ids = plane.ravel()[places].astype(np.int64)
+        lowest = int(plane_ids.min())  # ids in a plane are mostly close, so a table relative to the lowest is short
+        plane_ids -= lowest
+        counts = np.bincount(plane_ids)
+        part = slice(lowest, lowest + len(counts))
+        voxels[part] += counts
+        sums[0, part] += z * counts
         for axis, coordinate in zip((1, 2), np.divmod(places, plane.shape[1]), strict=True):
-            sums[axis, part] += np.bincount(found, weights=coordinate)
+            sums[axis, part] += np.bincount(plane_ids, weights=coordinate)
     return voxels, sums
 
 

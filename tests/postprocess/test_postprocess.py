@@ -265,7 +265,7 @@ def test_regions_stay_in_each_other_at_the_edge_of_the_image_too(classes):
 
 
 def test_labels_that_are_no_tumour_regions_are_refused():
-    with pytest.raises(DataProblem, match="3 was found"):
+    with pytest.raises(DataProblem, match="but there is 3;"):
         clean_brats(np.full((2, 2, 2), 3, np.uint8))
 
 
