@@ -1,4 +1,4 @@
-"""Several cases at once: all voxels together, means over cases, and in how many cases a class was found."""
+"""Summaries over cases: pooled voxels, means over cases, and detection of classes by case."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ __all__ = ["CaseScores", "MeanScores", "Summary", "scores_of_case", "summarise"]
 
 @dataclass(frozen=True)
 class MeanScores:
-    """Scores of one class, each averaged over the cases that have it."""
+    """Scores of one class, averaged over the cases that have it."""
 
     cases: int
     """Cases where either image has the class; Dice and IoU are averaged over these."""
     dice: float | None
     iou: float | None
     precision: float | None
-    """Over the cases where it was predicted."""
+    """Over the cases where the prediction has it."""
     recall: float | None
     """Over the cases where the truth has it."""
     surface_dice: float | None
     """Over the cases where either image has it."""
     hd95: float | None
-    """Over the cases where both images have it, since a missing surface is at no distance."""
+    """Over the cases where both images have it, since a missing surface has no distance."""
     mean_distance: float | None
     """Likewise."""
     cases_with_distance: int
-    """How many these are."""
+    """Number of these cases."""
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """In how many cases a class was found: a case has a class if enough voxels have it."""
+    """Detection of a class by case: a case has a class if it has enough voxels of it."""
 
     true_positives: int
     """Cases that have the class in both images."""
     false_positives: int
-    """Cases that have it in the prediction only."""
+    """Cases that have it only in the prediction."""
     false_negatives: int
-    """Cases that have it in the truth only."""
+    """Cases that have it only in the truth."""
     true_negatives: int
     """Cases that have it in neither."""
 
@@ -66,57 +66,57 @@ class CaseScores:
     @property
     def accuracy(self) -> float | None:
         """(TP + TN) / cases."""
-        right = self.true_positives + self.true_negatives
-        return _share(right, right + self.false_positives + self.false_negatives)
+        correct = self.true_positives + self.true_negatives
+        return _share(correct, correct + self.false_positives + self.false_negatives)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON holds."""
+        """Values that JSON can hold."""
         return asdict(self) | {"recall": self.recall, "precision": self.precision, "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All scores of several cases. Parts are named by class value, by region, or "foreground"."""
+    """All scores of several cases. Parts are named by class value, region, or "foreground"."""
 
     cases: dict[str, Evaluation]
     """By name."""
     pooled: Evaluation
-    """Of all voxels and objects together: large cases weigh more."""
+    """Over all voxels and objects: large cases have more weight."""
     means: dict[str, MeanScores]
-    """By part, the mean over cases: each case weighs the same."""
+    """By part, means over cases: all cases have equal weight."""
     mean_scores: dict[str, float | None]
-    """Means over cases of what is no part: mean_dice, mean_iou, accuracy, the objects' scores."""
-    found: dict[str, CaseScores]
-    """By part other than background, in how many cases it was found."""
+    """Means over cases of scores without parts: mean_dice, mean_iou, accuracy, object scores."""
+    detection: dict[str, CaseScores]
+    """By part other than background, its detection by case."""
     case_voxels: int
-    """A case has a part if more voxels than this have it."""
+    """A case has a part if it has more voxels of it than this."""
     notices: tuple[str, ...] = ()
-    """What is odd, a sentence each."""
+    """One sentence each."""
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Prediction and truth of each case, by its name, where they were read from files."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON holds."""
-        files = {name: {"prediction": found, "truth": true} for name, (found, true) in self.files.items()}
+        """Values that JSON can hold."""
+        files = {name: {"prediction": predicted, "truth": true} for name, (predicted, true) in self.files.items()}
         return {
             "cases": [{"case": name, **files.get(name, {}), **case.as_dict()} for name, case in self.cases.items()],
             "pooled": self.pooled.as_dict(),
             "mean_over_cases": {**self.mean_scores, "parts": {name: asdict(part) for name, part in self.means.items()}},
             "case_level": {
                 "case_voxels": self.case_voxels,
-                "parts": {name: part.as_dict() for name, part in self.found.items()},
+                "parts": {name: part.as_dict() for name, part in self.detection.items()},
             },
             "notices": list(self.notices),
         }
 
 
 def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None = None) -> Summary:
-    """Put the scores of several cases together.
+    """Summarise the scores of several cases.
 
     Parameters
     ----------
     cases : mapping of str to Evaluation
-        At least one, by name, all made with these settings and with one reading of the truth.
+        At least one, by name, all with these settings and the same meaning of truth values.
     settings : EvaluateSettings, optional
 
     Returns
@@ -125,23 +125,25 @@ def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None
 
     Notes
     -----
-    Where cases differ in unit, distances are not averaged.
+    If cases differ in unit, distances are not averaged.
     """
     settings = settings or EvaluateSettings()
     evaluations = list(cases.values())
-    together = pooled(evaluations, settings)
-    names = [*map(str, together.classes), *together.regions, "foreground"]
+    pool = pooled(evaluations, settings)
+    names = [*map(str, pool.classes), *pool.regions, "foreground"]
     one_unit = len({evaluation.unit for evaluation in evaluations}) == 1
     notices = [f"{name}: {line}" for name, evaluation in cases.items() for line in evaluation.notices]
     if not one_unit:
         notices.append("The cases differ in the unit of their spacing, so distances are not averaged.")
     return Summary(
         cases=dict(cases),
-        pooled=together,
+        pooled=pool,
         means={name: _means(evaluations, name, distances=one_unit) for name in names},
         mean_scores=_mean_scores(evaluations, distances=one_unit),
-        found={
-            name: _found(evaluations, name, settings.case_voxels) for name in names if name != str(settings.background)
+        detection={
+            name: _detection(evaluations, name, settings.case_voxels)
+            for name in names
+            if name != str(settings.background)
         },
         case_voxels=settings.case_voxels,
         notices=tuple(notices),
@@ -149,7 +151,7 @@ def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None
 
 
 def scores_of_case(evaluation: Evaluation) -> dict[str, float | None]:
-    """Collect what a case has once: means over its classes, accuracies, the scores of its objects.
+    """Collect the scores of a case that have no parts: means over classes, accuracies, object scores.
 
     Parameters
     ----------
@@ -175,7 +177,7 @@ def scores_of_case(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def _part(evaluation: Evaluation, name: str) -> Overlap | None:
-    """Give the scores of a class, a region or the foreground; None for a class that a case does not have."""
+    """Give the scores of a class, a region or the foreground; None if the case does not have the class."""
     if name == "foreground":
         return evaluation.foreground
     if name in evaluation.regions:
@@ -204,13 +206,13 @@ def _means(evaluations: Sequence[Evaluation], name: str, *, distances: bool) -> 
 
 
 def _mean_scores(evaluations: Sequence[Evaluation], *, distances: bool) -> dict[str, float | None]:
-    """Average what each case has once."""
+    """Average the scores without parts."""
     rows = [scores_of_case(evaluation) for evaluation in evaluations]
     means = {name: mean(row[name] for row in rows) for name in rows[0]}
     return means if distances else means | {"mean_hd95": None, "mean_distance": None}
 
 
-def _found(evaluations: Sequence[Evaluation], name: str, voxels: int) -> CaseScores:
+def _detection(evaluations: Sequence[Evaluation], name: str, voxels: int) -> CaseScores:
     """Count the cases that have a part in the prediction, in the truth, in both."""
     counts = {(predicted, true): 0 for predicted in (False, True) for true in (False, True)}
     for evaluation in evaluations:

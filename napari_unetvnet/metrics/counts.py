@@ -1,4 +1,4 @@
-"""What all metrics share: which images can be compared, and how often each pair of values occurs."""
+"""Checks and counts for all metrics: comparable images, and the voxels of each pair of values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Pairs", "check_images", "count_pairs", "mean", "slabs"]
 
 Pairs = Counter[tuple[int, int]]
-"""How many voxels have (true value, predicted value)."""
+"""Number of voxels by (true value, predicted value)."""
 
 SLAB_VOXELS = 1 << 22
 
 
 def check_images(prediction: Any, truth: Any) -> None:
-    """Refuse what is no pair of label images.
+    """Refuse images that are not a pair of label images.
 
     Parameters
     ----------
@@ -33,18 +33,18 @@ def check_images(prediction: Any, truth: Any) -> None:
     Raises
     ------
     DataProblem
-        If the shapes differ, there is no axis, or the values are no integers.
+        If the shapes differ, there is no axis, or the values are not integers.
     """
     if tuple(prediction.shape) != tuple(truth.shape):
         raise DataProblem(
             f"The prediction has shape {tuple(prediction.shape)}, the truth {tuple(truth.shape)}; "
-            "give two label images of the same voxels, cropped or resampled to one shape."
+            "give two label images of the same shape, cropped or resampled if necessary."
         )
     if not truth.shape:
         raise DataProblem("A single number was given; a label image has at least one axis.")
     lines = [
-        f"The {name} holds values of type {image.dtype}, labels are integers; "
-        "turn probabilities into labels first (such as scores > 0.5), or convert whole numbers to an integer type."
+        f"The {name} has values of type {image.dtype}, but labels must be integers; "
+        "turn probabilities into labels first (such as scores > 0.5), or convert them to an integer type."
         for name, image in (("prediction", prediction), ("truth", truth))
         if np.dtype(image.dtype).kind not in "biu"
     ]
@@ -53,7 +53,7 @@ def check_images(prediction: Any, truth: Any) -> None:
 
 
 def slabs(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Cut an image along its first axis.
+    """Divide an image along its first axis.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def slabs(shape: tuple[int, ...]) -> Iterator[slice]:
     Yields
     ------
     slice
-        Of a few million voxels, or one plane where that is more.
+        At most a few million voxels, but at least one plane.
     """
     length, *rest = shape
     step = max(1, SLAB_VOXELS // max(1, prod(rest)))
@@ -71,7 +71,7 @@ def slabs(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def count_pairs(prediction: Any, truth: Any, ignore: int | None) -> Pairs:
-    """Count how often each (true value, predicted value) occurs where the truth is not ignored.
+    """Count the voxels of each (true value, predicted value) where the truth is not ignored.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def count_pairs(prediction: Any, truth: Any, ignore: int | None) -> Pairs:
 
 
 def mean(scores: Iterable[float | None]) -> float | None:
-    """Average what could be measured.
+    """Average the scores that are not None.
 
     Parameters
     ----------
@@ -102,10 +102,10 @@ def mean(scores: Iterable[float | None]) -> float | None:
     Returns
     -------
     float or None
-        None where nothing could be measured.
+        None if all are None.
     """
-    measured = [score for score in scores if score is not None]
-    return sum(measured) / len(measured) if measured else None
+    defined = [score for score in scores if score is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def _pairs_of_slab(part: NDArray[Any], true: NDArray[Any]) -> dict[tuple[int, int], int]:
@@ -120,9 +120,9 @@ def _pairs_of_slab(part: NDArray[Any], true: NDArray[Any]) -> dict[tuple[int, in
 
 
 def _ranked(values: NDArray[Any]) -> tuple[list[int], NDArray[np.intp]]:
-    """Return the distinct values in rising order and, for each voxel (N,), the place of its value among them."""
+    """Return the distinct values in rising order and, for each voxel (N,), the index of its value among them."""
     low, high = int(values.min()), int(values.max())
-    if high - low >= max(1 << 20, 4 * values.size):  # too wide for a table: sort
+    if high - low >= max(1 << 20, 4 * values.size):  # the range is too large for a table
         distinct, index = np.unique(values, return_inverse=True)
         return distinct.tolist(), index.ravel()
     wide = values.astype(np.uint64 if values.dtype.kind == "u" else np.int64)

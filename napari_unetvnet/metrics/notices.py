@@ -1,4 +1,4 @@
-"""What is odd about a pair of label images: numbers that are right but say little."""
+"""Notices about a pair of label images whose scores are correct but may mislead."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def odd_values(
     mean_dice: float | None,
     settings: EvaluateSettings,
 ) -> tuple[str, ...]:
-    """Say where the values of two images do not seem to mean the same.
+    """Report where the values of two images seem to have different meanings.
 
     Parameters
     ----------
     counted : ConfusionMatrix
     classes : dict of int to Overlap
-        Empty where the truth was read as object ids.
+        Empty if the truth has object ids.
     foreground : Overlap
     mean_dice : float or None
     settings : EvaluateSettings
@@ -37,7 +37,7 @@ def odd_values(
     Returns
     -------
     tuple of str
-        A sentence each.
+        One sentence each.
     """
     if not counted.voxels:
         return ("No voxel was compared: all are ignored.",)
@@ -45,24 +45,24 @@ def odd_values(
     lines = []
     if classes and predicted and true and not predicted & true:
         lines.append(
-            f"No value but the background is in both images: the prediction has {_named(predicted)}, the truth "
-            f"{_named(true)}. If they mean the same, give them the same numbers; the foreground line holds anyway."
+            f"Only the background value is in both images: the prediction has {_named(predicted)}, the truth "
+            f"{_named(true)}. If they mean the same, give them the same values; the foreground scores are valid anyway."
         )
     elif classes and settings.truth_is == "auto" and len(true) >= FEWEST_IDS and _far_below(mean_dice, foreground.dice):
         lines.append(
             f"The foreground agrees far better (Dice {foreground.dice:.2f}) than the classes ({mean_dice:.2f}). If the "
-            "values are ids of single objects, read them so: --truth-is objects."
+            "values are object ids, give --truth-is objects."
         )
     in_regions = {value for region in settings.regions for value in region.values}
     if settings.regions and (outside := (predicted | true) - in_regions):
-        lines.append(f"No region has the value {_named(outside)}, which is counted as outside of all.")
+        lines.append(f"No region has the value {_named(outside)}, which counts as outside all regions.")
     return tuple(lines)
 
 
-def _far_below(score: float | None, other: float | None) -> bool:
-    return score is not None and other is not None and other > 0.5 and score < other / 2
+def _far_below(score: float | None, reference: float | None) -> bool:
+    return score is not None and reference is not None and reference > 0.5 and score < reference / 2
 
 
 def _named(values: Iterable[int]) -> str:
-    named = [str(value) for value in sorted(values)]
-    return ", ".join(named[:MOST_NAMED]) + (", ..." if len(named) > MOST_NAMED else "")
+    names = [str(value) for value in sorted(values)]
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

@@ -1,4 +1,4 @@
-"""How many objects were found, made up and missed, and how well the found ones are drawn.
+"""Object scores: true positives, false positives and false negatives, and the IoU of matched objects.
 
 The IoU of every two components that overlap is computed once; every threshold then only counts.
 """
@@ -28,14 +28,14 @@ Ious = dict[tuple[int, int], float]
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """How many objects were found; TP match one to one, FP were made up, FN were missed."""
+    """Detection of objects: TP match one to one, FP have no true object, FN were missed."""
 
     f1: float
     """2 TP / (2 TP + FP + FN); 1 where neither image has an object."""
     precision: float | None
-    """TP / (TP + FP); None where no object was predicted."""
+    """TP / (TP + FP); None without a predicted object."""
     recall: float | None
-    """TP / (TP + FN); None where the truth has no object."""
+    """TP / (TP + FN); None without a true object."""
     true_positives: int
     """Objects that match one to one."""
     false_positives: int
@@ -43,9 +43,9 @@ class ObjectScores:
     false_negatives: int
     """True objects without a match."""
     iou_threshold: float
-    """Least IoU of a match."""
+    """Minimum IoU of a match."""
     matches: dict[str, int]
-    """TP at each IoU threshold from 0.50 to 0.95, a step of 0.05 apart."""
+    """TP at each IoU threshold from 0.50 to 0.95, in steps of 0.05."""
     average_precision: dict[str, float]
     """TP / (TP + FP + FN) at each of those; 1 where neither image has an object."""
     mean_average_precision: float
@@ -57,7 +57,7 @@ class ObjectScores:
 def object_scores(
     prediction: Any, truth: Any, iou_threshold: float = 0.5, ignore: int | None = None, background: int = 0
 ) -> ObjectScores:
-    """Count the objects that were found, made up and missed.
+    """Count true positive, false positive and missed objects.
 
     An object is a connected component (corners touch) of one value other than background. So different values keep
     touching objects apart, and a class image gives its components. Values are not compared between the images.
@@ -67,12 +67,12 @@ def object_scores(
     prediction, truth : integer arrays of one shape, (X,), (Y, X) or (Z, Y, X)
         Label images, of classes or of object ids.
     iou_threshold : float
-        Least IoU of two objects that match, above 0 to 1. Each object matches at most once; where there is a choice,
-        as many as possible match.
+        Minimum IoU of two objects that match, above 0, at most 1. Each object matches at most once, and the number of
+        matches is maximal.
     ignore : int, optional
-        Where the truth has this value, both images count as background, which may cut an object in two.
+        Where the truth has this value, both images count as background, which may split an object.
     background : int
-        The value that is no object, in both images.
+        The value that is not an object, in both images.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def object_scores(
     Raises
     ------
     DataProblem
-        If the shapes differ, the values are no integers, or there are more than three axes.
+        If the shapes differ, the values are not integers, or there are more than three axes.
     SettingsProblem
         If the threshold is out of range.
 
@@ -103,14 +103,14 @@ def object_scores(
     if len(prediction.shape) > 3:
         raise DataProblem(f"Objects need one to three axes, the images have shape {prediction.shape}; give parts.")
     hidden = None if ignore is None else np.asarray(truth) == ignore
-    (predicted, n_found), (true, n_true) = (_components(image, hidden, background) for image in (prediction, truth))
+    (predicted, n_predicted), (true, n_true) = (_components(image, hidden, background) for image in (prediction, truth))
     ious = _ious(ConfusionMatrix(count_pairs(predicted, true, None)))
-    at = {threshold: _count_matches(ious, threshold) for threshold in {*THRESHOLDS, float(iou_threshold)}}
-    return _scores((n_found, n_true), at, float(iou_threshold), sum(iou for iou in ious.values() if iou > 0.5))
+    matches = {threshold: _count_matches(ious, threshold) for threshold in {*THRESHOLDS, float(iou_threshold)}}
+    return _scores((n_predicted, n_true), matches, float(iou_threshold), sum(iou for iou in ious.values() if iou > 0.5))
 
 
 def pooled_objects(scores: Iterable[ObjectScores]) -> ObjectScores:
-    """Score the objects of several images together, as if all lay in one.
+    """Score the objects of several images as if they were one image.
 
     Parameters
     ----------
@@ -124,19 +124,21 @@ def pooled_objects(scores: Iterable[ObjectScores]) -> ObjectScores:
     scores = list(scores)
     totals = [_totals(part) for part in scores]
     threshold = scores[0].iou_threshold
-    at = {float(key): sum(part.matches[key] for part in scores) for key in scores[0].matches}
-    at[threshold] = sum(part.true_positives for part in scores)
+    matches = {float(key): sum(part.matches[key] for part in scores) for key in scores[0].matches}
+    matches[threshold] = sum(part.true_positives for part in scores)
     ious = sum(part.panoptic_quality * sum(total) / 2 for part, total in zip(scores, totals, strict=True))
-    return _scores((sum(predicted for predicted, _ in totals), sum(true for _, true in totals)), at, threshold, ious)
+    return _scores(
+        (sum(predicted for predicted, _ in totals), sum(true for _, true in totals)), matches, threshold, ious
+    )
 
 
 def _totals(scores: ObjectScores) -> tuple[int, int]:
-    """How many objects the prediction and the truth have."""
+    """Give the number of objects in the prediction and in the truth."""
     return scores.true_positives + scores.false_positives, scores.true_positives + scores.false_negatives
 
 
 def _components(image: Any, hidden: NDArray[np.bool_] | None, background: int) -> tuple[NDArray[np.intp], int]:
-    """Give each connected component of equal value a number from 1 and count them; background and hidden are 0."""
+    """Label and count the connected components of equal value; background and hidden voxels are 0."""
     from skimage.measure import label
 
     values = np.array(image, dtype=np.int64)
@@ -147,13 +149,13 @@ def _components(image: Any, hidden: NDArray[np.bool_] | None, background: int) -
 
 
 def _ious(counted: ConfusionMatrix) -> Ious:
-    """Give the IoU of all components, numbered from 1, that overlap."""
+    """Give the IoU of all pairs of components that overlap."""
     true, predicted = counted.true, counted.predicted
     return {(a, b): common / (true[a] + predicted[b] - common) for (a, b), common in counted.pairs.items() if a and b}
 
 
 def _count_matches(ious: Ious, threshold: float) -> int:
-    """Count the most pairs of components that overlap enough and share none; above one half none ever do."""
+    """Give the size of the maximum matching at a threshold; above IoU 0.5 the pairs are unique anyway."""
     candidates = [pair for pair, iou in ious.items() if iou >= threshold]
     if threshold > 0.5 or not candidates:
         return len(candidates)
@@ -164,11 +166,11 @@ def _count_matches(ious: Ious, threshold: float) -> int:
     return int(np.count_nonzero(maximum_bipartite_matching(graph, perm_type="column") >= 0))
 
 
-def _scores(totals: tuple[int, int], at: dict[float, int], threshold: float, ious: float) -> ObjectScores:
-    """Score found and true objects from how many match at each threshold and the sum of the IoUs above one half."""
+def _scores(totals: tuple[int, int], matches_at: dict[float, int], threshold: float, ious: float) -> ObjectScores:
+    """Compute scores from the totals, the matches at each threshold, and the sum of the IoUs above 0.5."""
     predicted, true = totals
-    total, matches = predicted + true, at[threshold]
-    curve = {f"{key:.2f}": at[key] / (total - at[key]) if total else 1.0 for key in THRESHOLDS}
+    total, matches = predicted + true, matches_at[threshold]
+    curve = {f"{key:.2f}": matches_at[key] / (total - matches_at[key]) if total else 1.0 for key in THRESHOLDS}
     return ObjectScores(
         f1=2 * matches / total if total else 1.0,
         precision=matches / predicted if predicted else None,
@@ -177,7 +179,7 @@ def _scores(totals: tuple[int, int], at: dict[float, int], threshold: float, iou
         false_positives=predicted - matches,
         false_negatives=true - matches,
         iou_threshold=threshold,
-        matches={f"{key:.2f}": at[key] for key in THRESHOLDS},
+        matches={f"{key:.2f}": matches_at[key] for key in THRESHOLDS},
         average_precision=curve,
         mean_average_precision=sum(curve.values()) / len(curve),
         panoptic_quality=2 * ious / total if total else 1.0,  # TP + FP / 2 + FN / 2 is half of all objects

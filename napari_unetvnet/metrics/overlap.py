@@ -1,4 +1,4 @@
-"""How well the voxels of each class agree: the confusion matrix and what follows from it."""
+"""Voxel scores by class: the confusion matrix, and scores from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_WRITTEN = 64
 
 @dataclass(frozen=True)
 class Overlap:
-    """How well the voxels of one class agree; P are those of the prediction, T those of the truth."""
+    """Overlap of one class; P are the voxels of the prediction, T those of the truth."""
 
     dice: float | None
     """2 |P and T| / (|P| + |T|); None where neither image has the class, but 1 for a region, as in BraTS."""
@@ -34,16 +34,16 @@ class Overlap:
     true: int
     """Voxels of the class in the truth, |T|."""
     precision: float | None
-    """|P and T| / |P|; None where the prediction has none."""
+    """|P and T| / |P|; None if the prediction has none."""
     recall: float | None
-    """|P and T| / |T|, the class accuracy; None where the truth has none."""
+    """|P and T| / |T|, the class accuracy; None if the truth has none."""
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often each true value was predicted as which value, M[true, predicted].
+    """The confusion matrix M[true, predicted].
 
-    It is kept as a table of the pairs that occur, because there may be thousands of values.
+    Stored sparsely, because there may be thousands of values.
     """
 
     pairs: Mapping[tuple[int, int], int]
@@ -67,17 +67,17 @@ class ConfusionMatrix:
 
     @cached_property
     def values(self) -> tuple[int, ...]:
-        """All values of either image, in rising order: what rows and columns stand for."""
+        """All values of either image, sorted: the labels of rows and columns."""
         return tuple(sorted(self.predicted.keys() | self.true.keys()))
 
     @property
     def voxels(self) -> int:
-        """How many voxels were compared."""
+        """Number of compared voxels."""
         return sum(self.pairs.values())
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the voxels that have the right value, the global accuracy; None without a voxel."""
+        """Fraction of the voxels with the correct value, the global accuracy; None without a voxel."""
         hits = sum(count for (true, predicted), count in self.pairs.items() if true == predicted)
         return hits / self.voxels if self.voxels else None
 
@@ -93,17 +93,17 @@ class ConfusionMatrix:
 
     @property
     def absent(self) -> tuple[int, ...]:
-        """Values that were predicted although the truth has none of them; the mean accuracy leaves them out."""
+        """Predicted values that the truth does not have; not part of the mean accuracy."""
         return tuple(value for value in self.values if not self.true[value])
 
     def overlap(self, value: int, empty: float | None = None) -> Overlap:
-        """Measure how well one value agrees.
+        """Compute the scores of one value.
 
         Parameters
         ----------
         value : int
         empty : float or None
-            Dice and IoU where neither image has the value.
+            Dice and IoU if neither image has the value.
 
         Returns
         -------
@@ -111,10 +111,10 @@ class ConfusionMatrix:
         """
         common = self.pairs.get((value, value), 0)
         predicted, true = self.predicted[value], self.true[value]
-        both = predicted + true
+        total = predicted + true
         return Overlap(
-            dice=2 * common / both if both else empty,
-            iou=common / (both - common) if both else empty,
+            dice=2 * common / total if total else empty,
+            iou=common / (total - common) if total else empty,
             predicted=predicted,
             true=true,
             precision=common / predicted if predicted else None,
@@ -122,12 +122,12 @@ class ConfusionMatrix:
         )
 
     def merged(self, is_member: Callable[[int], bool]) -> ConfusionMatrix:
-        """Take some values together.
+        """Merge values into 1 and 0.
 
         Parameters
         ----------
         is_member : callable
-            Says of a value whether it becomes 1; all others become 0.
+            Whether a value becomes 1; all others become 0.
 
         Returns
         -------
@@ -139,21 +139,21 @@ class ConfusionMatrix:
         return ConfusionMatrix(merged)
 
     def matrix(self) -> NDArray[np.int64]:
-        """Write the matrix out.
+        """Give the dense matrix.
 
         Returns
         -------
         integer array of shape (K, K)
             Voxels by true value (row) and predicted value (column), both in the order of ``values``.
         """
-        place = {value: index for index, value in enumerate(self.values)}
-        matrix = np.zeros((len(place), len(place)), dtype=np.int64)
+        position = {value: index for index, value in enumerate(self.values)}
+        matrix = np.zeros((len(position), len(position)), dtype=np.int64)
         for (true, predicted), count in self.pairs.items():
-            matrix[place[true], place[predicted]] = count
+            matrix[position[true], position[predicted]] = count
         return matrix
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON holds; the matrix itself is None above 64 values."""
+        """Values that JSON can hold; the dense matrix is None above 64 values."""
         return {
             "values": list(self.values),
             "matrix": self.matrix().tolist() if len(self.values) <= MOST_WRITTEN else None,
@@ -165,14 +165,14 @@ class ConfusionMatrix:
 
 
 def confusion_matrix(prediction: Any, truth: Any, ignore: int | None = None) -> ConfusionMatrix:
-    """Count which true value was predicted as which value.
+    """Compute the confusion matrix.
 
     Parameters
     ----------
     prediction, truth : integer arrays of one shape (..., Y, X)
         Label images; the same value means the same class. Read by slicing along the first axis only.
     ignore : int, optional
-        Voxels where the truth has this value are left out, whatever was predicted there.
+        Voxels where the truth has this value are left out.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def confusion_matrix(prediction: Any, truth: Any, ignore: int | None = None) -> 
     Raises
     ------
     DataProblem
-        If the shapes differ or the values are no integers.
+        If the shapes differ or the values are not integers.
     """
     check_images(prediction, truth)
     return ConfusionMatrix(count_pairs(prediction, truth, ignore))
@@ -190,16 +190,16 @@ def confusion_matrix(prediction: Any, truth: Any, ignore: int | None = None) -> 
 def overlap(
     prediction: Any, truth: Any, values: Iterable[int] | None = None, ignore: int | None = None
 ) -> dict[int, Overlap]:
-    """Measure how well the voxels of each class agree.
+    """Compute the overlap scores of each class.
 
     Parameters
     ----------
     prediction, truth : integer arrays of one shape (..., Y, X)
         Label images; the same value means the same class. Read by slicing along the first axis only.
     values : iterable of int, optional
-        The classes to measure (default: all values found in either image, in rising order).
+        The classes to measure (default: all values of either image, sorted).
     ignore : int, optional
-        Voxels where the truth has this value are left out, whatever was predicted there.
+        Voxels where the truth has this value are left out.
 
     Returns
     -------
@@ -209,7 +209,7 @@ def overlap(
     Raises
     ------
     DataProblem
-        If the shapes differ or the values are no integers.
+        If the shapes differ or the values are not integers.
 
     Notes
     -----
@@ -222,5 +222,5 @@ def overlap(
     .. [2] Dice 1945, Measures of the amount of ecologic association, https://doi.org/10.2307/1932409
     """
     counted = confusion_matrix(prediction, truth, ignore)
-    wanted = counted.values if values is None else [int(value) for value in values]
-    return {value: counted.overlap(value) for value in wanted}
+    measured = counted.values if values is None else [int(value) for value in values]
+    return {value: counted.overlap(value) for value in measured}

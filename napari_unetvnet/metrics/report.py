@@ -1,4 +1,4 @@
-"""Scores as text: tables of aligned columns for people, rows for a CSV file."""
+"""Scores as text: aligned tables for the terminal, and rows for a CSV file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "evaluation_rows", "evaluation_table", "summary_rows", "summary_table"]
 
-WIDTHS = (18, 8, 8, 10, 8, 8, 8, 9, 12, 12)  # with the spaces between them not above 110
+WIDTHS = (18, 8, 8, 10, 8, 8, 8, 9, 12, 12)  # with spaces at most 110
 SCORES = ("dice", "iou", "precision", "recall", "surface", "hd95", "distance")
 CASE_SCORES = {
     "dice": "mean_dice",
@@ -34,11 +34,11 @@ COLUMNS = (
     "panoptic_quality",
 )  # fmt: skip
 NAME = 34
-"""Longest name of a case in a table; longer ones lose their beginning."""
+"""Maximum length of case names in a table; longer ones are cut at the start."""
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """Write the scores of one prediction.
+    """Format the scores of one prediction.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def evaluation_table(evaluation: Evaluation) -> str:
     Returns
     -------
     str
-        A line for each class, region, the foreground and the mean, then what was read and found.
+        A line for each class, region, the foreground and the mean, then sentences.
     """
     lines = [_row("class", *SCORES, "predicted", "true"), *_part_rows(evaluation), "", *_sentences(evaluation)]
     return "\n".join([*lines, *(f"Notice: {line}" for line in evaluation.notices)])
 
 
 def summary_table(summary: Summary) -> str:
-    """Write the scores of several cases.
+    """Format the scores of several cases.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def summary_table(summary: Summary) -> str:
     Returns
     -------
     str
-        A line for each case, then what all voxels together, the means over cases and the cases found are.
+        A line for each case, then the pooled scores, the means over cases, and the detection by case.
     """
     blocks = [
         _case_rows(summary),
@@ -81,8 +81,8 @@ def summary_table(summary: Summary) -> str:
         ],
         [
             f"Cases that have the class, with more than {summary.case_voxels} voxels.",
-            _plain_row("class", "recall", "precision", "accuracy", "found", "false", "missed", "in neither"),
-            *(_found_row(name, part) for name, part in summary.found.items()),
+            _count_row("class", "recall", "precision", "accuracy", "found", "false", "missed", "in neither"),
+            *(_detection_row(name, part) for name, part in summary.detection.items()),
         ],
         [f"Notice: {line}" for line in summary.notices],
     ]
@@ -96,13 +96,13 @@ def evaluation_rows(evaluation: Evaluation, case: str = "") -> Iterator[dict[str
     ----------
     evaluation : Evaluation
     case : str
-        Its name.
+        Name of the case.
 
     Yields
     ------
     dict
         A row for each class, region and the foreground, and one, "mean", for the means over classes and the scores of
-        the objects; what was not measured is missing or None.
+        the objects; scores that are not measured are missing or None.
     """
     for name, overlap in _parts(evaluation):
         yield {"case": case, "part": name, **vars(overlap), **_surface_fields(evaluation.surfaces.get(name))}
@@ -142,13 +142,13 @@ def _surface_fields(scores: SurfaceScores | None) -> dict[str, Any]:
 
 
 def _mean_fields(scores: dict[str, float | None]) -> dict[str, float | None]:
-    """Name the means as the columns of classes are named."""
+    """Rename the means to the columns of classes."""
     renamed = {"mean_dice": "dice", "mean_iou": "iou", "mean_surface_dice": "surface_dice", "mean_hd95": "hd95"}
     return {renamed.get(name, name): score for name, score in scores.items()}
 
 
 def _part_rows(evaluation: Evaluation) -> list[str]:
-    """Write a line for each class, region, the foreground and the mean."""
+    """Format a line for each class, region, the foreground and the mean."""
     lines = []
     for name, overlap in _parts(evaluation):
         title = f"{name} (background)" if name == str(evaluation.background) else name
@@ -165,30 +165,30 @@ def _mean_row(name: str, part: MeanScores) -> str:
     return _row(name, *_score_cells(*scores), str(part.cases), str(part.cases_with_distance))
 
 
-def _found_row(name: str, part: CaseScores) -> str:
+def _detection_row(name: str, part: CaseScores) -> str:
     scores = _cell(part.recall), _cell(part.precision), _cell(part.accuracy)
     counts = part.true_positives, part.false_positives, part.false_negatives, part.true_negatives
-    return _plain_row(name, *scores, *map(str, counts))
+    return _count_row(name, *scores, *map(str, counts))
 
 
 def _case_rows(summary: Summary) -> Iterator[str]:
-    """Write a line for each case and one for their mean."""
-    wide = max(len("(mean)"), *(min(len(name), NAME) for name in summary.cases))
-    yield f"{'case':<{wide}} " + " ".join(f"{head:>9}" for head in CASE_SCORES)
+    """Format a line for each case and one for their mean."""
+    width = max(len("(mean)"), *(min(len(name), NAME) for name in summary.cases))
+    yield f"{'case':<{width}} " + " ".join(f"{head:>9}" for head in CASE_SCORES)
     rows = {name: scores_of_case(evaluation) for name, evaluation in summary.cases.items()}
     for name, scores in [*rows.items(), ("(mean)", summary.mean_scores)]:
         cells = [(_length if key == "mean_hd95" else _cell)(scores[key]) for key in CASE_SCORES.values()]
-        short = name if len(name) <= wide else "..." + name[3 - wide :]
-        yield f"{short:<{wide}} " + " ".join(f"{cell:>9}" for cell in cells)
+        short = name if len(name) <= width else "..." + name[3 - width :]
+        yield f"{short:<{width}} " + " ".join(f"{cell:>9}" for cell in cells)
 
 
 def _shared_surface_sentence(summary: Summary) -> Iterator[str]:
-    """Say how surfaces were measured, where it is the same in all cases."""
-    said = {_surface_sentence(evaluation) for evaluation in summary.cases.values() if evaluation.surfaces}
-    if len(said) == 1:
-        yield said.pop()
-    elif said:
-        yield "The cases differ in voxel size; JSON says for each how far its surfaces may lie apart and in which unit."
+    """Describe how surfaces were measured, if it is the same in all cases."""
+    sentences = {_surface_sentence(evaluation) for evaluation in summary.cases.values() if evaluation.surfaces}
+    if len(sentences) == 1:
+        yield sentences.pop()
+    elif sentences:
+        yield "The cases differ in voxel size; the JSON output has the tolerance and unit of each."
 
 
 def _surface_sentence(evaluation: Evaluation) -> str:
@@ -200,8 +200,8 @@ def _surface_sentence(evaluation: Evaluation) -> str:
 
 
 def _sentences(evaluation: Evaluation) -> Iterator[str]:
-    """Say what was read, how it was measured, and what else was found."""
-    confusion, found = evaluation.confusion, evaluation.objects
+    """Describe the images, the measurement, and further scores."""
+    confusion, objects = evaluation.confusion, evaluation.objects
     yield (
         f"Truth values read as {evaluation.truth_is}; {evaluation.voxels} voxels compared, "
         f"{evaluation.ignored} ignored."
@@ -215,19 +215,19 @@ def _sentences(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.surfaces:
         yield _surface_sentence(evaluation)
     yield (
-        f"Objects at IoU >= {found.iou_threshold:g}: F1 {_cell(found.f1)}, precision {_cell(found.precision)}, "
-        f"recall {_cell(found.recall)}; {found.true_positives} found, {found.false_positives} false, "
-        f"{found.false_negatives} missed."
+        f"Objects at IoU >= {objects.iou_threshold:g}: F1 {_cell(objects.f1)}, precision {_cell(objects.precision)}, "
+        f"recall {_cell(objects.recall)}; {objects.true_positives} found, {objects.false_positives} false, "
+        f"{objects.false_negatives} missed."
     )
-    curve = ", ".join(f"{found.average_precision[key]:.4f} at {key}" for key in ("0.50", "0.75", "0.90"))
+    curve = ", ".join(f"{objects.average_precision[key]:.4f} at {key}" for key in ("0.50", "0.75", "0.90"))
     yield (
-        f"AP over IoU 0.50 to 0.95: {_cell(found.mean_average_precision)} ({curve}); "
-        f"panoptic quality {_cell(found.panoptic_quality)}."
+        f"AP over IoU 0.50 to 0.95: {_cell(objects.mean_average_precision)} ({curve}); "
+        f"panoptic quality {_cell(objects.panoptic_quality)}."
     )
 
 
 def _score_cells(*scores: float | None) -> list[str]:
-    """Write scores, of which the last two are lengths."""
+    """Format scores, the last two as lengths."""
     return [*map(_cell, scores[:-2]), *map(_length, scores[-2:])]
 
 
@@ -245,5 +245,5 @@ def _row(name: str, *cells: str) -> str:
     return f"{name:<{WIDTHS[0]}}" + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS[1:], strict=True))
 
 
-def _plain_row(name: str, *cells: str) -> str:
+def _count_row(name: str, *cells: str) -> str:
     return f"{name:<{WIDTHS[0]}}" + " ".join(f"{cell:>10}" for cell in cells)

@@ -1,8 +1,8 @@
-"""How far apart the surfaces of the classes lie.
+"""Surface scores: distances between the surfaces of each class.
 
-The surface of a class are its voxels with a face neighbour of another value; what lies beyond the border of the image
-counts as another value, ignored voxels never do. Only these voxels are kept, as places in a tree, so that the cost
-grows with the surfaces and not with the volume. Voxels on both surfaces are at distance 0 and are not searched.
+The surface of a class consists of its voxels with a face neighbour of another value; voxels beyond the border of the
+image count as another value, ignored voxels do not. Only surface voxels are stored, in a k-d tree, so the cost grows
+with the surfaces and not with the volume. Voxels on both surfaces have distance 0 and are not searched.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = ["SurfaceScores", "surface_scores", "usual_tolerance"]
 
-SLACK = 1 + 1e-9  # three voxels of 0.1 are not farther than 0.3
+SLACK = 1 + 1e-9  # so that 3 * 0.1 is not above 0.3
 
 
 @dataclass(frozen=True)
 class SurfaceScores:
-    """How close two surfaces lie; lengths in the unit of the spacing."""
+    """Distances between two surfaces, in the unit of the spacing."""
 
     surface_dice: float | None
-    """Share of both surfaces' voxels within the tolerance of the other; 0 where one is missing, None where both are."""
+    """Fraction of the voxels of both surfaces within the tolerance of the other; 0 if one is missing, None if both."""
     hd95: float | None
-    """95 % Hausdorff distance: the larger of the two 95th percentiles; None where a surface is missing."""
+    """95 % Hausdorff distance: the larger of the two 95th percentiles; None if a surface is missing."""
     mean_distance: float | None
-    """Mean over all voxels of both surfaces; None where a surface is missing."""
+    """Mean over all voxels of both surfaces; None if a surface is missing."""
     predicted: int
     """Voxels of the predicted surface."""
     true: int
@@ -60,7 +60,7 @@ def surface_scores(
         Label images. Read by slicing along the first axis only. Along an axis of length 1 there are no neighbours: a
         volume of one plane is a 2D image.
     values : iterable of int, optional
-        The classes to measure (default: all values found on a surface of either image, in rising order).
+        The classes to measure (default: all values on a surface of either image, sorted).
     spacing : sequence of float
         Voxel size (z, y, x); of fewer axes, the last ones.
     tolerance : float, optional
@@ -76,9 +76,9 @@ def surface_scores(
     Raises
     ------
     DataProblem
-        If the shapes differ, the values are no integers, or there are more than three axes.
+        If the shapes differ, the values are not integers, or there are more than three axes.
     SettingsProblem
-        If the spacing or the tolerance is no length.
+        If the spacing or the tolerance is not a length.
 
     Notes
     -----
@@ -101,11 +101,11 @@ def surface_scores(
     if not 0 <= limit < np.inf:
         raise SettingsProblem(f"A tolerance of {limit} was given; give a length of 0 or more.")
     predicted, true = (_surfaces(image, truth, ignore) for image in (prediction, truth))
-    chosen = sorted(predicted.keys() | true.keys()) if values is None else [int(value) for value in values]
-    none = np.empty(0, dtype=np.intp)
+    measured = sorted(predicted.keys() | true.keys()) if values is None else [int(value) for value in values]
+    no_voxels = np.empty(0, dtype=np.intp)
     return {
-        value: _compare(predicted.get(value, none), true.get(value, none), truth.shape, edges, limit)
-        for value in chosen
+        value: _compare(predicted.get(value, no_voxels), true.get(value, no_voxels), truth.shape, edges, limit)
+        for value in measured
     }
 
 
@@ -126,7 +126,7 @@ def usual_tolerance(spacing: Sequence[float], shape: tuple[int, ...]) -> float:
     DataProblem
         If there are more than three axes.
     SettingsProblem
-        If the spacing is no length.
+        If the spacing is not a length.
     """
     edges = _edges(spacing, shape)
     return float(min(edges[axis] for axis in _long_axes(shape)))
@@ -138,18 +138,18 @@ def _edges(spacing: Sequence[float], shape: tuple[int, ...]) -> NDArray[np.float
         raise DataProblem(f"Surfaces need one to three axes, the images have shape {tuple(shape)}; give parts.")
     edges = np.asarray(spacing, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < len(shape) or not (np.isfinite(edges) & (edges > 0)).all():
-        shown = tuple(edges.tolist()) if edges.ndim == 1 else edges.tolist()
-        raise SettingsProblem(f"A spacing of {shown} was given; give a length above 0 for each axis, z y x.")
+        value = tuple(edges.tolist()) if edges.ndim == 1 else edges.tolist()
+        raise SettingsProblem(f"A spacing of {value} was given; give a length above 0 for each axis, z y x.")
     return edges[len(edges) - len(shape) :]
 
 
 def _long_axes(shape: tuple[int, ...]) -> list[int]:
-    """List the axes along which there are neighbours; all of a single voxel, so that it has a surface."""
+    """List the axes along which there are neighbours; all axes of a single voxel, so that it has a surface."""
     return [axis for axis, length in enumerate(shape) if length > 1] or list(range(len(shape)))
 
 
 def _surfaces(image: Any, truth: Any, ignore: int | None) -> dict[int, Places]:
-    """Find the surface voxels of each value, as rising flat indices (N,)."""
+    """Find the surface voxels of each value, as sorted flat indices (N,)."""
     parts: dict[int, list[Places]] = {}
     shape = truth.shape
     for slab in slabs(shape):
@@ -189,32 +189,32 @@ def _compare(
     counts = {"predicted": len(predicted), "true": len(true)}
     if not len(predicted) or not len(true):
         return SurfaceScores(0.0 if len(predicted) + len(true) else None, None, None, **counts)
-    there, back = _distances(predicted, true, shape, edges), _distances(true, predicted, shape, edges)
-    total = len(there) + len(back)
-    near = sum(int(np.count_nonzero(distances <= tolerance * SLACK)) for distances in (there, back))
+    to_true, to_predicted = _distances(predicted, true, shape, edges), _distances(true, predicted, shape, edges)
+    total = len(to_true) + len(to_predicted)
+    near = sum(int(np.count_nonzero(distances <= tolerance * SLACK)) for distances in (to_true, to_predicted))
     return SurfaceScores(
         surface_dice=near / total,
-        hd95=max(float(np.quantile(distances, 0.95)) for distances in (there, back)),
-        mean_distance=float(there.sum() + back.sum()) / total,
+        hd95=max(float(np.quantile(distances, 0.95)) for distances in (to_true, to_predicted)),
+        mean_distance=float(to_true.sum() + to_predicted.sum()) / total,
         **counts,
     )
 
 
 def _distances(
-    places: Places, others: Places, shape: tuple[int, ...], edges: NDArray[np.float64]
+    places: Places, targets: Places, shape: tuple[int, ...], edges: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give the distance of each place to the nearest of the others."""
+    """Give the distance of each place to the nearest target."""
     from scipy.spatial import KDTree
 
     distances = np.zeros(len(places))
-    apart = ~np.isin(places, others, assume_unique=True)
-    if apart.any():
-        # Voxels lie on a grid: splitting boxes in the middle builds the tree faster and searches it no slower.
-        tree = KDTree(_coordinates(others, shape, edges), leafsize=32, balanced_tree=False, compact_nodes=False)
-        distances[apart] = tree.query(_coordinates(places[apart], shape, edges))[0]
+    off_target = ~np.isin(places, targets, assume_unique=True)
+    if off_target.any():
+        # For voxels on a grid, splitting boxes in the middle builds the tree faster, and the search is not slower.
+        tree = KDTree(_coordinates(targets, shape, edges), leafsize=32, balanced_tree=False, compact_nodes=False)
+        distances[off_target] = tree.query(_coordinates(places[off_target], shape, edges))[0]
     return distances
 
 
 def _coordinates(places: Places, shape: tuple[int, ...], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn flat indices into places in space (N, axes)."""
+    """Convert flat indices to physical coordinates (N, axes)."""
     return np.stack(np.unravel_index(places, shape), axis=1) * edges

@@ -270,7 +270,7 @@ def test_shapes_that_differ_are_refused(measure):
 
 @in_one_case("measure", [overlap, object_scores, surface_scores, evaluate])
 def test_floats_are_refused(measure):
-    with pytest.raises(DataProblem, match=r"prediction holds values of type float32.*turn probabilities") as caught:
+    with pytest.raises(DataProblem, match=r"prediction has values of type float32.*turn probabilities") as caught:
         measure(np.zeros((4, 5), np.float32), np.zeros((4, 5), float))
     assert len(caught.value.lines) == 2
 

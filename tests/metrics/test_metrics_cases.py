@@ -134,8 +134,8 @@ def test_a_case_has_a_class_above_ten_voxels(voxels, expected):
         (image(10), image(10)),
     ]
     summary = summary_of(pairs, case_voxels=voxels)
-    assert summary.found["1"] == summary.found["foreground"] == CaseScores(*expected)
-    assert "0" not in summary.found
+    assert summary.detection["1"] == summary.detection["foreground"] == CaseScores(*expected)
+    assert "0" not in summary.detection
 
 
 def test_case_level_scores_by_hand():
@@ -236,7 +236,7 @@ def test_summaries_survive_json(pairs):
 @given(st.lists(st.tuples(small, small), min_size=1, max_size=6), st.integers(0, 3))
 def test_cases_are_counted_as_by_loops(counts, voxels):
     pairs = [tuple((np.arange(5) < count).astype(int) for count in pair) for pair in counts]
-    found = summary_of(pairs, case_voxels=voxels, no_surfaces=True).found["foreground"]
+    found = summary_of(pairs, case_voxels=voxels, no_surfaces=True).detection["foreground"]
     assert found.true_positives == sum(p > voxels and t > voxels for p, t in counts)
     assert found.false_positives == sum(p > voxels >= t for p, t in counts)
     assert found.false_negatives == sum(t > voxels >= p for p, t in counts)
