@@ -39,6 +39,10 @@ LABELS = {
     "label_values": "labels are",
     "objects_as": "objects as",
     "roi_weight": "ROI weight",
+    "lr_schedule": "LR schedule",
+    "ema_decay": "EMA decay",
+    "batch": "batch size",
+    "tta": "TTA",
 }
 EXAMPLES = {
     "regions": "brats, or A=1+2 B=2",
