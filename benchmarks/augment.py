@@ -1,12 +1,12 @@
-"""What drawing and augmenting a batch costs, as a share of the training step that it is for.
+"""Time of drawing and augmenting a batch, relative to a training step.
 
 Run: python benchmarks/augment.py [--rounds 6] [--draws 60] [--threads 1] [--device cpu] [--write FILE]
 
-A step is forward, Dice and cross-entropy, backward and AdamW of unet_padding with width 32, in bf16 where that pays, on
-a batch that is there already. Drawing cuts patches out of images in memory. Augmentation is by the full strength of
-each recipe. Batches differ in what is changed, so their times are means, beside the median step. The last column is
-what is waited for, in the median, where one thread makes the next batch during a step; on a machine whose cores are all
-busy, the step itself becomes longer by up to the share before that.
+A step is forward, Dice and cross-entropy, backward and AdamW of unet_padding with width 32, in bf16 if it is faster,
+without the time for the batch. Drawing crops patches from images in memory. Augmentation uses each recipe at full
+strength. Batches are augmented differently, so their times are means; the time of a step is a median. The last column
+is the median waiting time if one thread prepares the next batch during a step; on a machine whose cores are all busy,
+the step itself becomes longer by up to the fraction in the column before.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ TASKS = {
     "3D 64³, batch 2": ("3d", (64, 64, 64), 2, (96, 128, 128)),
 }
 HEADER = (
-    "| task | step, s | recipe | draw, ms | augment, ms | share of the step | waited for, with a prefetch thread |\n"
+    "| task | step, s | recipe | draw, ms | augment, ms | fraction of a step | waiting time with prefetch thread |\n"
     "|---|---|---|---|---|---|---|"
 )
 
 
 class Task:
-    """A network, its data, and all that a step needs."""
+    """A network with its data, loss and optimizer."""
 
     def __init__(self, name, device):
         view, self.patch, self.count, shape = TASKS[name]
@@ -59,21 +59,21 @@ class Task:
         self.optimizer = torch.optim.AdamW(self.model.network.parameters(), lr=1e-3)
 
     def draw(self, rng):
-        """Cut a batch out of the images."""
+        """Draw a batch of patches from the images."""
         images, target, _ = self.data.batch(rng, self.count, self.patch, (0, 0, 0))
         return torch.from_numpy(images).to(self.model.device), torch.from_numpy(target).to(self.model.device)
 
-    def fitted(self, name):
-        """Give a recipe of full strength."""
+    def recipe(self, name):
+        """Return a recipe at full strength."""
         return recipe(name, view=self.view, spacing=(1, 1, 1), mirror=("z", "y", "x"), patch=self.patch)
 
     def batch(self, name, seed):
         """Draw and augment."""
         rng = np.random.default_rng(seed)
-        return augment(*self.draw(rng), {}, rng, self.fitted(name))[:2]
+        return augment(*self.draw(rng), {}, rng, self.recipe(name))[:2]
 
     def step(self, images, target):
-        """Learn from a batch."""
+        """Take a training step on a batch."""
         outputs, _ = self.model.supervised(images)
         loss = self.criterion(outputs.logits, target)
         self.optimizer.zero_grad(set_to_none=True)
@@ -83,7 +83,7 @@ class Task:
 
 
 def blobs(shape, seed):
-    """Make an image of bright blobs with noise, and their labels."""
+    """Generate a noisy image of bright blobs with labels."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, 1, *(-(-n // 16) for n in shape), generator=generator)
     field = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0].numpy()
@@ -92,7 +92,7 @@ def blobs(shape, seed):
 
 
 def seconds(call):
-    """Time one call, all that it started included."""
+    """Time one call, including pending GPU work."""
     start = time.perf_counter()
     call()
     if torch.cuda.is_available():
@@ -100,25 +100,25 @@ def seconds(call):
     return time.perf_counter() - start
 
 
-def making(task, name, draws):
-    """Give the mean seconds of drawing and of augmenting."""
-    fitted, drawing, changing = task.fitted(name), [], []
+def preparation_seconds(task, name, draws):
+    """Return the mean seconds of drawing and of augmenting."""
+    fitted, drawing, augmenting = task.recipe(name), [], []
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        made = []
-        drawing.append(seconds(lambda rng=rng, made=made: made.extend(task.draw(rng))))
-        changing.append(seconds(lambda rng=rng, made=made: augment(*made, {}, rng, fitted)))
-    return statistics.mean(drawing), statistics.mean(changing)
+        batch = []
+        drawing.append(seconds(lambda rng=rng, batch=batch: batch.extend(task.draw(rng))))
+        augmenting.append(seconds(lambda rng=rng, batch=batch: augment(*batch, {}, rng, fitted)))
+    return statistics.mean(drawing), statistics.mean(augmenting)
 
 
-def alone(task, rounds):
-    """Give the median seconds of a step."""
+def step_seconds(task, rounds):
+    """Return the median seconds of a step."""
     batch = task.batch("none", 0)
     return statistics.median([seconds(lambda: task.step(*batch)) for _ in range(rounds + 1)][1:])
 
 
-def waited(task, name, rounds):
-    """Give the median seconds that are waited for a batch which a thread makes during a step."""
+def waiting_seconds(task, name, rounds):
+    """Return the median seconds of waiting for a batch that a thread prepares during a step."""
     waits, batch = [], task.batch(name, 0)
     with ThreadPoolExecutor(1) as thread:
         for seed in range(1, rounds + 1):
@@ -131,14 +131,14 @@ def waited(task, name, rounds):
 
 
 def rows(task_name, rounds, draws, device):
-    """Give the lines of a task."""
+    """Yield the rows of a task."""
     task = Task(task_name, device)
-    step = alone(task, 2 * rounds)
+    step = step_seconds(task, 2 * rounds)
     for name in RECIPES:
-        drawing, changing = making(task, name, draws)
+        drawing, augmenting = preparation_seconds(task, name, draws)
         yield (
-            f"| {task_name} | {step:.2f} | {name} | {1e3 * drawing:.1f} | {1e3 * changing:.1f} | "
-            f"{(drawing + changing) / step:.1%} | {waited(task, name, rounds) / step:.1%} |"
+            f"| {task_name} | {step:.2f} | {name} | {1e3 * drawing:.1f} | {1e3 * augmenting:.1f} | "
+            f"{(drawing + augmenting) / step:.1%} | {waiting_seconds(task, name, rounds) / step:.1%} |"
         )
 
 

@@ -1,11 +1,11 @@
-"""Segmenting whole volumes: bare forward passes, this package, MONAI and nnU-Net, same weights and tiles, interleaved.
+"""Segmentation of whole volumes: forward passes alone, this package, MONAI and nnU-Net, same weights and tiles.
 
 Run: python benchmarks/inference.py [--only 3d defaults 2d stitching busy memory] [--rounds 5] [--write FILE]
 
-The network of the 3D cases is MONAI's DynUNet of 16 to 128 channels with instance norm, nnU-Net's plain layout; that of
-the 2D case beside MONAI has 32 to 512. MONAI and nnU-Net (where it is installed) are given it as it is; this package
-turns it into the order that is fast here, once, before. Every job goes from a uint8 volume to uint8 labels, with
-Gaussian weights, one tile at a time.
+The network of the 3D cases is MONAI's DynUNet with 16 to 128 channels and instance norm, which is nnU-Net's plain
+layout; that of the 2D comparison with MONAI has 32 to 512. MONAI and nnU-Net (if installed) use it unchanged; this
+package converts it to its memory format beforehand. Every job maps a uint8 volume to uint8 labels, with Gaussian
+blending, one tile at a time. Jobs run interleaved.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ CASES = {
     "stitching, 160^3 by tiles of 64^3, 3 classes": (3, 160, 64, 0.5, 3),
     "stitching, 160^3 by tiles of 64^3, 20 classes": (3, 160, 64, 0.5, 20),
 }
-"""Dimensions, edges of the image and of its tiles, their overlap, and classes."""
+"""Dimensions, edges of the image and of its tiles, overlap, number of classes."""
 SCALE = Intensity(np.full(1, 100, np.float32), np.full(1, 50, np.float32))
 
 
-class Free(SegmentationNetwork):
-    """One convolution of single voxels: what it takes is the stitching."""
+class Pointwise(SegmentationNetwork):
+    """A 1 x 1 x 1 convolution, so that the time is that of the stitching."""
 
     def __init__(self, dims, in_channels, classes):
         super().__init__(dims, in_channels, classes)
@@ -60,7 +60,7 @@ class Free(SegmentationNetwork):
 
     @property
     def divisor(self):
-        """Take any size."""
+        """Divisor of valid sizes: any size."""
         return (1, 1, 1)
 
     def forward(self, x):
@@ -68,13 +68,13 @@ class Free(SegmentationNetwork):
         return self.net(x)
 
 
-def picture(shape, seed=0):
-    """Make a volume of smooth blobs, uint8."""
-    return picture_and_truth(shape, seed)[0]
+def blobs(shape, seed=0):
+    """Generate a volume of smooth blobs, uint8."""
+    return blobs_and_truth(shape, seed)[0]
 
 
-def picture_and_truth(shape, seed=0):
-    """Make a volume of smooth blobs, uint8, and where they are dark, neither, and bright (0, 1, 2)."""
+def blobs_and_truth(shape, seed=0):
+    """Generate a volume of smooth blobs, uint8, and its labels: 0 dark, 1 medium, 2 bright."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.normal(size=(1, 1, *(max(2, n // 8) for n in shape))).astype(np.float32))
     smooth = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")[0, 0].numpy()
@@ -82,15 +82,15 @@ def picture_and_truth(shape, seed=0):
     return image, np.digitize(smooth, (-0.3, 0.3))
 
 
-def learned(dims):
-    """Give the weights of the network after it has learned a little to tell dark, neither and bright blobs."""
+def trained_weights(dims):
+    """Return the weights of the network after a short training on dark, medium and bright blobs."""
     network = dynunet(3, dims)[1].train()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     shape = (2, 32, 64, 64) if dims == 3 else (4, 1, 128, 128)
     for step in range(60):
-        made = [picture_and_truth(shape[1:], step * shape[0] + i) for i in range(shape[0])]
-        x = torch.from_numpy(np.stack([SCALE.apply(image[None]) for image, _ in made]))
-        truth = torch.from_numpy(np.stack([truth for _, truth in made]))
+        batch = [blobs_and_truth(shape[1:], step * shape[0] + i) for i in range(shape[0])]
+        x = torch.from_numpy(np.stack([SCALE.apply(image[None]) for image, _ in batch]))
+        truth = torch.from_numpy(np.stack([truth for _, truth in batch]))
         x, truth = (x, truth) if dims == 3 else (x[:, :, 0], truth[:, 0])
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(x), truth).backward()
@@ -99,7 +99,7 @@ def learned(dims):
 
 
 def dynunet(classes=3, dims=3):
-    """Make the network with random weights, as it is and as this package runs it."""
+    """Build the network with random weights: unchanged, and for this package."""
     torch.manual_seed(0)
     option = {"width": 16, "poolings": 3} if dims == 3 else {"width": 32, "poolings": 4}
     network = build_network("dynunet", dims, 1, classes, option).eval()
@@ -107,23 +107,23 @@ def dynunet(classes=3, dims=3):
 
 
 def as_model(network, view, patch, classes, context=0):
-    """Wrap a network."""
+    """Wrap a network as a model."""
     card = ModelCard(
         network="unet3d", head="multiclass", view=view, patch=patch, values=tuple(range(classes)), context=context
     )
     return Model(network.eval(), card, CPU)
 
 
-def ours(model, data, **chosen):
+def ours(model, data, **settings):
     """Label a volume."""
     labels = np.empty(data.shape, np.uint8)
-    for slab in steps(model, Volume(data[None]), SegmentSettings(**chosen), scale=SCALE):
+    for slab in steps(model, Volume(data[None]), SegmentSettings(**settings), scale=SCALE):
         labels[slab.start : slab.start + len(slab.labels)] = slab.labels
     return labels
 
 
 def monai(network, data, tile, overlap):
-    """Label a volume, or a plane (1, Y, X), with MONAI's sliding window, as its users do."""
+    """Label a volume, or a plane (1, Y, X), with MONAI's sliding window."""
     from monai.inferers import sliding_window_inference
 
     flat = len(data) == 1
@@ -136,7 +136,7 @@ def monai(network, data, tile, overlap):
 
 
 def nnunet(network, data, tile, overlap, classes):
-    """Label a volume with nnU-Net's predictor, mirroring off."""
+    """Label a volume with nnU-Net's predictor without mirroring."""
     from types import SimpleNamespace
 
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -160,35 +160,35 @@ def has_nnunet():
 
 
 def interleaved(jobs, rounds):
-    """Time jobs in turn; give the median seconds of each and the median of its ratio to each other one."""
+    """Time jobs in turn; return the seconds of each in all rounds."""
     for job in jobs.values():
         job()
-    taken = {name: [] for name in jobs}
+    times = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             job()
-            taken[name].append(time.perf_counter() - begun)
-    return taken
+            times[name].append(time.perf_counter() - start)
+    return times
 
 
-def over(taken, name, other):
-    """Give the median of the ratios of rounds."""
-    return statistics.median(a / b for a, b in zip(taken[name], taken[other], strict=True))
+def median_ratio(times, name, other):
+    """Return the median over rounds of the ratio of two jobs."""
+    return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
 
 
-def table(title, taken, against):
-    """Write a row for each job."""
+def table(title, times, against):
+    """Format a row for each job."""
     lines = [f"\n**{title}**\n", "| what | s | " + " | ".join(f"over {name}" for name in against) + " |"]
     lines.append("|---|---|" + "---|" * len(against))
-    for name, seconds in taken.items():
-        ratios = " | ".join(f"{over(taken, name, other):.3f}" for other in against)
+    for name, seconds in times.items():
+        ratios = " | ".join(f"{median_ratio(times, name, other):.3f}" for other in against)
         lines.append(f"| {name} | {statistics.median(seconds):.3f} | {ratios} |")
     return lines
 
 
 def grid(size, tile, overlap):
-    """Count the tiles that MONAI lays."""
+    """Count the tiles of MONAI."""
     step = max(1, int(tile * (1 - overlap)))
     return (1 + max(0, -(-(size - tile) // step))) ** 3
 
@@ -197,7 +197,7 @@ def volumes(rounds):
     """3D, exact fp32."""
     lines = []
     for _, size, edge, overlap, _ in list(CASES.values())[:2]:
-        data, tile, count = picture((size,) * 3), (edge,) * 3, grid(size, edge, overlap)
+        data, tile, count = blobs((size,) * 3), (edge,) * 3, grid(size, edge, overlap)
         plain, network = dynunet()
         model = as_model(network, "3d", tile, 3)
         x = torch.randn(1, 1, *tile)
@@ -217,19 +217,19 @@ def volumes(rounds):
         jobs["this package"] = lambda m=model, d=data, t=tile, o=overlap: ours(m, d, tile=t, overlap=o)
         jobs["this package, its own choice of tile"] = lambda m=model, d=data: ours(m, d)
         same = float((jobs["this package"]() == jobs["MONAI"]()).mean())
-        taken = interleaved(jobs, rounds)
+        times = interleaved(jobs, rounds)
         title = f"3D: {size}^3, tiles of {edge}^3, overlap {overlap}, {count} tiles"
         title += f"; {100 * same:.4f} % of labels as MONAI's"
-        lines += table(title, taken, [*list(jobs)[:2], "MONAI"])
+        lines += table(title, times, [*list(jobs)[:2], "MONAI"])
     return lines
 
 
 def defaults(rounds):
-    """Compare with MONAI at its defaults: each in a process of its own, as a user starts it."""
+    """Compare with MONAI at its defaults, each in a separate process, as a user starts it."""
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for dims in (2, 3):
-            torch.save(learned(dims), f"{folder}/{dims}.pt")
+            torch.save(trained_weights(dims), f"{folder}/{dims}.pt")
         for case in CASES:
             lines += one_case(case, rounds, folder)
     return lines
@@ -240,30 +240,30 @@ def one_case(case, rounds, folder):
     names = {"monai": "MONAI", "fp32": "this package, fp32"}
     if bf16_pays() and not case.startswith("stitching"):
         names["auto"] = "this package, precision auto"
-    taken = {name: [] for name in names.values()}
+    times = {name: [] for name in names.values()}
     for _ in range(rounds):
         for who, name in names.items():
-            taken[name].append(by_itself("--time", case, "--measure", who, WEIGHTS=folder))
+            times[name].append(in_child("--time", case, "--measure", who, WEIGHTS=folder))
     title = f"{case}, overlap {CASES[case][3]}; processes of their own, MONAI at its defaults"
-    return table(title, taken, ["MONAI"])
+    return table(title, times, ["MONAI"])
 
 
-def by_itself(*arguments, **environment):
-    """Give the number that this script prints when it measures something in a process of its own."""
+def in_child(*arguments, **environment):
+    """Run this script in a child process and return the number that it prints."""
     plain = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     command = [sys.executable, __file__, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=plain | environment, check=True)
-    return float(done.stdout.split()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, env=plain | environment, check=True)
+    return float(process.stdout.split()[-1])
 
 
 def one_time(who, case):
-    """Print the seconds for an image, the median of two after one, with the choice of a number format."""
+    """Print the seconds for an image, the median of two after a warm-up, including the choice of precision."""
     dims, size, edge, overlap, classes = CASES[case]
     shape, tile = (size,) * dims, (edge,) * dims
     if dims == 2:
         shape, tile = (1, *shape), (1, *tile)
-    data = picture(shape)
-    plain, network = (Free(3, 1, classes).eval(),) * 2 if case.startswith("stitching") else dynunet(classes, dims)
+    data = blobs(shape)
+    plain, network = (Pointwise(3, 1, classes).eval(),) * 2 if case.startswith("stitching") else dynunet(classes, dims)
     if not case.startswith("stitching"):
         for each in (plain, network):
             each.load_state_dict(torch.load(f"{os.environ['WEIGHTS']}/{dims}.pt", weights_only=True))
@@ -278,18 +278,18 @@ def one_time(who, case):
     jobs = {"monai": lambda: monai(plain, data, tile, overlap), "fp32": job, "auto": job}
     with keep_freed_memory() if who != "monai" else nullcontext():
         jobs[who]()
-        taken = []
+        times = []
         for _ in range(2):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             jobs[who]()
-            taken.append(time.perf_counter() - begun)
-    print(statistics.median(taken))
+            times.append(time.perf_counter() - start)
+    print(statistics.median(times))
 
 
 def planes(rounds):
     """2D and 2.5D."""
     torch.manual_seed(0)
-    plane, stack = picture((1, 2048, 2048)), picture((64, 512, 512))
+    plane, stack = blobs((1, 2048, 2048)), blobs((64, 512, 512))
     flat = as_model(build_network("dynunet", 2, 1, 3, {"width": 16}), "2d", (1, 128, 128), 3)
     three = as_model(build_network("dynunet", 2, 3, 3, {"width": 16}), "2.5d", (1, 128, 128), 3, context=1)
 
@@ -315,16 +315,16 @@ def planes(rounds):
         "planes of the stack": lambda: ours(flat, stack),
         "2.5D, one neighbour each side": lambda: ours(three, stack),
     }
-    taken = interleaved(jobs, rounds)
-    return lines + table("2D and 2.5D: 64 planes of 512 x 512", taken, ["bare forwards", "planes of the stack"])
+    times = interleaved(jobs, rounds)
+    return lines + table("2D and 2.5D: 64 planes of 512 x 512", times, ["bare forwards", "planes of the stack"])
 
 
 def stitching(rounds):
-    """Stitch what a network says that costs next to nothing."""
-    lines, data, tile = [], picture((160,) * 3), (64,) * 3
+    """Stitch the output of a network of negligible cost."""
+    lines, data, tile = [], blobs((160,) * 3), (64,) * 3
     for classes in (3, 20):
         torch.manual_seed(1)
-        network = Free(3, 1, classes).eval()
+        network = Pointwise(3, 1, classes).eval()
         model = as_model(network, "3d", tile, classes)
         x = torch.randn(1, 1, *tile)
 
@@ -346,16 +346,16 @@ def stitching(rounds):
 
 
 def busy(rounds):
-    """One of two cores taken by another process."""
-    data, tile = picture((96,) * 3), (64,) * 3
+    """Measure with one of two cores busy with another process."""
+    data, tile = blobs((96,) * 3), (64,) * 3
     model = as_model(dynunet()[1], "3d", tile, 3)
-    taken = {"one thread, other core idle": [], "two threads, one core busy": [], "two threads, idle": []}
+    times = {"one thread, other core idle": [], "two threads, one core busy": [], "two threads, idle": []}
 
     def timed(name, threads):
         torch.set_num_threads(threads)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         ours(model, data, tile=tile, overlap=0.5)
-        taken[name].append(time.perf_counter() - begun)
+        times[name].append(time.perf_counter() - start)
 
     ours(model, data, tile=tile, overlap=0.5)
     for _ in range(rounds):
@@ -365,15 +365,15 @@ def busy(rounds):
         timed("two threads, one core busy", 2)
         other.kill()
         other.wait()
-    return table("A busy machine: 96^3, 8 tiles of 64^3", taken, ["one thread, other core idle"])
+    return table("A busy machine: 96^3, 8 tiles of 64^3", times, ["one thread, other core idle"])
 
 
 def one_memory(who, size):
-    """Segment a volume in this process and print the memory that came on top, in GB."""
+    """Segment a volume in this process and print the additional memory in GB."""
     import psutil
 
     data, tile = np.random.default_rng(0).integers(0, 255, (size,) * 3, np.uint8), (96,) * 3
-    network = Free(3, 1, 3).eval()
+    network = Pointwise(3, 1, 3).eval()
     small = data[:96, :96, :96].copy()
     zarr_folder = os.environ.get("ZARR_FOLDER")
     jobs = {
@@ -383,7 +383,7 @@ def one_memory(who, size):
         "nnunet": lambda d: nnunet(network, d, tile, 0.25, 3),
     }
     with keep_freed_memory():
-        jobs[who](small)  # what is loaded on first use does not count
+        jobs[who](small)  # so that libraries loaded at first use do not count
         before = psutil.Process().memory_info().rss
         jobs[who](data)
     with Path("/proc/self/status").open() as file:
@@ -403,7 +403,7 @@ def into_zarr(model, data, tile, folder):
 
 
 def memory(sizes, folder):
-    """Peak memory, each in its own process."""
+    """Measure peak memory, each in a separate process."""
     names = {"ours": "this package", "zarr": "this package, into zarr", "monai": "MONAI", "nnunet": "nnU-Net"}
     lines = ["\n**Memory on top of the volume, GB: one convolution of single voxels, 3 classes, tiles of 96^3**\n"]
     lines += ["| voxels | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
@@ -413,7 +413,7 @@ def memory(sizes, folder):
             if (who == "nnunet" and not has_nnunet()) or (size > 512 and who in ("monai", "nnunet")):
                 row.append("-")
                 continue
-            row.append(f"{by_itself('--measure', who, '--size', size, ZARR_FOLDER=str(folder)):.2f}")
+            row.append(f"{in_child('--measure', who, '--size', size, ZARR_FOLDER=str(folder)):.2f}")
         lines.append(f"| {size}^3 | " + " | ".join(row) + " |")
         print(lines[-1], flush=True)
     return lines
@@ -430,30 +430,30 @@ def main():
     parser.add_argument("--measure")
     parser.add_argument("--size", type=int)
     parser.add_argument("--time")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    if given.time:
-        one_time(given.measure, given.time)
+    parsed = parser.parse_args()
+    torch.set_num_threads(parsed.threads)
+    if parsed.time:
+        one_time(parsed.measure, parsed.time)
         return
-    if given.measure:
-        one_memory(given.measure, given.size)
+    if parsed.measure:
+        one_memory(parsed.measure, parsed.size)
         return
     lines = []
     parts = {"3d": volumes, "2d": planes, "stitching": stitching, "busy": busy}
     with keep_freed_memory():
         for name, part in parts.items():
-            if name in given.only:
-                lines += (found := part(given.rounds))
-                print("\n".join(found), flush=True)
-    if "defaults" in given.only:
-        lines += (found := defaults(given.rounds))
-        print("\n".join(found), flush=True)
-    if "memory" in given.only:
+            if name in parsed.only:
+                lines += (rows := part(parsed.rounds))
+                print("\n".join(rows), flush=True)
+    if "defaults" in parsed.only:
+        lines += (rows := defaults(parsed.rounds))
+        print("\n".join(rows), flush=True)
+    if "memory" in parsed.only:
         with tempfile.TemporaryDirectory() as folder:
-            lines += (found := memory(given.sizes, folder))
-            print("\n".join(found), flush=True)
-    if given.write:
-        given.write.write_text("\n".join(lines) + "\n")
+            lines += (rows := memory(parsed.sizes, folder))
+            print("\n".join(rows), flush=True)
+    if parsed.write:
+        parsed.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

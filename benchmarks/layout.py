@@ -1,4 +1,4 @@
-"""A training step and a forward pass of every network: order in memory and number format, as ratios in one run.
+"""Time of a training step and a forward pass of every network by memory format and precision, as ratios in one run.
 
 Run: python benchmarks/layout.py [NETWORK ...] [--threads 1] [--rounds 5]
 """
@@ -19,7 +19,7 @@ SIZES = {2: (128, 128), 3: (32, 64, 64)}
 
 
 def variant(name, dims, option, *, last, half):
-    """Make a function for one forward pass and one for one step."""
+    """Create functions for one forward pass and one training step."""
     torch.manual_seed(0)
     network = build_network(name, dims, 1, 2, option)
     order = torch.contiguous_format
@@ -47,33 +47,33 @@ def variant(name, dims, option, *, last, half):
 
 
 def main():
-    """Print a table of medians relative to plain fp32."""
+    """Print a table of medians relative to contiguous fp32."""
     parser = argparse.ArgumentParser()
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=16)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parsed = parser.parse_args()
+    torch.set_num_threads(parsed.threads)
     ways = {"plain": (False, False), "last": (True, False), "bf16": (False, True), "last bf16": (True, True)}
     print("| network | dims | what | fp32 s | " + " | ".join(list(ways)[1:]) + " |")
     print("|---|---|---|---|" + "---|" * (len(ways) - 1))
-    for name in given.networks:
+    for name in parsed.networks:
         described = NETWORKS.describe(name)
-        option = {"width": given.width} if "width" in described.defaults else {}
+        option = {"width": parsed.width} if "width" in described.defaults else {}
         for dims in described.facts.get("supported_dims", (2, 3)):
-            made = {way: variant(name, dims, option, last=a, half=b) for way, (a, b) in ways.items()}
+            variants = {way: variant(name, dims, option, last=a, half=b) for way, (a, b) in ways.items()}
             for what in ("forward", "step"):
                 times = {way: [] for way in ways}
-                for turn in range(given.rounds + 1):
-                    for way, functions in made.items():
-                        begun = time.perf_counter()
+                for turn in range(parsed.rounds + 1):
+                    for way, functions in variants.items():
+                        start = time.perf_counter()
                         functions[what]()
                         if turn:
-                            times[way].append(time.perf_counter() - begun)
-                middle = {way: statistics.median(t) for way, t in times.items()}
-                cells = " | ".join(f"{middle[way] / middle['plain']:.2f}" for way in list(ways)[1:])
-                print(f"| {name} | {dims} | {what} | {middle['plain']:.3f} | {cells} |", flush=True)
+                            times[way].append(time.perf_counter() - start)
+                medians = {way: statistics.median(t) for way, t in times.items()}
+                cells = " | ".join(f"{medians[way] / medians['plain']:.2f}" for way in list(ways)[1:])
+                print(f"| {name} | {dims} | {what} | {medians['plain']:.3f} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Time and memory of each loss, forward and backward, beside MONAI's or torch's nearest in the same run.
+"""Time and memory of each loss, forward and backward, and of the nearest loss of MONAI or torch in the same run.
 
 Run: python benchmarks/losses.py [--only NAME ...] [--rounds 5] [--threads 1] [--write benchmarks/losses.md]
 
-Logits are (2, 5, 96, 96, 96); the target is uint8, a class index a voxel (or a label a channel, for losses of sigmoid
-channels) of which 2 % is IGNORE for ours. The others cannot ignore and get class 0 there; they get the target as they
-want it, (2, 1, 96, 96, 96), and turn it into channels themselves, as ours do. Options are set for equal work.
+Logits are (2, 5, 96, 96, 96); the target is uint8: class indices, or one label per channel for losses of sigmoid
+channels. For ours 2 % of it is IGNORE; the others cannot ignore voxels and get the class there. They get the target in
+their shape, (2, 1, 96, 96, 96), and convert it to channels themselves, as ours do. Options are set for equal work.
 
-Time is the median of the rounds, ours and theirs in turns. Memory is what the process of one call grew by at its peak,
-as the kernel counts it, the gradient of the logits included: a process for each, after a small call for what is loaded
-once.
+Time is the median of the rounds, ours and theirs in turns. Memory is the growth of the process at the peak of one call,
+as reported by the kernel, including the gradient of the logits: one process each, after a small call that loads
+libraries.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ BOUND = 1.2
 
 
 def monai(name, **options):
-    """Make a loss of MONAI's that takes a target with one channel of class indices, or labels as float channels."""
+    """Build a loss of MONAI for a target with one channel of class indices, or labels as float channels."""
     import monai.losses
 
-    made = getattr(monai.losses, name)(**options)
-    return lambda logits, target: made(logits, target.unsqueeze(1) if target.ndim < logits.ndim else target.float())
+    loss = getattr(monai.losses, name)(**options)
+    return lambda logits, target: loss(logits, target.unsqueeze(1) if target.ndim < logits.ndim else target.float())
 
 
 def entropy(**options):
-    """Make torch's cross-entropy, which wants int64."""
+    """Build torch's cross-entropy, which needs int64 targets."""
     return lambda logits, target: functional.cross_entropy(logits, target.long(), **options)
 
 
 def binary_entropy(**options):
-    """Make torch's binary cross-entropy, which wants float targets."""
+    """Build torch's binary cross-entropy, which needs float targets."""
     return lambda logits, target: functional.binary_cross_entropy_with_logits(logits, target.float(), **options)
 
 
@@ -66,7 +66,7 @@ FOREGROUND = {"include_background": False}
 
 
 def frequency_entropy():
-    """Make cross-entropy with the inverse frequencies as weights."""
+    """Build cross-entropy with the inverse frequencies as weights."""
 
     def loss(logits, target):
         target = target.long()
@@ -77,7 +77,7 @@ def frequency_entropy():
 
 
 def of_probabilities(change):
-    """Make MONAI's Dice of what becomes of probabilities and of a target with one channel for each class."""
+    """Build a loss from MONAI's Dice, probabilities and a target with one channel for each class."""
     import monai.losses
     from monai.networks import one_hot
 
@@ -91,12 +91,12 @@ def of_probabilities(change):
 
 
 def of_both_sides(dice, p, y):
-    """Give Dice of each class and of its rest."""
+    """Return Dice of each class and of its complement."""
     return 0.8 * dice(p, y) + 0.2 * dice(1 - p, 1 - y)
 
 
 def of_borders(dice, p, y):
-    """Give Dice of soft borders."""
+    """Return Dice of soft borders."""
 
     def border(mask):
         return functional.max_pool3d(mask, 3, 1, 1) * functional.max_pool3d(1 - mask, 3, 1, 1)
@@ -105,33 +105,33 @@ def of_borders(dice, p, y):
 
 
 def of_hard_voxels(_, p, y):
-    """Give the hardness-weighted Dice as its authors wrote it, with torch's operations."""
+    """Return the hardness-weighted Dice of the paper, in plain torch."""
     weight = 0.6 * (p - y).abs() + 0.4
-    both, total = ((weight * part).sum((2, 3, 4)) for part in (p * y, p + y))
-    return 1 - ((2 * both + 1e-5) / (total + 1e-5)).mean()
+    intersection, total = ((weight * term).sum((2, 3, 4)) for term in (p * y, p + y))
+    return 1 - ((2 * intersection + 1e-5) / (total + 1e-5)).mean()
 
 
 def dice(**options):
-    """Make MONAI's Dice of a softmax."""
+    """Build MONAI's Dice of a softmax."""
     return monai("DiceLoss", **CLASSES, **SQUARED, **options)
 
 
 def dice_focal(kind):
-    """Make MONAI's Dice and focal loss."""
+    """Build MONAI's Dice and focal loss."""
     return monai("DiceFocalLoss", **kind, **SQUARED)
 
 
 def dice_focal_bce():
-    """Make MONAI's Dice and focal loss of sigmoids with torch's binary cross-entropy."""
+    """Build MONAI's Dice and focal loss of sigmoids with torch's binary cross-entropy."""
     return together(dice_focal(SIGMOID), binary_entropy(pos_weight=torch.tensor(99.0)))
 
 
 def hausdorff():
-    """Make MONAI's Hausdorff loss of all classes, as ours is."""
+    """Build MONAI's Hausdorff loss of all classes, as ours is."""
     return monai("HausdorffDTLoss", **CLASSES, include_background=True)
 
 
-# For each loss the head to run it with, what it is compared to, and how that is made.
+# For each loss: head, name of the loss it is compared with, and a function that builds that loss.
 PEERS = {
     "dice": ("multiclass", "DiceLoss", dice),
     "dice_ce": ("multiclass", "DiceCELoss", lambda: monai("DiceCELoss", **CLASSES, **SQUARED)),
@@ -173,35 +173,35 @@ PEERS = {
 
 
 def inputs(head, shape):
-    """Give logits, a target for ours and a target without IGNORE for theirs; objects are blobs, as in images."""
+    """Return logits, a target for ours and a target without IGNORE for theirs; objects are blobs, as in images."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(shape[0], shape[1], *(max(n // 8, 1) for n in shape[2:]), generator=generator)
     field = functional.interpolate(coarse, size=shape[2:], mode="trilinear")
     full = (field > 0).to(torch.uint8) if head == "multilabel" else field.argmax(1).to(torch.uint8)
     logits = field.mul_(2).add_(torch.randn(shape, generator=generator)).requires_grad_()
-    unknown = torch.rand(full.shape, generator=generator) < 0.02
-    return logits, full.masked_fill(unknown, IGNORE), full
+    ignored = torch.rand(full.shape, generator=generator) < 0.02
+    return logits, full.masked_fill(ignored, IGNORE), full
 
 
 def sides(name, shape):
-    """Give ours and theirs as functions without arguments that run forward and backward once."""
+    """Return ours and theirs as functions without arguments that run forward and backward once."""
     head, _, theirs = PEERS[name]
     logits, target, full = inputs(head, shape)
     ours, other = build_loss(name, head=head), theirs()
 
-    def run(loss, given):
+    def run(loss, labels):
         logits.grad = None
-        loss(logits, given).backward()
+        loss(logits, labels).backward()
 
     return {"ours": lambda: run(ours, target), "theirs": lambda: run(other, full)}
 
 
 def times(name, rounds):
-    """Give the median seconds of ours and theirs, run in turns."""
+    """Return the median seconds of ours and theirs, run in turns."""
     seconds = {"ours": [], "theirs": []}
-    both = sides(name, SHAPE)
+    calls = sides(name, SHAPE)
     for turn in range(rounds + 1):
-        for side, call in both.items():
+        for side, call in calls.items():
             start = time.perf_counter()
             call()
             if turn:  # the first warms up
@@ -216,45 +216,47 @@ def in_status(field):
 
 
 def print_growth(name, side):
-    """Print by how many MiB this process grows at most in one call."""
+    """Print the peak growth of this process in one call, in MiB."""
     sides(name, SMALL)[side]()
     call = sides(name, SHAPE)[side]
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     before = in_status("VmRSS")
     call()
     print(in_status("VmHWM") - before)
 
 
 def memory(name, side, threads):
-    """Give the peak MiB of a call in a process of its own that hands freed arrays back at once."""
+    """Return the peak MiB of a call in a separate process that returns freed memory at once."""
     command = [sys.executable, __file__, "--grow", name, side, "--threads", str(threads)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
 def row(name, rounds, threads):
-    """Give one line of the table."""
-    ours, theirs = times(name, rounds)
-    mine, others = (memory(name, side, threads) for side in ("ours", "theirs"))
-    slow, large = ours / theirs, mine / others
-    verdict = "yes" if max(slow, large) <= BOUND else "no"
-    numbers = f"{ours:.2f} | {theirs:.2f} | {slow:.2f} | {mine:.0f} | {others:.0f} | {large:.2f}"
-    return f"| `{name}` | {PEERS[name][1]} | {numbers} | {verdict} |"
+    """Return one row of the table."""
+    seconds, other_seconds = times(name, rounds)
+    mib, other_mib = (memory(name, side, threads) for side in ("ours", "theirs"))
+    time_ratio, memory_ratio = seconds / other_seconds, mib / other_mib
+    within = "yes" if max(time_ratio, memory_ratio) <= BOUND else "no"
+    numbers = (
+        f"{seconds:.2f} | {other_seconds:.2f} | {time_ratio:.2f} | {mib:.0f} | {other_mib:.0f} | {memory_ratio:.2f}"
+    )
+    return f"| `{name}` | {PEERS[name][1]} | {numbers} | {within} |"
 
 
 HEADER = (
-    "| loss | against | ours, s | theirs, s | ratio | ours, MiB | theirs, MiB | ratio | within 1.2 |\n"
+    "| loss | compared with | ours, s | theirs, s | ratio | ours, MiB | theirs, MiB | ratio | within 1.2 |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def introduction(chosen):
-    """Say what the table holds and how it was made."""
+    """Return the introduction of the table."""
     return (
         "# Losses: time and memory\n\n"
-        "Each loss, forward and backward, beside the nearest of MONAI or torch in the same run: logits of\n"
+        "Each loss, forward and backward, and the nearest loss of MONAI or torch in the same run: logits of shape\n"
         f"{SHAPE}, a uint8 target, 2 % of it IGNORE for ours. Time is the median of {chosen.rounds} rounds, ours and\n"
-        "theirs in turns; memory is what the process grew by at its peak, the gradient of the logits included.\n\n"
+        "theirs in turns; memory is the peak growth of the process, including the gradient of the logits.\n\n"
         "Command: `python benchmarks/losses.py --write benchmarks/losses.md`\\\n"
         f"Machine: {os.cpu_count()} cores {platform.machine()} CPU ({chosen.threads} thread used), "
         f"torch {torch.__version__}, MONAI {version('monai')}\n\n"

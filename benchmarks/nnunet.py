@@ -1,10 +1,10 @@
-"""Beside nnU-Net v2: the same images, the same minutes, the same threads, one training of each in turn.
+"""Comparison with nnU-Net v2: the same images, minutes and threads, one training of each in turn.
 
 Run: python benchmarks/nnunet.py --data FOLDER --nnunet-python PYTHON [--sets NAME ...] [--minutes 10] [--write FILE]
 
-PYTHON is an interpreter with nnunetv2, FOLDER as for accuracy.py. nnU-Net's planning and preprocessing are not counted
-in its minutes; reading, planning and checking are in ours. Both predict as they do by default, and are scored by the
-same command.
+PYTHON is an interpreter with nnunetv2, FOLDER as for accuracy.py. Planning and preprocessing of nnU-Net are not counted
+in its minutes; reading, planning and checking are counted in ours. Both predict with their defaults and are scored by
+the same command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from accuracy import SETS, predicted, scored, splits_of, trained
+from accuracy import SETS, predict, score, splits_of, train
 from PIL import Image
 
 CONFIGURATIONS = {"msd_hippocampus": "3d_fullres", "axondeepseg_sem": "2d", "chasedb1": "2d"}
@@ -30,7 +30,7 @@ LABELS = {
 
 
 def raw_folder(name, pairs, folder):
-    """Write the pairs as nnU-Net wants them."""
+    """Write the pairs in the format of nnU-Net."""
     raw = folder / "raw" / "Dataset001_set"
     ending = ".nii.gz" if CONFIGURATIONS[name] == "3d_fullres" else ".png"
     for part in ("imagesTr", "labelsTr", "imagesTs"):
@@ -48,7 +48,7 @@ def raw_folder(name, pairs, folder):
 
 
 def write_image(source, path):
-    """Write one image and give its channels."""
+    """Write one image and return its number of channels."""
     if path.name.endswith(".nii.gz"):
         path.write_bytes(source.read_bytes())
         return 1
@@ -72,19 +72,20 @@ def write_labels(source, path):
 def nnunet(name, pairs, folder, python, minutes):
     """Train and predict with nnU-Net, and score."""
     raw, ending = raw_folder(name, pairs, folder)
-    places = {f"nnUNet_{part}": str(folder / part) for part in ("raw", "preprocessed", "results")}
+    variables = {f"nnUNet_{part}": str(folder / part) for part in ("raw", "preprocessed", "results")}
     command = [python, Path(__file__).with_name("nnunet_side.py"), "--configuration", CONFIGURATIONS[name]]
     command += ["--minutes", minutes, "--threads", os.environ.get("OMP_NUM_THREADS", os.cpu_count())]
-    done = subprocess.run([*map(str, command)], env=os.environ | places, check=True, stdout=subprocess.PIPE, text=True)
-    took = next(line for line in done.stdout.splitlines() if line.startswith("nnU-Net took"))
+    environment = os.environ | variables
+    process = subprocess.run([*map(str, command)], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    steps = next(line for line in process.stdout.splitlines() if line.startswith("nnU-Net took"))
     rows = []
     for i, (_, truth) in enumerate(pairs["val"]):
-        found = raw / "predicted" / f"case{i:03}{ending}"
+        prediction = raw / "predicted" / f"case{i:03}{ending}"
         if ending == ".png":
-            np.save(found.with_suffix(".npy"), np.asarray(Image.open(found)))
-            found = found.with_suffix(".npy")
-        rows.append((found, truth))
-    return scored(name, rows, folder), took.removeprefix("nnU-Net took ")
+            np.save(prediction.with_suffix(".npy"), np.asarray(Image.open(prediction)))
+            prediction = prediction.with_suffix(".npy")
+        rows.append((prediction, truth))
+    return score(name, rows, folder), steps.removeprefix("nnU-Net took ")
 
 
 def main():
@@ -95,20 +96,20 @@ def main():
     parser.add_argument("--sets", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--write", type=Path)
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     lines = [f"`python {' '.join(Path(word).name for word in sys.argv)}`", ""]
     lines += ["| set | minutes | this program | nnU-Net v2 | nnU-Net's steps |", "|---|---|---|---|---|"]
-    for name in given.sets:
+    for name in parsed.sets:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            pairs = SETS[name][0](given.data, splits_of(given.data), folder)
-            model = trained(name, pairs, folder, given.minutes, [])
-            ours = scored(name, predicted(name, pairs, model, folder), folder)
-            theirs, steps = nnunet(name, pairs, folder / "nnunet", given.nnunet_python, given.minutes)
-        lines.append(f"| {name} | {given.minutes:g} | {json.dumps(ours)} | {json.dumps(theirs)} | {steps} |")
+            pairs = SETS[name][0](parsed.data, splits_of(parsed.data), folder)
+            model = train(name, pairs, folder, parsed.minutes, [])
+            ours = score(name, predict(name, pairs, model, folder), folder)
+            theirs, steps = nnunet(name, pairs, folder / "nnunet", parsed.nnunet_python, parsed.minutes)
+        lines.append(f"| {name} | {parsed.minutes:g} | {json.dumps(ours)} | {json.dumps(theirs)} | {steps} |")
         print("\n".join(lines), flush=True)
-        if given.write:
-            given.write.write_text("\n".join(lines) + "\n")
+        if parsed.write:
+            parsed.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

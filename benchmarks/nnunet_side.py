@@ -1,7 +1,7 @@
-"""What nnU-Net does in benchmarks/nnunet.py; run by an interpreter that has nnunetv2, in its own environment.
+"""The nnU-Net part of benchmarks/nnunet.py, run by an interpreter with nnunetv2 in a separate environment.
 
-Its own plan, network, loss, augmentation, optimizer and predictor. Only the end of the training is ours: it stops when
-the time is over, and the rate falls with the time instead of the epochs, so that it reaches 0 at the end.
+Plan, network, loss, augmentation, optimizer and predictor are those of nnU-Net. Only the end of the training differs:
+it stops when the time is over, and the learning rate decreases with time instead of epochs, to 0 at the end.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class TimedTrainer(nnUNetTrainer):
     seconds = 60.0
 
     def run_training(self):
-        """Take steps, with the rate as a function of the time."""
+        """Take steps, with the learning rate as a function of time."""
         self.on_train_start()
         self.network.train()
-        begun, count = time.monotonic(), 0
-        while (share := (time.monotonic() - begun) / self.seconds) < 1:
+        start, count = time.monotonic(), 0
+        while (fraction := (time.monotonic() - start) / self.seconds) < 1:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.initial_lr * (1 - share) ** POWER
+                group["lr"] = self.initial_lr * (1 - fraction) ** POWER
             self.train_step(next(self.dataloader_train))
             count += 1
-        print(f"nnU-Net took {count} steps in {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"nnU-Net took {count} steps in {time.monotonic() - start:.0f} s", flush=True)
 
 
 def main():
@@ -48,25 +48,25 @@ def main():
     parser.add_argument("--configuration", choices=["2d", "3d_fullres"], required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     extract_fingerprints([NUMBER], num_processes=1, verbose=False, show_progress_bar=False)
     plan_experiments([NUMBER])
-    preprocess([NUMBER], configurations=[given.configuration], num_processes=[1], show_progress_bar=False)
-    # Planning wants to have processes; augmenting has the threads of the training, as on the other side.
+    preprocess([NUMBER], configurations=[parsed.configuration], num_processes=[1], show_progress_bar=False)
+    # Planning needs processes; augmentation runs in the training process, as in this package.
     os.environ.update(nnUNet_n_proc_DA="0")
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(parsed.threads)
     name = next(Path(str(nnUNet_preprocessed)).glob("Dataset*"))
     plans = load_json(str(name / "nnUNetPlans.json")) | {"continue_training": False}
-    TimedTrainer.seconds = 60 * given.minutes
+    TimedTrainer.seconds = 60 * parsed.minutes
     trainer = TimedTrainer(
-        plans, given.configuration, "all", load_json(str(name / "dataset.json")), torch.device("cpu")
+        plans, parsed.configuration, "all", load_json(str(name / "dataset.json")), torch.device("cpu")
     )
     trainer.run_training()
     predict(trainer, Path(str(nnUNet_raw)) / name.name)
 
 
 def predict(trainer, raw):
-    """Label the test images with nnU-Net's own predictor and its own mirroring."""
+    """Label the test images with nnU-Net's predictor and mirroring."""
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)

@@ -1,9 +1,9 @@
-"""What a handful of scribbles on one image gives in a minute, beside full labels of the same image in the same time.
+"""Accuracy after a minute of training on a few scribbles on one image, and on full labels of the same image.
 
 Run: python benchmarks/scribbles.py --data FOLDER [--seconds 60] [--write FILE]
 
-FOLDER as for accuracy.py. Strokes are drawn by chance (seeded) inside each class until a little under 1 % of the pixels
-are painted; scored are the pixels that are not painted.
+FOLDER as for accuracy.py. Random strokes (seeded) are drawn inside each class until just under 1 % of the pixels are
+painted; scores are of the unpainted pixels.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tifffile import imread
 
 PAINTED, LONGEST = 0.009, 40
 IMAGES = {"dsb2018_nuclei": 0, "axondeepseg_sem": 0}
-"""Which image of the training part is scribbled on."""
+"""Index of the training image that is scribbled on."""
 
 
 def scribbled(classes, rng):
-    """Paint strokes of one pixel's width inside the classes, each class as much; 0 is unpainted, class k is k + 1."""
+    """Paint strokes one pixel wide inside the classes, equally for each class; 0 is unpainted, class k is k + 1."""
     painted = np.zeros_like(classes)
     values = np.unique(classes)
     share = PAINTED * classes.size / len(values)
@@ -44,16 +44,16 @@ def scribbled(classes, rng):
     return painted
 
 
-def dice(found, truth, where):
-    """Give the mean Dice of the foreground classes."""
+def dice(labels, truth, where):
+    """Return the mean Dice of the foreground classes."""
     scores = []
     for value in np.unique(truth)[1:]:
-        a, b = (found == value) & where, (truth == value) & where
+        a, b = (labels == value) & where, (truth == value) & where
         scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
     return float(np.mean(scores))
 
 
-def learnt(image, labels, folder, seconds, options):
+def train_and_segment(image, labels, folder, seconds, options):
     """Train on one image and label it."""
     np.save(folder / "labels.npy", labels)
     model, out = folder / "model.safetensors", folder / "out.npy"
@@ -67,32 +67,33 @@ def learnt(image, labels, folder, seconds, options):
 
 
 def main():
-    """Run both sets and print a table."""
+    """Run both data sets and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--write", type=Path)
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     lines = [f"`python {' '.join(Path(word).name for word in sys.argv)}`", ""]
     lines += ["| set | painted | Dice from scribbles | Dice from full labels | ratio |", "|---|---|---|---|---|"]
-    for name, place in IMAGES.items():
+    for name, index in IMAGES.items():
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            image, label = SETS[name][0](given.data, splits_of(given.data), folder)["train"][place]
+            image, label = SETS[name][0](parsed.data, splits_of(parsed.data), folder)["train"][index]
             truth = np.load(label) if label.suffix == ".npy" else imread(label)
             truth = truth.reshape(truth.shape[-2:])
             truth = (truth > 0).astype(np.uint8) if name == "dsb2018_nuclei" else truth.astype(np.uint8)
             painted = scribbled(truth, np.random.default_rng(0))
-            rest = painted == 0
-            few = learnt(image, painted, folder, given.seconds, ["--unlabelled", "ignore", "--background", "1"])
-            few = np.where(few > 0, few - 1, 0)  # the background comes back as 0
-            full = learnt(image, truth, folder, given.seconds, [])
-        scores = [dice(found, truth, rest) for found in (few, full)]
-        share = f"{(painted > 0).mean():.2%}"
-        lines.append(f"| {name} | {share} | {scores[0]:.3f} | {scores[1]:.3f} | {scores[0] / scores[1]:.3f} |")
+            unpainted = painted == 0
+            options = ["--unlabelled", "ignore", "--background", "1"]
+            sparse = train_and_segment(image, painted, folder, parsed.seconds, options)
+            sparse = np.where(sparse > 0, sparse - 1, 0)  # the background is 0 in results
+            full = train_and_segment(image, truth, folder, parsed.seconds, [])
+        scores = [dice(labels, truth, unpainted) for labels in (sparse, full)]
+        fraction = f"{(painted > 0).mean():.2%}"
+        lines.append(f"| {name} | {fraction} | {scores[0]:.3f} | {scores[1]:.3f} | {scores[0] / scores[1]:.3f} |")
         print("\n".join(lines), flush=True)
-        if given.write:
-            given.write.write_text("\n".join(lines) + "\n")
+        if parsed.write:
+            parsed.write.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How threads wait: torch's default, sleeping at once, and a moment of spinning, with an idle and with a busy core.
+"""Thread waiting policies: the default of torch, sleeping at once, and brief spinning, with an idle and a busy core.
 
 Run: python benchmarks/threads.py [--rounds 5] [--write FILE]
 
-Each way is measured in processes of its own, in turn, with two threads: an addition of 51200 numbers, as steps of a
-network are, a tile of 64^3 in 3D in fp32, and a training step of 4 patches of 128 x 128. The busy core runs another
-program. What takes too long is measured fewer times.
+Each policy is measured in separate processes, interleaved, with two threads: an addition of 51200 numbers, like the
+small operations of a network, a tile of 64^3 in 3D in fp32, and a training step on 4 patches of 128 x 128. The busy
+core runs another program. Slow jobs are repeated fewer times.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from napari_unetvnet.cli.threads import wait_briefly
 WAYS = {"torch's default": {}, "sleep at once": {"OMP_WAIT_POLICY": "passive"}, "spin for a moment": None}
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 KINDS = ["one thread", "two threads", "two threads, one core busy"]
-PATIENCE = 8.0
+MOST_SECONDS = 8.0
 
 
 def median(job):
-    """Give the median seconds of up to nine times, after one."""
+    """Return the median seconds of up to nine repetitions, after a warm-up."""
     job()
-    taken, begun = [], time.perf_counter()
-    while len(taken) < 9 and (not taken or time.perf_counter() - begun < PATIENCE):
+    times, begin = [], time.perf_counter()
+    while len(times) < 9 and (not times or time.perf_counter() - begin < MOST_SECONDS):
         start = time.perf_counter()
         job()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
-def measured():
+def measure():
     """Print the milliseconds of an addition, a tile and a step, for each kind."""
     import torch
 
@@ -60,8 +60,8 @@ def measured():
 
     def step():
         optimizer.zero_grad()
-        found = plane(patches.to(memory_format=torch.channels_last))
-        torch.nn.functional.cross_entropy(found, truth).backward()
+        logits = plane(patches.to(memory_format=torch.channels_last))
+        torch.nn.functional.cross_entropy(logits, truth).backward()
         optimizer.step()
 
     with keep_freed_memory():
@@ -81,30 +81,30 @@ def main():
     parser.add_argument("--write", type=Path)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--moment", action="store_true")
-    given = parser.parse_args()
-    if given.measure:
-        if given.moment:
+    parsed = parser.parse_args()
+    if parsed.measure:
+        if parsed.moment:
             wait_briefly()
-        measured()
+        measure()
         return
-    found = {name: [] for name in WAYS}
-    for _ in range(given.rounds):
+    runs = {name: [] for name in WAYS}
+    for _ in range(parsed.rounds):
         for name, way in WAYS.items():
             plain = {key: value for key, value in os.environ.items() if key not in NAMES}
             command = [sys.executable, __file__, "--measure", *(["--moment"] if way is None else [])]
-            done = subprocess.run(command, capture_output=True, text=True, env=plain | (way or {}), check=True)
-            found[name].append([[float(ms) for ms in line.split()] for line in done.stdout.splitlines()])
+            process = subprocess.run(command, capture_output=True, text=True, env=plain | (way or {}), check=True)
+            runs[name].append([[float(ms) for ms in line.split()] for line in process.stdout.splitlines()])
     lines = [f"| {what}, ms | " + " | ".join(KINDS) + " |\n|---|---|---|---|" for what in ("addition", "tile", "step")]
     tables = []
     for i, header in enumerate(lines):
         rows = [header]
         for name in WAYS:
-            each = [statistics.median(run[k][i] for run in found[name]) for k in range(len(KINDS))]
-            rows.append(f"| {name} | " + " | ".join(f"{ms:.3g}" for ms in each) + " |")
+            medians = [statistics.median(run[k][i] for run in runs[name]) for k in range(len(KINDS))]
+            rows.append(f"| {name} | " + " | ".join(f"{ms:.3g}" for ms in medians) + " |")
         tables.append("\n".join(rows))
     print(text := "\n\n".join(tables) + "\n")
-    if given.write:
-        given.write.write_text(text)
+    if parsed.write:
+        parsed.write.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long the U-Net weight map takes, and whether it is the same as with a distance transform for each object.
+"""Time and memory of the U-Net weight map, and its difference from a map by one distance transform per object.
 
 Run: python benchmarks/weight_map.py [--size 1024] [--objects 500] [--part 40]
 
-Random discs, some touching, some apart, some overlapped by later ones. The map is made five times; the slow way, one
-transform of the whole image for each object and the two smallest kept, is done for the first ``part`` objects alone.
-One process, one thread.
+Random discs, some touching, some separate, some covered by later ones. The map is computed five times; the slow method,
+one transform of the whole image per object of which the two smallest are kept, is run for the first ``part`` objects
+only. One process, one thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ W0, SIGMA = 10.0, 5.0
 
 
 def discs(count, size, seed=0):
-    """Give ids (1, Y, X) of discs with radii from 6 to 18 voxels."""
+    """Return ids (1, Y, X) of discs with radii from 6 to 18 voxels."""
     rng = np.random.default_rng(seed)
     objects = np.zeros((1, size, size), np.uint16)
     for number in range(1, count + 1):
@@ -34,7 +34,7 @@ def discs(count, size, seed=0):
 
 
 def slow_map(objects):
-    """Give the separation term on background, by a transform for each object."""
+    """Return the separation term on background, by one transform per object."""
     nearest, second = np.full((2, *objects.shape), np.inf)
     for number in np.unique(objects)[1:]:
         distance = distance_transform_edt(objects != number)
@@ -44,17 +44,17 @@ def slow_map(objects):
 
 
 def seconds(function, times):
-    """Give the median of several runs."""
-    taken = []
+    """Return the median seconds of repeated calls."""
+    durations = []
     for _ in range(times):
         start = time.perf_counter()
         function()
-        taken.append(time.perf_counter() - start)
-    return median(taken)
+        durations.append(time.perf_counter() - start)
+    return median(durations)
 
 
 def peak_bytes(function):
-    """Give the most memory that a call held, its result included."""
+    """Return the peak memory of a call, including its result."""
     tracemalloc.start()
     function()
     peak = tracemalloc.get_traced_memory()[1]
@@ -63,7 +63,7 @@ def peak_bytes(function):
 
 
 def main():
-    """Time the map, then compare a part of it."""
+    """Time the map, then compare it for the first objects."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--objects", type=int, default=500)
@@ -72,19 +72,17 @@ def main():
 
     objects = discs(chosen.objects, chosen.size)
     count = len(np.unique(objects)) - 1
-    taken = seconds(lambda: separation_weights(objects), 5)
+    duration = seconds(lambda: separation_weights(objects), 5)
     peak = peak_bytes(lambda: separation_weights(objects))
-    print(f"{chosen.size} x {chosen.size}, {count} objects: {taken:.3f} s, median of 5")
-    print(f"peak memory {peak / 1e6:.0f} MB, {peak / objects.size:.0f} bytes a voxel")
+    print(f"{chosen.size} x {chosen.size}, {count} objects: {duration:.3f} s, median of 5")
+    print(f"peak memory {peak / 1e6:.0f} MB, {peak / objects.size:.0f} bytes per voxel")
 
     part = np.where(objects <= chosen.part, objects, 0)
     slow = seconds(lambda: slow_map(part), 1)
     fast = seconds(lambda: separation_weights(part), 5)
     difference = np.abs(separation_weights(part, balance=False) - 1 - slow_map(part)).max()
     number = len(np.unique(part)) - 1
-    print(
-        f"{number} objects: {fast:.3f} s, by a transform for each {slow:.2f} s; they differ by {difference:.1e} at most"
-    )
+    print(f"{number} objects: {fast:.3f} s, one transform per object {slow:.2f} s; largest difference {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Does every network of the table learn something real? Each trains for the same short time on one set of real images.
+"""Check that every network learns from real images: each trains for the same short time on the same data set.
 
 Run: python benchmarks/zoo.py --data FOLDER [--seconds 40] [--only NAME ...] [--write docs/reference/zoo.md]
 
-FOLDER holds ``fibsem_medulla``: a block of electron microscopy (raw/*.png, one file a plane) with neuron ids
+FOLDER holds ``fibsem_medulla``: a block of electron microscopy (raw/*.png, one file per plane) with neuron ids
 (neuron_labels_zyx.tif). The networks learn the boundaries between neurons from planes 0 to 95, in 2D from planes and
-in 3D from blocks, and are scored on planes 96 to 111. The trivial baseline is darker than Otsu's threshold. Widths are
-small, as for a laptop; the table's defaults are the published sizes. One process, CPU.
+in 3D from blocks, and are scored on planes 96 to 111. The trivial baseline is an intensity below Otsu's threshold.
+Widths are small, as for a laptop; the defaults of the networks are the published sizes. One process, CPU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAST_PLANE = 96
 
 
 def medulla(folder):
-    """Give the pair to learn from and the pair to score on."""
+    """Return the training pair and the test pair."""
     planes = sorted((folder / "raw").glob("*.png"))
     raw = np.stack([np.asarray(read_volume(plane).data[0, 0]) for plane in planes])
     ids = np.asarray(read_labels(folder / "neuron_labels_zyx.tif").data[0])
@@ -48,12 +48,12 @@ def medulla(folder):
 
 
 def dice(predicted, pair):
-    """Give the Dice of the boundaries."""
+    """Return the Dice of the boundaries."""
     return evaluate(predicted, np.asarray(pair.labels.data[0]), truth_is="classes").foreground.dice
 
 
 def darker_than_otsu(pair):
-    """Give the trivial answer."""
+    """Return the trivial baseline."""
     image = np.asarray(pair.image.data[0])
     return (image < threshold_otsu(image)).astype(np.uint8)
 
@@ -78,7 +78,7 @@ def learn(name, pair, test, view, seconds):
 
 
 def main():
-    """Print and write one row a network."""
+    """Print and write one row per network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=40)
