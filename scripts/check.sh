@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the checks and the tests, go on after a failure, and fail at the end if anything failed.
+# Run the checks and the tests, continue after a failure, and fail at the end if anything failed.
 # Usage: scripts/check.sh [all | quick | static]    (default: all)
 #   all     every check and every test
 #   quick   every check, and the tests that are not marked slow
@@ -7,7 +7,7 @@
 set -uo pipefail  # no -e: one run shows all failures
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-unset PYTHONDONTWRITEBYTECODE # else each worker and each of the many child processes compiles everything again
+unset PYTHONDONTWRITEBYTECODE # otherwise every worker and child process compiles all modules again
 
 failed=()
 
@@ -19,19 +19,19 @@ step() {
   "$@" || failed+=("$name")
 }
 
-# Pytest comes last, so that its summary closes the output; what failed before it is told ahead of it.
-# tests MARKS: those that may run beside each other, a worker a core, then those that may not.
-# A worker that has nothing left takes over from the others; one that dies fails the test that it was at, and no other.
+# Pytest runs last, so that its summary ends the output; earlier failures are listed before it.
+# tests MARKS: first the tests that can run in parallel, one worker per core, then the others.
+# Idle workers take tests from the others; a worker that crashes fails only its current test.
 tests() {
   local pytest=(bash scripts/with_display.sh .venv/bin/python -m pytest) alone
   # shellcheck disable=SC2207  # names of tests have no spaces
   alone=($(grep -rlE --include 'test_*.py' 'mark\.(alone|window)' tests | sort))
-  step "pytest, side by side" env OMP_NUM_THREADS=1 "${pytest[@]}" -n logical --maxprocesses 4 --max-worker-restart 4 \
+  step "pytest, parallel" env OMP_NUM_THREADS=1 "${pytest[@]}" -n logical --maxprocesses 4 --max-worker-restart 4 \
     --dist worksteal -m "not (alone or window) and $1"
   if ((${#failed[@]})); then
     printf '\nFailed so far: %s\n' "${failed[*]}"
   fi
-  step "pytest, one by one" "${pytest[@]}" -m "(alone or window) and $1" "${alone[@]}"
+  step "pytest, serial" "${pytest[@]}" -m "(alone or window) and $1" "${alone[@]}"
 }
 
 mode=${1:-all}
@@ -43,7 +43,7 @@ case $mode in
     ;;
 esac
 if [[ ! -x .venv/bin/python ]]; then
-  echo "check.sh: there is no .venv; run 'make setup' first." >&2
+  echo "check.sh: .venv is missing; run 'make setup' first." >&2
   exit 2
 fi
 

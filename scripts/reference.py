@@ -1,9 +1,7 @@
-"""Write docs/reference/, and the formats in README.md, from the settings and the tables.
+"""Generate docs/reference/, and the lists in README.md, from the settings and the registries, so that they agree.
 
-So they cannot disagree with the program.
-
-Run: python scripts/reference.py            writes the pages (make docs)
-     python scripts/reference.py --check    fails if a page is not what it would write
+Run: python scripts/reference.py            write the pages (make docs)
+     python scripts/reference.py --check    fail if a page is not up to date
 """
 
 from __future__ import annotations
@@ -39,12 +37,12 @@ COMMANDS = """
 | `evaluate PREDICTION TRUTH` | Compare labels with the truth: files or folders; `--json`, `--csv`. |
 | `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
 | `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
-| `run FOLDER` | Do what a run folder says; `--resume` goes on with an interrupted one. |
-| `networks`, `losses`, `models` | What there is; `--json` for machines. |
-| `demo` | The main job on a real image, in about a minute. |
+| `run FOLDER` | Run the job of a run folder; `--resume` continues an interrupted run. |
+| `networks`, `losses`, `models` | List networks, losses and models; `--json`. |
+| `demo` | Train on one half of a real image and segment all of it, in about a minute. |
 
-Every option of `train` and `segment` can also stand in a JSON file that `--settings` names, under the same name with
-`_` for `-`; the `job.json` of a run is such a file. What is given on the command line goes before.
+Every option of `train` and `segment` can also be set in a JSON file for `--settings`, under the same name with `_` for
+`-`; the `job.json` of a run is such a file. Options on the command line override those of the file.
 
 Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termination signal (progress is saved).
 """
@@ -88,16 +86,16 @@ def tables() -> str:
 
 
 def _needs(needs: tuple[str, ...]) -> list[str]:
-    """Write what a loss uses besides logits and labels."""
-    told = [
+    """Write the inputs of a loss besides logits and labels."""
+    inputs = [
         f"{need} ([map of the labels](#target-maps))" if need in TARGET_MAPS else f"{need} (output of a network)"
         for need in needs
     ]
-    return [f"\nNeeds: {', '.join(told)}.\n"] if told else []
+    return [f"\nNeeds: {', '.join(inputs)}.\n"] if inputs else []
 
 
 def _maps() -> str:
-    """Write what a loss can ask for of the labels."""
+    """Write the table of target maps."""
     rows = ["\n## Target maps\n\nComputed from the labels where a loss needs them.\n\n"]
     rows.append("| map | reaches the loss as | resampled by | meaning |\n|---|---|---|---|\n")
     for name, row in TARGET_MAPS.items():
@@ -107,7 +105,7 @@ def _maps() -> str:
 
 
 def _sizes() -> str:
-    """Write what `napari-unetvnet networks --json` says of each network at its default options."""
+    """Write the sizes of each network at its default options, as in `napari-unetvnet networks --json`."""
     rows = ["\nAt the default options, which are those of the source, for 1 input and 1 output channel:\n\n"]
     rows.append("| network | dims | multiples of | parameters | file |\n|---|---|---|---|---|\n")
     for name in NETWORKS:
@@ -136,7 +134,7 @@ def formats() -> str:
 
 
 def _limits(each: Format) -> str:
-    """Say how large a result may be, or that none is written."""
+    """Write the limits of a result, or that the format is read only."""
     if not each.dtypes:
         return "images, read only" if each.lossy else "read only"
     limits = ((each.planes, "plane"), (each.masks, "mask"), (each.edge, "voxel along an axis"))
@@ -144,7 +142,7 @@ def _limits(each: Format) -> str:
 
 
 def readme() -> str:
-    """Put the lists of networks, losses and formats into README.md."""
+    """Update the lists of networks, losses and formats in README.md."""
     text = README.read_text(encoding="utf-8")
     lists = {
         "networks": _families("networks", FAMILIES),
@@ -165,14 +163,14 @@ def _families(title: str, families: Mapping[str, Iterable[str]]) -> str:
 
 
 def _indented(formula: str) -> str:
-    """Show a formula as it stands in the source."""
+    """Format a formula as a text block."""
     return f"\n```text\n{formula}\n```\n"
 
 
 def _sources(references: str) -> str:
     """Write the references as a list."""
-    found = [" ".join(text.split()) for text in re.split(r"\.\. \[\d+\]", references)[1:]]
-    return "\n" + "".join(f"- {text}\n" for text in found)
+    texts = [" ".join(text.split()) for text in re.split(r"\.\. \[\d+\]", references)[1:]]
+    return "\n" + "".join(f"- {text}\n" for text in texts)
 
 
 def _cell(text: str) -> str:

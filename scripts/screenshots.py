@@ -1,6 +1,6 @@
-"""Make the pictures of the docs: open a sample, train on its scribbles, segment, and photograph the window.
+"""Take the screenshots of the docs: open a sample, train on its scribbles, segment it.
 
-Needs a display; ``make screenshots`` gives it a virtual one. Takes about a minute.
+Needs a display; ``make screenshots`` provides a virtual one. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ PLUGIN = "napari-unetvnet"
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=IMAGES, help="Folder for the pictures.")
-    parser.add_argument("--minutes", type=float, default=0.5, help="How long to train.")
+    parser.add_argument("--output", type=Path, default=IMAGES, help="Folder for the screenshots.")
+    parser.add_argument("--minutes", type=float, default=0.5, help="Training time.")
     parsed = parser.parse_args()
     parsed.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as runs:
         os.environ["NAPARI_UNETVNET_RUNS"] = runs
-        take_pictures(parsed.output, parsed.minutes)
+        take_screenshots(parsed.output, parsed.minutes)
 
 
-def take_pictures(output: Path, minutes: float) -> None:
-    """Open a viewer and do what a person would.
+def take_screenshots(output: Path, minutes: float) -> None:
+    """Open a viewer and operate the widgets.
 
     Parameters
     ----------
@@ -68,19 +68,19 @@ def take_pictures(output: Path, minutes: float) -> None:
 
 
 def settle(seconds: float, until: Callable[[], Any] = lambda: False) -> None:
-    """Let the viewer work.
+    """Process events of the viewer.
 
     Parameters
     ----------
     seconds : float
-        At most.
+        Longest time.
     until : callable
-        What to wait for.
+        Condition to stop earlier.
 
     Raises
     ------
     TimeoutError
-        If that did not come.
+        If the condition is still false after a minute or more.
     """
     from qtpy.QtWidgets import QApplication
 
@@ -91,7 +91,7 @@ def settle(seconds: float, until: Callable[[], Any] = lambda: False) -> None:
             return
         time.sleep(0.01)
     if seconds > 60:
-        msg = f"nothing came of it in {seconds:g} s"
+        msg = f"the condition is still false after {seconds:g} s"
         raise TimeoutError(msg)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv with the plugin, napari and the development tools, and see to the system libraries that Qt loads.
-# Quick when nothing changed. PYTHON=/path/to/python chooses the interpreter of a new .venv.
+# Create .venv with the plugin, napari and the development tools, and install the system libraries that Qt needs.
+# Fast if nothing has changed. PYTHON=/path/to/python chooses the interpreter of a new .venv.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +17,7 @@ fail() {
   exit 1
 }
 
-# What the installation depends on; a change of any of it installs anew.
+# Checksum of everything that the installation depends on; a change reinstalls.
 fingerprint() { cat pyproject.toml constraints.txt scripts/setup.sh | cksum; }
 
 recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
@@ -27,7 +27,7 @@ on_debian() { command -v apt-get >/dev/null && command -v dpkg-query >/dev/null;
 find_python() {
   local name
   if [[ -n ${PYTHON:-} ]]; then
-    recent "$PYTHON" || fail "PYTHON=$PYTHON does not run as Python 3.11 or newer; name one that does."
+    recent "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11 or newer; set PYTHON to one that is."
     echo "$PYTHON"
     return
   fi
@@ -37,10 +37,10 @@ find_python() {
       return
     fi
   done
-  fail "found no Python 3.11 or newer; install one, or name it: PYTHON=/path/to/python make setup"
+  fail "Python 3.11 or newer was not found; install it, or set its path: PYTHON=/path/to/python make setup"
 }
 
-# apt_install PACKAGE...: install as root, else print the line that does it; false where they are still missing.
+# apt_install PACKAGE...: install as root, otherwise print the command; false if packages are still missing.
 apt_install() {
   if ((EUID == 0)); then
     say "installing $*"
@@ -52,16 +52,16 @@ apt_install() {
   return 1
 }
 
-# Debian and Ubuntu keep the part of Python that puts pip into a new venv in a package of its own.
+# Debian and Ubuntu ship ensurepip, which installs pip into a new venv, in a separate package.
 ensure_ensurepip() {
   local python=$1 package
   "$python" -c 'import ensurepip' 2>/dev/null && return
   package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-  on_debian || fail "$python cannot make virtual environments (no ensurepip); install its venv package."
+  on_debian || fail "$python cannot create virtual environments (no ensurepip); install its venv package."
   apt_install "$package" || exit 1
 }
 
-# True if .venv runs, has pip, and was made in this folder (its scripts hold the path).
+# True if .venv runs, has pip, and was created in this folder (its scripts contain the path).
 venv_is_sound() {
   [[ -x .venv/bin/pip ]] && recent .venv/bin/python && .venv/bin/python -c 'import pip' 2>/dev/null &&
     grep -qsF "$PWD/.venv" .venv/bin/activate
@@ -71,14 +71,14 @@ make_venv() {
   local python
   python=$(find_python)
   ensure_ensurepip "$python"
-  say "making .venv with $("$python" --version)"
+  say "creating .venv with $("$python" --version)"
   "$python" -m venv --clear .venv
 }
 
 install_project() {
-  rm -f "$stamp" # an interrupted installation must not look finished
+  rm -f "$stamp" # so that an interrupted installation is repeated
   say "installing the plugin, napari and the development tools (a few minutes the first time)"
-  [[ -t 1 ]] || export PIP_QUIET=2                      # a person sees the downloads go on, a log only the errors
+  [[ -t 1 ]] || export PIP_QUIET=2                      # downloads are shown in a terminal, only errors in a log
   .venv/bin/python -m pip install --upgrade "pip>=25.1" # the first pip with --group
   .venv/bin/python -m pip install --editable ".[all]" --group dev -c constraints.txt
   fingerprint >"$stamp"
@@ -97,7 +97,7 @@ install_qt_libraries() {
     grep -qE "^ii +$name(t64)?\$" <<<"$installed" || missing+=("$name") # newer releases add t64 to some names
   done
   ((${#missing[@]} == 0)) || apt_install "${missing[@]}" ||
-    say "going on without them; tests that need a window are skipped"
+    say "continuing without them; tests that need a window are skipped"
 }
 
 case $(uname -s) in

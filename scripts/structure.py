@@ -1,9 +1,9 @@
-"""Print the structure of the package: packages and what they import, levels, circles, the longest functions and files.
+"""Print the structure of the package: packages with their imports, levels, cycles, the longest functions and files.
 
-Run: python scripts/structure.py            prints
-     python scripts/structure.py --check    fails beyond the bounds of CONTRIBUTING.md
+Run: python scripts/structure.py            print
+     python scripts/structure.py --check    fail if a limit of CONTRIBUTING.md is exceeded
 
-Type-only imports and those inside functions count, too: a circle is a circle to whoever reads it.
+Type-only imports and imports inside functions count too, because a reader has to follow them as well.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "napari_unetvnet"
 MOST_LEVELS, LONGEST_FUNCTION, LONGEST_FILE, MOST_PACKAGES, MOST_MODULES = 13, 40, 400, 13, 5
 NOT_COUNTED = {"__init__", "__main__"}
-"""The name of the package and the way into it, beside the modules at its top."""
+"""Modules at the top of the package that do not count."""
 
 Graph = dict[str, set[str]]
 
 
 def modules() -> dict[str, Path]:
-    """Give the file of each module by its dotted name within the package."""
-    found = {}
+    """Map the dotted name of each module within the package to its file."""
+    files = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return files
 
 
 def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    """Give the modules of the package that a file imports, wherever the import stands."""
+    """Yield the modules of the package that a file imports, at any level."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
             continue
@@ -49,12 +49,12 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
 
 
 def graph_of(known: Mapping[str, Path]) -> Graph:
-    """Give the modules that each module imports."""
+    """Map each module to the modules that it imports."""
     return {name: {other for other in imports(path, known) if other != name} for name, path in known.items()}
 
 
 def by_package(graph: Graph) -> Graph:
-    """Put the modules of each package together."""
+    """Merge the modules of each package."""
     merged: Graph = defaultdict(set)
     for name, others in graph.items():
         own = name.partition(".")[0]
@@ -62,22 +62,22 @@ def by_package(graph: Graph) -> Graph:
     return dict(merged)
 
 
-def circles(graph: Graph) -> list[list[str]]:
-    """Give circles of imports until, without one import of each, none is left."""
-    left, found = {name: set(others) for name, others in graph.items()}, []
+def cycles(graph: Graph) -> list[list[str]]:
+    """List import cycles, removing one import of each cycle until there are none."""
+    remaining, result = {name: set(others) for name, others in graph.items()}, []
     while True:
         try:
-            TopologicalSorter(left).prepare()
+            TopologicalSorter(remaining).prepare()
         except CycleError as error:
-            ring = error.args[1]  # each is imported by the next
-            left[ring[1]].discard(ring[0])
-            found.append(ring)
+            cycle = error.args[1]  # each module is imported by the next
+            remaining[cycle[1]].discard(cycle[0])
+            result.append(cycle)
         else:
-            return found
+            return result
 
 
 def levels(graph: Graph) -> dict[str, int]:
-    """Give how many packages lie on the longest path down from each, itself included."""
+    """Return the number of packages on the longest import path from each package, including itself."""
     heights: dict[str, int] = {}
     for name in TopologicalSorter(graph).static_order():
         heights[name] = 1 + max((heights[other] for other in graph.get(name, ())), default=0)
@@ -85,7 +85,7 @@ def levels(graph: Graph) -> dict[str, int]:
 
 
 def functions(known: Mapping[str, Path]) -> list[tuple[int, str]]:
-    """Give all functions with their lines without docstring, the longest first."""
+    """List all functions with their number of lines without docstring, the longest first."""
     sizes = []
     for name, path in known.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -97,37 +97,38 @@ def functions(known: Mapping[str, Path]) -> list[tuple[int, str]]:
 
 
 def main() -> int:
-    """Print the structure and what is beyond a bound."""
+    """Print the structure and the limits that are exceeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a bound is exceeded")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is exceeded")
     check = parser.parse_args().check
     known = modules()
     graph = graph_of(known)
     packages = {name: others for name, others in by_package(graph).items() if name != "__init__"}
-    rings, longest = circles(graph) + circles(packages), functions(known)
+    import_cycles, longest = cycles(graph) + cycles(packages), functions(known)
     files = sorted(((len(path.read_text("utf-8").splitlines()), name) for name, path in known.items()), reverse=True)
     folders = {name for name in packages if (ROOT / PACKAGE / name).is_dir()}
     top = sorted(set(packages) - folders - NOT_COUNTED)
-    heights = levels(packages) if not circles(packages) else {}
+    heights = levels(packages) if not cycles(packages) else {}
     for name in sorted(packages, key=lambda name: (-heights.get(name, 0), name)):
         count = sum(module.partition(".")[0] == name for module in known)
         print(f"{heights.get(name, 0):>3}  {name:<12} {count:>3} modules  -> {', '.join(sorted(packages[name]))}")
     print(f"\n{len(folders)} packages, {len(top)} modules at the top ({', '.join(top)})")
-    print(f"{max(heights.values(), default=0)} levels; circles, type-only imports included: {rings or 'none'}")
+    print(f"{max(heights.values(), default=0)} levels; cycles, including type-only imports: {import_cycles or 'none'}")
     print("\nLongest functions, lines without docstring:")
     print("\n".join(f"{lines:>5}  {name}" for lines, name in longest[:10]))
     print(f"\nLongest file: {files[0][1]}, {files[0][0]} lines")
-    bounds = {
+    limits = {
         "packages": (len(folders), MOST_PACKAGES),
         "modules at the top": (len(top), MOST_MODULES),
         "levels": (max(heights.values(), default=MOST_LEVELS + 1), MOST_LEVELS),
-        "circles": (len(rings), 0),
+        "cycles": (len(import_cycles), 0),
         "lines of a function": (longest[0][0], LONGEST_FUNCTION),
         "lines of a file": (files[0][0], LONGEST_FILE),
     }
-    beyond = [f"{what}: {value}, at most {most}" for what, (value, most) in bounds.items() if value > most]
-    print("\n".join(["", *(f"Beyond the bound: {line}" for line in beyond)]) if beyond else "\nAll within the bounds.")
-    return int(check and bool(beyond))
+    exceeded = [f"{what}: {value}, at most {most}" for what, (value, most) in limits.items() if value > most]
+    text = ["", *(f"Limit exceeded: {line}" for line in exceeded)] if exceeded else ["\nAll within the limits."]
+    print("\n".join(text))
+    return int(check and bool(exceeded))
 
 
 if __name__ == "__main__":
