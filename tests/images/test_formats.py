@@ -172,7 +172,7 @@ def test_the_format_of_the_page_is_one_module_and_one_row(tmp_path, monkeypatch)
     (tmp_path / "folder").mkdir()
     row = row.replace("napari_unetvnet.images.formats.text_image", "text_image")
     code = TRIED.replace("ROW", row)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(formats.__file__).parents[1]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{Path(formats.__file__).parents[3]}")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 0, said
