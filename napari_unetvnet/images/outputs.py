@@ -38,7 +38,7 @@ def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
     if file_format and file_format.folder_files:
         if not _replaceable(path, file_format.folder_files):
             raise FileProblem(
-                f"{path} exists and is not a {file_format.name} folder, so it is not replaced; choose another path."
+                f"{path} exists and is not an {file_format.name} folder, so it is not replaced; choose another path."
             )
     elif path.is_dir():
         raise FileProblem(f"{path} is a folder; name a file in it.")

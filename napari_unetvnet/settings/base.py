@@ -1,4 +1,4 @@
-"""What all settings share: types, frozen models, and a sentence for each mistake."""
+"""Base of all settings: types, frozen models, and a sentence for each mistake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def checked(kind: type[Model], values: dict[str, Any]) -> Model:
-    """Make settings from plain values, with a sentence for each mistake.
+    """Create settings from plain values, with a sentence for each mistake.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def checked(kind: type[Model], values: dict[str, Any]) -> Model:
     Returns
     -------
     Settings
-        Of the given kind.
+        An instance of ``kind``.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def _sentences(kind: type[Settings], item: Any) -> list[str]:
     if place[0] == "option":
         return [f"Setting {'.'.join(place[:2])}={item['input']}: an option is a number, a text, or true or false."]
     if item["type"] == "extra_forbidden":
-        known = LossTerm.model_fields if place[0] == "loss" else kind.model_fields
-        return [f"There is no setting {name!r}{near_names(place[-1], known)}"]
+        names = LossTerm.model_fields if place[0] == "loss" else kind.model_fields
+        return [f"There is no setting {name!r}{near_names(place[-1], names)}"]
     if item["type"] == "missing" and len(place) == 1:
         return [f"Setting {name} is missing: {kind.model_fields[name].description}"]
     if item["type"] == "missing":

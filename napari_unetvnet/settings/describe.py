@@ -1,7 +1,7 @@
-"""What each setting of a model is, read from its declaration in this one place.
+"""Descriptions of settings, read from their declarations.
 
-The command line, the form and the reference page are made from these descriptions alone. A type that is not known here
-is refused, so that no setting is shown as what it is not: a new one is a row of `KINDS` or a rule of `_read`.
+The command line, the form and the reference page are generated from these descriptions. Unknown types are refused, so
+that no setting is shown as another type: a new type needs a row of `KINDS` or a rule in `_read`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ OPTION_KINDS: dict[str, tuple[Kind, int | None]] = {
 
 
 class Bounds(NamedTuple):
-    """Limits of a number, where it has any; whole numbers have only those that they may reach (ge, le)."""
+    """Limits of a number; integers have only inclusive ones (ge, le)."""
 
     ge: float | None = None
     gt: float | None = None
@@ -62,16 +62,16 @@ UNBOUNDED = Bounds()
 
 @dataclass(frozen=True, kw_only=True)
 class Values:
-    """Which values a setting takes."""
+    """The values that a setting accepts."""
 
     kind: Kind
     choices: tuple[Any, ...] = ()
-    """What each value is one of, where the kind is choice."""
+    """The allowed values if the kind is choice."""
     words: tuple[str, ...] = ()
-    """Words that may be given instead of values."""
+    """Words that are accepted instead of values."""
     bounds: Bounds = UNBOUNDED
     count: int | None = 1
-    """How many values make the setting: one, a row of so many, or any number (None)."""
+    """Number of values: one, a row of a fixed number, or any number (None)."""
     by_class: bool = False
     """Whether each value may be given for one class, as ``class=value``."""
     optional: bool = False
@@ -85,9 +85,9 @@ class Setting(Values):
     name: str
     help: str
     default: Any = None
-    """None where there is no default, too."""
+    """Also None without a default."""
     auto: bool = False
-    """Whether it is chosen from the data where it is not given."""
+    """Whether it is chosen from the data if it is not set."""
 
 
 def describe_settings(model: type[Settings]) -> dict[str, Setting]:
@@ -108,7 +108,7 @@ def describe_settings(model: type[Settings]) -> dict[str, Setting]:
 
 
 def describe_option(option: Option) -> Setting:
-    """Describe an option of a network or a loss like a setting; no number in one is below 0.
+    """Describe an option of a network or a loss as a setting; its numbers are at least 0.
 
     Returns
     -------
@@ -143,12 +143,12 @@ def _setting(model: type[Settings], name: str, field: FieldInfo) -> Setting:
 
 
 def _read(annotation: Any, metadata: Iterable[Any] = ()) -> Values:
-    """Say which values a type has, given what is declared beside it."""
+    """Describe the values of a type with its metadata."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _read(inside[0], [item for part in inside[1:] for item in getattr(part, "metadata", (part,))])
-    for known, kind in KINDS:
-        if annotation == known:
+    for supported, kind in KINDS:
+        if annotation == supported:
             return Values(kind=kind, bounds=_bounds(kind, metadata))
     if origin is Literal:
         return Values(kind="choice", choices=inside)
@@ -160,21 +160,21 @@ def _read(annotation: Any, metadata: Iterable[Any] = ()) -> Values:
 
 
 def _read_union(annotation: Any, inside: tuple[Any, ...], metadata: Iterable[Any]) -> Values:
-    """Read a type or None, some words or a type, or both."""
+    """Describe a union: an optional type, a type or some words, or both."""
     words = tuple(word for part in inside if get_origin(part) is Literal for word in get_args(part))
-    others = [part for part in inside if part is not types.NoneType and get_origin(part) is not Literal]
-    if len(others) > 1:
+    value_types = [part for part in inside if part is not types.NoneType and get_origin(part) is not Literal]
+    if len(value_types) > 1:
         raise _unknown(annotation)
-    values = _read(others[0], metadata) if others else Values(kind="choice", choices=words)
-    return replace(values, words=words if others else (), optional=types.NoneType in inside)
+    values = _read(value_types[0], metadata) if value_types else Values(kind="choice", choices=words)
+    return replace(values, words=words if value_types else (), optional=types.NoneType in inside)
 
 
 def _read_row(inside: tuple[Any, ...]) -> Values:
-    """Read any number of values, perhaps with the class of each, or a row of some that are alike."""
+    """Describe a tuple: any number of values, possibly by class, or a row of equal types."""
     if inside[-1] is not Ellipsis:
-        values, *others = map(_read_single, inside)
-        if any(other != values for other in others):
-            raise TypeError("the values of a row are not alike; declare a setting for each")
+        values, *following = map(_read_single, inside)
+        if any(item != values for item in following):
+            raise TypeError("the values of a row have different types; declare a setting for each")
         return replace(values, count=len(inside))
     if get_origin(inside[0]) is tuple and len(get_args(inside[0])) == 2:
         label, value = map(_read_single, get_args(inside[0]))
@@ -184,7 +184,7 @@ def _read_row(inside: tuple[Any, ...]) -> Values:
 
 
 def _read_single(annotation: Any) -> Values:
-    """Read what stands in a row, which is no row itself."""
+    """Describe an item of a row, which must not be a row itself."""
     values = _read(annotation)
     if values.count != 1 or values.words or values.optional:
         raise _unknown(annotation)
@@ -192,7 +192,7 @@ def _read_single(annotation: Any) -> Values:
 
 
 def _bounds(kind: Kind, metadata: Iterable[Any]) -> Bounds:
-    """Find the limits of a number; one that a whole number may not reach is moved to the next that it may."""
+    """Give the limits of a number; exclusive limits of integers become inclusive ones."""
     declared = [(end, getattr(item, end, None)) for item in metadata for end in Bounds._fields]
     ends = {end: limit for end, limit in declared if limit is not None}
     if kind == "int":
@@ -201,5 +201,5 @@ def _bounds(kind: Kind, metadata: Iterable[Any]) -> Bounds:
 
 
 def _unknown(annotation: Any) -> TypeError:
-    known = "a number, text, path, Literal, a tuple of one of these, one of these or None, or one in KINDS"
-    return TypeError(f"the type {annotation} is not known; declare {known}, or teach settings/describe.py to read it")
+    supported = "a number, text, path, Literal, a tuple of one of these, one of these or None, or one in KINDS"
+    return TypeError(f"the type {annotation} is not known; declare {supported}, or add it to settings/describe.py")

@@ -14,7 +14,7 @@ __all__ = ["BLURS", "LabelSettings", "numbers"]
 
 Rule = Literal["none", "inverse_frequency", "effective_number"]
 BLURS = 3
-"""Blurred copies of a line that are learnt beside it."""
+"""Number of blurred copies of a line that the network learns, too."""
 
 
 def _class_weights(value: Any) -> Any:
@@ -30,8 +30,8 @@ def _class_weights(value: Any) -> Any:
     try:
         return tuple(float(word) for word in split)
     except (TypeError, ValueError):
-        known = ", ".join(rules)
-        raise ValueError(f"Class weights {value!r} should be one of {known}, or a number for each class.") from None
+        listed = ", ".join(rules)
+        raise ValueError(f"Class weights {value!r} should be one of {listed}, or a number for each class.") from None
 
 
 def numbers(value: Any) -> Any:
@@ -83,22 +83,22 @@ class LabelSettings(Settings):
 
     @property
     def multilabel(self) -> bool:
-        """Whether a voxel may carry several labels, so that each class has an output of its own."""
+        """Whether a voxel may have more than one label, so that each class has its own output."""
         return bool(self.regions or self.lines) or self.label_values == "overlapping"
 
     def label_misfits(self) -> list[str]:
-        """Say which of these choices do not go together.
+        """Report choices that exclude each other.
 
         Returns
         -------
         list of str
-            A sentence for each.
+            One sentence each.
         """
         objects, ignoring = self.label_values == "objects", self.unlabelled == "ignore"
-        several = [name for name in ("regions", "lines") if getattr(self, name)]
-        several += ["label_values=overlapping"] if self.label_values == "overlapping" else []
-        found = {
-            "Object ids need unlabelled=background: what is no object is background there.": objects and ignoring,
+        multilabel_choices = [name for name in ("regions", "lines") if getattr(self, name)]
+        multilabel_choices += ["label_values=overlapping"] if self.label_values == "overlapping" else []
+        misfits = {
+            "Object ids need unlabelled=background: voxels without an object are background.": objects and ignoring,
             "A background value is for unlabelled=ignore only; otherwise 0 is the background.": (
                 self.background is not None and not ignoring
             ),
@@ -108,9 +108,9 @@ class LabelSettings(Settings):
             "A boundary width is for objects_as=boundaries only.": (
                 self.boundary_width != 1 and self.objects_as != "boundaries"
             ),
-            f"{' and '.join(several)} were given; choose one.": len(several) > 1,
-            f"{' and '.join(several)} cannot be learnt from object ids; choose label_values=classes.": (
-                bool(several) and objects
+            f"{' and '.join(multilabel_choices)} were given; choose one.": len(multilabel_choices) > 1,
+            f"{' and '.join(multilabel_choices)} cannot be learnt from object ids; choose label_values=classes.": (
+                bool(multilabel_choices) and objects
             ),
             "Regions name the label values themselves; leave out classes.": bool(self.regions and self.classes),
             f"Label value {self.background} cannot be both background and ignored.": (
@@ -120,4 +120,4 @@ class LabelSettings(Settings):
                 isinstance(self.class_weights, tuple) and not any(self.class_weights)
             ),
         }
-        return [sentence for sentence, wrong in found.items() if wrong]
+        return [sentence for sentence, wrong in misfits.items() if wrong]

@@ -22,7 +22,7 @@ ObjectRule = Literal["components", "watershed", "border"]
 Connectivity = Literal["faces", "edges", "corners"]
 Holes = Literal["none", "planes", "volume"]
 ALL = 0
-"""Stands for all classes that are not named; the background is no class."""
+"""Key for all classes that are not listed; the background is not a class."""
 
 
 def _by_class(value: Any) -> Any:
@@ -31,7 +31,7 @@ def _by_class(value: Any) -> Any:
     if not isinstance(words, list | tuple):
         return value
     pairs: list[Any] = []
-    for word in (each for part in words for each in (numbers(part) if isinstance(part, str) else [part])):
+    for word in (item for part in words for item in (numbers(part) if isinstance(part, str) else [part])):
         name, sign, text = str(word).partition("=")
         pairs.append(word if isinstance(word, list | tuple) else (name, text) if sign else (ALL, word))
     return tuple(pairs)
@@ -45,27 +45,27 @@ Sizes = Annotated[tuple[tuple[Label, Amount], ...], BeforeValidator(_by_class)]
 Fillings = Annotated[tuple[tuple[Label, Holes], ...], BeforeValidator(_by_class)]
 
 
-Choice = TypeVar("Choice")
+Value = TypeVar("Value")
 
 
-def for_class(choices: Iterable[tuple[int, Choice]], value: int, default: Choice) -> Choice:
-    """Look up what was chosen for a class.
+def for_class(choices: Iterable[tuple[int, Value]], label: int, default: Value) -> Value:
+    """Give the choice for a class.
 
     Parameters
     ----------
     choices : iterable of (class, choice)
-        A choice for class 0 holds for all classes that are not named.
-    value : int
+        The choice for class 0 is for all classes that are not listed.
+    label : int
         The class.
     default : choice
-        Where nothing was chosen.
+        If there is none.
 
     Returns
     -------
     choice
     """
-    chosen = dict(choices)
-    return chosen.get(value, chosen.get(ALL, default))
+    by_class = dict(choices)
+    return by_class.get(label, by_class.get(ALL, default))
 
 
 class PostprocessSettings(Settings):
@@ -98,9 +98,9 @@ class PostprocessSettings(Settings):
 
     @property
     def postprocessed(self) -> bool:
-        """Whether anything is to be done."""
-        asked = (self.objects, self.nested) != ("none", "none")
-        return asked or bool(self.keep_largest or self.min_size or self.fill_holes)
+        """Whether the settings change anything."""
+        divides = (self.objects, self.nested) != ("none", "none")
+        return divides or bool(self.keep_largest or self.min_size or self.fill_holes)
 
 
 class CleanJob(PostprocessSettings):

@@ -81,7 +81,7 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     classes the highest of any class), or variance of the probabilities over test-time augmentation."""
 
     def result_bytes(self, classes: int) -> int:
-        """Count the bytes for each voxel of what is made of a slab.
+        """Give the bytes per voxel of the results of a slab.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class SegmentJob(SegmentSettings):
     )
 
     def result_bytes(self, classes: int) -> int:
-        """Count the bytes for each voxel of what is made of a slab, with probabilities if these are wanted.
+        """Give the bytes per voxel of the results of a slab, including probabilities if chosen.
 
         Parameters
         ----------
@@ -150,11 +150,11 @@ class SegmentJob(SegmentSettings):
         return super().result_bytes(classes) + HALF * classes * (self.probabilities is not None)
 
     @model_validator(mode="after")
-    def _outputs_are_apart(self) -> Self:
+    def _outputs_differ(self) -> Self:
         outputs = [path for path in (self.output, self.probabilities, self.uncertainty) if path is not None]
-        for path, other in permutations(outputs, 2):
-            if same_or_inside(path, other):
-                raise ValueError(f"Several results would be written to {other}; give a place for each.")
+        for first, second in permutations(outputs, 2):
+            if same_or_inside(first, second):
+                raise ValueError(f"Two results would be written to {second}; give a different path for each.")
         read = [Path(source.strip()) for source in (*self.image.split("|"), self.model, self.mask or "") if source]
         for path in outputs:
             if any(same_or_inside(source, path) for source in read):
@@ -162,7 +162,7 @@ class SegmentJob(SegmentSettings):
         return self
 
     @model_validator(mode="after")
-    def _uncertainty_has_a_place(self) -> Self:
+    def _uncertainty_has_output(self) -> Self:
         if self.uncertainty_kind is not None and self.uncertainty is None:
-            raise ValueError("Say with uncertainty where to write it, or leave out uncertainty_kind.")
+            raise ValueError("Uncertainty has no output; give a path as uncertainty, or leave out uncertainty_kind.")
         return self

@@ -232,12 +232,12 @@ class TrainSettings(ComputeSettings, LabelSettings):
         return self.learning_rate or {"adamw": 2e-3, "sgd": 1e-2}[self.optimizer]
 
     def head_for(self, classes: int) -> Head:
-        """Decide the head mode once the classes are known.
+        """Choose the head for a number of classes.
 
         Parameters
         ----------
         classes : int
-            How many there are, background included.
+            Number of classes, background included.
 
         Returns
         -------
@@ -300,7 +300,7 @@ class TrainJob(TrainSettings):
         if self.pairs is not None and (self.image or self.label):
             raise ValueError("Give either --pairs or --image and --label, not both.")
         if self.mask and self.pairs is not None:
-            raise ValueError("Masks of a table of pairs stand in its column mask; leave out --mask.")
+            raise ValueError("With --pairs, masks are in its column mask; leave out --mask.")
         sources = (*self.image, *self.label, *self.mask, str(self.pairs or ""))
         read = [Path(part.strip()) for source in sources for part in source.split("|") if part.strip()]
         if self.output is not None and any(same_or_inside(path, self.output) for path in read):

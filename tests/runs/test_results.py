@@ -128,7 +128,7 @@ def test_another_zarr_folder_is_replaced_but_no_other_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
     (tmp_path / "mine.zarr").mkdir()
     (tmp_path / "mine.zarr" / "notes.txt").write_text("precious")
-    with pytest.raises(FileProblem, match="is no OME-Zarr folder"):
+    with pytest.raises(FileProblem, match="is not an OME-Zarr folder"):
         write_labels(tmp_path / "mine.zarr", np.ones((2, 3, 4), np.uint8), like((2, 3, 4)))
 
 
@@ -331,9 +331,9 @@ def test_a_resumed_run_keeps_to_its_scale_and_number_format(place, monkeypatch):
 def test_results_must_be_apart_and_replace_nothing_that_is_read(tmp_path):
     given = {"image": str(tmp_path / "a.zarr" / "0"), "model": "m"}
     for changes, sentence in (
-        ({"output": "l.tif", "uncertainty": "l.tif"}, "Several results"),
+        ({"output": "l.tif", "uncertainty": "l.tif"}, "Two results"),
         ({"output": str(tmp_path / "a.zarr")}, "would replace"),
-        ({"uncertainty_kind": "entropy"}, "where to write"),
+        ({"uncertainty_kind": "entropy"}, "Uncertainty has no output"),
         ({"uncertainty": "u.tif", "uncertainty_kind": "variance"}, "choose tta"),
     ):
         with pytest.raises(SettingsProblem, match=sentence):

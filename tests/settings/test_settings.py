@@ -333,8 +333,8 @@ def test_a_result_never_replaces_what_is_read_however_it_is_named(spelled):
 
 def test_two_results_never_share_a_place_however_it_is_named(spelled):
     for name in (*spelled[1:], "scan.npy/inside.zarr"):
-        with pytest.raises(SettingsProblem, match="Several results"):
+        with pytest.raises(SettingsProblem, match="Two results"):
             checked(SegmentJob, {"image": "a", "model": "m", "output": "scan.npy", "probabilities": name})
     for first, second in (("new.npy", "./new.npy"), ("new.zarr/p.zarr", "new.zarr")):
-        with pytest.raises(SettingsProblem, match="Several results"):
+        with pytest.raises(SettingsProblem, match="Two results"):
             checked(SegmentJob, {"image": "a", "model": "m", "output": first, "probabilities": second})

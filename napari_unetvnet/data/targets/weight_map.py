@@ -135,8 +135,10 @@ def _separation(
     objects: NDArray[Any], w0: float, sigma: float, spacing: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     """Compute the second term."""
+    # Beyond this sum of distances the term is negligible, so the search for the two nearest objects may stop there.
     reach = sigma * math.sqrt(2 * math.log(w0 / NEGLIGIBLE))
     nearest, second = two_nearest(objects, reach, spacing)
+    # In place: each array has the size of the image. Out of reach, distances may be infinite, where exp gives 0.
     total = np.add(nearest, second, out=nearest)
     total /= np.float32(sigma)
     np.square(total, out=total)
