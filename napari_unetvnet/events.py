@@ -133,10 +133,6 @@ _TUPLES = {RunFinished: ("lines",), PreviewReady: ("start",), SplitMade: ("learn
 def to_line(event: Event) -> str:
     """Serialise an event as one line of JSON.
 
-    Parameters
-    ----------
-    event : Event
-
     Returns
     -------
     str

@@ -134,7 +134,6 @@ def beside(path: Path, tag: str = TEMPORARY) -> Path:
 
     Parameters
     ----------
-    path : Path
     tag : str
         What it begins with.
 
@@ -194,7 +193,6 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
 
     Parameters
     ----------
-    path : Path
     kind : type
         What it should hold, dict or list.
     advice : str

@@ -35,12 +35,7 @@ class Progress:
             self._bar.close()
 
     def show(self, event: Event) -> None:
-        """Show one event.
-
-        Parameters
-        ----------
-        event : Event
-        """
+        """Show one event."""
         if self._closed:
             return
         try:

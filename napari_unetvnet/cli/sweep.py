@@ -120,7 +120,6 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
     ----------
     folder : Path
         For the run folders and the table; created if missing.
-    planned : sequence of Member
     follow : callable
         Runs the job of a run folder.
     output : Path, optional

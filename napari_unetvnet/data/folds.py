@@ -54,7 +54,6 @@ def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings,
     ----------
     regions : sequence of Region
         One for each image.
-    classes : Classes
     settings : TrainSettings
         With ``folds`` above 1.
     patch : tuple of 3 int

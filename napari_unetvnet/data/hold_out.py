@@ -54,10 +54,6 @@ def box_numbers(boxes: Boxes | None) -> tuple[int, ...]:
 def boxes_from_numbers(row: tuple[int, ...]) -> Boxes | None:
     """Restore the boxes from `box_numbers`.
 
-    Parameters
-    ----------
-    row : tuple of int
-
     Returns
     -------
     (Box, Box) or None
@@ -138,7 +134,6 @@ def margins(axis: int, patch: Triple, spacing: Sequence[float]) -> tuple[int, ..
 
     Parameters
     ----------
-    axis : int
     patch : tuple of 3 int
     spacing : 3 float
         Voxel size z, y, x.

@@ -52,7 +52,6 @@ class LabelCounts:
         Hash of the values.
     read : float
         Fraction of the voxels that was read.
-    mask : Volume or None
     """
 
     counts: tuple[Counter[int], ...]

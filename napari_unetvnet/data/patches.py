@@ -76,16 +76,7 @@ class Region:
         return Box(self.start, (z, y, x))
 
     def crop(self, box: Box) -> Region:
-        """Crop the region.
-
-        Parameters
-        ----------
-        box : Box
-
-        Returns
-        -------
-        Region
-        """
+        """Crop the region."""
         z, y, x = (a + b for a, b in zip(self.start, box.start, strict=True))
         target = self.target[(..., *box.slices)]
         maps = {name: values[(..., *box.slices)] for name, values in self.maps.items()}
@@ -110,9 +101,6 @@ class TrainingData:
 
     Parameters
     ----------
-    train, hold_out : list of Region
-    classes : Classes
-    settings : TrainSettings
     notices : list of str
         For the user.
     boxes : list of (Box, Box) or None
@@ -155,7 +143,6 @@ class TrainingData:
 
         Parameters
         ----------
-        rng : numpy Generator
         count : int
             Patches, B.
         patch, margin : tuple of 3 int
@@ -201,7 +188,6 @@ def read_patch(region: Region, start: Sequence[int], patch: Triple, margin: Trip
 
     Parameters
     ----------
-    region : Region
     start : 3 int
         First voxel of the target patch; may be negative.
     patch, margin : tuple of 3 int

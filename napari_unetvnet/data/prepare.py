@@ -45,11 +45,6 @@ __all__ = ["prepare_data", "resample_pairs"]
 def resample_pairs(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
     """Resample the pairs to the target voxel size.
 
-    Parameters
-    ----------
-    pairs : sequence of Pair
-    settings : TrainSettings
-
     Returns
     -------
     list of Pair
@@ -80,8 +75,6 @@ def prepare_data(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) 
 
     Parameters
     ----------
-    pairs : sequence of Pair
-    settings : TrainSettings
     patch : tuple of 3 int
         Training patch z, y, x.
 

@@ -34,7 +34,6 @@ class Sampler:
     ----------
     targets : sequence of array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
         Class indices, or a channel for each class where they may overlap; and IGNORE.
-    classes : Classes
     sampling : {"balanced", "random", "one_positive", "all_positive"}
         Without foreground, patches that should contain it are drawn as with "balanced".
     """
@@ -58,7 +57,6 @@ class Sampler:
 
         Parameters
         ----------
-        rng : numpy Generator
         index, batch : int
             Index of the patch in the batch, and batch size.
 
@@ -76,7 +74,6 @@ class Sampler:
 
         Parameters
         ----------
-        rng : numpy Generator
         kind : int
             From `kind`.
 

@@ -121,7 +121,6 @@ class Typed:
     ----------
     source : array
         Read by slicing only.
-    dtype : dtype
     """
 
     def __init__(self, source: Any, dtype: Any) -> None:
@@ -156,18 +155,7 @@ class FileArray:
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
-        """Create a file of zeros, replacing an existing one.
-
-        Parameters
-        ----------
-        path : Path
-        shape : tuple of int
-        dtype : dtype
-
-        Returns
-        -------
-        FileArray
-        """
+        """Create a file of zeros, replacing an existing one."""
         np.lib.format.open_memmap(path, "w+", dtype, shape)
         return cls(path)
 
@@ -212,10 +200,6 @@ class Stack:
 
 def expanded(key: Any) -> tuple[Any, ...]:
     """Expand a key to an index for each of four axes.
-
-    Parameters
-    ----------
-    key : slices, integers and at most one Ellipsis
 
     Returns
     -------
@@ -291,11 +275,6 @@ def _edges(size: Sequence[int], chunks: Sequence[Any] | None, voxels: int) -> li
 
 def new_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Create an uninitialised array: in memory, or in a temporary file if it would take too much memory.
-
-    Parameters
-    ----------
-    shape : tuple of int
-    dtype : dtype
 
     Returns
     -------

@@ -19,7 +19,6 @@ def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
 
     Parameters
     ----------
-    array : array
     axes : str
         A letter for each axis.
     name : str
@@ -46,7 +45,6 @@ def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
 
     Parameters
     ----------
-    shape : sequence of int
     axes : str
         A letter for each axis.
     name : str

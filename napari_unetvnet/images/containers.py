@@ -53,7 +53,6 @@ def image_of(array: StoredArray, path: Path) -> ImageFile:
 
     Parameters
     ----------
-    array : StoredArray
     path : Path
         File or folder, for messages.
 

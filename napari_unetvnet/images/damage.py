@@ -85,7 +85,6 @@ def damaged_file(path: Path, detail: str) -> FileProblem:
 
     Parameters
     ----------
-    path : Path
     detail : str
         The message of the library.
 

@@ -22,7 +22,6 @@ def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
 
     Parameters
     ----------
-    path : str or Path
     kind : {"labels", "probabilities", "uncertainty", "model"}
 
     Raises
@@ -60,7 +59,6 @@ def writing_format(path: Path, kind: Kind) -> Format:
 
     Parameters
     ----------
-    path : Path
     kind : {"labels", "probabilities", "uncertainty"}
 
     Returns
@@ -92,7 +90,6 @@ def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0) -
 
     Parameters
     ----------
-    path : Path
     kind : {"labels", "probabilities", "uncertainty"}
     shape : sequence of 3 or 4 int
         (Z, Y, X), or (K, Z, Y, X).

@@ -51,16 +51,7 @@ class Resampled:
         self.dtype = np.dtype(np.float32) if rule == "linear" else np.dtype(data.dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Compute a part.
-
-        Parameters
-        ----------
-        key : slices, integers and at most one Ellipsis
-
-        Returns
-        -------
-        array
-        """
+        """Compute a part."""
         keys = expanded(key)
         indices = [np.arange(n)[k] for n, k in zip(self.shape, keys, strict=True)]
         values = self._computed(indices[0], [np.atleast_1d(index) for index in indices[1:]])
@@ -137,7 +128,6 @@ def spacing_in(spacing: Sequence[float], unit: str, target: str) -> Spacing | No
     Parameters
     ----------
     spacing : 3 float
-    unit, target : str
 
     Returns
     -------
@@ -158,7 +148,6 @@ def grid_at(volume: Volume, spacing: Sequence[float] | None, *, planar: bool) ->
 
     Parameters
     ----------
-    volume : Volume
     spacing : 3 float, or None
         Target voxel size in the unit of the volume; None to keep it.
     planar : bool

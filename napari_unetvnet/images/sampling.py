@@ -51,7 +51,6 @@ def covers(parts: Sequence[Box], shape: Triple) -> float:
 
     Parameters
     ----------
-    parts : sequence of Box
     shape : tuple of 3 int
 
     Returns

@@ -41,10 +41,6 @@ def source_format(path: Path) -> Format | None:
 def split_dataset(path: Path) -> tuple[Path, str]:
     """Split ``file.h5:/path``.
 
-    Parameters
-    ----------
-    path : Path
-
     Returns
     -------
     file : Path

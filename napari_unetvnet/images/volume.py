@@ -109,10 +109,6 @@ class Volume:
     def crop(self, box: Box) -> Volume:
         """Crop a box.
 
-        Parameters
-        ----------
-        box : Box
-
         Returns
         -------
         Volume
@@ -219,7 +215,6 @@ def check_finite(values: NDArray[Any], name: str) -> None:
 
     Parameters
     ----------
-    values : array
     name : str
         Name of the image, for the message.
 

@@ -25,11 +25,6 @@ def finish_in_background(finish: Callable[[Item], Result], items: Iterable[Item]
     If computing an item fails, the item before is finished and its result yielded first. Closing the generator waits
     for the item in progress and ends the thread.
 
-    Parameters
-    ----------
-    finish : callable
-    items : iterable
-
     Yields
     ------
     The result of each item.

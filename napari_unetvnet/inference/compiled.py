@@ -58,8 +58,6 @@ def compile_for_tiles(
         Its network is changed in place; `remove_compilation` undoes it.
     resampled : Volume
         At the voxel size of the training.
-    tiles : Tiles
-    settings : SegmentSettings
     decision : bool, optional
         Whether to compile, if that was decided before.
 
@@ -92,12 +90,7 @@ def compile_for_tiles(
 
 
 def remove_compilation(model: Model) -> None:
-    """Remove a compiled forward pass.
-
-    Parameters
-    ----------
-    model : Model
-    """
+    """Remove a compiled forward pass."""
     model.wrappers.remove(COMPILED)
 
 
@@ -106,7 +99,6 @@ def compiling_pays(model: Model, block: Tensor, count: int) -> bool:
 
     Parameters
     ----------
-    model : Model
     block : Tensor of shape (B, C, Z, Y, X)
         Tiles with their margins, to be timed.
     count : int

@@ -56,10 +56,6 @@ class TileOptions(Options):
     def applied_to(self, settings: SegmentSettings) -> SegmentSettings:
         """Give settings with the batch and tile of these options.
 
-        Parameters
-        ----------
-        settings : SegmentSettings
-
         Returns
         -------
         SegmentSettings
@@ -77,7 +73,6 @@ class FallbackSteps:
     model : Model
         In the number format to compute in.
     volume : Volume, data of shape (C, Z, Y, X)
-    settings : SegmentSettings
     file : Path, optional
         Of the run folder, for the options in use.
     """

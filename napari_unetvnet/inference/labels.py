@@ -69,7 +69,6 @@ def label_values(logits: Tensor, card: ModelCard) -> Tensor:
     Parameters
     ----------
     logits : Tensor of shape (K, Z, Y, X)
-    card : ModelCard
 
     Returns
     -------
@@ -101,7 +100,6 @@ def class_probabilities(logits: Tensor, card: ModelCard) -> NDArray[np.float16]:
     Parameters
     ----------
     logits : Tensor of shape (K, Z, Y, X)
-    card : ModelCard
 
     Returns
     -------
@@ -184,10 +182,6 @@ def _added(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def background_logits(card: ModelCard) -> Tensor:
     """Give the logits of a voxel that is certainly background.
 
-    Parameters
-    ----------
-    card : ModelCard
-
     Returns
     -------
     Tensor of shape (K, 1, 1, 1)
@@ -227,7 +221,6 @@ def leave_out(
     selected : array of bool, shape (Z, Y, X)
     labels : array of shape (..., Z, Y, X)
     probabilities : array of shape (classes, Z, Y, X), or None
-    card : ModelCard
     uncertainty : array of shape (Z, Y, X), or None
     """
     labels[..., ~selected] = 0

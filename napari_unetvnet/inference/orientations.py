@@ -35,12 +35,10 @@ def choose_orientations(
 
     Parameters
     ----------
-    model : Model
     tile : tuple of 3 int
         Its size z, y, x.
     spacing : 3 float
         Voxel size z, y, x, as the network sees the image.
-    settings : SegmentSettings
 
     Returns
     -------
@@ -79,7 +77,6 @@ def widest_margin(margin: Margin, orientations: Sequence[CubePermutation]) -> Ma
     ----------
     margin : three pairs of int
         Voxels (before, after) on z, y, x that the network consumes.
-    orientations : sequence of CubePermutation
 
     Returns
     -------
@@ -106,11 +103,9 @@ def oriented_logits(
 
     Parameters
     ----------
-    model : Model
     blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
     margin : three pairs of int
         Margin of the blocks, at least that of the orientation.
-    orientation : CubePermutation
     cascade : bool
         As of `Model.logits`.
 

@@ -48,7 +48,6 @@ def choose_precision(model: Model, volume: Volume, settings: SegmentSettings, sc
         Moved to that format.
     volume : Volume
         The image to segment.
-    settings : SegmentSettings
     scale : Intensity
         How to normalise the volume.
 

@@ -22,7 +22,6 @@ def prefetch(compute: Callable[[Argument], Item], arguments: Sequence[Argument])
 
     Parameters
     ----------
-    compute : callable
     arguments : sequence
         One for each call; for a single one no thread is started.
 

@@ -88,26 +88,12 @@ class Slab:
         return replace(self, start=self.start + start, **arrays)
 
     def copied(self) -> Slab:
-        """Copy all arrays.
-
-        Returns
-        -------
-        Slab
-        """
+        """Copy all arrays."""
         arrays: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
         return replace(self, **arrays)
 
     def joined(self, following: Slab) -> Slab:
-        """Append the following planes, with the same arrays.
-
-        Parameters
-        ----------
-        following : Slab
-
-        Returns
-        -------
-        Slab
-        """
+        """Append the following planes, with the same arrays."""
         added = following.arrays
         arrays: dict[str, Any] = {name: np.concatenate([array, added[name]], -3) for name, array in self.arrays.items()}
         return replace(self, **arrays)
@@ -236,12 +222,6 @@ def _makers(
 def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
     """Refuse a volume or view that the model was not trained for.
 
-    Parameters
-    ----------
-    model : Model
-    volume : Volume
-    settings : SegmentSettings
-
     Raises
     ------
     SettingsProblem
@@ -272,12 +252,6 @@ def _on_original_grid(
 
 def resample_for(card: ModelCard, volume: Volume, settings: SegmentSettings) -> Volume:
     """Resample a volume to the voxel size of the training.
-
-    Parameters
-    ----------
-    card : ModelCard
-    volume : Volume
-    settings : SegmentSettings
 
     Returns
     -------

@@ -31,10 +31,8 @@ def select(volume: Volume, resampled: Triple, settings: SegmentSettings, mask: A
 
     Parameters
     ----------
-    volume : Volume
     resampled : tuple of 3 int
         Voxels z, y, x of the resampled volume.
-    settings : SegmentSettings
     mask : array of shape (1, Z, Y, X), optional
         0 where nothing is segmented. Read by slicing only.
 
@@ -87,10 +85,6 @@ class Selection:
 
     def planes(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Give a mask of the selected voxels in some planes of the image.
-
-        Parameters
-        ----------
-        start, stop : int
 
         Returns
         -------

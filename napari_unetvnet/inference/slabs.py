@@ -58,7 +58,6 @@ def scores(
     model : Model
         Its network must be in evaluation mode.
     volume : Volume, data of shape (C, Z, Y, X)
-    settings : SegmentSettings
     scale : Intensity
         How to normalise the volume.
     first_plane : int
@@ -93,11 +92,7 @@ def parts(
 
     Parameters
     ----------
-    model : Model
     volume : Volume, data of shape (C, Z, Y, X)
-    settings : SegmentSettings
-    scale : Intensity
-    first_plane : int
     selection : Selection, optional
         All as for `scores`.
 
@@ -132,7 +127,6 @@ def read_block(
 
     Parameters
     ----------
-    model : Model
     volume : Volume, data of shape (C, Z, Y, X)
     start, stop : 3 int
         Voxels z, y, x without the margin.

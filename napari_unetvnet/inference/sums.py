@@ -41,12 +41,10 @@ class TileSums:
 
     Parameters
     ----------
-    tiles : Tiles
     shape : tuple of 3 int
         Voxels z, y, x of the volume.
     outputs : int
         K.
-    device : torch.device
     """
 
     def __init__(self, tiles: Tiles, shape: Triple, outputs: int, device: torch.device) -> None:
@@ -102,7 +100,6 @@ class TileSums:
         Parameters
         ----------
         logits : Tensor of shape (K, Z, Y, X)
-        slab : int
         place : Place
             Index of the tile on z, and on y and x.
         """
@@ -117,11 +114,6 @@ class TileSums:
 
     def close(self, slab: int, band: Sequence[int]) -> Part:
         """Finish a band.
-
-        Parameters
-        ----------
-        slab : int
-        band : sequence of int
 
         Returns
         -------

@@ -31,10 +31,8 @@ def largest_tile(model: Model, shape: Triple, settings: SegmentSettings) -> Trip
 
     Parameters
     ----------
-    model : Model
     shape : tuple of 3 int
         Voxels z, y, x of the volume.
-    settings : SegmentSettings
 
     Returns
     -------

@@ -54,10 +54,8 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
 
     Parameters
     ----------
-    model : Model
     shape : tuple of 3 int
         Voxels z, y, x.
-    settings : SegmentSettings
 
     Returns
     -------
@@ -84,10 +82,6 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
 
 def smallest_image(model: Model) -> tuple[int, int, int]:
     """Give the smallest image that can be segmented; the margin of a network is mirrored.
-
-    Parameters
-    ----------
-    model : Model
 
     Returns
     -------

@@ -25,7 +25,6 @@ def entropy(logits: Tensor, card: ModelCard) -> Tensor:
     Parameters
     ----------
     logits : Tensor of shape (K, Z, Y, X)
-    card : ModelCard
 
     Returns
     -------

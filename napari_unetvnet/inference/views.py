@@ -59,7 +59,6 @@ def multi_view_scores(
         With view 2d or 2.5d; its network in evaluation mode.
     volume : Volume, data of shape (C, Z, Y, X)
         With about isotropic voxels.
-    settings : SegmentSettings
     scale : Intensity
         How to normalise the volume.
     first_plane : int

@@ -30,7 +30,6 @@ def apply(
 
     Parameters
     ----------
-    function : subclass of torch.autograd.Function
     plain : callable
         The same computation in differentiable operations of torch.
     *inputs

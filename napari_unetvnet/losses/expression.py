@@ -79,12 +79,7 @@ def _options(inside: str, part: str) -> dict[str, str]:
 
 
 def write_loss(terms: tuple[LossTerm, ...]) -> str:
-    """Format a sum of losses as `read_terms` reads it.
-
-    Returns
-    -------
-    str
-    """
+    """Format a sum of losses as `read_terms` reads it."""
     return " + ".join(map(_term_text, terms))
 
 

@@ -186,12 +186,7 @@ class Prepared:
         )
 
     def detached(self) -> Prepared:
-        """Return the patch without its autograd graph, further outputs and image, so that keeping it is cheap.
-
-        Returns
-        -------
-        Prepared
-        """
+        """Return the patch without its autograd graph, further outputs and image, so that keeping it is cheap."""
         return replace(self, raw_logits=self.raw_logits.detach(), outputs=None, image=None)
 
 

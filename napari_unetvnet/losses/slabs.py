@@ -63,7 +63,6 @@ def voxel_sum(patch: AnyPatch, formula: Callable[[AnyPatch], Tensor]) -> tuple[T
 
     Parameters
     ----------
-    patch : Prepared
     formula : callable
         Maps a slab, a `Prepared` again, to values of shape (B, 1, *S) or (B, K, *S), each of which depends on its own
         voxel only.

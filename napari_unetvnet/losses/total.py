@@ -103,7 +103,6 @@ class DeepSupervision:
 
     Parameters
     ----------
-    loss : Loss
     level_weights : tuple of float
         Weight of the main output, then of each coarser level. Each missing weight is half of the one before; the first
         is 1 if none is given.
@@ -127,7 +126,6 @@ class DeepSupervision:
 
         Parameters
         ----------
-        outputs : TrainingOutputs
         target : Tensor of shape (B, *S) or (B, K, *S)
         weight : Tensor of shape (B, *S), optional
         image : Tensor of shape (B, C, *S), optional

@@ -117,7 +117,6 @@ def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None
     ----------
     cases : mapping of str to Evaluation
         At least one, by name, all with these settings and the same meaning of truth values.
-    settings : EvaluateSettings, optional
 
     Returns
     -------
@@ -152,10 +151,6 @@ def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None
 
 def scores_of_case(evaluation: Evaluation) -> dict[str, float | None]:
     """Collect the scores of a case that have no parts: means over classes, accuracies, object scores.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
 
     Returns
     -------

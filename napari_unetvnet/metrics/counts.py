@@ -26,10 +26,6 @@ SLAB_VOXELS = 1 << 22
 def check_images(prediction: Any, truth: Any) -> None:
     """Refuse images that are not a pair of label images.
 
-    Parameters
-    ----------
-    prediction, truth : arrays
-
     Raises
     ------
     DataProblem
@@ -54,10 +50,6 @@ def check_images(prediction: Any, truth: Any) -> None:
 
 def slabs(shape: tuple[int, ...]) -> Iterator[slice]:
     """Divide an image along its first axis.
-
-    Parameters
-    ----------
-    shape : tuple of int
 
     Yields
     ------
@@ -94,10 +86,6 @@ def count_pairs(prediction: Any, truth: Any, ignore: int | None) -> Pairs:
 
 def mean(scores: Iterable[float | None]) -> float | None:
     """Average the scores that are not None.
-
-    Parameters
-    ----------
-    scores : iterable of float or None
 
     Returns
     -------

@@ -149,7 +149,6 @@ def pooled(evaluations: Sequence[Evaluation], settings: EvaluateSettings) -> Eva
     ----------
     evaluations : sequence of Evaluation
         At least one, all with these settings and the same meaning of truth values.
-    settings : EvaluateSettings
 
     Returns
     -------

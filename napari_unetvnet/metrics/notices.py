@@ -27,12 +27,8 @@ def odd_values(
 
     Parameters
     ----------
-    counted : ConfusionMatrix
     classes : dict of int to Overlap
         Empty if the truth has object ids.
-    foreground : Overlap
-    mean_dice : float or None
-    settings : EvaluateSettings
 
     Returns
     -------

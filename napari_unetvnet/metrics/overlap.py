@@ -101,7 +101,6 @@ class ConfusionMatrix:
 
         Parameters
         ----------
-        value : int
         empty : float or None
             Dice and IoU if neither image has the value.
 

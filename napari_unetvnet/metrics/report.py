@@ -40,10 +40,6 @@ NAME = 34
 def evaluation_table(evaluation: Evaluation) -> str:
     """Format the scores of one prediction.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-
     Returns
     -------
     str
@@ -55,10 +51,6 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 def summary_table(summary: Summary) -> str:
     """Format the scores of several cases.
-
-    Parameters
-    ----------
-    summary : Summary
 
     Returns
     -------
@@ -94,7 +86,6 @@ def evaluation_rows(evaluation: Evaluation, case: str = "") -> Iterator[dict[str
 
     Parameters
     ----------
-    evaluation : Evaluation
     case : str
         Name of the case.
 
@@ -111,10 +102,6 @@ def evaluation_rows(evaluation: Evaluation, case: str = "") -> Iterator[dict[str
 
 def summary_rows(summary: Summary) -> Iterator[dict[str, Any]]:
     """Give the scores of several cases as rows for a table of ``COLUMNS``.
-
-    Parameters
-    ----------
-    summary : Summary
 
     Yields
     ------

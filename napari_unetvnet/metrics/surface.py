@@ -112,11 +112,6 @@ def surface_scores(
 def usual_tolerance(spacing: Sequence[float], shape: tuple[int, ...]) -> float:
     """Give the shortest voxel edge of an image, along axes that are longer than 1.
 
-    Parameters
-    ----------
-    spacing : sequence of float
-    shape : tuple of int
-
     Returns
     -------
     float

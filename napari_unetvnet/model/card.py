@@ -169,7 +169,6 @@ def check_channels(card: ModelCard, image: Volume) -> None:
 
     Parameters
     ----------
-    card : ModelCard
     image : Volume, data of shape (C, Z, Y, X)
 
     Raises

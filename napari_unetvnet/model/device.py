@@ -52,10 +52,6 @@ MALLOPT = {"trim threshold": -1, "top pad": -2, "mmap threshold": -3}
 def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
     """Choose the device and number format.
 
-    Parameters
-    ----------
-    settings : ComputeSettings
-
     Returns
     -------
     device : torch.device
@@ -79,10 +75,6 @@ def choose_device(settings: ComputeSettings) -> tuple[torch.device, str]:
 
 def faster_formats(device: torch.device) -> tuple[str, ...]:
     """Give the number formats that are faster than fp32 on a device, the fastest first.
-
-    Parameters
-    ----------
-    device : torch.device
 
     Returns
     -------
@@ -115,16 +107,7 @@ def bf16_pays() -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """Identify the device and torch version that a measurement is valid for.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    str
-    """
+    """Identify the device and torch version that a measurement is valid for."""
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return f"{platform.node()} {named} torch {torch.__version__}"
 
@@ -136,7 +119,6 @@ def recall(file: str, key: str) -> Any:
     ----------
     file : str
         Name of the file in the user's cache.
-    key : str
 
     Returns
     -------
@@ -153,7 +135,6 @@ def remember(file: str, key: str, value: Any) -> None:
     ----------
     file, key : str
         As for `recall`.
-    value : what JSON holds
     """
     path = _cache_folder() / file
     with suppress(OSError):
@@ -219,10 +200,6 @@ def lacks_memory(error: BaseException) -> bool:
 def device_failed(error: BaseException) -> bool:
     """Whether an error means that the GPU failed, after which it is unusable in this process.
 
-    Parameters
-    ----------
-    error : exception
-
     Returns
     -------
     bool
@@ -259,10 +236,6 @@ def autotuned_convolutions(device: torch.device) -> Iterator[None]:
     """Enable cuDNN autotuning, which pays if all blocks have the same size.
 
     Algorithms differ in rounding, and another run may choose another one.
-
-    Parameters
-    ----------
-    device : torch.device
 
     Yields
     ------

@@ -46,10 +46,6 @@ class Options:
     def from_json(cls, values: Any) -> Self:
         """Create options from the result of `asdict`.
 
-        Parameters
-        ----------
-        values : what JSON holds
-
         Returns
         -------
         Options
@@ -166,12 +162,7 @@ class MemoryFallback(Generic[SomeOptions]):
         )
 
     def use(self, options: SomeOptions) -> None:
-        """Use options from now on.
-
-        Parameters
-        ----------
-        options : Options
-        """
+        """Use options from now on."""
         self.options = options
         if options.cpu:
             self._model.move_to(torch.device("cpu"), "fp32")

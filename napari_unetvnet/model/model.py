@@ -45,9 +45,6 @@ class Model:
 
     Parameters
     ----------
-    network : SegmentationNetwork
-    card : ModelCard
-    device : torch.device
     precision : {"fp32", "bf16", "fp16"}
         Of convolutions; logits are float32 in any case.
     """
@@ -197,7 +194,6 @@ class Model:
 
         Parameters
         ----------
-        device : torch.device
         precision : {"fp32", "bf16", "fp16"}
         """
         self.network.to(device)
@@ -212,7 +208,6 @@ class Model:
 
         Parameters
         ----------
-        work : callable
         blocks : Tensor of shape (B, C, Z, Y, X)
             Input of the computation, for the message.
 
@@ -277,11 +272,6 @@ def _mirror_to(x: Tensor, axis: int, size: int) -> Tensor:
 def build_model(card: ModelCard, settings: ComputeSettings) -> Model:
     """Build an untrained model.
 
-    Parameters
-    ----------
-    card : ModelCard
-    settings : ComputeSettings
-
     Returns
     -------
     Model
@@ -313,11 +303,6 @@ def _check_memory(card: ModelCard) -> None:
 def load_model(path: str | Path, settings: ComputeSettings) -> Model:
     """Load a model file, ready to segment.
 
-    Parameters
-    ----------
-    path : str or Path
-    settings : ComputeSettings
-
     Returns
     -------
     Model
@@ -347,22 +332,14 @@ def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> No
 
     Parameters
     ----------
-    path : Path
     weights : mapping of str to Tensor
         A state dict.
-    card : ModelCard
     """
     save_tensors(path, weights, {"card": card.model_dump_json()})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write tensors to a safetensors file atomically: a reader finds the old file or the new one.
-
-    Parameters
-    ----------
-    path : Path
-    tensors : mapping of str to Tensor
-    header : mapping of str to str
 
     Raises
     ------
@@ -384,16 +361,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read the JSON under "state" in a safetensors header.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    dict
-    """
+    """Read the JSON under "state" in a safetensors header."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:

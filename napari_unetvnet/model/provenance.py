@@ -35,11 +35,8 @@ def save_provenance(path: Path, files: Sequence[PairFiles], device: torch.device
 
     Parameters
     ----------
-    path : Path
     files : sequence of PairFiles
         Inputs of the training.
-    device : torch.device
-    precision : str
     """
     provenance = {
         "inputs": [_input(pair) for pair in files],
@@ -77,10 +74,6 @@ def brief(path: Path) -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Describe the hardware.
-
-    Parameters
-    ----------
-    device : torch.device
 
     Returns
     -------

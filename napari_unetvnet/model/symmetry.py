@@ -19,12 +19,7 @@ class CubePermutation(NamedTuple):
 
 
 def cube_permutations() -> tuple[CubePermutation, ...]:
-    """Give all 48 symmetries, the identity first.
-
-    Returns
-    -------
-    tuple of CubePermutation
-    """
+    """Give all 48 symmetries, the identity first."""
     return tuple(
         CubePermutation(order, tuple(axis for axis in range(3) if flags[axis]))
         for order in permutations(range(3))
@@ -38,7 +33,6 @@ def permute(volume: Tensor, permutation: CubePermutation) -> Tensor:
     Parameters
     ----------
     volume : Tensor of shape (..., Z, Y, X)
-    permutation : CubePermutation
 
     Returns
     -------
@@ -51,16 +45,7 @@ def permute(volume: Tensor, permutation: CubePermutation) -> Tensor:
 
 
 def inverse(permutation: CubePermutation) -> CubePermutation:
-    """Give the inverse of a permutation.
-
-    Parameters
-    ----------
-    permutation : CubePermutation
-
-    Returns
-    -------
-    CubePermutation
-    """
+    """Give the inverse of a permutation."""
     order, mirrored = permutation
     return CubePermutation(
         tuple(order.index(axis) for axis in range(3)), tuple(sorted(order[axis] for axis in mirrored))

@@ -51,12 +51,7 @@ class Wrappers:
         return tuple(wrapper.name for wrapper, _ in self._applied)
 
     def add(self, wrapper: Wrapper) -> None:
-        """Apply a wrapper at its position in `ORDER`, unless it is applied already.
-
-        Parameters
-        ----------
-        wrapper : Wrapper
-        """
+        """Apply a wrapper at its position in `ORDER`, unless it is applied already."""
         if wrapper.name in self.names:
             return
         place = ORDER.index(wrapper.name)
@@ -68,12 +63,7 @@ class Wrappers:
                 self._apply(outer_wrapper)
 
     def remove(self, name: str) -> None:
-        """Undo a wrapper, if it is applied.
-
-        Parameters
-        ----------
-        name : str
-        """
+        """Undo a wrapper, if it is applied."""
         if name not in self.names:
             return
         _, *outer = self._undo_while(lambda applied: ORDER.index(applied) >= ORDER.index(name))
@@ -95,11 +85,6 @@ class Wrappers:
 
 def replace_forward(module: nn.Module, forward: Callable[..., object]) -> Undo:
     """Replace the forward pass of a single module.
-
-    Parameters
-    ----------
-    module : Module
-    forward : callable
 
     Returns
     -------

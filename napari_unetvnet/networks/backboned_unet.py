@@ -105,12 +105,7 @@ class BackbonedUNet(SegmentationNetwork):
         return (2**STEPS,) * self.dims
 
     def frozen_parts(self) -> list[nn.Module]:
-        """Give the modules that `freeze` freezes.
-
-        Returns
-        -------
-        list of nn.Module
-        """
+        """Give the modules that `freeze` freezes."""
         return [self.encoder]
 
     def freeze_for(self, epoch: int) -> None:
@@ -127,12 +122,7 @@ class BackbonedUNet(SegmentationNetwork):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; frozen modules keep their running statistics.
-
-        Returns
-        -------
-        BackbonedUNet
-        """
+        """Switch between training and evaluation; frozen modules keep their running statistics."""
         super().train(mode)
         if self._frozen:
             for part in self.frozen_parts():

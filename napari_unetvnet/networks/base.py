@@ -102,16 +102,7 @@ class SegmentationNetwork(nn.Module):
         return self.divisor
 
     def fit(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Give the smallest accepted input that is at least as large as a size.
-
-        Parameters
-        ----------
-        size : ints, one an axis
-
-        Returns
-        -------
-        tuple of int
-        """
+        """Give the smallest accepted input that is at least as large as a size."""
         return tuple(-(-n // d) * d for n, d in zip(size, self.divisor, strict=True))
 
     def segmentation_logits(self, x: Tensor) -> Tensor:

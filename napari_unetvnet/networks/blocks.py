@@ -145,7 +145,6 @@ def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (B, C, *S)
-    size : ints, one an axis
 
     Returns
     -------
@@ -212,7 +211,6 @@ class AuxiliaryHeads(nn.Module):
         ----------
         index : int
             Of the level, 0 for the finest below the top.
-        size : ints, one an axis
 
         Returns
         -------

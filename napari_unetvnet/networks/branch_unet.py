@@ -87,12 +87,7 @@ class BranchUNet(BackbonedUNet):
             nn.init.zeros_(parameter)
 
     def frozen_parts(self) -> list[nn.Module]:
-        """Give the modules before the branch.
-
-        Returns
-        -------
-        list of nn.Module
-        """
+        """Give the modules before the branch."""
         if self.options.source.startswith("encoder"):
             return [self.encoder]
         parts = [self.encoder] + ([] if self.centre is None else [self.centre])

@@ -103,7 +103,6 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (B, C, *S)
-    size : ints, one an axis
 
     Returns
     -------

@@ -72,16 +72,7 @@ class _Wrapper(SegmentationNetwork):
         return (self.grid,) * (self.dims - 1) + (last * self.grid,)
 
     def fit(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Give the smallest accepted input that is at least as large as a size.
-
-        Parameters
-        ----------
-        size : ints, one an axis
-
-        Returns
-        -------
-        tuple of int
-        """
+        """Give the smallest accepted input that is at least as large as a size."""
         return super().fit([max(a, b) for a, b in zip(size, self.smallest, strict=True)])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,7 +29,6 @@ class Square:
 
     Parameters
     ----------
-    centre : tuple of int
     half : int
         Half its side, in voxels.
     """
@@ -38,16 +37,7 @@ class Square:
     half: int
 
     def within(self, size: Sequence[int]) -> tuple[slice, ...]:
-        """Clip to an image.
-
-        Parameters
-        ----------
-        size : ints, one an axis
-
-        Returns
-        -------
-        tuple of slice
-        """
+        """Clip to an image."""
         return tuple(
             slice(max(0, c - self.half), min(n, c + self.half)) for c, n in zip(self.centre, size, strict=True)
         )
@@ -137,14 +127,5 @@ def paste(patch: Tensor, place: tuple[slice, ...], onto: Tensor) -> Tensor:
 
 
 def whole(size: Sequence[int]) -> tuple[slice, ...]:
-    """Give the place that is all of an image.
-
-    Parameters
-    ----------
-    size : ints, one an axis
-
-    Returns
-    -------
-    tuple of slice
-    """
+    """Give the place that is all of an image."""
     return tuple(slice(0, n) for n in size)

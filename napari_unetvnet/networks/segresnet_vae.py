@@ -287,16 +287,7 @@ class SegResNetVAE(SegmentationNetwork):
         return (*rest, 2 * last if self.norm == "instance" else last)
 
     def fit(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Give the smallest accepted input that is at least as large as a size.
-
-        Parameters
-        ----------
-        size : ints, one an axis
-
-        Returns
-        -------
-        tuple of int
-        """
+        """Give the smallest accepted input that is at least as large as a size."""
         return super().fit([max(a, b) for a, b in zip(size, self.smallest, strict=True)])
 
     def _levels(self, x: Tensor) -> tuple[list[Tensor], Tensor]:

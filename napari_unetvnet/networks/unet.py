@@ -209,16 +209,7 @@ class UNetOriginal(UShaped):
         return (12 * 2 ** (self.depth - 1) - 4,) * self.dims
 
     def fit(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Give the next input from which no pooling drops a voxel.
-
-        Parameters
-        ----------
-        size : ints, one an axis
-
-        Returns
-        -------
-        tuple of int
-        """
+        """Give the next input from which no pooling drops a voxel."""
         grid, least = 2 ** (self.depth - 1), self.smallest[0]
         return tuple(max(least, -(-(n + 4) // grid) * grid - 4) for n in size)
 

@@ -116,16 +116,7 @@ class UNetDrive(SegmentationNetwork):
         return (2 ** (self.depth - 1),) * self.dims
 
     def fit(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Give the size itself, or the smallest on axes that are shorter.
-
-        Parameters
-        ----------
-        size : ints, one an axis
-
-        Returns
-        -------
-        tuple of int
-        """
+        """Give the size itself, or the smallest on axes that are shorter."""
         return tuple(max(n, least) for n, least in zip(size, self.smallest, strict=True))
 
     def check_size(self, x: Tensor) -> None:

@@ -57,7 +57,6 @@ def postprocess(
         May be memory-mapped, but is read as a whole; needs about 10 more bytes per voxel (objects=border: 15), and per
         voxel of the box around the largest component 130 bytes with objects=watershed, 55 with border. Masks are
         processed one by one, but all results are kept.
-    settings : PostprocessSettings
     spacing : tuple of 3 float
         Voxel edge lengths z, y, x.
     unit : str

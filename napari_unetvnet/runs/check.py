@@ -24,10 +24,6 @@ __all__ = ["as_text", "check_files"]
 def check_files(job: TrainJob) -> Report:
     """Examine the images and labels of a training job.
 
-    Parameters
-    ----------
-    job : TrainJob
-
     Returns
     -------
     Report
@@ -70,11 +66,6 @@ def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
 
 def as_text(report: Report, *, as_json: bool) -> str:
     """Format a report as a table or as JSON.
-
-    Parameters
-    ----------
-    report : Report
-    as_json : bool
 
     Returns
     -------

@@ -20,7 +20,6 @@ def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
 
     Parameters
     ----------
-    folder : Path
     resume : bool
         Whether to continue an interrupted run of the folder.
 

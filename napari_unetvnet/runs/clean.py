@@ -33,10 +33,6 @@ __all__ = ["clean_file", "finish", "table_beside", "write_table"]
 def clean_file(job: CleanJob) -> Path | None:
     """Clean a label file.
 
-    Parameters
-    ----------
-    job : CleanJob
-
     Returns
     -------
     Path or None
@@ -67,7 +63,6 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
     ----------
     folder : Path
         The run folder.
-    job : SegmentJob
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
         Complete and memory-mapped. Cleaning works on the whole image and takes about 10 bytes per voxel more: see
         `postprocess`.
@@ -101,16 +96,7 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
 
 
 def table_beside(output: Path) -> Path:
-    """Return the path of the table of objects that belongs to a label file.
-
-    Parameters
-    ----------
-    output : Path
-
-    Returns
-    -------
-    Path
-    """
+    """Return the path of the table of objects that belongs to a label file."""
     return output.with_name(f"{stem_of(output)}_{OBJECTS}")
 
 
@@ -119,7 +105,6 @@ def write_table(path: Path, table: Table) -> Path:
 
     Parameters
     ----------
-    path : Path
     table : dict of str to array
         Columns of equal length.
 

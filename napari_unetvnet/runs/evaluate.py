@@ -43,7 +43,6 @@ def score(
         Two files, or two folders whose files are paired by name.
     pairs : str, Path or None
         Instead of them, a CSV file with the columns image (the prediction) and label (the ground truth).
-    settings : EvaluateSettings
 
     Returns
     -------
@@ -74,7 +73,6 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
 
     Parameters
     ----------
-    prediction, truth : str or Path
     settings : EvaluateSettings
         If no spacing or unit is set, that of the ground truth file is used, or else that of the prediction.
 
@@ -132,7 +130,6 @@ def as_text(result: Evaluation | Summary, form: Literal["table", "json", "csv"])
 
     Parameters
     ----------
-    result : Evaluation or Summary
     form : {"table", "json", "csv"}
 
     Returns

@@ -90,7 +90,6 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
     ----------
     folder : Path
         Must exist; may hold input files.
-    job : TrainJob or SegmentJob
 
     Raises
     ------
@@ -105,25 +104,12 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
 
 
 def training_files(folder: Path) -> TrainingFiles:
-    """Return the paths of the training's files in a run folder.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    TrainingFiles
-    """
+    """Return the paths of the training's files in a run folder."""
     return TrainingFiles(folder / MODEL, folder / STATE, folder / PREVIEW, folder / PROVENANCE)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a settings file: the ``job.json`` of a run, or a file with any of its fields.
-
-    Parameters
-    ----------
-    path : Path
 
     Returns
     -------
@@ -172,10 +158,6 @@ def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 def read(folder: Path) -> TrainJob | SegmentJob:
     """Read the job of a run folder.
 
-    Parameters
-    ----------
-    folder : Path
-
     Returns
     -------
     TrainJob or SegmentJob
@@ -204,7 +186,6 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
 
     Parameters
     ----------
-    folder : Path
     offset : int
         Byte offset that the last call returned; 0 at first.
 
@@ -226,22 +207,12 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def ask_to_stop(folder: Path) -> None:
-    """Ask a run, in whatever process, to save its progress and end after the current step.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """Ask a run, in whatever process, to save its progress and end after the current step."""
     (folder / STOP).touch()
 
 
 def discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that has neither results nor input files.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """Remove a run folder that has neither results nor input files."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
     if names <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, PROVENANCE}:
         shutil.rmtree(folder)

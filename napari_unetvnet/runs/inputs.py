@@ -19,10 +19,6 @@ __all__ = ["pair_files", "read_image", "read_pair"]
 def pair_files(job: TrainJob) -> list[PairFiles]:
     """List the files of each pair.
 
-    Parameters
-    ----------
-    job : TrainJob
-
     Returns
     -------
     list of PairFiles
@@ -50,7 +46,6 @@ def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
     ----------
     source : str
         One file, or the channel files of one image separated by ``|``.
-    job : TrainJob or SegmentJob
 
     Returns
     -------
@@ -69,11 +64,6 @@ def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
 
 def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     """Read an image and its labels; spacing and unit come from the job if the files have none.
-
-    Parameters
-    ----------
-    files : PairFiles
-    job : TrainJob
 
     Returns
     -------

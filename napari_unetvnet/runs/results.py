@@ -61,8 +61,6 @@ class Results:
     ----------
     folder : Path
         The run folder.
-    job : SegmentJob
-    card : ModelCard
     volume : Volume
         The image.
     """
@@ -124,16 +122,7 @@ class Results:
                 self._arrays[kind] = FileArray.create(self._folder / FILES[kind], spec.shape, spec.dtype)
 
     def write(self, slab: Slab) -> SlabDone:
-        """Write finished planes.
-
-        Parameters
-        ----------
-        slab : Slab
-
-        Returns
-        -------
-        SlabDone
-        """
+        """Write finished planes."""
         stop = slab.start + slab.labels.shape[-3]
         for kind, array in self._arrays.items():
             array[..., slab.start : stop, :, :] = getattr(slab, kind)
@@ -230,16 +219,7 @@ def _saved_paths(folder: Path) -> dict[str, Path]:
 
 
 def labels_in(folder: Path) -> Path:
-    """Return the path of the labels of a run (file or zarr folder): the cleaned ones if they exist.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    Path
-    """
+    """Return the path of the labels of a run (file or zarr folder): the cleaned ones if they exist."""
     if (folder / CLEANED).exists():
         return folder / CLEANED
     return _saved_paths(folder).get("labels", folder / LABELS)
@@ -250,7 +230,6 @@ def open_labels(path: Path, *, writable: bool = False) -> Any:
 
     Parameters
     ----------
-    path : Path
     writable : bool
         Whether values can be changed in memory (copy-on-write; the file stays unchanged). Has no effect on zarr.
 
@@ -303,11 +282,6 @@ def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Ite
 
 def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     """Copy a model to its output path and return the paths of the results.
-
-    Parameters
-    ----------
-    folder : Path
-    job : TrainJob or SegmentJob
 
     Returns
     -------

@@ -32,7 +32,6 @@ def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None 
 
     Parameters
     ----------
-    folder : Path
     resume : bool
         Whether to continue an interrupted run of the folder.
     budget : mapping, optional

@@ -35,8 +35,6 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
 
     Parameters
     ----------
-    folder : Path
-    job : SegmentJob
     finished : int
         Number of planes that an interrupted run of the folder has finished.
 

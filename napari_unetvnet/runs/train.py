@@ -25,9 +25,6 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
 
     Parameters
     ----------
-    folder : Path
-    job : TrainJob
-    resume : bool
     group : ProcessGroup
         The processes of a distributed training; rank 0 plans.
 

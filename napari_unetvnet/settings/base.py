@@ -36,11 +36,6 @@ Model = TypeVar("Model", bound=Settings)
 def checked(kind: type[Model], values: dict[str, Any]) -> Model:
     """Create settings from plain values, with a sentence for each mistake.
 
-    Parameters
-    ----------
-    kind : type of Settings
-    values : dict
-
     Returns
     -------
     Settings

@@ -108,12 +108,7 @@ def describe_settings(model: type[Settings]) -> dict[str, Setting]:
 
 
 def describe_option(option: Option) -> Setting:
-    """Describe an option of a network or a loss as a setting; its numbers are at least 0.
-
-    Returns
-    -------
-    Setting
-    """
+    """Describe an option of a network or a loss as a setting; its numbers are at least 0."""
     kind, count = OPTION_KINDS[option.kind]
     return Setting(
         name=option.name,

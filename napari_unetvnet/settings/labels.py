@@ -35,16 +35,7 @@ def _class_weights(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """Split a text into its words, for rows of numbers.
-
-    Parameters
-    ----------
-    value : str or anything
-
-    Returns
-    -------
-    list of str, or the value
-    """
+    """Split a text into its words, for rows of numbers."""
     return [word for word in re.split(r"[\s,;]+", value) if word] if isinstance(value, str) else value
 
 

@@ -97,10 +97,6 @@ Regions = Annotated[tuple[LabelRegion, ...], BeforeValidator(_from_text)]
 def region_values(regions: Iterable[LabelRegion]) -> tuple[int, ...]:
     """Give the label value of each region: its smallest that no region inside it has.
 
-    Parameters
-    ----------
-    regions : iterable of LabelRegion
-
     Returns
     -------
     tuple of int
@@ -116,10 +112,6 @@ def region_values(regions: Iterable[LabelRegion]) -> tuple[int, ...]:
 
 def paint_order(regions: Iterable[LabelRegion]) -> tuple[int, ...]:
     """Give the order in which regions are written into one label image, so that inner ones are not covered.
-
-    Parameters
-    ----------
-    regions : iterable of LabelRegion
 
     Returns
     -------

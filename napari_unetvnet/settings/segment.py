@@ -81,16 +81,7 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     classes the highest of any class), or variance of the probabilities over test-time augmentation."""
 
     def result_bytes(self, classes: int) -> int:
-        """Give the bytes per voxel of the results of a slab.
-
-        Parameters
-        ----------
-        classes : int
-
-        Returns
-        -------
-        int
-        """
+        """Give the bytes per voxel of the results of a slab."""
         return LABEL + HALF * (self.uncertainty_kind is not None)
 
     @model_validator(mode="after")
@@ -137,16 +128,7 @@ class SegmentJob(SegmentSettings):
     )
 
     def result_bytes(self, classes: int) -> int:
-        """Give the bytes per voxel of the results of a slab, including probabilities if chosen.
-
-        Parameters
-        ----------
-        classes : int
-
-        Returns
-        -------
-        int
-        """
+        """Give the bytes per voxel of the results of a slab, including probabilities if chosen."""
         return super().result_bytes(classes) + HALF * classes * (self.probabilities is not None)
 
     @model_validator(mode="after")

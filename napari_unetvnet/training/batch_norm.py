@@ -25,16 +25,7 @@ OF_EACH_PROCESS = (
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether a network has batch norm.
-
-    Parameters
-    ----------
-    network : Module
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a network has batch norm."""
     return any(isinstance(layer, _BatchNorm) for layer in network.modules())
 
 

@@ -46,10 +46,6 @@ def build_run(
 
     Parameters
     ----------
-    pairs : sequence of Pair
-    data : TrainingData
-    settings : TrainSettings
-    files : TrainingFiles
     patch : tuple of 3 int
 
     Returns

@@ -21,13 +21,7 @@ __all__ = ["load_last", "save_best", "save_last"]
 
 
 def save_best(run: Run, best: Best) -> None:
-    """Write the model file, in rank 0 only.
-
-    Parameters
-    ----------
-    run : Run
-    best : Best
-    """
+    """Write the model file, in rank 0 only."""
     if not run.group.is_first:
         return
     scores = {"hold_out_dice": best.dice} if best.dice is not None else {}
@@ -39,12 +33,7 @@ def save_best(run: Run, best: Best) -> None:
 
 
 def save_last(run: Run) -> None:
-    """Write weights, optimizer and progress, in rank 0 only; tensors in the file, the rest in its header.
-
-    Parameters
-    ----------
-    run : Run
-    """
+    """Write weights, optimizer and progress, in rank 0 only; tensors in the file, the rest in its header."""
     if not run.group.is_first:
         return
     tensors = {f"network.{name}": tensor for name, tensor in run.model.network.state_dict().items()}
@@ -61,10 +50,6 @@ def save_last(run: Run) -> None:
 
 def load_last(run: Run) -> None:
     """Restore the state that `save_last` wrote.
-
-    Parameters
-    ----------
-    run : Run
 
     Raises
     ------

@@ -59,7 +59,6 @@ def ema_weights(model: Model, ema: AveragedModel | None) -> Iterator[None]:
 
     Parameters
     ----------
-    model : Model
     ema : AveragedModel or None
         Of the model's network; None for the weights themselves.
 

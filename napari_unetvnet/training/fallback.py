@@ -48,19 +48,7 @@ class StepOptions(Options):
 def step_fallback(
     model: Model, optimizer: torch.optim.Optimizer, ema: AveragedModel | None, settings: TrainSettings
 ) -> MemoryFallback[StepOptions]:
-    """Create the memory fallback of a training step.
-
-    Parameters
-    ----------
-    model : Model
-    optimizer : torch Optimizer
-    ema : AveragedModel or None
-    settings : TrainSettings
-
-    Returns
-    -------
-    MemoryFallback
-    """
+    """Create the memory fallback of a training step."""
     card = model.card
     kind = (settings.network, settings.option, settings.view, settings.batch, settings.planned_patch)
     return MemoryFallback(

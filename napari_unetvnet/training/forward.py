@@ -69,8 +69,6 @@ def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn
     ----------
     model : Model
         With several processes on GPUs, its batch norms are synchronised.
-    criterion : DeepSupervision
-    group : ProcessGroup
 
     Returns
     -------

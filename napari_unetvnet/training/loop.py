@@ -53,8 +53,6 @@ def steps(
     ----------
     pairs : sequence of Pair
         Images (C, Z, Y, X) with labels (1, Z, Y, X).
-    settings : TrainSettings
-    files : TrainingFiles
     resume : bool
         Continue from the saved state, if there is one.
     group : ProcessGroup

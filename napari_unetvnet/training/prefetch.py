@@ -33,7 +33,6 @@ class Prefetcher:
 
         Parameters
         ----------
-        step : int
         patch : tuple of 3 int
 
         Returns

@@ -89,7 +89,6 @@ class TrainingPreview:
     ----------
     pair : Pair
         The first pair, at the voxel size of the training.
-    run : Run
     shape : tuple of 3 int
         Voxels z, y, x of the original image.
     """

@@ -113,16 +113,7 @@ class ProcessGroup:
         return "cpu:gloo,cuda:nccl"
 
     def share(self, count: int) -> slice:
-        """Give the share of this process in a number of items; shares differ by at most one.
-
-        Parameters
-        ----------
-        count : int
-
-        Returns
-        -------
-        slice
-        """
+        """Give the share of this process in a number of items; shares differ by at most one."""
         share, remainder = divmod(count, self.size)
         start = self.rank * share + min(self.rank, remainder)
         return slice(start, start + share + (self.rank < remainder))
@@ -137,16 +128,7 @@ class ProcessGroup:
         distributed.all_reduce(torch.zeros(1))
 
     def broadcast(self, value: float) -> float:
-        """Give all processes the value of rank 0.
-
-        Parameters
-        ----------
-        value : float or bool
-
-        Returns
-        -------
-        float
-        """
+        """Give all processes the value of rank 0."""
         if not self.distributed:
             return value
         import torch
@@ -227,10 +209,6 @@ class ProcessGroup:
 
     def lost_process(self, error: RuntimeError) -> RunProblem | None:
         """Explain an error that means that another process has ended.
-
-        Parameters
-        ----------
-        error : RuntimeError
 
         Returns
         -------

@@ -51,10 +51,6 @@ RECOMPUTED = Wrapper("recomputed blocks", recompute)
 def blocks(network: nn.Module) -> list[nn.Module]:
     """Find the smallest modules with two or more layers with weights.
 
-    Parameters
-    ----------
-    network : Module
-
     Returns
     -------
     list of Module

@@ -45,20 +45,12 @@ class Run:
 
     Parameters
     ----------
-    files : TrainingFiles
-    settings : TrainSettings
-    data : TrainingData
-    model : Model
-    criterion : DeepSupervision
-    optimizer : torch Optimizer
     scaler : torch GradScaler
         Does nothing unless the precision is fp16.
-    schedule : Schedule
     ema : AveragedModel or None
         Exponential moving average of the weights, if the settings ask for it.
     fallback : MemoryFallback
         How a step is made to fit into memory.
-    best : Best
     prefetcher : Prefetcher
         Draws batches; set by the loop.
     scored : list of Region

@@ -65,12 +65,7 @@ class Schedule:
         return (self.steps - self.step) * self.seconds / max(1, self.step)
 
     def rate(self) -> float:
-        """Learning rate of the next step; fixes the number of steps once the rate is to fall.
-
-        Returns
-        -------
-        float
-        """
+        """Learning rate of the next step; fixes the number of steps once the rate is to fall."""
         if self.rule == "one_cycle":
             return self.peak * _cycle((self.step + 0.5) / (self.steps or 1))
         tenths = round(10 * PEAK_SHARE[self.rule])

@@ -33,11 +33,6 @@ LEAST_VOXELS = 2**16
 def part_to_score(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
     """Give a part of the hold-out that is cheap to score after each epoch.
 
-    Parameters
-    ----------
-    regions : sequence of Region
-    settings : TrainSettings
-
     Returns
     -------
     list of Region
@@ -59,9 +54,6 @@ def dice_on(
 
     Parameters
     ----------
-    regions : sequence of Region
-    model : Model
-    classes : Classes
     group : ProcessGroup
         Processes with the same model; each scores a share of the regions.
 

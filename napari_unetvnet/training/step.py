@@ -36,10 +36,6 @@ AUGMENTATION_START = 100
 def fitting_step(run: Run) -> Generator[Event, None, float]:
     """Take a step; if it does not fit into memory, take the next fallback step and try again.
 
-    Parameters
-    ----------
-    run : Run
-
     Yields
     ------
     Notice
@@ -136,11 +132,8 @@ def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int,
 
     Parameters
     ----------
-    data : TrainingData
-    settings : TrainSettings
     margin : tuple of 3 int
         Voxels z, y, x that images extend beyond targets on each side.
-    step : int
     patch : tuple of 3 int
 
     Returns

@@ -24,10 +24,6 @@ __all__ = ["finish", "score_whole_hold_out", "validate"]
 def validate(run: Run) -> tuple[float | None, bool]:
     """Score the model on the hold-out and save it if it is the best so far; without a hold-out, save the newest.
 
-    Parameters
-    ----------
-    run : Run
-
     Returns
     -------
     dice : float or None
@@ -77,12 +73,7 @@ def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
 
 
 def finish(run: Run) -> None:
-    """Write both checkpoints, whatever ended the run; other processes may have ended already.
-
-    Parameters
-    ----------
-    run : Run
-    """
+    """Write both checkpoints, whatever ended the run; other processes may have ended already."""
     if run.schedule.step == 0 or not run.group.is_first:
         return
     # If stopped within the first epoch, the present weights are saved as the best model. They are not stored in the

@@ -32,12 +32,7 @@ _BUSY: set[Augmented] = set()
 
 
 class Augmented(QObject):  # type: ignore[misc]
-    """Shows augmented patches of the painted layers, stacked along a new axis.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel
-    """
+    """Shows augmented patches of the painted layers, stacked along a new axis."""
 
     finished = Signal(str)
     """Status text."""
@@ -63,8 +58,6 @@ class Augmented(QObject):  # type: ignore[misc]
         ----------
         image : napari Image layer
             The patches are shown beside it.
-        inputs : Snapshot
-        job : TrainJob
         """
         if self.busy:
             return

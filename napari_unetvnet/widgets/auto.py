@@ -76,10 +76,6 @@ def is_auto(text: str) -> bool:
 def sentence(planned: Sequence[Planned]) -> tuple[str, str]:
     """Summarise a plan.
 
-    Parameters
-    ----------
-    planned : sequence of Planned
-
     Returns
     -------
     short, long : str
@@ -96,10 +92,8 @@ class Choice(QComboBox):  # type: ignore[misc]
 
     Parameters
     ----------
-    choices : sequence of str
     value : str
         Initial value.
-    tooltip : str
     typed : bool
         Whether free text is allowed.
     """
@@ -133,7 +127,6 @@ def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
     ----------
     widget : QComboBox, QSpinBox, QDoubleSpinBox or QLineEdit
         A combo box has auto as its first item, a spin box as its special value, an empty line as its placeholder.
-    value, reason : str
     """
     text = f"{AUTO}: {value}" if value else AUTO
     with QSignalBlocker(widget):
@@ -152,12 +145,6 @@ def show_planned(widget: Any, value: str = "", reason: str = "") -> None:
 
 
 def describe(widget: Any, about: str) -> None:
-    """Set the tooltip of a row, followed by the value that auto stands for.
-
-    Parameters
-    ----------
-    widget : QWidget
-    about : str
-    """
+    """Set the tooltip of a row, followed by the value that auto stands for."""
     widget.setProperty("about", about)
     widget.setToolTip("\n\n".join(filter(None, (about, widget.property("planned")))))

@@ -18,7 +18,6 @@ class BusyButton(QPushButton):  # type: ignore[misc]
     ----------
     text, busy_text : str
         Text of the button, and while the worker is busy.
-    tooltip : str
     worker : QObject
         With the signals ``finished`` and ``failed``.
     """

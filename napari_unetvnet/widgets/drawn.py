@@ -55,7 +55,6 @@ def rasterise_shapes(image: Any, shape: tuple[int, ...], shapes: Any) -> Drawing
 
     Parameters
     ----------
-    image : napari Image layer
     shape : tuple of int
         Shape of the image, without colours.
     shapes : napari Shapes layer

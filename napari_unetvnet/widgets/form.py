@@ -90,7 +90,6 @@ class SettingsForm:
 
         Parameters
         ----------
-        layout : QFormLayout
         names : sequence of str, optional
             Fields (default: all).
         """
@@ -168,26 +167,12 @@ class OptionsForm:
         self.fields = {}
 
     def values(self) -> dict[str, Any]:
-        """Read the options.
-
-        Returns
-        -------
-        dict
-        """
+        """Read the options."""
         return _read(self.fields)
 
 
 def form_layout(parent: Any = None) -> Any:
-    """Create a form layout that uses the whole width of a narrow dock.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-
-    Returns
-    -------
-    QFormLayout
-    """
+    """Create a form layout that uses the whole width of a narrow dock."""
     layout = QFormLayout(parent)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setVerticalSpacing(4)
@@ -196,12 +181,7 @@ def form_layout(parent: Any = None) -> Any:
 
 
 def add_row(layout: Any, field: Field) -> None:
-    """Add a field to a form layout, with its tooltip on the label too.
-
-    Parameters
-    ----------
-    layout : QFormLayout
-    """
+    """Add a field to a form layout, with its tooltip on the label too."""
     layout.addRow(field.label, field.widget.native)
     label = layout.labelForField(field.widget.native)
     label.setToolTip(field.widget.tooltip or "")
@@ -213,7 +193,6 @@ def show_row(layout: Any, widget: Any, *, visible: bool) -> None:
 
     Parameters
     ----------
-    layout : QFormLayout
     widget : QWidget
         The field of the row.
     """

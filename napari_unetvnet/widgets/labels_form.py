@@ -40,12 +40,7 @@ class Unpainted:
         self.meaning.currentTextChanged.connect(self._meaning_chosen)
 
     def values(self) -> dict[str, Any]:
-        """Read both rows.
-
-        Returns
-        -------
-        dict
-        """
+        """Read both rows."""
         meaning = self.MEANINGS[self.meaning.currentText()]
         return {"unlabelled": meaning, "background": (self.background.value() or None) if meaning == "ignore" else None}
 
@@ -63,9 +58,6 @@ class LabelRows:
     ----------
     layout : QFormLayout
         Holds the rows of ``unpainted``.
-    settings : SettingsForm
-    labels : LabelsPicker
-    unpainted : Unpainted
     """
 
     def __init__(self, layout: Any, settings: SettingsForm, labels: LabelsPicker, unpainted: Unpainted) -> None:

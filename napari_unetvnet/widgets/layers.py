@@ -81,7 +81,6 @@ class Snapshot:
 
     Parameters
     ----------
-    channels : tuple of Channel
     labels : tuple of Channel
         One, or a mask for each class; empty for a segmentation.
     spacing : tuple of 3 float
@@ -172,30 +171,12 @@ def snapshot(
 
 
 def is_time_series(layer: Any) -> bool:
-    """Return whether the first axis of an image is time, so that its planes are not neighbours in space.
-
-    Parameters
-    ----------
-    layer : napari layer
-
-    Returns
-    -------
-    bool
-    """
+    """Return whether the first axis of an image is time, so that its planes are not neighbours in space."""
     return layer.ndim == 3 and str(layer.axis_labels[0]).lower() in TIME_AXES
 
 
 def shape_of(layer: Any) -> tuple[int, ...]:
-    """Return the shape of a layer in voxels: (Y, X) or (Z, Y, X), at the finest level, without colours.
-
-    Parameters
-    ----------
-    layer : napari Image or Labels layer
-
-    Returns
-    -------
-    tuple of int
-    """
+    """Return the shape of a layer in voxels: (Y, X) or (Z, Y, X), at the finest level, without colours."""
     return _channels(layer)[0].shape
 
 
@@ -280,7 +261,6 @@ def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:
 
     Parameters
     ----------
-    inputs : Snapshot
     folder : Path
         The run folder.
     cancelled : threading.Event
@@ -353,14 +333,12 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
 
     Parameters
     ----------
-    viewer : napari Viewer or ViewerModel
     data : integer array of shape (Z, Y, X)
         Z is 1 for a 2D image.
     like : napari Image layer
         Scale, translation, rotation, shear, affine, units and axis labels are copied from it.
     name : str
         napari appends a number if the name exists.
-    metadata : dict, optional
 
     Returns
     -------
@@ -377,7 +355,6 @@ def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int]
 
     Parameters
     ----------
-    layer : napari layer
     start : 3 float
         Centre of the first voxel of the new layer, in voxels z, y, x of ``layer``; z is ignored in 2D.
     step : 3 int

@@ -141,7 +141,6 @@ class LossOptions:
 
     Parameters
     ----------
-    box : LossBox
     layout : QFormLayout
         The rows are appended to it.
     """

@@ -73,12 +73,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
             return None
 
     def choose(self, path: str | Path) -> None:
-        """Choose a model file and add it to the list if necessary.
-
-        Parameters
-        ----------
-        path : str or Path
-        """
+        """Choose a model file and add it to the list if necessary."""
         path = Path(path)
         self.refresh()
         if path not in self._paths:
@@ -100,12 +95,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
         self._describe()
 
     def showEvent(self, event: Any) -> None:  # noqa: N802 (Qt's name)
-        """Update the list of models whenever the widget becomes visible.
-
-        Parameters
-        ----------
-        event : QShowEvent
-        """
+        """Update the list of models whenever the widget becomes visible."""
         self.refresh()
         super().showEvent(event)
 
@@ -144,15 +134,6 @@ def _about(card: ModelCard) -> str:
 
 
 def class_words(card: ModelCard) -> list[str]:
-    """Return the name of each class of a model, or its label value if classes have no names.
-
-    Parameters
-    ----------
-    card : ModelCard
-
-    Returns
-    -------
-    list of str
-    """
+    """Return the name of each class of a model, or its label value if classes have no names."""
     names = card.class_names if len(card.class_names) == len(card.values) else card.values
     return [str(name) for name in names]

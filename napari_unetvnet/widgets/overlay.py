@@ -24,10 +24,6 @@ class Overlay:
     """Shows the latest preview of a training in a layer.
 
     The layer remains after the training and is removed when the next one starts.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -48,12 +44,7 @@ class Overlay:
         self._image, self.layer = image, None
 
     def show(self, event: PreviewReady) -> None:
-        """Show a preview unless the image or the file was removed.
-
-        Parameters
-        ----------
-        event : PreviewReady
-        """
+        """Show a preview unless the image or the file was removed."""
         if self._image is None or self._image not in self._viewer.layers:
             return
         try:
@@ -81,8 +72,6 @@ def voxel_in_view(viewer: Any, image: Any, shape: Sequence[int]) -> tuple[int, i
 
     Parameters
     ----------
-    viewer : napari Viewer or ViewerModel
-    image : napari Image layer
     shape : sequence of 2 or 3 int
         Shape of the image in voxels.
 

@@ -58,16 +58,7 @@ class _LayerWatch:
 
 
 def is_preview(layer: Any) -> bool:
-    """Return whether a layer is one of our previews, which are not offered as inputs.
-
-    Parameters
-    ----------
-    layer : napari layer
-
-    Returns
-    -------
-    bool
-    """
+    """Return whether a layer is one of our previews, which are not offered as inputs."""
     return bool(layer.metadata.get(METADATA_KEY, {}).get("preview"))
 
 
@@ -88,12 +79,7 @@ class _LayerBox(QComboBox):  # type: ignore[misc]
         return self.layers[index] if 0 <= index < len(self.layers) else None
 
     def choose(self, layer: Any) -> None:
-        """Choose a layer.
-
-        Parameters
-        ----------
-        layer : napari layer
-        """
+        """Choose a layer."""
         if layer in self.layers:
             self.setCurrentIndex(self.layers.index(layer))
 
@@ -120,7 +106,6 @@ class MaskPicker(_LayerBox):
 
     Parameters
     ----------
-    viewer : napari Viewer or ViewerModel
     none : str
         Text for no layer.
     """
@@ -172,12 +157,7 @@ class _MultiLayerPicker(QWidget):  # type: ignore[misc]
         return [] if first is None else [first, *self._ticked()]
 
     def tick(self, layer: Any) -> None:
-        """Add a layer to the chosen one.
-
-        Parameters
-        ----------
-        layer : napari layer
-        """
+        """Add a layer to the chosen one."""
         self.more.setChecked(True)
         self.list.item(self._listed.index(layer)).setCheckState(Qt.CheckState.Checked)
 
@@ -204,24 +184,14 @@ class _MultiLayerPicker(QWidget):  # type: ignore[misc]
 
 
 class ImagePicker(_MultiLayerPicker):
-    """Chooses an Image layer, and further Image layers as its channels.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel
-    """
+    """Chooses an Image layer, and further Image layers as its channels."""
 
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer, (Image,), "further channels of the same image", "no further image layer")
 
 
 class LabelsPicker(_MultiLayerPicker):
-    """Chooses a Labels layer or a Shapes layer of lines; for overlapping classes, also further masks.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel
-    """
+    """Chooses a Labels layer or a Shapes layer of lines; for overlapping classes, also further masks."""
 
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer, (Labels, Shapes), "masks of further classes", "no further labels layer")
@@ -233,11 +203,6 @@ class LabelsPicker(_MultiLayerPicker):
         return isinstance(self.layer, Shapes)
 
     def allow_further(self, *, allowed: bool) -> None:
-        """Show or hide the choice of further layers.
-
-        Parameters
-        ----------
-        allowed : bool
-        """
+        """Show or hide the choice of further layers."""
         self.more.setVisible(allowed)
         self.more.setChecked(allowed)

@@ -57,12 +57,6 @@ class TargetLayer:
 def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list[TargetLayer]:
     """Compute the training targets of some planes.
 
-    Parameters
-    ----------
-    inputs : Snapshot
-    settings : TrainSettings
-    planes : slice
-
     Returns
     -------
     list of TargetLayer
@@ -138,12 +132,7 @@ def _channel(name: str, channel: NDArray[Any], top: int = 1) -> TargetLayer:
 
 
 class Preview(QObject):  # type: ignore[misc]
-    """Shows targets in a viewer without blocking it.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel
-    """
+    """Shows targets in a viewer without blocking it."""
 
     finished = Signal(str)
     """Status text."""
@@ -170,8 +159,6 @@ class Preview(QObject):  # type: ignore[misc]
         ----------
         image : napari Image layer
             Defines the grid of the targets.
-        inputs : Snapshot
-        settings : TrainSettings
         """
         if self.busy:
             return

@@ -39,11 +39,8 @@ class ResultLayer(QObject):  # type: ignore[misc]
 
     Parameters
     ----------
-    task : Task
     image : napari Image layer
         Defines the grid of the result.
-    name : str
-    metadata : dict
     classes : sequence of str
         Names of overlapping classes.
     """

@@ -29,7 +29,6 @@ class RunPanel(QWidget):  # type: ignore[misc]
     ----------
     kind : {"train", "segment"}
         A run of this kind that a closed widget has started is adopted.
-    viewer : napari Viewer or ViewerModel
     verb, participle : str
         Texts of the button and of the status, such as "Train" and "Training".
     curves : bool

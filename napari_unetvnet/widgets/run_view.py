@@ -69,41 +69,21 @@ class RunView(QWidget):  # type: ignore[misc]
             self.curves.clear()
 
     def set_status(self, text: str) -> None:
-        """Set the status text.
-
-        Parameters
-        ----------
-        text : str
-        """
+        """Set the status text."""
         self.status.setText(text)
 
     def show_error(self, lines: Sequence[str]) -> None:
-        """Show error messages; hide the field if there are none.
-
-        Parameters
-        ----------
-        lines : sequence of str
-        """
+        """Show error messages; hide the field if there are none."""
         self.error.setText("\n".join(lines))
         self.error.setVisible(bool(lines))
 
     def show_busy(self, *, visible: bool) -> None:
-        """Show the progress bar in its indeterminate state, or hide it.
-
-        Parameters
-        ----------
-        visible : bool
-        """
+        """Show the progress bar in its indeterminate state, or hide it."""
         self.bar.setVisible(visible)
         self.bar.setRange(0, 0 if visible else BAR)
 
     def show_event(self, event: Event) -> None:
-        """Show one event.
-
-        Parameters
-        ----------
-        event : Event
-        """
+        """Show one event."""
         if isinstance(event, Notice):
             self._texts = [*self._texts, event.text][-MOST_NOTICES:]
             self._put(self.notices, "\n".join(self._texts))
@@ -127,7 +107,6 @@ class RunView(QWidget):  # type: ignore[misc]
         ----------
         notice : str
             Text of the notice; it is kept if ``planned`` is empty.
-        planned : sequence of Planned
         """
         if not planned:
             return
@@ -208,13 +187,7 @@ class Curves(QWidget):  # type: ignore[misc]
         self._dice_line.setData([], [])
 
     def add_step(self, step: int, loss: float) -> None:
-        """Draw the loss of a step.
-
-        Parameters
-        ----------
-        step : int
-        loss : float
-        """
+        """Draw the loss of a step."""
         self._loss.append((step, loss))
         if len(self._loss) > MOST_POINTS:
             self._loss = self._loss[::2]  # bounds the time of drawing in long runs
@@ -222,13 +195,7 @@ class Curves(QWidget):  # type: ignore[misc]
         self.show()
 
     def add_epoch(self, step: int, dice: float | None) -> None:
-        """Draw the score of an epoch.
-
-        Parameters
-        ----------
-        step : int
-        dice : float or None
-        """
+        """Draw the score of an epoch."""
         if dice is None:
             return
         self._dice.append((step, dice))
@@ -253,10 +220,6 @@ def _style(plot: Any, name: str) -> None:
 
 def clock(seconds: float) -> str:
     """Format a duration.
-
-    Parameters
-    ----------
-    seconds : float
 
     Returns
     -------

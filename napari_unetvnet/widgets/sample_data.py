@@ -129,10 +129,6 @@ def _stroke(
 def make_blobs(seed: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     """Generate a noisy stack of round blobs.
 
-    Parameters
-    ----------
-    seed : int
-
     Returns
     -------
     image : array of uint16, shape (Z, Y, X)

@@ -45,12 +45,7 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
         inside.installEventFilter(self)
 
     def sizeHint(self) -> Any:  # noqa: N802 (Qt's name)
-        """Return the height of the content at the current width.
-
-        Returns
-        -------
-        QSize
-        """
+        """Return the height of the content at the current width."""
         inside = self.widget()
         hint = inside.sizeHint()
         width = self.width() - BORDER  # without a scroll bar, unlike the viewport
@@ -59,17 +54,7 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
         return QSize(hint.width(), max(height, least, LEAST_HEIGHT) + BORDER)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
-        """Update the height when the content changes.
-
-        Parameters
-        ----------
-        watched : QObject
-        event : QEvent
-
-        Returns
-        -------
-        bool
-        """
+        """Update the height when the content changes."""
         if event.type() in {QEvent.Type.LayoutRequest, QEvent.Type.Resize}:
             bar = self.verticalScrollBar().sizeHint().width()
             self.setMinimumWidth(max(LEAST_WIDTH, self.widget().minimumSizeHint().width() + bar + BORDER))
@@ -79,10 +64,6 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
 
 def folded(title: str) -> tuple[Any, Any]:
     """Create a collapsible section.
-
-    Parameters
-    ----------
-    title : str
 
     Returns
     -------
@@ -100,10 +81,6 @@ def folded(title: str) -> tuple[Any, Any]:
 def narrow(combo: Any) -> Any:
     """Let a combo box be narrower than its longest entry, so that long names do not widen the dock.
 
-    Parameters
-    ----------
-    combo : QComboBox
-
     Returns
     -------
     QComboBox
@@ -116,14 +93,5 @@ def narrow(combo: Any) -> Any:
 
 
 def wrapped(text: str) -> str:
-    """Wrap a tooltip, because Qt does not wrap plain text.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-    """
+    """Wrap a tooltip, because Qt does not wrap plain text."""
     return textwrap.fill(text.replace("``", ""), 60)

@@ -32,12 +32,7 @@ ADVANCED = ("tile", "overlap", "batch", "tta", "precision")
 
 
 class SegmentWidget(QWidget):  # type: ignore[misc]
-    """Segments an image layer and adds the labels as a layer on its grid.
-
-    Parameters
-    ----------
-    napari_viewer : napari Viewer or ViewerModel
-    """
+    """Segments an image layer and adds the labels as a layer on its grid."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()

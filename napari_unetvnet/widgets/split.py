@@ -36,7 +36,6 @@ def draw_split(split: SplitMade, shape: Sequence[int], most: int = MOST_VOXELS) 
 
     Parameters
     ----------
-    split : SplitMade
     shape : sequence of 3 int
         Shape of the image z, y, x.
     most : int
@@ -64,10 +63,6 @@ class SplitLayer:
 
     The layer remains after the training and is removed when the next one starts. If the user hides it, the next one is
     hidden too.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -91,12 +86,7 @@ class SplitLayer:
         self._image, self.layer = image, None
 
     def show(self, split: SplitMade) -> None:
-        """Show a split unless nothing is held out or the image was removed.
-
-        Parameters
-        ----------
-        split : SplitMade
-        """
+        """Show a split unless nothing is held out or the image was removed."""
         layers = self._viewer.layers
         if self._image is None or self._image not in layers or not split.held_out:
             return

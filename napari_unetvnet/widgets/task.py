@@ -40,16 +40,7 @@ _ACTIVE: set[Task] = set()
 
 
 def unwrapped(viewer: Any) -> Any:
-    """Return the viewer behind the proxy that napari gives to widgets, through which each access wraps a layer anew.
-
-    Parameters
-    ----------
-    viewer : napari Viewer or ViewerModel, perhaps in a proxy
-
-    Returns
-    -------
-    napari Viewer or ViewerModel
-    """
+    """Return the viewer behind the proxy that napari gives to widgets, through which each access wraps a layer anew."""
     return getattr(viewer, "__wrapped__", viewer)
 
 
@@ -59,7 +50,6 @@ class Task(QObject):  # type: ignore[misc]
     Parameters
     ----------
     kind : {"train", "segment"}
-    viewer : napari Viewer or ViewerModel
     """
 
     event_received = Signal(object)
@@ -95,7 +85,6 @@ class Task(QObject):  # type: ignore[misc]
         Parameters
         ----------
         kind : {"train", "segment"}
-        viewer : napari Viewer or ViewerModel
 
         Returns
         -------

@@ -66,12 +66,7 @@ ADVANCED = (*LABELS_ADVANCED, *TRAINING)
 
 
 class TrainWidget(QWidget):  # type: ignore[misc]
-    """Trains a network on the labels of a layer.
-
-    Parameters
-    ----------
-    napari_viewer : napari Viewer or ViewerModel
-    """
+    """Trains a network on the labels of a layer."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -310,7 +305,6 @@ class Budget(QWidget):  # type: ignore[misc]
 
         Parameters
         ----------
-        amount : float
         unit : {"minutes", "epochs", "steps"}
         """
         self.unit.setCurrentText(unit)

@@ -269,7 +269,7 @@ def test_bad_input_files_are_told_in_one_line(folder, capsys):
         ("nan.npy", "labels.tif", "NaN"),
         ("image.tif", "small.npy", "20 x 64"),
         ("image.tif", "soft.npy", "0.5"),
-        ("image.tif", "none.npy", "nothing but 0"),
+        ("image.tif", "none.npy", "only 0"),
         ("text.tif", "labels.tif", "text.tif"),
         ("cut.tif", "labels.tif", "cut.tif"),
     ):
@@ -288,7 +288,7 @@ def test_models_that_do_not_fit_are_told_in_one_line(folder, capsys):
     tifffile.imwrite("tiny.tif", np.zeros((48, 1), np.uint8))
     for image, model, output, word in (
         ("image.tif", "cut.safetensors", "o.tif", "cut off"),
-        ("image.tif", "text.safetensors", "o.tif", "no model file"),
+        ("image.tif", "text.safetensors", "o.tif", "not a model file"),
         ("image.tif", "nothing", "o.tif", "nothing"),
         ("image.tif|a,b [1].tif", "m.safetensors", "o.tif", "1 channel(s)"),
         ("tiny.tif", "m.safetensors", "o.tif", "at least 1 x 2 x 2"),

@@ -92,7 +92,7 @@ def test_many_objects_fit_into_the_file(tmp_path, monkeypatch):
         ([], "There is nothing to do"),
         (["--objects", "border"], "not 3"),
         (["--objects", "cells"], "objects=cells"),
-        (["--nested", "brats"], "3 was found"),
+        (["--nested", "brats"], "there is 3"),
         (["--min-size", "2", "--output", "labels.nii.gz"], "would replace"),
         (["--min-size", "2", "--output", "out.jpg"], "JPEG"),
     ],
@@ -142,7 +142,7 @@ def test_without_options_a_run_leaves_what_it_always_left(bright, tmp_path):
 def test_a_run_writes_ids_and_their_table_and_keeps_the_labels(bright, tmp_path):
     folder = segmented(tmp_path, "ids", output=str(tmp_path / "out.npy"), objects="components", min_size=2)
     events = list(runs.run(folder))
-    assert any(isinstance(event, Notice) and "cleaned" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "Cleaning" in event.text for event in events)
     expected = bright.copy()
     expected[2:5, 10:16, 9:17] = 2
     expected[5, 19, 19] = 0

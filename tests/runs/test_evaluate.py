@@ -193,7 +193,7 @@ def test_values_that_do_not_meet_are_told_for_each_case(folder, capsys):
         tifffile.imwrite(f"found/{name}.tif", (image > 0).astype(np.uint8) * 255)
     notices = json.loads(evaluated(capsys, "found", "right", "--json"))["notices"]
     assert [line.partition(":")[0] for line in notices] == ["a", "b"]
-    assert "Notice: a: No value but the background is in both images" in evaluated(capsys, "found", "right")
+    assert "Notice: a: Only the background value is in both images" in evaluated(capsys, "found", "right")
 
 
 WRONG = {
@@ -203,7 +203,7 @@ WRONG = {
     "no such file": (["none.tif", "right/a_labels.tif"], ["There is no file none.tif"]),
     "no such table": (["--pairs", "none.csv"], ["none.csv"]),
     "file and folder": (["found/a.tif", "right"], ["1 images but 3 labels"]),
-    "one folder twice": (["found", "found"], ["apart"]),
+    "one folder twice": (["found", "found"], ["different files"]),
     "JSON and CSV": (["found", "right", "--json", "--csv"], ["--csv", "--json"]),
     "no region": (["found", "right", "--regions", "WT"], ["name=value"]),
     "regions of objects": (["found", "right", "--regions", "A=1", "--truth-is", "objects"], ["unions of classes"]),
@@ -226,7 +226,7 @@ def test_bad_cases_of_a_folder_are_told_at_once(folder, capsys):
     tifffile.imwrite("found/b.tif", np.full((30, 40), 0.5, np.float32))
     lines = refused(capsys, "found", "right").splitlines()
     assert lines[0].startswith("a: The prediction has shape (1, 3, 4), the truth (1, 30, 40)")
-    assert lines[1].startswith("b: labels hold fractional values")
+    assert lines[1].startswith("b: labels have fractional values")
     assert len(lines) == 2
 
 

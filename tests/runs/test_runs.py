@@ -184,11 +184,11 @@ def test_labels_and_probabilities_are_written_on_the_images_grid(files, model):
 def test_a_mistake_is_the_last_event_and_is_raised(files):
     np.save(files / "labels.npy", np.zeros((6, 48, 48), np.uint8))
     folder = train_folder(files)
-    with pytest.raises(UserError, match="nothing but 0"):
+    with pytest.raises(UserError, match="only 0"):
         list(runs.run(folder))
     last = runs.follow(folder)[0][-1]
     assert (last.state, last.fault) == ("failed", False)
-    assert "nothing but 0" in last.lines[0]
+    assert "only 0" in last.lines[0]
 
 
 def test_a_fault_is_the_last_event_and_is_raised(files, monkeypatch):

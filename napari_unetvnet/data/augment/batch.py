@@ -67,9 +67,6 @@ def preview(image: Tensor, target: Tensor, recipe: Recipe, seed: int, count: int
     ----------
     image : Tensor of float32, shape (C, Z, Y, X)
     target : Tensor of shape (Z, Y, X) or (K, Z, Y, X)
-    recipe : Recipe
-    seed : int
-    count : int
 
     Returns
     -------

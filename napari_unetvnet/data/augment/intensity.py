@@ -31,8 +31,6 @@ def change_intensities(images: Tensor, recipe: Recipe, rng: np.random.Generator,
     ----------
     images : Tensor of shape (B, C, Z, Y, X)
         Contiguous.
-    recipe : Recipe
-    rng : numpy Generator
     strength : float in [0, 1]
     """
     channels = images.view(-1, *images.shape[2:])

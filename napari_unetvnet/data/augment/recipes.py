@@ -54,7 +54,6 @@ class Change:
 
         Parameters
         ----------
-        rng : numpy Generator
         count : int
             Number of items.
         strength : float in [0, 1]

@@ -37,8 +37,6 @@ def move(
     ----------
     images, target, maps
         As for `augment`.
-    recipe : Recipe
-    rng : numpy Generator
     strength : float in [0, 1]
 
     Returns

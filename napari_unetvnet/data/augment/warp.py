@@ -58,8 +58,6 @@ def warp(
     ----------
     images, target, maps
         As for `augment`.
-    recipe : Recipe
-    rng : numpy Generator
     strength : float in [0, 1]
     """
     # Without z, all planes of a patch are warped alike, as channels of one plane.

@@ -23,7 +23,6 @@ class Grid:
     ----------
     shape : tuple of 3 int
     spacing : tuple of 3 float
-    unit : str
     affine : array of shape (4, 4) or None
     """
 
@@ -44,10 +43,6 @@ class ImageFacts:
 
     Parameters
     ----------
-    name : str
-    grid : Grid
-    channels : int
-    dtype : str
     low, high : tuple of float
         Extremes of each channel, NaN and infinity left out.
     dark, bright : tuple of float
@@ -129,10 +124,6 @@ class LabelFacts:
 
     Parameters
     ----------
-    name : str
-    grid : Grid
-    channels : int
-    dtype : str
     counts : tuple of Counter
         For each channel, the voxels of each value, without those that a mask hides.
     fraction : float or None
@@ -141,8 +132,6 @@ class LabelFacts:
         Whether a plane holds anything but 0; empty if not all were read.
     unpainted : int
         Counted voxels that are 0 in every channel.
-    digest : str
-    thumbnail : Thumbnail
     read : float
         Fraction of the voxels that was read.
     """
@@ -176,7 +165,6 @@ class MaskFacts:
 
     Parameters
     ----------
-    name : str
     hidden : float
         Fraction of the voxels that it hides.
     """
@@ -191,9 +179,6 @@ class PairFacts:
 
     Parameters
     ----------
-    image : ImageFacts
-    labels : LabelFacts
-    mask : MaskFacts or None
     split : {"", "train", "val"}
     refused : tuple of str
         Why image and labels do not fit together.

@@ -48,8 +48,6 @@ class ClassShare:
 
     Parameters
     ----------
-    name : str
-    voxels : int
     share : float
         Fraction of the labelled voxels.
     images : int
@@ -72,8 +70,6 @@ class PairSummary:
         Names.
     shape : tuple of 3 int
         Voxels z, y, x.
-    channels : int
-    dtype, unit : str
     spacing : tuple of 3 float
     split : {"", "train", "val"}
     voxels : dict of str to int
@@ -105,7 +101,6 @@ class Report:
     ----------
     findings : tuple of Finding
         Errors first, then warnings, then advice.
-    images : tuple of PairSummary
     classes : tuple of ClassShare
         Over all images.
     suggestions : tuple of str
@@ -131,42 +126,18 @@ class Report:
         return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the report as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-        """
+        """Give the report as values that JSON can hold."""
         return asdict(self)
 
 
 def name_list(names: list[str], limit: int = MOST_NAMED) -> str:
-    """Join the first names, and say how many more there are.
-
-    Parameters
-    ----------
-    names : list of str
-    limit : int
-
-    Returns
-    -------
-    str
-    """
+    """Join the first names, and say how many more there are."""
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def percent(share: float) -> str:
-    """Format a fraction as percent, such that only 0 is "0 %" and only 1 is "100 %".
-
-    Parameters
-    ----------
-    share : float
-
-    Returns
-    -------
-    str
-    """
+    """Format a fraction as percent, such that only 0 is "0 %" and only 1 is "100 %"."""
     if share in {0, 1}:
         return f"{share:.0%}".replace("%", " %")
     digits = 0 if 0.1 <= share < 0.99 else 1 if 0.01 <= share < 0.99 else 2

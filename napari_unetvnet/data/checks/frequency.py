@@ -21,11 +21,6 @@ NOTHING = "none"
 def value_counts(labels: LabelFacts, settings: TrainSettings) -> dict[int, int]:
     """Count the voxels of each value that is not ignored, over all channels; includes 0 where it is background.
 
-    Parameters
-    ----------
-    labels : LabelFacts
-    settings : TrainSettings
-
     Returns
     -------
     dict of int to int
@@ -38,11 +33,6 @@ def value_counts(labels: LabelFacts, settings: TrainSettings) -> dict[int, int]:
 
 def class_voxels(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
     """Count the voxels of each class of one image.
-
-    Parameters
-    ----------
-    labels : LabelFacts
-    settings : TrainSettings
 
     Returns
     -------
@@ -80,17 +70,7 @@ def _masks(labels: LabelFacts, settings: TrainSettings) -> dict[str, int]:
 
 
 def labelled_count(labels: LabelFacts, settings: TrainSettings) -> int:
-    """Count the labelled voxels.
-
-    Parameters
-    ----------
-    labels : LabelFacts
-    settings : TrainSettings
-
-    Returns
-    -------
-    int
-    """
+    """Count the labelled voxels."""
     if labels.channels == 1:
         return sum(value_counts(labels, settings).values())
     return labels.painted if settings.unlabelled == "ignore" else labels.total

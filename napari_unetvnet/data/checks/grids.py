@@ -104,10 +104,6 @@ def _edges(grid: Grid) -> str:
 def is_turned(pair: PairFacts) -> str:
     """Find the orientation of the labels that follows the edges of the image far better than the present one.
 
-    Parameters
-    ----------
-    pair : PairFacts
-
     Returns
     -------
     str

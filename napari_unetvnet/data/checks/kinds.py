@@ -25,16 +25,7 @@ PIECES = 1.25
 
 
 def looks_soft(labels: LabelFacts) -> bool:
-    """Whether labels look like a soft mask: many rare, scattered values between two frequent ones.
-
-    Parameters
-    ----------
-    labels : LabelFacts
-
-    Returns
-    -------
-    bool
-    """
+    """Whether labels look like a soft mask: many rare, scattered values between two frequent ones."""
     if labels.channels > 1:
         return False
     ranked = labels.counts[0].most_common()
@@ -45,17 +36,7 @@ def looks_soft(labels: LabelFacts) -> bool:
 
 
 def has_many(pairs: Sequence[PairFacts], settings: TrainSettings) -> bool:
-    """Whether there are more values than training accepts as classes.
-
-    Parameters
-    ----------
-    pairs : sequence of PairFacts
-    settings : TrainSettings
-
-    Returns
-    -------
-    bool
-    """
+    """Whether there are more values than training accepts as classes."""
     if settings.label_values != "classes" or settings.classes or settings.regions:
         return False
     return len({value for pair in pairs for value in value_counts(pair.labels, settings)}) > MANY_VALUES

@@ -40,7 +40,6 @@ def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
     ----------
     pair : Pair
         Read by slicing only; of a large image only evenly spaced blocks.
-    settings : TrainSettings
 
     Returns
     -------

@@ -30,10 +30,6 @@ TITLES: dict[Severity, str] = {
 def notices(report: Report) -> list[str]:
     """Give the warnings as a few short notices, the most important first.
 
-    Parameters
-    ----------
-    report : Report
-
     Returns
     -------
     list of str
@@ -52,10 +48,6 @@ def notices(report: Report) -> list[str]:
 
 def table(report: Report) -> str:
     """Format a report for a terminal.
-
-    Parameters
-    ----------
-    report : Report
 
     Returns
     -------

@@ -27,11 +27,6 @@ EDGE_VOXELS = 20
 def stray_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> dict[str, dict[int, int]]:
     """Find values with few voxels that only one image has.
 
-    Parameters
-    ----------
-    pairs : sequence of PairFacts
-    settings : TrainSettings
-
     Returns
     -------
     dict of str to dict of int to int
@@ -52,17 +47,7 @@ def stray_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> dict[st
 
 
 def edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> list[int]:
-    """Find values in traces one voxel wide, if there are two or more.
-
-    Parameters
-    ----------
-    pairs : sequence of PairFacts
-    settings : TrainSettings
-
-    Returns
-    -------
-    list of int
-    """
+    """Find values in traces one voxel wide, if there are two or more."""
     if settings.label_values != "classes" or settings.classes or settings.regions or settings.lines:
         return []
     total: Counter[int] = Counter()
@@ -78,17 +63,7 @@ def edge_values(pairs: Sequence[PairFacts], settings: TrainSettings) -> list[int
 
 
 def suspects(pairs: Sequence[PairFacts], settings: TrainSettings) -> set[int]:
-    """Give the values that are probably not classes.
-
-    Parameters
-    ----------
-    pairs : sequence of PairFacts
-    settings : TrainSettings
-
-    Returns
-    -------
-    set of int
-    """
+    """Give the values that are probably not classes."""
     strays = stray_values(pairs, settings).values()
     return {value for values in strays for value in values} | set(edge_values(pairs, settings))
 

@@ -34,8 +34,6 @@ def suggestions(classes: Sequence[ClassShare], pairs: Sequence[PairFacts], setti
 
     Parameters
     ----------
-    classes : sequence of ClassShare
-    pairs : sequence of PairFacts
     settings : TrainSettings
         Settings that are already chosen are not suggested.
 

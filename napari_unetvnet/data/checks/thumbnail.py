@@ -48,7 +48,6 @@ def make_thumbnail(image: Volume, labels: Volume, painted: Sequence[bool], setti
     labels : Volume, data of shape (1, Z, Y, X) or (K, Z, Y, X)
     painted : sequence of bool
         Whether a plane has labels; empty if unknown.
-    settings : TrainSettings
 
     Returns
     -------

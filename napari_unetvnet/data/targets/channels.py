@@ -67,7 +67,6 @@ def region_channels(
     ----------
     labels : array of shape (Z, Y, X), integers
         Label values as painted.
-    regions : sequence of R LabelRegion
     known : array of bool, shape (Z, Y, X), optional
         Which voxels are labelled; by default all.
 

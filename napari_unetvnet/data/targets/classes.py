@@ -64,11 +64,6 @@ class Classes:
 def target_margin(classes: Classes, settings: TrainSettings) -> tuple[int, int, int]:
     """Say how much more of a target than the patch `loss_target` needs, so that a patch's border is as its inside.
 
-    Parameters
-    ----------
-    classes : Classes
-    settings : TrainSettings
-
     Returns
     -------
     tuple of 3 int
@@ -87,8 +82,6 @@ def loss_target(target: NDArray[np.uint8], classes: Classes, settings: TrainSett
     ----------
     target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
         A patch of what `make_target` gave.
-    classes : Classes
-    settings : TrainSettings
 
     Returns
     -------
@@ -115,8 +108,6 @@ def loss_weights(
         Voxels of each class.
     known : array of int, shape (K,)
         Labelled voxels of each class channel.
-    classes : Classes
-    settings : TrainSettings
 
     Returns
     -------

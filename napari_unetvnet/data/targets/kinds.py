@@ -66,12 +66,7 @@ LABEL_KINDS: Mapping[str, LabelKind] = {
 
 
 def kind_of(settings: TrainSettings) -> LabelKind:
-    """Find the kind of labels that the settings describe.
-
-    Returns
-    -------
-    LabelKind
-    """
+    """Find the kind of labels that the settings describe."""
     if settings.label_values == "objects":
         return LABEL_KINDS[settings.objects_as]
     if settings.label_values == "classes":
@@ -85,7 +80,6 @@ def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     Parameters
     ----------
     labels : sequence of Volume, data of shape (1, Z, Y, X), or (K, Z, Y, X) with label_values=overlapping
-    settings : TrainSettings
 
     Returns
     -------
@@ -108,8 +102,6 @@ def make_target(
     ----------
     labels : integer array of shape (C, Z, Y, X)
         C is 1, or the number of classes with label_values=overlapping.
-    classes : Classes
-    settings : TrainSettings
     name : str
         Of the labels, for messages.
     mask : array of shape (Z, Y, X), optional

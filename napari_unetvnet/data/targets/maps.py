@@ -81,7 +81,6 @@ class TargetMap:
             As painted.
         target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
             From `make_target`.
-        settings : TrainSettings
 
         Returns
         -------
@@ -110,12 +109,7 @@ TARGET_MAPS: Mapping[str, TargetMap] = {
 
 
 def needed_maps(settings: TrainSettings) -> dict[str, TargetMap]:
-    """Find the rows that the loss asks for.
-
-    Returns
-    -------
-    dict of str to TargetMap
-    """
+    """Find the rows that the loss asks for."""
     return {need: TARGET_MAPS[need] for need in loss_needs(settings.loss) if need in TARGET_MAPS}
 
 

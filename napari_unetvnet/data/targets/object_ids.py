@@ -79,7 +79,6 @@ def objects_in(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainS
         As painted.
     target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
         From `make_target`.
-    settings : TrainSettings
 
     Returns
     -------

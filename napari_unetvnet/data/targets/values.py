@@ -108,7 +108,6 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
     labels : array of shape (Z, Y, X), integers
     values : sequence of int
         Label value of each class.
-    settings : TrainSettings
     name : str
         Of the labels, for messages.
 
@@ -141,15 +140,5 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
 
 
 def output_values(values: Sequence[int], settings: TrainSettings) -> tuple[int, ...]:
-    """Give the value that results carry for each class: the user's own, and 0 for the named background.
-
-    Parameters
-    ----------
-    values : sequence of int
-    settings : TrainSettings
-
-    Returns
-    -------
-    tuple of int
-    """
+    """Give the value that results carry for each class: the user's own, and 0 for the named background."""
     return tuple(0 if value == settings.background else value for value in values)

@@ -38,7 +38,6 @@ def separation(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainS
         As painted.
     target : array of shape (Z, Y, X) or (K, Z, Y, X)
         From `make_target`.
-    settings : TrainSettings
 
     Returns
     -------

@@ -31,7 +31,6 @@ class Format:
 
     Parameters
     ----------
-    name : str
     endings : tuple of str
         In lower case. Those of two parts (.nii.gz) come first.
     module : str

@@ -145,11 +145,6 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
 def open_image(path: Path, *, writable: bool = False) -> Any:
     """Open the finest level of an image that was made here.
 
-    Parameters
-    ----------
-    path : Path
-    writable : bool
-
     Returns
     -------
     zarr.Array
@@ -178,10 +173,6 @@ def complete(path: Path) -> None:
 
 def completing(path: Path) -> Iterator[None]:
     """Do what `complete` does, chunk by chunk.
-
-    Parameters
-    ----------
-    path : Path
 
     Yields
     ------

@@ -91,10 +91,6 @@ class Row:
 def runs_in(folder: Path) -> list[Path]:
     """List the trainings of a folder: the folder itself if it is a run, otherwise the trainings in it.
 
-    Parameters
-    ----------
-    folder : Path
-
     Returns
     -------
     list of Path
@@ -140,10 +136,6 @@ def _collecting(problems: list[str]) -> Iterator[None]:
 
 def read_run(folder: Path) -> Row:
     """Read the job, the events and the model of a training.
-
-    Parameters
-    ----------
-    folder : Path
 
     Returns
     -------

@@ -54,12 +54,7 @@ class Table:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the whole table, with the full curves, as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the whole table, with the full curves, as values that JSON can hold."""
         runs = [{"rank": rank, **asdict(row), "seconds_per_step": row.seconds_per_step} for rank, row in self.ranked()]
         configurations = list(map(asdict, self.configurations))
         comparability = {"comparable": self.comparable, "remarks": list(self.remarks)}
@@ -67,16 +62,7 @@ class Table:
 
 
 def tabulate(rows: Sequence[Row]) -> Table:
-    """Rank runs.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-
-    Returns
-    -------
-    Table
-    """
+    """Rank runs."""
     ranked = sorted(_only_differing(rows), key=lambda row: (row.dice is None, -(row.dice or 0.0), row.minutes))
     same = _same_hold_out(ranked)
     return Table(tuple(ranked), _configurations(ranked), tuple(_remarks(ranked, same)), same)
@@ -133,7 +119,6 @@ def as_text(table: Table, *, as_json: bool = False, plain: bool = False) -> str:
 
     Parameters
     ----------
-    table : Table
     as_json : bool
         As JSON, with the full curves.
     plain : bool

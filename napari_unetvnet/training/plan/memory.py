@@ -70,7 +70,6 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
 
     Parameters
     ----------
-    settings : TrainSettings
     channels : int
         Of the images, C.
     patches : int

@@ -50,7 +50,6 @@ class Plan:
     ----------
     settings : TrainSettings
         Of the same class as those of the user.
-    choices : tuple of Decision
     """
 
     settings: TrainSettings
@@ -70,7 +69,6 @@ def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:
 
     Parameters
     ----------
-    pairs : sequence of Pair
     settings : TrainSettings
         Fields that are not set are chosen, those of `TrainJob.left_open`.
     device : {"cpu", "cuda"}
@@ -89,13 +87,7 @@ def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan to a file.
-
-    Parameters
-    ----------
-    plan : Plan
-    path : Path
-    """
+    """Write a plan to a file."""
     write_json(path, [asdict(choice) for choice in plan.choices])
 
 
@@ -106,7 +98,6 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     ----------
     settings : TrainSettings
         Settings that are set override the plan.
-    path : Path
 
     Returns
     -------
