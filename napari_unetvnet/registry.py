@@ -3,7 +3,7 @@
 A member is a class or a function whose options are its keyword-only parameters, or the fields of a dataclass if it has
 a parameter ``options`` that is typed by one. `Registry.describe` finds them by reading the member's source: the form
 and ``--help`` need names, defaults, choices and their sentences, and importing a network for that would load torch into
-the viewer. A test holds every description against the imported signature.
+the viewer. A test compares every description with the imported signature.
 
 A name in an annotation or a default is replaced by what it stands for. It is searched among the statements at the top
 of its module and, where one of these imports it, in the source of the module that it comes from. Only modules of this
