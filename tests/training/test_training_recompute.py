@@ -19,7 +19,7 @@ def learnt(network, x):
 
     def keep(tensor):
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # else the graph would refer to itself and never be freed
 
     torch.manual_seed(1)  # dropout
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

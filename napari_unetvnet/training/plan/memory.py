@@ -109,7 +109,7 @@ def _activations(network: SegmentationNetwork, x: Tensor) -> list[int]:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
             stored[storage._cdata] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself refers to the graph that stores it, and would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
         outputs = network.training_outputs(x)
