@@ -50,6 +50,11 @@ class Resampled:
         self.ndim = 4
         self.dtype = np.dtype(np.float32) if rule == "linear" else np.dtype(data.dtype)
 
+    @property
+    def source(self) -> Any:
+        """The array that is resampled."""
+        return self._data
+
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Compute a part."""
         keys = expanded(key)

@@ -17,7 +17,43 @@ from napari_unetvnet.settings import BLURS, Settings
 if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["ModelCard", "check_channels", "read_card", "shipped_models"]
+__all__ = ["ImageRecord", "ModelCard", "ScoredOn", "check_channels", "read_card", "shipped_models"]
+
+Numbers = tuple[int, int, int, int, int, int]
+"""A box of voxels: its first voxel z, y, x and its end (exclusive)."""
+
+
+class ImageRecord(Settings):
+    """What a model, and the models it started from, did with an image. Boxes are in voxels of the original image."""
+
+    content: str
+    """Hash of shape and intensities, as `images.identity.content_hash` gives it."""
+    name: str = ""
+    """What the image was called."""
+    shape: Triple
+    """Voxels z, y, x."""
+    trained: tuple[Numbers, ...] = ()
+    """Boxes that were ever trained on; never scored on by a training that starts from this model."""
+    held_out: tuple[Numbers, ...] = ()
+    """Boxes that scored the model, and score each training that starts from it."""
+
+
+class ScoredOn(Settings):
+    """What the score of a model stands on."""
+
+    images: int
+    """Images of which a part or all is held out."""
+    voxels: int
+    """Labelled voxels that are held out."""
+    objects: int | None = None
+    """Connected components of the foreground classes in them; None where the hold-out is too large to count."""
+    class_voxels: dict[str, int] = Field(default_factory=dict)
+    """Held-out voxels of each class."""
+
+    def __str__(self) -> str:
+        images = f"{self.images} image{'s' if self.images != 1 else ''}"
+        objects = "" if self.objects is None else f", {self.objects} object{'s' if self.objects != 1 else ''}"
+        return f"{images}, {self.voxels} voxels{objects}"
 
 
 class ModelCard(Settings):
@@ -63,9 +99,13 @@ class ModelCard(Settings):
     """Of the training."""
     scores: dict[str, float] = Field(default_factory=dict)
     """Scores on the hold-out."""
+    scored: ScoredOn | None = None
+    """What these scores stand on."""
+    images: tuple[ImageRecord, ...] = ()
+    """Each image that was trained on or held out, by this model and those it started from. A training that starts from
+    this model keeps to them, so that it is never scored on what was learnt."""
     split: tuple[tuple[int, ...], ...] = ()
-    """For each training image start and stop, z y x, of the part to learn from and of the block held out, or nothing.
-    A training that starts from this model keeps to them, so that it is not scored on what the model has learnt."""
+    """Of models before `images` was recorded: the same for each training image in order, without its content."""
     data: str = ""
     """Where the training data come from."""
     licence: str = ""
