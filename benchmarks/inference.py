@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_unetvnet.images.volume import Intensity, Volume
+from napari_unetvnet.images.intensity import Intensity
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import choose_precision, steps
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.device import bf16_pays, keep_freed_memory

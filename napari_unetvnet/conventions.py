@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "IGNORE", "Device", "Edge", "Head", "Length", "Normalise", "Option", "OptionValue", "Precision", "Size", "Spacing",
-    "Triple", "View",
+    "IGNORE", "Device", "Edge", "Head", "Length", "Normalise", "NormaliseIn", "Option", "OptionValue", "Precision",
+    "Size", "Spacing", "Triple", "View",
 ]  # fmt: skip
 
 IGNORE = 255
@@ -31,6 +31,7 @@ Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Normalise = Literal["zscore", "percentile", "none"]
+NormaliseIn = Literal["content", "all", "nonzero", "mask"]
 Edge = Literal["reflect", "symmetric", "edge"]
 """How an image continues beyond its border."""
 OptionValue = bool | int | float | str | tuple[float, ...]

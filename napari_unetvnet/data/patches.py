@@ -20,7 +20,7 @@ from napari_unetvnet.conventions import IGNORE, Triple
 from napari_unetvnet.data.counts import class_counts
 from napari_unetvnet.data.sampler import Sampler
 from napari_unetvnet.data.targets import TARGET_MAPS, Classes, loss_target, target_margin
-from napari_unetvnet.images.volume import Box, Intensity, Volume, check_finite, read_box
+from napari_unetvnet.images.volume import Box, Volume, check_finite, read_box
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.data.hold_out import Boxes
+    from napari_unetvnet.images.intensity import Intensity
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["Batch", "Region", "TrainingData", "read_patch"]

@@ -23,10 +23,10 @@ from napari_unetvnet.data.patches import Region, TrainingData
 from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, needed_maps
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import new_array, parts
+from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.refusals import check_pair
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
-from napari_unetvnet.images.volume import intensity
 from napari_unetvnet.model.card import read_card
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def prepare_data(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) 
     """
     for pair in pairs:
         check_pair(pair.image, pair.labels, pair.mask, overlapping=settings.label_values == "overlapping")
+    _check_masks(pairs, settings)
     _check_painted(pairs, settings)
     if len({pair.image.channels for pair in pairs}) > 1:
         counts = ", ".join(f"{pair.image.name}: {pair.image.channels}" for pair in pairs)
@@ -141,11 +142,23 @@ def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
         raise DataProblem(f"Labels {', '.join(empty)} contain only 0; paint some labels first.")
 
 
+def _check_masks(pairs: Sequence[Pair], settings: TrainSettings) -> None:
+    """Refuse to normalise within masks where an image has none."""
+    without = [pair.image.name for pair in pairs if pair.mask is None]
+    if settings.normalise_in == "mask" and without:
+        raise DataProblem(
+            f"normalise_in=mask needs a mask for each image, but {', '.join(without[:8])} has none; give --mask, or "
+            "choose normalise_in=content."
+        )
+
+
 def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
     """Make a region of a whole pair, without loading the image."""
     target = _target(pair, classes, settings)
     maps = {name: _map(row, pair.labels, target, settings) for name, row in needed_maps(settings).items()}
-    return Region(pair.image, target, intensity(pair.image, settings.normalise), maps, number)
+    mask = None if pair.mask is None else pair.mask.data
+    scale = intensity(pair.image, settings.normalise, settings.normalise_in, mask)
+    return Region(pair.image, target, scale, maps, number)
 
 
 def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np.uint8]:

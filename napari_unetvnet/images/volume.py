@@ -8,7 +8,6 @@ reach beyond it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.conventions import Edge, Normalise
+    from napari_unetvnet.conventions import Edge
 
-__all__ = ["Box", "Intensity", "Volume", "intensity", "read_box"]
-
-SAMPLE_VOXELS = 2_000_000
-READ_VOXELS, MOST_CHUNKS = 1 << 27, 128
-"""Of a chunked array with more voxels, only some chunks are read to measure intensities."""
+__all__ = ["Box", "Volume", "check_finite", "read_box"]
 
 
 @dataclass(frozen=True)
@@ -115,99 +110,6 @@ class Volume:
             With the same spacing; the affine is dropped because its origin would no longer be right. Nothing is read.
         """
         return replace(self, data=cut(self.data, (slice(None), *box.slices)), affine=None)
-
-
-@dataclass(frozen=True, eq=False)
-class Intensity:
-    """Normalisation of raw values to network input: ``(value - shift) / scale`` for each channel."""
-
-    shift: NDArray[np.float32]
-    scale: NDArray[np.float32]
-
-    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Normalise raw values.
-
-        Parameters
-        ----------
-        values : array of shape (C, ...)
-
-        Returns
-        -------
-        array of float32 of the same shape
-        """
-        columns = (-1, *(1,) * (values.ndim - 1))
-        shifted = values.astype(np.float32) - self.shift.reshape(columns)
-        return shifted / self.scale.reshape(columns)
-
-
-def intensity(volume: Volume, method: Normalise) -> Intensity:
-    """Measure the intensities of each channel of a volume, from evenly spaced voxels.
-
-    Of a chunked array that is too large to be read completely, some chunks are read, chosen at random with a fixed
-    seed.
-
-    Parameters
-    ----------
-    volume : Volume, data of shape (C, Z, Y, X)
-    method : {"zscore", "percentile", "none"}
-        * "zscore": mean 0, standard deviation 1.
-        * "percentile": the 1st percentile becomes 0, the 99.8th becomes 1.
-        * "none": values as they are.
-
-    Returns
-    -------
-    Intensity
-
-    Raises
-    ------
-    DataProblem
-        If the sample holds NaN, infinity, or values too large for single precision.
-    """
-    if method == "none":
-        zero = np.zeros(volume.channels, np.float32)
-        return Intensity(zero, zero + 1)
-    sample = _sample(volume)
-    check_finite(sample, volume.name)
-    if method == "zscore":
-        shift, scale = sample.mean(axis=1), sample.std(axis=1)
-    else:
-        shift, high = np.percentile(sample, [1, 99.8], axis=1)
-        scale = high - shift
-    # A constant channel has only rounding errors; a scale of 1 keeps it finite.
-    scale = np.where(scale > np.maximum(1e-12 * np.abs(shift), np.finfo(np.float32).tiny), scale, 1.0)
-    with np.errstate(over="ignore"):
-        measured = Intensity(shift.astype(np.float32), scale.astype(np.float32))
-    if not (np.isfinite(measured.shift).all() and np.isfinite(measured.scale).all()):
-        raise DataProblem(
-            f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large for single precision; rescale them."
-        )
-    return measured
-
-
-def _sample(volume: Volume) -> NDArray[np.float64]:
-    """Read some voxels, (C, n): every n-th plane, row and column, or some chunks."""
-    _, depth, height, width = volume.data.shape
-    chunks = getattr(volume.data, "chunks", None)
-    if chunks and depth * height * width > READ_VOXELS:
-        return _sample_of_chunks(volume, [chunk[0] if isinstance(chunk, tuple) else chunk for chunk in chunks[-3:]])
-    pixels = height * width
-    planes = max(1, -(-depth * pixels // SAMPLE_VOXELS))
-    columns = max(1, int(np.ceil(np.sqrt(pixels / SAMPLE_VOXELS))))
-    sample = np.asarray(volume.data[:, ::planes, ::columns, ::columns]).astype(np.float64)
-    return sample.reshape(volume.channels, -1)
-
-
-def _sample_of_chunks(volume: Volume, edges: Sequence[int]) -> NDArray[np.float64]:
-    """Read some chunks, (C, n), the same number of voxels of each."""
-    grid = [-(-n // edge) for n, edge in zip(volume.shape, edges, strict=True)]
-    count = min(prod(grid), max(8, min(MOST_CHUNKS, READ_VOXELS // prod(edges))))
-    step = max(1, count * prod(edges) // SAMPLE_VOXELS)
-    read = []
-    for flat in np.sort(np.random.default_rng(0).choice(prod(grid), count, replace=False)):
-        corner = [int(i) * edge for i, edge in zip(np.unravel_index(flat, grid), edges, strict=True)]
-        box = tuple(slice(a, min(a + edge, n)) for a, edge, n in zip(corner, edges, volume.shape, strict=True))
-        read.append(np.asarray(volume.data[(slice(None), *box)]).reshape(volume.channels, -1)[:, ::step])
-    return np.concatenate(read, axis=1).astype(np.float64)
 
 
 def check_finite(values: NDArray[Any], name: str) -> None:

@@ -11,6 +11,7 @@ from napari_unetvnet.inference.background_writer import finish_in_background
 from napari_unetvnet.inference.fallback import FallbackSteps
 from napari_unetvnet.inference.labels import decide, label_values
 from napari_unetvnet.inference.precision_check import choose_precision
+from napari_unetvnet.inference.scale_check import scale_notices
 from napari_unetvnet.inference.segment import Slab, resample_for, steps
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
@@ -25,6 +26,7 @@ __all__ = [
     "label_values",
     "plan_tiles",
     "resample_for",
+    "scale_notices",
     "scores",
     "steps",
 ]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
-from napari_unetvnet.images.volume import intensity
 from napari_unetvnet.inference.labels import (
     activated,
     as_logits,
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unetvnet.conventions import Triple
-    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.images.intensity import Intensity
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
@@ -162,7 +163,7 @@ def steps(
     selection = select(volume, resampled.shape, settings, mask)
     if settings.skip_constant:
         background_logits(card)  # raises at once if the model has no background class
-    scale = scale or intensity(volume, card.normalise)
+    scale = scale or intensity(volume, card.normalise, card.normalise_in, mask)
     first_resampled = (
         first_plane if resampled is volume else plane_before(first_plane, resampled.shape[0], volume.shape[0])
     )

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Edge
-    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.images.intensity import Intensity
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference.selection import Selection
     from napari_unetvnet.inference.tiles import Place, Tiles
     from napari_unetvnet.model.model import Margin, Model

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_unetvnet.conventions import Triple
-    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.images.intensity import Intensity
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from napari_unetvnet.conventions import Head, Normalise, OptionValue, Spacing, Triple, View
+from napari_unetvnet.conventions import Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem
 from napari_unetvnet.settings import BLURS, Settings
 
@@ -91,6 +91,10 @@ class ModelCard(Settings):
     """Whether the training images were brought to that voxel size."""
     normalise: Normalise = "zscore"
     """How intensities were brought to scale."""
+    normalise_in: NormaliseIn = "all"
+    """The voxels whose intensities were measured for that."""
+    intensity_range: tuple[tuple[float, float, float, float], ...] = ()
+    """Of each channel of the training images, without frames: lowest value, percentiles 0.5 and 99.5, highest value."""
     loss: str = ""
     """What was minimised."""
     steps: int = 0

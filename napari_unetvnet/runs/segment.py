@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from napari_unetvnet.images.volume import Intensity, Volume
+    from napari_unetvnet.images.intensity import Intensity
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference import Slab
     from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.model import Model
@@ -69,7 +70,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         return item if isinstance(item, Notice) else results.write(item)
 
     with keep_freed_memory(), autotuned_convolutions(model.device):
-        scale = yield from _settled(folder / SETTLED, model, volume, job, again=bool(first))
+        scale = yield from _settled(folder / SETTLED, model, volume, job, mask, again=bool(first))
         fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
         slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
         yield from inference.finish_in_background(store, whole_chunks(slabs, results.planes, depth))
@@ -81,11 +82,11 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
 
 
 def _settled(
-    path: Path, model: Model, volume: Volume, job: SegmentJob, *, again: bool
+    path: Path, model: Model, volume: Volume, job: SegmentJob, mask: Any, *, again: bool
 ) -> Generator[Notice, None, Intensity]:
     """Choose normalisation and precision; a resumed run reuses them unless the device type has changed."""
-    from napari_unetvnet.images.volume import Intensity, intensity
-    from napari_unetvnet.inference import choose_precision
+    from napari_unetvnet.images.intensity import Intensity, intensity
+    from napari_unetvnet.inference import choose_precision, scale_notices
 
     stored: dict[str, Any] = {}
     try:
@@ -95,7 +96,9 @@ def _settled(
     if stored:
         scale = Intensity(np.array(stored["shift"], np.float32), np.array(stored["scale"], np.float32))
     else:
-        scale = intensity(volume, model.card.normalise)
+        scale = intensity(volume, model.card.normalise, model.card.normalise_in, mask)
+        for text in scale_notices(model.card, scale, volume.name, masked=mask is not None):
+            yield Notice(text)
     if stored.get("device") == model.device.type and job.precision == "auto":
         model.move_to(model.device, stored["precision"])
     elif job.precision == "auto" and (text := choose_precision(model, volume, job, scale)):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from napari_unetvnet.conventions import Head, Normalise, OptionValue, Spacing, Triple, View
+from napari_unetvnet.conventions import Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
@@ -100,6 +100,9 @@ class TrainSettings(ComputeSettings, LabelSettings):
     and 2.5d the distance between planes is kept."""
     normalise: Normalise = "zscore"
     """Intensity normalisation per image and channel: zscore, percentile (1 to 99.8) or none."""
+    normalise_in: NormaliseIn = "content"
+    """Voxels whose intensities are measured for it: content (without a frame or cut-out background of one value), all,
+    nonzero, or mask (content where the mask is not 0)."""
     preview: Voxel | None = None
     """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None
@@ -261,8 +264,9 @@ class TrainJob(TrainSettings):
     """Train a model on images with labels."""
 
     left_open: ClassVar[tuple[str, ...]] = (
-        "view", "network", "option", "target_spacing", "normalise", "objects_as", "loss", "class_weights", "patch",
-        "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay", "minutes",
+        "view", "network", "option", "target_spacing", "normalise", "normalise_in", "objects_as", "loss",
+        "class_weights", "patch", "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay",
+        "minutes",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 

@@ -11,6 +11,7 @@ from napari_unetvnet.data.counts import labelled_voxels
 from napari_unetvnet.data.hold_out import box_numbers
 from napari_unetvnet.data.targets import loss_weights
 from napari_unetvnet.errors import ModelProblem
+from napari_unetvnet.images.intensity import joint_range
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.losses import build_loss, write_loss
 from napari_unetvnet.losses.total import DeepSupervision
@@ -109,6 +110,8 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
         unit=image.unit,
         resampled=settings.target_spacing is not None,
         normalise=settings.normalise,
+        normalise_in=settings.normalise_in,
+        intensity_range=joint_range([region.scale for region in data.train]),
         loss=write_loss(settings.loss),
         seed=settings.seed,
         split=tuple(box_numbers(boxes) for boxes in data.boxes),

@@ -18,8 +18,9 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.files import replacing
 from napari_unetvnet.images.arrays import parts
+from napari_unetvnet.images.intensity import Intensity, intensity
 from napari_unetvnet.images.resample import Resampled, place_back
-from napari_unetvnet.images.volume import Box, Intensity, Volume, intensity
+from napari_unetvnet.images.volume import Box, Volume
 from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.ema import ema_weights
@@ -152,7 +153,9 @@ class TrainingPreview:
 
     @cached_property
     def _scale(self) -> Intensity:
-        return intensity(self._pair.image, self._run.settings.normalise)
+        settings = self._run.settings
+        mask = None if self._pair.mask is None else self._pair.mask.data
+        return intensity(self._pair.image, settings.normalise, settings.normalise_in, mask)
 
     def _labels(self) -> NDArray[Any]:
         """Label the part, shape (Z, Y, X)."""

@@ -58,6 +58,7 @@ TRAINING = (
     "augment",
     "mirror_axes",
     "normalise",
+    "normalise_in",
     "precision",
     "deep_supervision_weights",
     "roi_weight",

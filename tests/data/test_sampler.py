@@ -17,8 +17,9 @@ from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.data.sampler import Sampler, places
 from napari_unetvnet.data.targets import Classes
 from napari_unetvnet.images import arrays
+from napari_unetvnet.images.intensity import Intensity
 from napari_unetvnet.images.pairs import Pair
-from napari_unetvnet.images.volume import Intensity, Volume
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings, checked
 
 MODES = ("balanced", "random", "one_positive", "all_positive")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from napari_unetvnet.images import arrays
 from napari_unetvnet.images.arrays import Stack, View, cut, new_array, parts
-from napari_unetvnet.images.volume import Box, Volume, intensity
+from napari_unetvnet.images.intensity import intensity
+from napari_unetvnet.images.volume import Box, Volume
 
 sizes = st.tuples(*[st.integers(1, 5)] * 4)
 
@@ -120,7 +121,7 @@ def test_a_crop_of_an_image_that_can_only_be_sliced_reads_nothing():
 
 
 def test_a_large_image_in_chunks_is_measured_by_some_of_them(monkeypatch):
-    monkeypatch.setattr("napari_unetvnet.images.volume.READ_VOXELS", 5000)
+    monkeypatch.setattr("napari_unetvnet.images.content.READ_VOXELS", 5000)
     voxels = np.random.default_rng(0).normal(7, 3, (2, 40, 40, 40)).astype(np.float32)
     voxels[1] *= 2
     data = Recorder(voxels, (1, 8, 8, 8))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.images.volume import Box, Volume, check_finite, intensity, read_box
+from napari_unetvnet.images.intensity import intensity
+from napari_unetvnet.images.volume import Box, Volume, check_finite, read_box
 
 MODES = {"reflect": "reflect", "symmetric": "symmetric", "edge": "edge"}
 modes = st.tuples(*[st.sampled_from(list(MODES))] * 3)
@@ -205,7 +206,7 @@ def test_whole_numbers_are_always_finite():
 
 
 def test_a_large_image_is_measured_from_a_sample_of_its_planes(monkeypatch):
-    monkeypatch.setattr("napari_unetvnet.images.volume.SAMPLE_VOXELS", 500)
+    monkeypatch.setattr("napari_unetvnet.images.intensity.SAMPLE_VOXELS", 500)
     data = np.random.default_rng(0).normal(50, 10, (1, 40, 30, 30))
     recorder = Recorder(data)
     measured = intensity(Volume(recorder), "zscore")

@@ -13,7 +13,8 @@ from test_inference_segment import pointwise_model
 from napari_unetvnet import runs
 from napari_unetvnet.errors import DeviceProblem, OutOfMemory
 from napari_unetvnet.events import Notice, SlabDone
-from napari_unetvnet.images.volume import Volume, intensity
+from napari_unetvnet.images.intensity import intensity
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import FallbackSteps, steps
 from napari_unetvnet.inference import precision_check as agreement_module
 from napari_unetvnet.inference.fallback import TileOptions

@@ -9,7 +9,8 @@ from test_inference_orientations import model_of
 from test_inference_segment import CPU, RAW, Pointwise
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.images.volume import Intensity, Volume
+from napari_unetvnet.images.intensity import Intensity
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import choose_precision, precision_check
 from napari_unetvnet.settings import SegmentSettings
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
-from napari_unetvnet.images.volume import Intensity, Volume
+from napari_unetvnet.images.intensity import Intensity
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import label_values, plan_tiles, scores, steps, sums
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model

@@ -110,7 +110,7 @@ CHOSEN = {"unlabelled": "ignore", "view": "3d", "hold_out": 0}
 
 
 def test_of_a_large_image_few_chunks_are_read(monkeypatch):
-    for name in ("images.volume.READ_VOXELS", "images.refusals.READ_VALUES", "images.refusals.SAMPLED_VALUES"):
+    for name in ("images.content.READ_VOXELS", "images.refusals.READ_VALUES", "images.refusals.SAMPLED_VALUES"):
         monkeypatch.setattr(f"napari_unetvnet.{name}", 5 * 4 * CHUNK**2)
     image, labels = scribbled()
     counting = Counting(image)
@@ -126,6 +126,7 @@ def test_of_a_large_image_few_chunks_are_read(monkeypatch):
 def test_a_value_that_no_look_has_found_is_told_when_a_patch_holds_it(monkeypatch):
     for name in ("READ_VALUES", "SAMPLED_VALUES"):
         monkeypatch.setattr(f"napari_unetvnet.images.refusals.{name}", 160)
+    monkeypatch.setattr("napari_unetvnet.images.intensity.SAMPLE_VOXELS", 160)
     image, labels = scribbled()
     image[0, 3, 25:28] = np.nan
     chosen = checked(TrainSettings, {**CHOSEN, "normalise": "none"})

@@ -24,7 +24,7 @@ def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) ->
     if settings.start_from is None:
         return []
     card = read_card(settings.start_from)
-    values: dict[str, Any] = {"view": card.view, "normalise": card.normalise}
+    values: dict[str, Any] = {"view": card.view, "normalise": card.normalise, "normalise_in": card.normalise_in}
     values |= {"context": card.context} if card.view == "2.5d" else {}
     if settings.view == card.view or "view" not in settings.model_fields_set:
         values |= {"patch": list(card.patch)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.targets import needed_maps
+from napari_unetvnet.images.content import content_box
 from napari_unetvnet.training.plan.choice import Decision, some_planes
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -
 
 
 def _has_a_tail(pair: Pair) -> bool:
-    planes = some_planes(pair.image)[0].astype(np.float32)
+    planes = some_planes(pair.image.crop(content_box(pair.image.data)))[0].astype(np.float32)
     middle, high = np.percentile(planes, [50, 99.8])
     return bool(planes.max() - middle > OUTLYING * (high - middle) > 0)
 

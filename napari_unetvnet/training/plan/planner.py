@@ -11,6 +11,7 @@ from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.from_model import as_the_model
 from napari_unetvnet.training.plan.inputs import batch, network, patch, target_spacing, view
+from napari_unetvnet.training.plan.intensities import normalise_in
 from napari_unetvnet.training.plan.learning import (
     augmentation,
     budget,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
-    as_the_model, objects, view, network, target_spacing, normalisation, loss, class_weights, patch, batch, memory,
-    mirroring, augmentation, hold_out, ema_decay, budget,
+    as_the_model, objects, view, network, target_spacing, normalisation, normalise_in, loss, class_weights,
+    patch, batch, memory, mirroring, augmentation, hold_out, ema_decay, budget,
 )  # fmt: skip
 """Each rule sees the decisions of those before it."""
 ALWAYS = ("view", "network", "normalise", "loss", "patch", "batch", "ema_decay")

@@ -1,0 +1,67 @@
+"""Tell when the intensities of an image are not on the scale that the model was trained on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_unetvnet.images.intensity import Intensity
+    from napari_unetvnet.model.card import ModelCard
+
+__all__ = ["scale_notices"]
+
+OTHER_SCALE = 3.0
+"""Factor between the widths of two ranges from which on they are different scales."""
+INSIDE = 0.5
+"""Least fraction of the range of an image that lies within the values of the training."""
+
+
+def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool) -> list[str]:
+    """Say in what the intensities of an image differ from those of the training, as far as it matters.
+
+    Parameters
+    ----------
+    scale : Intensity
+        Measured on the image.
+    name : str
+        Of the image.
+    masked : bool
+        Whether there is a mask.
+
+    Returns
+    -------
+    list of str
+        With normalisation, a different scale does not matter, and is not mentioned.
+    """
+    notices = []
+    if card.normalise_in == "mask" and not masked:
+        notices.append(
+            "The model was trained with intensities measured within masks; without a mask they are measured on the "
+            f"whole content of {name}. Give its mask if there is one."
+        )
+    if scale.range is None:
+        return notices
+    for channel, (lowest, low, high, highest) in enumerate(scale.range, 1):
+        where = name if card.channels == 1 else f"Channel {channel} of {name}"
+        if lowest == highest:
+            notices.append(f"{where} has the same value {lowest:g} everywhere, so there is nothing to recognise.")
+        elif card.normalise == "none" and card.intensity_range and _differs(low, high, card, channel - 1):
+            _, trained_low, trained_high, _ = card.intensity_range[channel - 1]
+            notices.append(
+                f"{where} has intensities of {low:g} to {high:g}, but the model was trained on {trained_low:g} to "
+                f"{trained_high:g} and takes values as they are (normalise none), so the labels are probably wrong. "
+                "Bring the image to that scale, or train with --normalise zscore."
+            )
+    return notices
+
+
+def _differs(low: float, high: float, card: ModelCard, channel: int) -> bool:
+    """Whether a range is much wider or narrower than that of the training, or beside it."""
+    lowest, trained_low, trained_high, highest = card.intensity_range[channel]
+    width, trained = high - low, trained_high - trained_low
+    if not width or not trained:
+        return not lowest <= (low + high) / 2 <= highest
+    inside = np.clip(min(high, highest) - max(low, lowest), 0, None) / width
+    return bool(max(width / trained, trained / width) > OTHER_SCALE or inside < INSIDE)
