@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.compiled import compile_for_tiles, remove_compilation
-from napari_unetvnet.inference.segment import Slab, resample_for, steps
+from napari_unetvnet.inference.segment import resample_for, steps
 from napari_unetvnet.inference.tiles import plan_tiles
 from napari_unetvnet.model.fallback import MemoryFallback, Options
 from napari_unetvnet.networks.base import by
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.inference.slab import Slab
     from napari_unetvnet.inference.tiles import Tiles
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings

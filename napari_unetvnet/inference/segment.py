@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.images.arrays import cut
 from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.inference.content import framed, part_to_segment, within
 from napari_unetvnet.inference.labels import (
     activated,
     as_logits,
@@ -22,6 +24,7 @@ from napari_unetvnet.inference.labels import (
 )
 from napari_unetvnet.inference.regrid import plane_before, regrid
 from napari_unetvnet.inference.selection import select
+from napari_unetvnet.inference.slab import Slab
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
 from napari_unetvnet.inference.tiles import smallest_image
@@ -42,62 +45,10 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["Slab", "check_fits", "resample_for", "steps"]
+__all__ = ["check_fits", "resample_for", "steps"]
 
 CHUNK_VOXELS = {"cpu": 2**18, "cuda": 2**24}
 """Voxels that are labelled at a time: on a CPU, their intermediate results fit into its cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class Slab:
-    """Finished planes from ``start`` on.
-
-    Parameters
-    ----------
-    start : int
-        First plane.
-    labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
-        Label values.
-    probabilities : array of shape (K, dz, Y, X), float16, or None
-    uncertainty : array of shape (dz, Y, X), float16, or None
-    """
-
-    start: int
-    labels: NDArray[Any]
-    probabilities: NDArray[np.float16] | None = None
-    uncertainty: NDArray[np.float16] | None = None
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that the slab has, by name."""
-        arrays = {"labels": self.labels, "probabilities": self.probabilities, "uncertainty": self.uncertainty}
-        return {name: array for name, array in arrays.items() if array is not None}
-
-    def cut(self, start: int, stop: int) -> Slab:
-        """Cut some planes out.
-
-        Parameters
-        ----------
-        start, stop : int
-            Relative to the first plane of the slab.
-
-        Returns
-        -------
-        Slab
-        """
-        arrays: dict[str, Any] = {name: array[..., start:stop, :, :] for name, array in self.arrays.items()}
-        return replace(self, start=self.start + start, **arrays)
-
-    def copied(self) -> Slab:
-        """Copy all arrays."""
-        arrays: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
-        return replace(self, **arrays)
-
-    def joined(self, following: Slab) -> Slab:
-        """Append the following planes, with the same arrays."""
-        added = following.arrays
-        arrays: dict[str, Any] = {name: np.concatenate([array, added[name]], -3) for name, array in self.arrays.items()}
-        return replace(self, **arrays)
 
 
 def steps(
@@ -112,7 +63,8 @@ def steps(
 ) -> Iterator[Slab]:
     """Segment a volume slab by slab.
 
-    Logits are kept for one tile depth only, so memory does not grow with Z.
+    Logits are kept for one tile depth only, so memory does not grow with Z. A frame of one value is background, and
+    what it surrounds is segmented as if there were none.
 
     Parameters
     ----------
@@ -159,11 +111,38 @@ def steps(
     card = model.card
     check_fits(model, volume, settings)
     model.network.eval()
-    resampled = resample_for(card, volume, settings)
-    selection = select(volume, resampled.shape, settings, mask)
+    select(volume, volume.shape, settings, mask)  # raises at once if the box or the mask does not fit
     if settings.skip_constant:
         background_logits(card)  # raises at once if the model has no background class
     scale = scale or intensity(volume, card.normalise, card.normalise_in, mask)
+    box = part_to_segment(model, volume, settings)
+    if box.shape == volume.shape:
+        yield from _labelled(model, volume, settings, scale, first_plane, mask, probabilities=probabilities)
+        return
+    within_box, key, first = within(settings, box, volume.shape), (slice(None), *box.slices), first_plane - box.start[0]
+    slabs: Iterable[Slab] = ()
+    if within_box is not None and first < box.shape[0]:
+        cut_mask = None if mask is None else cut(mask, key)
+        slabs = _labelled(
+            model, volume.crop(box), within_box, scale, max(0, first), cut_mask, probabilities=probabilities
+        )
+    background = partial(_background, card, settings, volume.shape, probabilities)
+    yield from framed(slabs, box, volume.shape, first_plane, background)
+
+
+def _labelled(
+    model: Model,
+    volume: Volume,
+    settings: SegmentSettings,
+    scale: Intensity,
+    first_plane: int,
+    mask: Any,
+    *,
+    probabilities: bool,
+) -> Iterator[Slab]:
+    """Segment all of a volume slab by slab."""
+    card, resampled = model.card, resample_for(model.card, volume, settings)
+    selection = select(volume, resampled.shape, settings, mask)
     first_resampled = (
         first_plane if resampled is volume else plane_before(first_plane, resampled.shape[0], volume.shape[0])
     )
@@ -180,6 +159,18 @@ def steps(
             selected = selection.planes(slab.start, slab.start + slab.labels.shape[-3])
             leave_out(selected, slab.labels, slab.probabilities, card, slab.uncertainty)
         yield slab
+
+
+def _background(
+    card: ModelCard, settings: SegmentSettings, shape: Triple, probabilities: bool, start: int, depth: int
+) -> Slab:
+    """Make a slab of background."""
+    logits = torch.zeros(card.outputs + (settings.uncertainty_kind == "variance"), 1, 1, 1)
+    voxels = {name: make(logits) for name, make in _makers(card, settings, probabilities=probabilities).items()}
+    size = depth, *shape[1:]
+    slab = Slab(start, **{name: np.zeros((*one.shape[:-3], *size), one.dtype) for name, one in voxels.items()})
+    leave_out(np.zeros(size, bool), slab.labels, slab.probabilities, card, slab.uncertainty)
+    return slab
 
 
 def _slabs(

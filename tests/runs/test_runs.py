@@ -97,6 +97,28 @@ def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
     np.testing.assert_array_equal(np.load(files / "part" / LABELS) > 0, mask > 0)
 
 
+def test_padding_changes_no_label_and_another_scale_is_told(files):
+    folder = train_folder(files, "raw", normalise="none")
+    list(runs.run(folder))
+    image = np.load(files / "image.npy")
+    (lowest, low, high, highest) = read_card(folder / MODEL).intensity_range[0]
+    assert image.min() <= lowest <= low < high <= highest <= image.max()
+    np.save(files / "image.npy", image * 1000)
+    events = list(runs.run(segment_folder(files, folder / MODEL, "scaled")))
+    (line,) = [event.text for event in events if isinstance(event, Notice) and "trained on" in event.text]
+    assert line.startswith("image has intensities of ")
+
+    np.save(files / "image.npy", image)
+    list(runs.run(folder := train_folder(files, "normalised")))
+    assert read_card(folder / MODEL).normalise_in == "content"
+    labels = []
+    for name, sides in (("plain", (0, 0)), ("framed", (16, 16))):
+        np.save(files / "image.npy", np.pad(image, ((0, 0), sides, sides), constant_values=-3))
+        list(runs.run(done := segment_folder(files, folder / MODEL, name)))
+        labels.append(np.load(done / LABELS))
+    np.testing.assert_array_equal(labels[1], np.pad(labels[0], ((0, 0), (16, 16), (16, 16))))
+
+
 @pytest.mark.parametrize(("precision", "told"), [("auto", True), ("bf16", False)])
 def test_a_number_format_that_is_not_good_enough_is_told(files, model, monkeypatch, precision, told):
     from napari_unetvnet.inference import precision_check

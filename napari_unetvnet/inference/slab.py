@@ -1,0 +1,65 @@
+"""Finished planes of a segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Slab"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Finished planes from ``start`` on.
+
+    Parameters
+    ----------
+    start : int
+        First plane.
+    labels : array of shape (dz, Y, X), or (K, dz, Y, X) if the classes overlap
+        Label values.
+    probabilities : array of shape (K, dz, Y, X), float16, or None
+    uncertainty : array of shape (dz, Y, X), float16, or None
+    """
+
+    start: int
+    labels: NDArray[Any]
+    probabilities: NDArray[np.float16] | None = None
+    uncertainty: NDArray[np.float16] | None = None
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that the slab has, by name."""
+        arrays = {"labels": self.labels, "probabilities": self.probabilities, "uncertainty": self.uncertainty}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def cut(self, start: int, stop: int) -> Slab:
+        """Cut some planes out.
+
+        Parameters
+        ----------
+        start, stop : int
+            Relative to the first plane of the slab.
+
+        Returns
+        -------
+        Slab
+        """
+        arrays: dict[str, Any] = {name: array[..., start:stop, :, :] for name, array in self.arrays.items()}
+        return replace(self, start=self.start + start, **arrays)
+
+    def copied(self) -> Slab:
+        """Copy all arrays."""
+        arrays: dict[str, Any] = {name: array.copy() for name, array in self.arrays.items()}
+        return replace(self, **arrays)
+
+    def joined(self, following: Slab) -> Slab:
+        """Append the following planes, with the same arrays."""
+        added = following.arrays
+        arrays: dict[str, Any] = {name: np.concatenate([array, added[name]], -3) for name, array in self.arrays.items()}
+        return replace(self, **arrays)
