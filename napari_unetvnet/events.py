@@ -22,6 +22,7 @@ __all__ = [
     "RunFinished",
     "SlabDone",
     "SplitMade",
+    "StartScored",
     "StepDone",
     "from_line",
     "to_line",
@@ -41,11 +42,20 @@ class Notice(Event):
 
 
 @dataclass(frozen=True)
+class StartScored(Event):
+    """The model that a training starts from, after so many steps, was scored on the hold-out of this training."""
+
+    path: str
+    step: int
+    dice: float
+
+
+@dataclass(frozen=True)
 class StepDone(Event):
     """One optimiser step.
 
-    ``steps`` is the planned total, or None until a time budget has been converted to steps. Times are in seconds;
-    ``seconds_left`` is an estimate.
+    ``steps`` is the planned total, or None until a time budget has been converted to steps. Both include the ``first``
+    steps, those of the model that the training started from. Times are in seconds; ``seconds_left`` is an estimate.
     """
 
     step: int
@@ -54,6 +64,7 @@ class StepDone(Event):
     loss: float
     seconds: float
     seconds_left: float
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,17 @@ class RunFinished(Event):
 
 _KINDS = {
     kind.__name__: kind
-    for kind in (Notice, SplitMade, StepDone, EpochDone, CheckpointSaved, PreviewReady, SlabDone, RunFinished)
+    for kind in (
+        Notice,
+        SplitMade,
+        StartScored,
+        StepDone,
+        EpochDone,
+        CheckpointSaved,
+        PreviewReady,
+        SlabDone,
+        RunFinished,
+    )
 }
 _TUPLES = {RunFinished: ("lines",), PreviewReady: ("start",), SplitMade: ("learnt", "held_out")}
 """Tuple fields, which JSON returns as lists."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from napari_unetvnet.events import EpochDone, Event, Notice, SlabDone, StepDone
+from napari_unetvnet.events import EpochDone, Event, Notice, SlabDone, StartScored, StepDone
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -47,6 +47,9 @@ class Progress:
         match event:
             case Notice(text=text):
                 self._line(text)
+            case StartScored():
+                self._dice = f", hold-out Dice {event.dice:.3f}"
+                self._line(f"start from {event.path} after {event.step} steps{self._dice}")
             case StepDone():
                 fraction = event.seconds / max(event.seconds + event.seconds_left, 1e-9)
                 remaining = _clock(event.seconds_left)

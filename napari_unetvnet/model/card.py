@@ -98,9 +98,17 @@ class ModelCard(Settings):
     loss: str = ""
     """What was minimised."""
     steps: int = 0
-    """Optimiser steps that were taken in all."""
+    """Optimiser steps that were taken in all, those of the parent included."""
     seed: int = 0
     """Of the training."""
+    parent: str = ""
+    """The model that the training started from: name and sha256 of its file."""
+    parent_steps: int = 0
+    """How many of the steps are the parent's."""
+    parent_dice: float | None = None
+    """Dice of the parent on the hold-out of this training; nothing where it could not be compared."""
+    unchanged: bool = False
+    """Whether the weights are the parent's, because no step of this training scored better."""
     scores: dict[str, float] = Field(default_factory=dict)
     """Scores on the hold-out."""
     scored: ScoredOn | None = None

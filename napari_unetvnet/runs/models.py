@@ -5,14 +5,16 @@ Nothing here imports torch, so that the viewer and the ``models`` command respon
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
-from napari_unetvnet.errors import FileProblem, near_names
+from napari_unetvnet.errors import FileProblem, UserError, near_names
+from napari_unetvnet.events import EpochDone, Event, StepDone
 from napari_unetvnet.model.card import shipped_models
-from napari_unetvnet.runs.folder import MODEL, runs_folder
+from napari_unetvnet.runs.folder import JOB, MODEL, follow, read, runs_folder
 
-__all__ = ["find_model", "list_models"]
+__all__ = ["earlier_events", "find_model", "list_models"]
 
 MODELS_COMMAND = "napari-unetvnet models"
 
@@ -54,3 +56,35 @@ def find_model(name: str) -> Path:
     if name.endswith(".safetensors") or os.sep in name or not models:
         raise FileProblem(f"There is no model file {name}; train a model, or list the models with: {MODELS_COMMAND}.")
     raise FileProblem(f"There is no model {name!r}{near_names(name, models)}")
+
+
+def earlier_events(model: Path) -> list[Event]:
+    """Read the steps and epochs of the run that trained a model, and of the runs that it continues.
+
+    Parameters
+    ----------
+    model : Path
+        In its run folder; of a model elsewhere nothing is known.
+
+    Returns
+    -------
+    list of Event
+        In order and without the steps that a resumed run repeated.
+    """
+    events, folders = list[Event](), list[Path]()
+    while model.name == MODEL and model.parent not in folders and (model.parent / JOB).is_file():
+        folders.append(model.parent)
+        try:
+            events = follow(model.parent)[0] + events
+            start = getattr(read(model.parent), "start_from", None)
+        except UserError:
+            break
+        if start is None:
+            break
+        model = start
+    kept, lowest = list[Event](), math.inf
+    for event in reversed(events):
+        if isinstance(event, StepDone | EpochDone) and event.step <= lowest:
+            kept.append(event)
+            lowest = event.step
+    return kept[::-1]

@@ -10,19 +10,19 @@ import torch
 from napari_unetvnet.data.counts import labelled_voxels
 from napari_unetvnet.data.hold_out import box_numbers
 from napari_unetvnet.data.targets import loss_weights
-from napari_unetvnet.errors import ModelProblem
 from napari_unetvnet.images.intensity import joint_range
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.losses import build_loss, write_loss
 from napari_unetvnet.losses.total import DeepSupervision
 from napari_unetvnet.model.card import ModelCard
-from napari_unetvnet.model.model import Model, build_model, load_model
+from napari_unetvnet.model.model import Model, build_model
 from napari_unetvnet.model.provenance import brief
 from napari_unetvnet.settings.regions import paint_order
 from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import step_fallback
 from napari_unetvnet.training.run import Run
 from napari_unetvnet.training.schedule import Schedule
+from napari_unetvnet.training.start import take_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,15 +61,17 @@ def build_run(
     model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
     for pair in pairs:
         check_size(pair.image, model.smallest, settings.network)
-    notices = [] if settings.start_from is None else _take_weights(model, settings)
-    schedule = Schedule(settings.peak_rate, settings.planned_minutes, settings.planned_steps, settings.lr_schedule)
+    parent, notices = (None, list[str]()) if settings.start_from is None else take_weights(model, settings)
+    first = 0 if parent is None else parent.steps
+    budget = settings.planned_minutes, settings.planned_steps
+    schedule = Schedule(settings.peak_rate, *budget, settings.lr_schedule, first=first)
     criterion = DeepSupervision(
         _loss(data, model.card, settings), settings.deep_supervision_weights, settings.roi_weight
     )
-    optimizer, ema = _optimizer(model, settings), ema_of(model.network, settings.ema_decay)
+    optimizer, ema = _optimizer(model, settings), ema_of(model.network, settings.ema_decay, first)
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16")
     fallback = step_fallback(model, optimizer, ema, settings)
-    return Run(files, settings, data, model, criterion, optimizer, scaler, schedule, ema, fallback), notices
+    return Run(files, settings, data, model, criterion, optimizer, scaler, schedule, ema, fallback, parent), notices
 
 
 def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -123,21 +125,3 @@ def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
     """Crop the patch to the largest region and extend it to a size the network accepts."""
     shapes = [region.image.shape for region in data.train]
     return model.fit([min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True)])
-
-
-def _take_weights(model: Model, settings: TrainSettings) -> list[str]:
-    """Copy the weights of another model file: all tensors whose name and shape match."""
-    parent = load_model(str(settings.start_from), settings)
-    source, target = parent.network.state_dict(), model.network.state_dict()
-    copied = {name: tensor for name, tensor in source.items() if name in target and target[name].shape == tensor.shape}
-    if not any(tensor.ndim > 1 for tensor in copied.values()):
-        raise ModelProblem(
-            f"{settings.start_from} is {parent.card.network} {parent.card.option} and shares no weights with "
-            f"{settings.network} {settings.option}: choose its network and options, or start without it."
-        )
-    model.network.load_state_dict(target | copied)
-    if not (initialised := [name for name in target if name not in copied]):
-        return []
-    named = ", ".join(initialised[:6]) + (", ..." if len(initialised) > 6 else "")
-    share = f"{len(copied)} of {len(target)} tensors"
-    return [f"{share} are copied from {settings.start_from}; newly initialised: {named}."]

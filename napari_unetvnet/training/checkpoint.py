@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.model.model import read_state, save_model, save_tensors
 from napari_unetvnet.networks import lasting_options
 from napari_unetvnet.training.fallback import StepOptions
 from napari_unetvnet.training.run import Best
+from napari_unetvnet.training.start import Parent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,12 @@ def save_best(run: Run, best: Best) -> None:
     scores |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
     # Options for the start, such as a file of pretrained weights, are dropped: the weights contain them now.
     option = lasting_options(run.settings.network, run.settings.option)
-    card = run.model.card.model_copy(update={"steps": run.schedule.step, "scores": scores, "option": option})
-    save_model(run.files.model, best.weights, card)
+    values: dict[str, Any] = {"steps": run.schedule.taken, "scores": scores, "option": option}
+    if run.parent is not None:
+        parent = run.parent
+        dice = parent.whole if parent.whole is not None or parent.start is None else parent.start.dice
+        values |= {"parent": parent.name, "parent_steps": parent.steps, "parent_dice": dice, "unchanged": not best.step}
+    save_model(run.files.model, best.weights, run.model.card.model_copy(update=values))
 
 
 def save_last(run: Run) -> None:
@@ -39,12 +44,18 @@ def save_last(run: Run) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in run.model.network.state_dict().items()}
     for index, moments in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items() if tensor is not None}
-    best = {name: getattr(run.best, name) for name in ("step", "dice", "reached", "scores")}
     tensors |= {f"best.{name}": tensor for name, tensor in run.best.weights.items()}
+    if run.parent is not None and run.parent.start is not None and run.best.step:
+        tensors |= {f"parent.{name}": tensor for name, tensor in run.parent.start.weights.items()}
     if run.ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in run.ema.state_dict().items()}
     scaler = run.scaler.state_dict()
-    state = {"schedule": asdict(run.schedule), "best": best, "fallback": asdict(run.fallback.options), "scaler": scaler}
+    state: dict[str, Any] = {
+        "schedule": asdict(run.schedule),
+        "fallback": asdict(run.fallback.options),
+        "scaler": scaler,
+    }
+    state |= {"best": _numbers(run.best), "parent": _parent_state(run.parent)}
     save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
 
 
@@ -81,6 +92,27 @@ def load_last(run: Run) -> None:
     run.schedule.__dict__.update(state["schedule"] | budget)
     run.fallback.use(options)
     run.best = Best(_with_prefix("best.", tensors), **state["best"])
+    run.parent = _parent(state.get("parent"), run.best, _with_prefix("parent.", tensors))
+
+
+def _numbers(best: Best) -> dict[str, Any]:
+    """Give all of a model but its weights."""
+    return {name: getattr(best, name) for name in ("step", "dice", "reached", "scores")}
+
+
+def _parent_state(parent: Parent | None) -> dict[str, Any] | None:
+    """Describe the model that training started from."""
+    if parent is None:
+        return None
+    start = None if parent.start is None else _numbers(parent.start)
+    return {name: getattr(parent, name) for name in ("name", "path", "steps", "differences")} | {"start": start}
+
+
+def _parent(state: dict[str, Any] | None, best: Best, weights: dict[str, Tensor]) -> Parent | None:
+    """Restore the model that training started from; it has no weights of its own while it is the best one."""
+    if state is None or (start := state["start"]) is None:
+        return None if state is None else Parent(**state)
+    return Parent(**state | {"start": Best(weights or best.weights, **start)})
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

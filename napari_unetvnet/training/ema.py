@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ema_of", "ema_weights"]
 
 
-def ema_of(network: nn.Module, decay: float) -> AveragedModel | None:
+def ema_of(network: nn.Module, decay: float, steps: int = 0) -> AveragedModel | None:
     """Start the EMA of a network's weights and running statistics.
 
     Parameters
@@ -30,6 +30,8 @@ def ema_of(network: nn.Module, decay: float) -> AveragedModel | None:
     decay : float
         Weight of the EMA in each update, 0 for no EMA. Smaller in the first steps, so that the EMA soon forgets the
         initial weights.
+    steps : int
+        Steps that the present weights have been trained for: after many, they are not to be forgotten.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def ema_of(network: nn.Module, decay: float) -> AveragedModel | None:
 
     ema = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
     # At 0, the first update would replace the initial weights by those after step 1.
-    ema.n_averaged.fill_(1)
+    ema.n_averaged.fill_(1 + steps)
     return ema
 
 

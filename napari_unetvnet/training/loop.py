@@ -21,7 +21,7 @@ from napari_unetvnet.training.preview import TrainingPreview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 from napari_unetvnet.training.score import part_to_score
 from napari_unetvnet.training.step import draw, fitting_step
-from napari_unetvnet.training.validation import finish, score_whole_hold_out, validate
+from napari_unetvnet.training.validation import finish, score_parent, score_whole_hold_out, validate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -61,8 +61,8 @@ def steps(
     Yields
     ------
     Event
-        Notice, SplitMade, StepDone after each step, EpochDone and CheckpointSaved after each epoch, and sometimes
-        PreviewReady.
+        Notice, SplitMade, StartScored, StepDone after each step, EpochDone and CheckpointSaved after each epoch, and
+        sometimes PreviewReady.
 
     Raises
     ------
@@ -84,20 +84,21 @@ def steps(
         while not schedule.over and not _stops_early(run):
             losses.append((yield from fitting_step(run)))
             schedule.seconds = time.monotonic() - clock
-            epoch = -(-schedule.step // settings.steps_per_epoch)
+            epoch = schedule.epoch(settings.steps_per_epoch)
             epoch_ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
             # Validate before yielding: a run that is stopped at this event has the score of an uninterrupted run.
             dice, saved = validate(run) if epoch_ended else (None, False)
             schedule.seconds = group.broadcast(time.monotonic() - clock)
-            yield StepDone(schedule.step, schedule.steps, epoch, losses[-1], schedule.seconds, schedule.seconds_left)
+            times = schedule.seconds, schedule.seconds_left
+            yield StepDone(schedule.taken, schedule.planned, epoch, losses[-1], *times, schedule.first)
             if group.is_first and preview.due(schedule.seconds):
                 yield from preview.show()
             if not epoch_ended:
                 continue
             loss, losses = sum(losses) / len(losses), []
-            yield EpochDone(epoch, schedule.step, loss, dice, schedule.seconds, schedule.seconds_left)
+            yield EpochDone(epoch, schedule.taken, loss, dice, *times)
             if saved:
-                yield CheckpointSaved(str(files.model), schedule.step, dice)
+                yield CheckpointSaved(str(files.model), schedule.taken, dice)
             save_last(run)
         yield from score_whole_hold_out(run)
     finally:
@@ -109,6 +110,7 @@ def _begin(
     pairs: Sequence[Pair], settings: TrainSettings, files: TrainingFiles, *, resume: bool, group: ProcessGroup
 ) -> Generator[Event, None, tuple[Run, TrainingPreview]]:
     """Prepare the data, build the model or load the saved state, and yield notices."""
+    resume = resume and files.state.exists()
     shapes, pairs = [pair.image.shape for pair in pairs], resample_pairs(pairs, settings)
     settings, patch = _shared(settings, group), settings.planned_patch
     data = prepare_data(pairs, settings, patch)
@@ -116,17 +118,21 @@ def _begin(
         yield Notice(text)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
         yield _split(data, i, pair.image, shape)
-    run, notices = build_run(pairs, data, settings, files, patch)
+    # A saved state replaces the weights to start from, whose file need not be there any more.
+    started = settings.model_copy(update={"start_from": None}) if resume else settings
+    run, notices = build_run(pairs, data, started, files, patch)
     run.group = group
     # Flips would exchange unequal margins, so patches have the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.prefetcher = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = part_to_score(data.hold_out, settings)
-    resumed = _resume(run) if resume and files.state.exists() else begin_fallback(run.fallback)
+    resumed = _resume(run) if resume else begin_fallback(run.fallback)
     if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
         notices.append(OF_EACH_PROCESS)
     for text in (*notices, *([resumed] if resumed else [])):
         yield Notice(text)
+    if not resume:
+        yield from score_parent(run)
     run.learn = learner(run.model, run.criterion, group)
     return run, TrainingPreview(pairs[0], run, shapes[0])
 
@@ -144,7 +150,7 @@ def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> Spl
 def _resume(run: Run) -> str:
     """Load the saved state of the run; return a notice."""
     load_last(run)
-    return f"Resuming after step {run.schedule.step}."
+    return f"Resuming after step {run.schedule.taken}."
 
 
 def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:

@@ -133,7 +133,7 @@ class TrainingPreview:
             return
         finally:
             self._times.took(time.monotonic() - began)
-        yield PreviewReady(str(path), self._original_box.start, schedule.step, schedule.seconds)
+        yield PreviewReady(str(path), self._original_box.start, schedule.taken, schedule.seconds)
 
     @cached_property
     def _box(self) -> Box:

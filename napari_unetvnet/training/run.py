@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
+    from napari_unetvnet.training.start import Parent
 
 __all__ = ["Best", "Run"]
 
@@ -51,6 +52,8 @@ class Run:
         Exponential moving average of the weights, if the settings ask for it.
     fallback : MemoryFallback
         How a step is made to fit into memory.
+    parent : Parent or None
+        The model that the training started from.
     prefetcher : Prefetcher
         Draws batches; set by the loop.
     scored : list of Region
@@ -75,6 +78,7 @@ class Run:
     schedule: Schedule
     ema: AveragedModel | None
     fallback: MemoryFallback[StepOptions]
+    parent: Parent | None = None
     best: Best = field(default_factory=Best)
     prefetcher: Prefetcher = field(init=False)
     scored: list[Region] = field(default_factory=list)
@@ -82,3 +86,8 @@ class Run:
     learn: nn.Module = field(init=False)
     group: ProcessGroup = SINGLE
     within_step: bool = False
+
+    @property
+    def keeps_parent(self) -> bool:
+        """Whether no step has scored better than the model that the training started from."""
+        return self.parent is not None and self.parent.start is not None and not (self.final or self.best).step

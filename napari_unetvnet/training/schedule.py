@@ -43,6 +43,9 @@ class Schedule:
         Steps taken.
     seconds : float
         Time spent.
+    first : int
+        Steps of the model that the training started from. They count in patches, augmentation and events, so that a
+        training that continues begins nothing anew, but not in the budget.
     """
 
     peak: float
@@ -51,11 +54,26 @@ class Schedule:
     rule: LearningRateSchedule = "linear"
     step: int = 0
     seconds: float = 0.0
+    first: int = 0
 
     @property
     def over(self) -> bool:
         """Whether all steps are taken."""
         return self.steps is not None and self.step >= self.steps
+
+    @property
+    def taken(self) -> int:
+        """Steps taken in all."""
+        return self.first + self.step
+
+    @property
+    def planned(self) -> int | None:
+        """Steps that will have been taken in all; None until a time budget has been converted to steps."""
+        return None if self.steps is None else self.first + self.steps
+
+    def epoch(self, steps: int) -> int:
+        """Count the epochs so far, of so many steps each; those of the model to start from are whole ones."""
+        return -(-self.first // steps) - (-self.step // steps)
 
     @property
     def seconds_left(self) -> float:

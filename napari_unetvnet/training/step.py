@@ -80,8 +80,8 @@ def _gradients(run: Run) -> float:
     batch = _batch(run)
     run.model.network.train()
     # Seeds dropout by the step, so that a resumed run repeats it, and differently in each process.
-    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.step + run.group.rank * RANK_SEEDS)
-    run.model.network.freeze_for(run.schedule.step // run.settings.steps_per_epoch)
+    torch.manual_seed(run.settings.seed * 1_000_003 + run.schedule.taken + run.group.rank * RANK_SEEDS)
+    run.model.network.freeze_for(run.schedule.taken // run.settings.steps_per_epoch)
     run.optimizer.zero_grad(set_to_none=True)
     return _backward(run, batch)
 
@@ -146,7 +146,7 @@ def draw(data: TrainingData, settings: TrainSettings, margin: Triple, step: int,
 
 def _batch(run: Run) -> Batch:
     """Take the next patches, augment them, and crop them to the margin that the network needs."""
-    settings, step, card = run.settings, run.schedule.step, run.model.card
+    settings, step, card = run.settings, run.schedule.taken, run.model.card
     images, target, maps = run.prefetcher.take(step, card.patch)
     images, target = (torch.from_numpy(array).to(run.model.device) for array in (images, target))
     maps = {name: torch.from_numpy(array).to(run.model.device) for name, array in maps.items()}

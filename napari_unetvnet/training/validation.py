@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.events import CheckpointSaved
+from napari_unetvnet.events import CheckpointSaved, Notice, StartScored
 from napari_unetvnet.training.checkpoint import save_best, save_last
 from napari_unetvnet.training.ema import ema_weights
 from napari_unetvnet.training.processes import SINGLE
@@ -15,10 +15,11 @@ from napari_unetvnet.training.score import dice_on
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_unetvnet.events import Event
     from napari_unetvnet.training.processes import ProcessGroup
     from napari_unetvnet.training.run import Run
 
-__all__ = ["finish", "score_whole_hold_out", "validate"]
+__all__ = ["finish", "score_parent", "score_whole_hold_out", "validate"]
 
 
 def validate(run: Run) -> tuple[float | None, bool]:
@@ -30,13 +31,26 @@ def validate(run: Run) -> tuple[float | None, bool]:
     saved : bool
     """
     newest = _snapshot(run, run.group)
-    if newest.dice is not None and run.best.dice is not None and newest.dice < run.best.dice:
+    if not _replaces_best(run, newest):
         return newest.dice, False
     if newest.dice is not None and newest.dice == run.best.dice:
         newest.reached = run.best.reached
     run.best = newest
     save_best(run, newest)
     return newest.dice, True
+
+
+def _replaces_best(run: Run, newest: Best) -> bool:
+    """Whether the newest model is kept: not a worse one, nor one that only equals the model to start from."""
+    if run.keeps_parent:
+        return _beats(newest, run.best)
+    if newest.dice is None or run.best.dice is None:
+        return True
+    return not newest.dice < run.best.dice
+
+
+def _beats(new: Best, old: Best) -> bool:
+    return new.dice is not None and old.dice is not None and new.dice > old.dice
 
 
 def _snapshot(run: Run, group: ProcessGroup) -> Best:
@@ -49,8 +63,37 @@ def _snapshot(run: Run, group: ProcessGroup) -> Best:
     return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
 
 
-def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
+def score_parent(run: Run) -> Iterator[Event]:
+    """Score the model that training starts from: it is the best one until a newer one scores better.
+
+    Parameters
+    ----------
+    run : Run
+        Before its first step.
+
+    Yields
+    ------
+    Event
+        StartScored, or a Notice why there is no score.
+    """
+    parent = run.parent
+    if parent is None or parent.differences:
+        return
+    start = _snapshot(run, run.group)
+    if start.dice is None:
+        yield Notice(
+            f"{parent.path} has no score here, because nothing of the classes is held out, so the newest model is kept "
+            "even if it is worse."
+        )
+        return
+    parent.start = run.best = start
+    yield StartScored(parent.path, parent.steps, start.dice)
+
+
+def score_whole_hold_out(run: Run) -> Iterator[Event]:
     """Score the best model on the whole hold-out if only a part of it was scored before.
+
+    The model that training started from is scored, too, and is kept if it is the better one of both.
 
     Parameters
     ----------
@@ -63,21 +106,38 @@ def score_whole_hold_out(run: Run) -> Iterator[CheckpointSaved]:
     """
     if run.scored == run.data.hold_out or not run.best.weights:
         return
+    run.final = _on_whole(run, run.best)
+    if run.parent is not None and run.parent.start is not None:
+        start = _on_whole(run, run.parent.start)
+        run.parent.whole = start.dice
+        if not _beats(run.final, start):
+            run.final = start
+    save_best(run, run.final)
+    yield CheckpointSaved(str(run.files.model), run.schedule.first + run.final.step, run.final.dice)
+
+
+def _on_whole(run: Run, best: Best) -> Best:
+    """Score weights on the whole hold-out."""
     present = {name: tensor.detach().clone() for name, tensor in run.model.network.state_dict().items()}
-    run.model.network.load_state_dict(run.best.weights)
+    run.model.network.load_state_dict(best.weights)
     dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, run.group)
     run.model.network.load_state_dict(present)
-    run.final = replace(run.best, dice=dice, scores=by_class)
-    save_best(run, run.final)
-    yield CheckpointSaved(str(run.files.model), run.best.step, dice)
+    return replace(best, dice=dice, scores=by_class)
 
 
 def finish(run: Run) -> None:
     """Write both checkpoints, whatever ended the run; other processes may have ended already."""
     if run.schedule.step == 0 or not run.group.is_first:
         return
-    # If stopped within the first epoch, the present weights are saved as the best model. They are not stored in the
-    # state, because a resumed run must end like an uninterrupted one.
-    save_best(run, run.final or (run.best if run.best.weights else _snapshot(run, SINGLE)))
+    save_best(run, run.final or _reached(run))
     if not run.within_step:  # the state within a step is inconsistent; that of the last epoch is on disk
         save_last(run)
+
+
+def _reached(run: Run) -> Best:
+    """Give the best model, or the present one if no epoch has ended yet."""
+    # The present one is not stored in the state, because a resumed run must end like an uninterrupted one.
+    if run.best.step or (run.keeps_parent and run.schedule.step >= run.settings.steps_per_epoch):
+        return run.best
+    newest = _snapshot(run, SINGLE)
+    return newest if _replaces_best(run, newest) else run.best

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_unetvnet.events import CheckpointSaved, EpochDone, Notice, SlabDone, StepDone
+from napari_unetvnet.events import CheckpointSaved, EpochDone, Notice, SlabDone, StartScored, StepDone
 from napari_unetvnet.widgets.auto import sentence
 
 if TYPE_CHECKING:
@@ -89,16 +89,38 @@ class RunView(QWidget):  # type: ignore[misc]
             self._put(self.notices, "\n".join(self._texts))
         elif isinstance(event, StepDone):
             self._show_step(event)
-        elif isinstance(event, EpochDone):
-            self._dice = event.dice
-            if self.curves is not None:
-                self.curves.add_epoch(event.step, event.dice)
-        elif isinstance(event, CheckpointSaved):
-            self._best = event.dice  # the last one is measured on the whole hold-out
+        elif isinstance(event, EpochDone | StartScored | CheckpointSaved):
+            self._show_score(event)
         elif isinstance(event, SlabDone):
             self._fill(event.stop / event.depth)
             if event.depth > 1:
                 self._put(self.numbers, f"{event.stop} of {event.depth} planes")
+
+    def _show_score(self, event: EpochDone | StartScored | CheckpointSaved) -> None:
+        if not isinstance(event, EpochDone):
+            self._best = event.dice  # the last one is measured on the whole hold-out
+        if not isinstance(event, CheckpointSaved):
+            self._dice = event.dice
+            if self.curves is not None:
+                self.curves.add_epoch(event.step, event.dice)
+
+    def show_earlier(self, events: Sequence[Event]) -> None:
+        """Draw the curves of the runs that a training continues.
+
+        Parameters
+        ----------
+        events : sequence of Event
+            Of these runs, in order.
+        """
+        if self.curves is not None:
+            self.curves.begin(
+                [(event.step, event.loss) for event in events if isinstance(event, StepDone)],
+                [
+                    (event.step, event.dice)
+                    for event in events
+                    if isinstance(event, EpochDone) and event.dice is not None
+                ],
+            )
 
     def show_plan(self, notice: str, planned: Sequence[Planned]) -> None:
         """Show the plan instead of its notice.
@@ -124,7 +146,8 @@ class RunView(QWidget):  # type: ignore[misc]
 
     def _show_step(self, event: StepDone) -> None:
         whole = event.seconds + event.seconds_left
-        self._fill(event.step / event.steps if event.steps else event.seconds / whole if whole else 0)
+        done = event.step - event.first
+        self._fill(done / (event.steps - event.first) if event.steps else event.seconds / whole if whole else 0)
         score = "" if self._dice is None else f" · Dice {self._dice:.3f}"
         remaining = f" · {clock(event.seconds_left)} left"
         self._put(self.numbers, f"Epoch {event.epoch} · loss {event.loss:.3f}{score}{remaining}")
@@ -185,6 +208,13 @@ class Curves(QWidget):  # type: ignore[misc]
         self._loss, self._dice = [], []
         self._loss_line.setData([], [])
         self._dice_line.setData([], [])
+
+    def begin(self, loss: list[tuple[float, float]], dice: list[tuple[float, float]]) -> None:
+        """Draw earlier points (step, value), after which others are added."""
+        self._loss, self._dice = loss[:: len(loss) // MOST_POINTS + 1], dice[:: len(dice) // MOST_POINTS + 1]
+        for line, points in ((self._loss_line, self._loss), (self._dice_line, self._dice)):
+            line.setData([step for step, _ in points], [value for _, value in points])
+        self.setVisible(bool(loss or dice))
 
     def add_step(self, step: int, loss: float) -> None:
         """Draw the loss of a step."""

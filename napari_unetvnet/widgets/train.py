@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPush
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
 from napari_unetvnet.runs.folder import PLAN
+from napari_unetvnet.runs.models import earlier_events
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.augmented import Augmented
@@ -125,7 +126,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
     def continue_training(self) -> None:
         """Continue training the last model."""
-        self.panel.attempt(lambda: self._start(self.model))
+        model = self.model
+        if model is not None and self.panel.attempt(lambda: self._start(model)):
+            self.panel.view.show_earlier(earlier_events(model))
 
     def show_targets(self) -> None:
         """Show the training targets as layers."""

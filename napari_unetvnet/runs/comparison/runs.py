@@ -161,12 +161,13 @@ def read_run(folder: Path) -> Row:
     state, lines = _state(folder, events)
     curve = _curve(events)
     steps = [event for event in events if isinstance(event, StepDone | EpochDone)]
+    first = max((event.first for event in events if isinstance(event, StepDone)), default=0)
     return Row(
         name=folder.absolute().name,
         **_choices(values, card),
         other={name: value for name, value in values.items() if name not in SHOWN},
         **_scores(card, curve),
-        steps=max(card.steps if card else 0, steps[-1].step if steps else 0),
+        steps=max(card.steps if card else 0, steps[-1].step if steps else 0) - first,
         minutes=steps[-1].seconds / 60 if steps else 0.0,
         parameters=_parameters(folder / MODEL) if card else None,
         state=state,

@@ -1,0 +1,87 @@
+"""The model that a training starts from: its weights, and whether the result can be compared with it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_unetvnet.errors import ModelProblem
+from napari_unetvnet.model.differences import model_differences
+from napari_unetvnet.model.model import load_model
+
+if TYPE_CHECKING:
+    from napari_unetvnet.model.model import Model
+    from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training.run import Best
+
+__all__ = ["Parent", "take_weights"]
+
+
+@dataclass
+class Parent:
+    """The model that a training started from.
+
+    Parameters
+    ----------
+    name : str
+        Name and sha256 of its file.
+    path : str
+        Its file.
+    steps : int
+        Steps that it was trained for.
+    differences : tuple of str
+        What keeps it from being compared with the new model; empty if it is a model of the same kind.
+    start : Best or None
+        Its weights, if they can be compared, with their score on the part of the hold-out that each epoch is scored on.
+    whole : float or None
+        Their score on the whole hold-out, once the training is over.
+    """
+
+    name: str
+    path: str
+    steps: int
+    differences: tuple[str, ...] = ()
+    start: Best | None = None
+    whole: float | None = None
+
+
+def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[str]]:
+    """Copy the weights of the model file to start from: all tensors whose name and shape match.
+
+    Returns
+    -------
+    parent : Parent
+    notices : list of str
+
+    Raises
+    ------
+    FileProblem
+        If there is no such file.
+    ModelProblem
+        If it is no model, or no weight matches.
+    """
+    path = Path(str(settings.start_from))
+    other = load_model(path, settings)
+    source, target = other.network.state_dict(), model.network.state_dict()
+    copied = {name: tensor for name, tensor in source.items() if name in target and target[name].shape == tensor.shape}
+    if not any(tensor.ndim > 1 for tensor in copied.values()):
+        raise ModelProblem(
+            f"{path} is {other.card.network} {other.card.option} and shares no weights with "
+            f"{settings.network} {settings.option}: choose its network and options, or start without it."
+        )
+    model.network.load_state_dict(target | copied)
+    differences, notices = model_differences(model.card, other.card), list[str]()
+    if initialised := [name for name in target if name not in copied]:
+        named = ", ".join(initialised[:6]) + (", ..." if len(initialised) > 6 else "")
+        share = f"{len(copied)} of {len(target)} tensors"
+        notices.append(f"{share} are copied from {path}; newly initialised: {named}.")
+        differences = differences or [f"{len(initialised)} of its tensors are new"]
+    if differences:
+        notices.append(
+            f"{path} cannot be compared with the new model ({'; '.join(differences)}), so the best model of this "
+            "training is kept even if it is worse."
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Parent(f"{path.name}, sha256 {digest}", str(path), other.card.steps, tuple(differences)), notices
