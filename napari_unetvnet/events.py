@@ -18,6 +18,7 @@ __all__ = [
     "EpochDone",
     "Event",
     "Notice",
+    "OutputScored",
     "PreviewReady",
     "RunFinished",
     "SlabDone",
@@ -48,6 +49,19 @@ class StartScored(Event):
     path: str
     step: int
     dice: float
+
+
+@dataclass(frozen=True)
+class OutputScored(Event):
+    """The model that is already at the output of the job was scored on the hold-out of the training.
+
+    ``dice`` is None if it could not be, for the ``reason``; ``sha256`` is that of its file.
+    """
+
+    path: str
+    sha256: str
+    dice: float | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,7 @@ _KINDS = {
         Notice,
         SplitMade,
         StartScored,
+        OutputScored,
         StepDone,
         EpochDone,
         CheckpointSaved,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "TEMPORARY", "beside", "put_in_place", "read_json", "remove", "replacing", "replacing_all", "same_or_inside",
-    "write_json", "write_text", "writing",
+    "TEMPORARY", "beside", "put_if_free", "put_in_place", "read_json", "remove", "replacing", "replacing_all",
+    "same_or_inside", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -88,6 +88,28 @@ def put_in_place(parts: Sequence[Path], paths: Sequence[Path]) -> None:
         _exchange(parts, paths)
     for folder in {path.parent for path in paths}:
         _flush_folder(folder)
+
+
+def put_if_free(part: Path, path: Path) -> bool:
+    """Rename a file that is complete to a place where nothing is, also if another process wants the same place.
+
+    Returns
+    -------
+    bool
+        False if something is there; then the file stays where it is.
+    """
+    _flush(part)
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links here
+        if os.path.lexists(path):
+            return False
+        part.replace(path)
+    remove(part)
+    _flush_folder(path.parent)
+    return True
 
 
 def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:

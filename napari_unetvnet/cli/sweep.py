@@ -152,7 +152,7 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
     table = _save(folder, planned)
     yield table
     if output is not None:
-        yield _deliver(folder, table, planned, output)
+        yield from _deliver(folder, table, planned, output)
 
 
 def _check_same(folder: Path, planned: Sequence[Member]) -> None:
@@ -209,7 +209,7 @@ def _save(folder: Path, planned: Sequence[Member]) -> Table:
     return table
 
 
-def _deliver(folder: Path, table: Table, planned: Sequence[Member], output: Path) -> str:
+def _deliver(folder: Path, table: Table, planned: Sequence[Member], output: Path) -> Iterator[str]:
     """Copy the best model; with folds, the best model of the best configuration."""
     rows = [row for row in table.rows if row.model and row.dice is not None]
     if table.configurations:
@@ -219,5 +219,6 @@ def _deliver(folder: Path, table: Table, planned: Sequence[Member], output: Path
             f"No model was written to {output}, because no run could be ranked as the best; choose one in {folder}."
         )
     job = next(member.job for member in planned if member.job and member.name == rows[0].name)
-    delivered = deliver(folder / rows[0].name, job.model_copy(update={"output": output}))
-    return f"Model: {delivered['model']} ({rows[0].name})"
+    results, notices = deliver(folder / rows[0].name, job.model_copy(update={"output": output}))
+    yield from notices
+    yield f"Model: {results['model']} ({rows[0].name})"

@@ -29,7 +29,7 @@ def answer_differences(new: ModelCard, old: ModelCard) -> list[str]:
     Returns
     -------
     list of str
-        Such as "the label values of the classes are 0 1 2, before 0 1"; empty if they can be compared.
+        Such as "the label values of the classes are 0 1 2 instead of 0 1"; empty if they can be compared.
     """
     names = _differing(new, old, ANSWER)
     if new.resampled or old.resampled:
@@ -66,7 +66,7 @@ def _options(card: ModelCard) -> dict[str, Any]:
 
 
 def _change(words: str, new: Any, old: Any) -> str:
-    return f"{words} {'are' if words.endswith('classes') else 'is'} {_shown(new)}, before {_shown(old)}"
+    return f"{words} {'are' if words.endswith('classes') else 'is'} {_shown(new)} instead of {_shown(old)}"
 
 
 def _shown(value: Any) -> str:

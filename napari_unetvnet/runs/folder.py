@@ -16,14 +16,16 @@ from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "CLEANED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW",
-    "PROBABILITIES", "PROVENANCE", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
-    "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
+    "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN",
+    "PREVIEW", "PROBABILITIES", "PROVENANCE", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths",
+    "ask_to_stop", "create", "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder",
+    "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 MODEL, STATE, PREVIEW = "model.safetensors", "last.safetensors", "preview.npy"
 PLAN, PROVENANCE = "plan.json", "provenance.json"
+DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
 CLEANED, OBJECTS = "cleaned.npy", "objects.csv"
@@ -103,9 +105,9 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
         write_json(folder / JOB, values)
 
 
-def training_files(folder: Path) -> TrainingFiles:
+def training_files(folder: Path, output: Path | None = None) -> TrainingFiles:
     """Return the paths of the training's files in a run folder."""
-    return TrainingFiles(folder / MODEL, folder / STATE, folder / PREVIEW, folder / PROVENANCE)
+    return TrainingFiles(folder / MODEL, folder / STATE, folder / PREVIEW, folder / PROVENANCE, output)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

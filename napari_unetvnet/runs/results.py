@@ -7,22 +7,22 @@ in the run folder holds the path of that folder. Planes that are reported as fin
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import beside, put_in_place, read_json, remove, replacing, write_json, writing
+from napari_unetvnet.files import beside, put_in_place, read_json, remove, write_json
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.clean import table_beside
+from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.settings import SegmentJob, TrainJob
 
-__all__ = ["Results", "deliver", "labels_in", "open_labels", "whole_chunks"]
+__all__ = ["Delivery", "Results", "deliver", "labels_in", "open_labels", "whole_chunks"]
 
 FILES = {"labels": LABELS, "probabilities": PROBABILITIES, "uncertainty": UNCERTAINTY}
 """The arrays of a slab and their files in the run folder."""
@@ -280,13 +280,20 @@ def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Ite
         del slab
 
 
-def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
+class Delivery(NamedTuple):
+    """The paths of the results, and what is to be said about them."""
+
+    results: dict[str, str]
+    notices: tuple[str, ...] = ()
+
+
+def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
     """Copy a model to its output path and return the paths of the results.
 
     Returns
     -------
-    dict
-        "model" and "steps", or "labels" and, if they were divided, "objects"; empty if there is no result.
+    Delivery
+        With "model" and "steps", or "labels" and, if they were divided, "objects"; empty if there is no result.
 
     Raises
     ------
@@ -295,17 +302,24 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
     """
     from napari_unetvnet.settings import TrainJob
 
-    if not isinstance(job, TrainJob):
-        labels = labels_in(folder)
-        paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
-        if (folder / OBJECTS).exists():
-            paths["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
-        return paths
-    if not (folder / MODEL).exists():
-        return {}
-    steps = str(read_card(folder / MODEL).steps)
-    if job.output is None:
-        return {"model": str(folder / MODEL), "steps": steps}
-    with writing(job.output, f"the model is {folder / MODEL}"), replacing(job.output) as temporary:
-        shutil.copyfile(folder / MODEL, temporary)
-    return {"model": str(job.output), "steps": steps}
+    if isinstance(job, TrainJob):
+        return _deliver_model(folder, job) if (folder / MODEL).exists() else Delivery({})
+    labels = labels_in(folder)
+    paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
+    if (folder / OBJECTS).exists():
+        paths["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+    return Delivery(paths)
+
+
+def _deliver_model(folder: Path, job: TrainJob) -> Delivery:
+    card, path, notices = read_card(folder / MODEL), folder / MODEL, list[str]()
+    steps = card.steps - card.parent_steps
+    if card.unchanged:
+        notices.append(
+            f"None of the {steps} steps scored better on the hold-out than {job.start_from} (Dice "
+            f"{card.scores['hold_out_dice']:.3f}), so the result is that model, unchanged."
+        )
+    if job.output is not None:
+        path, others = deliver_model(folder, job.output)
+        notices += others
+    return Delivery({"model": str(path), "steps": str(steps)}, tuple(notices))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
-from napari_unetvnet.events import Event, RunFinished, SlabDone, StepDone, to_line
+from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, to_line
 from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, STOP, create, follow, read
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.runs.segment import segment
@@ -110,27 +110,40 @@ def _logged(
     try:
         try:
             state = yield from _drive(folder, job, writer, group, resume=resume)
-            finished = RunFinished(state, results=deliver(folder, job) | {"run": str(folder)})
+            results, notices = _delivered(folder, job, writer)
+            finished = RunFinished(state, results=results | {"run": str(folder)})
         except OSError as error:
             raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
         writer.write(finished)
+        yield from notices
         yield finished
     except GeneratorExit:  # the consumer closed the generator
-        writer.write(RunFinished("stopped", results=deliver(folder, job)))
+        writer.write(RunFinished("stopped", results=_delivered(folder, job, writer)[0]))
         raise
     except UserError as problem:
-        writer.write(RunFinished("failed", problem.lines, results=_partial_results(folder, job)))
+        writer.write(RunFinished("failed", problem.lines, _partial_results(folder, job, writer)))
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        writer.write(RunFinished("failed", (f"The run crashed: {text}",), _partial_results(folder, job), fault=True))
+        lines = (f"The run crashed: {type(error).__name__}: {error}",)
+        writer.write(RunFinished("failed", lines, _partial_results(folder, job, writer), fault=True))
         raise
 
 
-def _partial_results(folder: Path, job: TrainJob | SegmentJob) -> dict[str, str]:
+def _delivered(
+    folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter
+) -> tuple[dict[str, str], tuple[Notice, ...]]:
+    """Deliver the results; what is to be said about them is also written to the folder."""
+    results, texts = deliver(folder, job)
+    notices = tuple(Notice(text) for text in texts)
+    for notice in notices:
+        writer.write(notice)
+    return results, notices
+
+
+def _partial_results(folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter) -> dict[str, str]:
     """Deliver the results of a failed run; a second error is dropped, because the first one is reported."""
     try:
-        return deliver(folder, job)
+        return _delivered(folder, job, writer)[0]
     except UserError:
         return {}
 

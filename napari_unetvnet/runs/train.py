@@ -57,4 +57,4 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
         save_provenance(folder / PROVENANCE, files, *choose_device(job))
         group.barrier()
     with keep_freed_memory():
-        yield from steps(pairs, planned.settings, training_files(folder), resume=resume, group=group)
+        yield from steps(pairs, planned.settings, training_files(folder, job.output), resume=resume, group=group)

@@ -106,7 +106,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     preview: Voxel | None = None
     """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None
-    """Model file whose weights training starts from."""
+    """Model file whose weights training starts from; it is the result, unless a step scores better."""
 
     @field_validator("option")
     @classmethod
@@ -283,7 +283,7 @@ class TrainJob(TrainSettings):
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
     output: Path | None = None
-    """Where to write the model (.safetensors)."""
+    """Where to write the model (.safetensors), or beside it if a better model is there."""
 
     @model_validator(mode="before")
     @classmethod

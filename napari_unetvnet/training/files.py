@@ -25,9 +25,12 @@ class TrainingFiles:
         Labels of a part of the first image.
     provenance : Path
         Only read, for the card of the model; need not be there.
+    output : Path or None
+        Only read: a model whose place the new one is to take, which is scored on the same hold-out.
     """
 
     model: Path
     state: Path
     preview: Path
     provenance: Path
+    output: Path | None = None

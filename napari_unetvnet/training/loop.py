@@ -16,6 +16,7 @@ from napari_unetvnet.training.build import build_run
 from napari_unetvnet.training.checkpoint import load_last, save_last
 from napari_unetvnet.training.fallback import begin_fallback
 from napari_unetvnet.training.forward import learner
+from napari_unetvnet.training.output import score_output
 from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import TrainingPreview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
@@ -61,8 +62,8 @@ def steps(
     Yields
     ------
     Event
-        Notice, SplitMade, StartScored, StepDone after each step, EpochDone and CheckpointSaved after each epoch, and
-        sometimes PreviewReady.
+        Notice, SplitMade, StartScored, OutputScored, StepDone after each step, EpochDone and CheckpointSaved after each
+        epoch, and sometimes PreviewReady.
 
     Raises
     ------
@@ -101,6 +102,8 @@ def steps(
                 yield CheckpointSaved(str(files.model), schedule.taken, dice)
             save_last(run)
         yield from score_whole_hold_out(run)
+        if run.final is not None:
+            yield from score_output(run, run.data.hold_out)
     finally:
         run.prefetcher.close()
         finish(run)
@@ -133,6 +136,7 @@ def _begin(
         yield Notice(text)
     if not resume:
         yield from score_parent(run)
+    yield from score_output(run, run.scored)
     run.learn = learner(run.model, run.criterion, group)
     return run, TrainingPreview(pairs[0], run, shapes[0])
 

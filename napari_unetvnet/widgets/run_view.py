@@ -167,14 +167,14 @@ class RunView(QWidget):  # type: ignore[misc]
 
 
 class Curves(QWidget):  # type: ignore[misc]
-    """Loss per step, and below it Dice on the hold-out per epoch."""
+    """Loss per step, and below it Dice on the hold-out per epoch; ``loss`` and ``dice`` are their points."""
 
     def __init__(self) -> None:
         super().__init__()
         import pyqtgraph  # slow to import, and the segment widget does not need it
 
-        self._loss: list[tuple[float, float]] = []
-        self._dice: list[tuple[float, float]] = []
+        self.loss: list[tuple[float, float]] = []
+        self.dice: list[tuple[float, float]] = []
         self._graph = pyqtgraph.GraphicsLayoutWidget()
         self._graph.setBackground(None)
         self._graph.ci.setContentsMargins(0, 0, 6, 0)
@@ -201,37 +201,37 @@ class Curves(QWidget):  # type: ignore[misc]
     @property
     def points(self) -> tuple[int, int]:
         """Number of points drawn for loss and for Dice."""
-        return len(self._loss), len(self._dice)
+        return len(self.loss), len(self.dice)
 
     def clear(self) -> None:
         """Remove all points."""
-        self._loss, self._dice = [], []
+        self.loss, self.dice = [], []
         self._loss_line.setData([], [])
         self._dice_line.setData([], [])
 
     def begin(self, loss: list[tuple[float, float]], dice: list[tuple[float, float]]) -> None:
         """Draw earlier points (step, value), after which others are added."""
-        self._loss, self._dice = loss[:: len(loss) // MOST_POINTS + 1], dice[:: len(dice) // MOST_POINTS + 1]
-        for line, points in ((self._loss_line, self._loss), (self._dice_line, self._dice)):
+        self.loss, self.dice = loss[:: len(loss) // MOST_POINTS + 1], dice[:: len(dice) // MOST_POINTS + 1]
+        for line, points in ((self._loss_line, self.loss), (self._dice_line, self.dice)):
             line.setData([step for step, _ in points], [value for _, value in points])
         self.setVisible(bool(loss or dice))
 
     def add_step(self, step: int, loss: float) -> None:
         """Draw the loss of a step."""
-        self._loss.append((step, loss))
-        if len(self._loss) > MOST_POINTS:
-            self._loss = self._loss[::2]  # bounds the time of drawing in long runs
-        self._loss_line.setData(*zip(*self._loss, strict=True))
+        self.loss.append((step, loss))
+        if len(self.loss) > MOST_POINTS:
+            self.loss = self.loss[::2]  # bounds the time of drawing in long runs
+        self._loss_line.setData(*zip(*self.loss, strict=True))
         self.show()
 
     def add_epoch(self, step: int, dice: float | None) -> None:
         """Draw the score of an epoch."""
         if dice is None:
             return
-        self._dice.append((step, dice))
-        if len(self._dice) > MOST_POINTS:
-            self._dice = self._dice[::2]
-        self._dice_line.setData(*zip(*self._dice, strict=True))
+        self.dice.append((step, dice))
+        if len(self.dice) > MOST_POINTS:
+            self.dice = self.dice[::2]
+        self._dice_line.setData(*zip(*self.dice, strict=True))
 
 
 def _style(plot: Any, name: str) -> None:

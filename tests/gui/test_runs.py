@@ -252,6 +252,16 @@ def test_a_fault_in_the_thread_brings_the_buttons_back(trainer, finish, monkeypa
     assert trainer.panel.button.isEnabled()
 
 
+def check_continued(trainer):
+    """The second training is never worse than the first, and its curves go on where that ended."""
+    again = read_card(trainer.model)
+    assert (again.steps, again.parent_steps) == (20, 10)
+    assert again.scores["hold_out_dice"] >= again.parent_dice
+    curves = trainer.panel.view.curves
+    assert [step for step, _ in curves.dice] == [5, 10, 10, 15, 20]  # the earlier run, its model here, this run
+    assert min(curves.loss)[0] < 10 < max(curves.loss)[0]
+
+
 @pytest.mark.slow
 def test_train_continue_segment_and_correct(qtbot, trainer, painted_viewer, finish):
     segmenter = SegmentWidget(painted_viewer)
@@ -276,6 +286,7 @@ def test_train_continue_segment_and_correct(qtbot, trainer, painted_viewer, fini
     finish(trainer.panel)
     assert trainer.model != first
     assert runs.read(trainer.panel.task.folder).start_from == first
+    check_continued(trainer)
     assert segmenter.model.path == trainer.model
     segmenter.panel.button.click()
     finish(segmenter.panel)

@@ -315,3 +315,11 @@ def test_the_real_image_is_learnt_from_its_painted_half(nuclei, nuclei_objects, 
     scores = evaluate(out[:, 256:], nuclei_objects[:, 256:], truth_is="objects")
     assert scores.foreground.dice > 0.85
     assert json.loads(json.dumps(scores.as_dict()))["objects"]["f1"] > 0.6
+    start = read_card(tmp_path / "run" / MODEL).scores["hold_out_dice"]
+    for seed, rate in ((1, 0.002), (2, 0.5)):
+        changes = {"start_from": tmp_path / "run" / MODEL, "seed": seed, "learning_rate": rate}
+        again = chosen.model_copy(update={**changes, "steps": 25, "ema_decay": 0.98})
+        train(Pair(nuclei, painted_half), again, tmp_path / str(seed))
+        card = read_card(tmp_path / str(seed) / MODEL)
+        assert card.scores["hold_out_dice"] >= card.parent_dice == pytest.approx(start)
+        assert (card.steps, card.unchanged) == (125, rate == 0.5 or card.unchanged)
