@@ -10,8 +10,7 @@ from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.model.model import read_state, save_model, save_tensors
 from napari_unetvnet.networks import lasting_options
 from napari_unetvnet.training.fallback import StepOptions
-from napari_unetvnet.training.run import Best
-from napari_unetvnet.training.start import Parent
+from napari_unetvnet.training.run import Best, Parent
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
-    from napari_unetvnet.training.start import Parent
 
-__all__ = ["Best", "Run"]
+__all__ = ["Best", "Parent", "Run"]
 
 
 @dataclass
@@ -38,6 +37,34 @@ class Best:
     dice: float | None = None
     reached: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Parent:
+    """The model that a training started from.
+
+    Parameters
+    ----------
+    name : str
+        Name and sha256 of its file.
+    path : str
+        Its file.
+    steps : int
+        Steps that it was trained for.
+    differences : tuple of str
+        What keeps it from being compared with the new model; empty if it is a model of the same kind.
+    start : Best or None
+        Its weights, if they can be compared, with their score on the part of the hold-out that each epoch is scored on.
+    whole : float or None
+        Their score on the whole hold-out, once the training is over.
+    """
+
+    name: str
+    path: str
+    steps: int
+    differences: tuple[str, ...] = ()
+    start: Best | None = None
+    whole: float | None = None
 
 
 @dataclass

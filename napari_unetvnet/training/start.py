@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import ModelProblem
 from napari_unetvnet.model.differences import model_differences
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.training.run import Parent
 
 if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
-    from napari_unetvnet.training.run import Best
 
-__all__ = ["Parent", "take_weights"]
-
-
-@dataclass
-class Parent:
-    """The model that a training started from.
-
-    Parameters
-    ----------
-    name : str
-        Name and sha256 of its file.
-    path : str
-        Its file.
-    steps : int
-        Steps that it was trained for.
-    differences : tuple of str
-        What keeps it from being compared with the new model; empty if it is a model of the same kind.
-    start : Best or None
-        Its weights, if they can be compared, with their score on the part of the hold-out that each epoch is scored on.
-    whole : float or None
-        Their score on the whole hold-out, once the training is over.
-    """
-
-    name: str
-    path: str
-    steps: int
-    differences: tuple[str, ...] = ()
-    start: Best | None = None
-    whole: float | None = None
+__all__ = ["take_weights"]
 
 
 def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[str]]:
