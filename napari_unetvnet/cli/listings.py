@@ -124,6 +124,5 @@ def _models(parsed: Namespace) -> None:
     if not cards:
         _print("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
     for name, (_, card) in cards.items():
-        dice = card.scores.get("hold_out_dice")
-        score = f", Dice {dice:.3f} on its hold-out" if dice is not None else ""
+        score = f", {card.score}" if card.score else ""
         _print(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{score}")

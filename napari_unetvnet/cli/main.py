@@ -198,6 +198,7 @@ def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
 
 
 def _train(parsed: Namespace) -> None:
+    from napari_unetvnet.model.card import read_card
     from napari_unetvnet.settings import TrainJob
 
     job = _job(parsed, TrainJob, "train")
@@ -206,6 +207,8 @@ def _train(parsed: Namespace) -> None:
     if "model" not in results:
         raise SettingsProblem("Stopped before the first step; there is no model yet.")
     _print(f"Model: {results['model']}")
+    if score := read_card(results["model"]).score:
+        _print(f"Score: {score}")
     _print(f"Run: {results['run']}")
     if finished.state == "stopped":
         raise KeyboardInterrupt

@@ -13,9 +13,13 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["class_counts", "count_values", "labelled_along", "labelled_voxels"]
+    from napari_unetvnet.images.volume import Box
+
+__all__ = ["cell_counts", "class_counts", "class_mask", "count_values", "labelled_along", "labelled_voxels"]
 
 SLAB_VOXELS = 1 << 23
 """Maximum voxels of the boxes in which labels are read."""
@@ -46,6 +50,64 @@ def _counts(part: NDArray[np.uint8]) -> NDArray[np.int64]:
         return np.bincount(part.ravel(), minlength=IGNORE + 1)[:IGNORE]
     voxels = (part == 1).sum(axis=(1, 2, 3))
     return np.append(voxels, (part == 0).all(axis=0).sum())
+
+
+def class_mask(part: NDArray[np.uint8], k: int) -> NDArray[np.bool_]:
+    """Give the voxels of a class; for channels, index K stands for voxels in no class.
+
+    Parameters
+    ----------
+    part : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+
+    Returns
+    -------
+    array of bool, shape (Z, Y, X)
+    """
+    if part.ndim == 3:
+        return np.asarray(part == k)
+    return np.asarray(part[k] == 1 if k < len(part) else (part == 0).all(axis=0))
+
+
+def cell_counts(
+    target: NDArray[np.uint8], box: Box, edges: Sequence[NDArray[np.int64]], classes: Sequence[int]
+) -> NDArray[np.int64]:
+    """Count the voxels of some classes in each cell of a grid.
+
+    Parameters
+    ----------
+    target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
+        Class indices, or a channel for each class, and IGNORE.
+    box : Box
+        Only voxels in it are counted; it lies within the grid.
+    edges : 3 array of int
+        Voxels z, y, x at which cells begin, and the end of the last one.
+    classes : sequence of int
+        Class indices in increasing order; for channels, K stands for voxels in no class.
+
+    Returns
+    -------
+    array of int, shape (len(classes), cells z, cells y, cells x)
+    """
+    grid = [len(row) - 1 for row in edges]
+    cells = [
+        np.searchsorted(row, np.arange(a, b), "right") - 1 for row, a, b in zip(edges, box.start, box.stop, strict=True)
+    ]
+    table = np.full(IGNORE + 1, -1, np.int64)
+    table[list(classes)] = np.arange(len(classes))
+    counts = np.zeros(len(classes) * math.prod(grid), np.int64)
+    inner = target[(..., *box.slices)]
+    for where in parts(inner):
+        z, y, x = (row[s] for row, s in zip(cells, where, strict=True))
+        cell = (z[:, None, None] * grid[1] + y[:, None]) * grid[2] + x
+        part = inner[(..., *where)]
+        if part.ndim == 3:
+            number = table[part]
+            known = number >= 0
+            counts += np.bincount(number[known] * math.prod(grid) + cell[known], minlength=len(counts))
+            continue
+        for row, k in zip(counts.reshape(len(classes), -1), classes, strict=True):
+            row += np.bincount(cell[class_mask(part, k)], minlength=len(row))
+    return counts.reshape(len(classes), *grid)
 
 
 def labelled_along(target: NDArray[np.uint8]) -> list[NDArray[np.int64]]:

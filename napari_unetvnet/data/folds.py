@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_unetvnet.data.counts import class_counts, labelled_along
-from napari_unetvnet.data.hold_out import Boxes, labels_needed, margins
+from napari_unetvnet.data.hold_out import labels_needed, margins
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Box
 
@@ -30,12 +30,11 @@ __all__ = ["Fold", "divide"]
 
 
 class Fold(NamedTuple):
-    """Training regions and hold-out of one fold, notices for the user, and the boxes for the model card."""
+    """Training regions and hold-out of one fold, and notices for the user."""
 
     train: list[Region]
     hold_out: list[Region]
     notices: list[str]
-    boxes: list[Boxes | None]
 
 
 class _Block(NamedTuple):
@@ -72,12 +71,7 @@ def divide(regions: Sequence[Region], classes: Classes, settings: TrainSettings,
     fold = _volumes(regions, settings) if by_volume else _blocks(regions, settings, patch)
     if not _labelled(fold.train):
         raise DataProblem(f"{_called(settings)} leaves no labels to train on; paint more, or choose fewer folds.")
-    notices = [*fold.notices, *_absent(fold, classes, settings)]
-    if settings.start_from is not None:
-        notices.append(
-            "The model to start from must not have been trained on these images; otherwise the score is meaningless."
-        )
-    return fold._replace(notices=notices)
+    return fold._replace(notices=[*fold.notices, *_absent(fold, classes, settings)])
 
 
 def _called(settings: TrainSettings) -> str:
@@ -95,12 +89,12 @@ def _volumes(regions: Sequence[Region], settings: TrainSettings) -> Fold:
     hold_out = [region for i, region in enumerate(regions) if i in held_out]
     train = [region for i, region in enumerate(regions) if i not in held_out]
     names = ", ".join(region.image.name for region in hold_out)
-    return Fold(train, hold_out, [f"Held out to score the model ({_called(settings).lower()}): {names}."], [])
+    return Fold(train, hold_out, [f"Held out to score the model ({_called(settings).lower()}): {names}."])
 
 
 def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -> Fold:
     """Hold out a block of each volume."""
-    fold = Fold([], [], [], [])
+    fold = Fold([], [], [])
     for region in regions:
         block = _block(region, settings, patch)
         fold.train.extend(region.crop(box) for box in block.train)
@@ -111,9 +105,6 @@ def _blocks(regions: Sequence[Region], settings: TrainSettings, patch: Triple) -
             f"{block.hold_out.start[axis]} to {block.hold_out.stop[axis]}; {block.margin} voxels "
             "beside them are not used."
         )
-        # A card has one training box per image: a training that continues from the model uses the larger one.
-        larger = max(block.train, key=lambda box: box.shape[axis], default=None)
-        fold.boxes.append(None if larger is None else (larger, block.hold_out))
     return fold
 
 

@@ -1,6 +1,7 @@
 """Training patches, drawn around labelled voxels.
 
-Patches are mirrored at the border of their region, so no voxel beyond it, neither label nor image, is ever in one.
+Patches are mirrored at the border of their region and of the boxes that are barred in it, so no voxel beyond, neither
+label nor image, is ever in one.
 Batch ``i`` is a pure function of the seed and ``i``: a resumed run draws the same patches as an uninterrupted one.
 
 The image is read patch by patch, so it may exceed memory. A blank patch (one value per channel), such as the black
@@ -10,13 +11,14 @@ learns black, too, and so is the fifth draw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE, Triple
+from napari_unetvnet.data.boxes import free_around, shifted, subtract
 from napari_unetvnet.data.counts import class_counts
 from napari_unetvnet.data.sampler import Sampler
 from napari_unetvnet.data.targets import TARGET_MAPS, Classes, loss_target, target_margin
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.data.hold_out import Boxes
     from napari_unetvnet.images.intensity import Intensity
+    from napari_unetvnet.model.card import ImageRecord, ScoredOn
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["Batch", "Region", "TrainingData", "read_patch"]
@@ -56,6 +58,9 @@ class Region:
         Index of its image.
     start : tuple of 3 int
         Its first voxel z, y, x in the image.
+    barred : tuple of Box
+        In voxels of the region: no patch touches them, and their labels are IGNORE. In what is trained on these are
+        held-out blocks with their margins, in the hold-out the surroundings of a block.
     """
 
     image: Volume
@@ -64,6 +69,7 @@ class Region:
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     number: int = 0
     start: Triple = (0, 0, 0)
+    barred: tuple[Box, ...] = ()
 
     @cached_property
     def class_counts(self) -> NDArray[np.int64]:
@@ -71,17 +77,70 @@ class Region:
         return class_counts(self.target)
 
     @property
-    def box(self) -> Box:
-        """The box of the region in its image."""
-        z, y, x = (a + n for a, n in zip(self.start, self.image.shape, strict=True))
-        return Box(self.start, (z, y, x))
+    def boxes(self) -> list[Box]:
+        """What is not barred, as boxes in the image that do not overlap."""
+        free = subtract([Box((0, 0, 0), self.image.shape)], self.barred)
+        return [shifted(box, self.start) for box in free]
 
     def crop(self, box: Box) -> Region:
-        """Crop the region."""
+        """Crop the region; what was barred is not barred in the crop."""
         z, y, x = (a + b for a, b in zip(self.start, box.start, strict=True))
         target = self.target[(..., *box.slices)]
         maps = {name: values[(..., *box.slices)] for name, values in self.maps.items()}
         return Region(self.image.crop(box), target, self.scale, maps, self.number, (z, y, x))
+
+    def block(self, box: Box, least: Triple) -> Region:
+        """Copy a block with its labels, to score a model on them.
+
+        Parameters
+        ----------
+        box : Box
+        least : tuple of 3 int
+            If the block is smaller, what is around it belongs to the new region, but barred.
+
+        Returns
+        -------
+        Region
+        """
+        shape = self.image.shape
+        start = [
+            max(0, min(a - (wide - (b - a)) // 2, n - wide)) if wide > b - a else a
+            for a, b, n, wide in zip(box.start, box.stop, shape, least, strict=True)
+        ]
+        stop = [max(b, min(n, a + wide)) for a, b, n, wide in zip(start, box.stop, shape, least, strict=True)]
+        whole = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        part = self.crop(whole)
+        around = subtract([whole], [box])
+        z, y, x = (-a for a in start)
+        return replace(part, target=part.target.copy(), maps={}).without([shifted(each, (z, y, x)) for each in around])
+
+    def without(self, barred: Sequence[Box]) -> Region:
+        """Bar boxes: their labels are erased in place, so copy them first with `block`."""
+        for box in barred:
+            self.target[(..., *box.slices)] = IGNORE
+        return replace(self, barred=(*self.barred, *barred))
+
+    def free_part(self, voxel: Triple, patch: Triple) -> tuple[Region, Triple]:
+        """Crop a part around a voxel in which nothing is barred.
+
+        Parameters
+        ----------
+        voxel : tuple of 3 int
+            z, y, x, not barred.
+        patch : tuple of 3 int
+            The part has room for as much of it as possible.
+
+        Returns
+        -------
+        part : Region
+        voxel : tuple of 3 int
+            The voxel in the part.
+        """
+        if not self.barred:
+            return self, voxel
+        box = free_around(voxel, self.image.shape, self.barred, patch)
+        z, y, x = (v - a for v, a in zip(voxel, box.start, strict=True))
+        return self.crop(box), (z, y, x)
 
 
 class Batch(NamedTuple):
@@ -104,8 +163,10 @@ class TrainingData:
     ----------
     notices : list of str
         For the user.
-    boxes : list of (Box, Box) or None
-        For each image the training box and the hold-out, if any.
+    scored : ScoredOn or None
+        What the hold-out holds; None without one.
+    known : list of ImageRecord
+        What the models that this training starts from did with their images.
     """
 
     train: list[Region]
@@ -113,7 +174,8 @@ class TrainingData:
     classes: Classes
     settings: TrainSettings
     notices: list[str] = field(default_factory=list)
-    boxes: list[Boxes | None] = field(default_factory=list)
+    scored: ScoredOn | None = None
+    known: list[ImageRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         targets = [region.target for region in self.train]
@@ -136,7 +198,10 @@ class TrainingData:
         -------
         train, hold_out : list of Box
         """
-        train, hold_out = ([r.box for r in regions if r.number == number] for regions in (self.train, self.hold_out))
+        train, hold_out = (
+            [box for region in regions if region.number == number for box in region.boxes]
+            for regions in (self.train, self.hold_out)
+        )
         return train, hold_out
 
     def batch(self, rng: np.random.Generator, count: int, patch: Triple, margin: Triple) -> Batch:
@@ -163,7 +228,7 @@ class TrainingData:
         """Draw one patch, without the axis B."""
         for _ in range(DRAWS):
             i, voxel = self._sampler.voxel(rng, kind)
-            region = self.train[i]
+            region, voxel = self.train[i].free_part(voxel, patch)
             shape = region.image.shape
             start = [_start(rng, v, p, n) for v, p, n in zip(voxel, patch, shape, strict=True)]
             image = read_patch(region, start, patch, margin)

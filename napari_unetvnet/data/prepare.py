@@ -1,7 +1,5 @@
 """From labelled volumes to training regions and hold-out.
 
-The hold-out is whole volumes if there are at least three, otherwise a block at one end of an axis of each volume.
-
 Of an image no more is read than the look for NaN and for its intensities needs, which for a large one is a small part.
 Labels are read part by part. Their target takes a byte for each voxel (where classes overlap, for each class of each
 voxel), in memory or, where that would take a quarter of what is free, in a temporary file. A loss that asks for a map
@@ -11,15 +9,15 @@ from all labels at once, which takes about 30.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.data.counts import labelled_along
-from napari_unetvnet.data.folds import divide
-from napari_unetvnet.data.hold_out import LEAST_VOXELS, Boxes, boxes_from_numbers, choose_block, margin_of
+from napari_unetvnet.data.known import KnownImages, known_images
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.patches import Region, TrainingData
+from napari_unetvnet.data.scored import scored_on
+from napari_unetvnet.data.split import split_images
 from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, needed_maps
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import new_array, parts
@@ -27,7 +25,6 @@ from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.refusals import check_pair
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
-from napari_unetvnet.model.card import read_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,13 +67,17 @@ def resample_pairs(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]
     return resampled
 
 
-def prepare_data(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) -> TrainingData:
+def prepare_data(
+    pairs: Sequence[Pair], settings: TrainSettings, patch: Triple, known: KnownImages | None = None
+) -> TrainingData:
     """Check the pairs, find the classes and choose the hold-out.
 
     Parameters
     ----------
     patch : tuple of 3 int
         Training patch z, y, x.
+    known : KnownImages, optional
+        What earlier models did with the images (default: from the card of the model to start from).
 
     Returns
     -------
@@ -99,40 +100,12 @@ def prepare_data(pairs: Sequence[Pair], settings: TrainSettings, patch: Triple) 
         raise DataProblem("All pairs are marked val; mark at least one as train.")
     classes = find_classes(training_labels, settings)
     regions = [_region(i, pair, classes, settings) for i, pair in enumerate(pairs)]
-    parts = _divided(pairs, regions, classes, settings, patch)
-    return TrainingData(parts.train, parts.hold_out, classes, settings, parts.notices, parts.boxes)
-
-
-class _Parts(NamedTuple):
-    """Training regions and hold-out."""
-
-    train: list[Region]
-    hold_out: list[Region]
-    notices: list[str]
-    boxes: list[Boxes | None] = []  # noqa: RUF012 (never changed)
-
-
-def _divided(
-    pairs: Sequence[Pair], regions: list[Region], classes: Classes, settings: TrainSettings, patch: Triple
-) -> _Parts:
-    """Hold out what the user marked, else a fold, else whole volumes, else blocks."""
-    marked = any(pair.split for pair in pairs)
-    if marked and settings.folds > 1:
-        raise DataProblem("Pairs are marked train or val, so nothing is left to divide; leave out folds or the marks.")
-    if settings.folds > 1:
-        return _Parts(*divide(regions, classes, settings, patch))
-    if marked:
-        return _Parts(*_marked(pairs, regions), _without_validation(pairs))
-    if settings.hold_out == 0:
-        return _Parts(regions, [], ["Nothing is held out, so the model has no validation score."])
-    if len(regions) >= 3 and (held_out := _whole_volumes(regions, settings)):
-        names = ", ".join(regions[i].image.name for i in held_out)
-        train = [region for i, region in enumerate(regions) if i not in held_out]
-        return _Parts(train, [regions[i] for i in held_out], [f"Held out to score the model: {names}."])
-    boxes = _boxes_of_model(regions, settings) or [
-        choose_block(region.target, settings.hold_out, patch, region.image.spacing) for region in regions
-    ]
-    return _blocks(regions, boxes)
+    known = known_images(settings.start_from) if known is None else known
+    train, hold_out, notices = split_images(pairs, regions, classes, settings, patch, known)
+    scored = scored_on(hold_out, classes, classes.foreground[:1] if settings.label_values == "objects" else None)
+    if scored is not None:
+        notices = [*notices, f"The score stands on {scored}."]
+    return TrainingData(train, hold_out, classes, settings, notices, scored, known.images)
 
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:
@@ -190,69 +163,3 @@ def _widened(labels: Any, margin: int) -> Iterator[tuple[Any, Any, Any]]:
         wide = tuple(slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in sides)
         inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
         yield box, wide, inner
-
-
-def _marked(pairs: Sequence[Pair], regions: list[Region]) -> tuple[list[Region], list[Region]]:
-    """Split by the marks of the pairs."""
-    train, hold_out = (
-        [r for p, r in zip(pairs, regions, strict=True) if (p.split == "val") == val] for val in (False, True)
-    )
-    return train, hold_out
-
-
-def _without_validation(pairs: Sequence[Pair]) -> list[str]:
-    if any(pair.split == "val" for pair in pairs):
-        return []
-    return ["No pair is marked val, so the model has no validation score."]
-
-
-NO_HOLD_OUT = "There are too few labels for a hold-out, so the model has no validation score. Paint more."
-
-
-def _whole_volumes(regions: list[Region], settings: TrainSettings) -> list[int]:
-    """Choose volumes to hold out such that the others contain every class; none if impossible."""
-    count = max(1, round(settings.hold_out * len(regions)))
-    counts = np.stack([region.class_counts for region in regions])
-    counts = counts[:, counts.any(axis=0)]
-    rng = np.random.default_rng([settings.seed, 0x5B117])
-    for _ in range(50):
-        held_out = rng.permutation(len(regions))[:count]
-        if (np.delete(counts, held_out, axis=0).sum(axis=0) >= LEAST_VOXELS).all() and counts[held_out].any():
-            return sorted(int(i) for i in held_out)
-    return []
-
-
-def _boxes_of_model(regions: list[Region], settings: TrainSettings) -> list[Boxes | None]:
-    """Give the boxes from the card of the model to start from, if its training images had these sizes."""
-    if settings.start_from is None:
-        return []
-    boxes = [boxes_from_numbers(row) for row in read_card(settings.start_from).split]
-    if len(boxes) != len(regions):
-        return []
-    for region, pair in zip(regions, boxes, strict=True):
-        if pair is None or not _inside(pair, region):
-            return []
-        if not labelled_along(region.target[(..., *pair[0].slices)])[0].any():
-            return []  # the training box has no labels
-    return boxes
-
-
-def _inside(boxes: Boxes, region: Region) -> bool:
-    """Whether both boxes are inside a region."""
-    return all(b <= n for box in boxes for b, n in zip(box.stop, region.image.shape, strict=True))
-
-
-def _blocks(regions: list[Region], boxes: list[Boxes | None]) -> _Parts:
-    """Hold out a block of each volume."""
-    train, hold_out, notices = [], [], []
-    for region, pair in zip(regions, boxes, strict=True):
-        train.append(region.crop(pair[0]) if pair else region)
-        if pair:
-            hold_out.append(region.crop(pair[1]))
-            edges = zip("zyx", pair[1].start, pair[1].stop, strict=True)
-            where = ", ".join(f"{axis} {a} to {b}" for axis, a, b in edges if b - a > 1)
-            notices.append(
-                f"Held out of {region.image.name} to score the model: voxels {where}; {margin_of(pair)} voxels beside "
-                "them are not used."
-            )
-    return _Parts(train, hold_out, notices or [NO_HOLD_OUT], boxes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.counts import class_counts
+from napari_unetvnet.data.counts import class_counts, class_mask
 from napari_unetvnet.images.arrays import parts
 
 if TYPE_CHECKING:
@@ -141,9 +141,6 @@ def _thinned(total: int) -> NDArray[np.int64]:
 
 def _where(part: NDArray[np.uint8], k: int, count: int) -> NDArray[np.bool_]:
     """Give the mask of class ``k``, (Z, Y, X); for ``k`` equal to ``count``, that of all labelled voxels."""
-    channels = part if part.ndim == 4 else part[None]
-    if k == count:
-        return np.asarray((channels != IGNORE).any(axis=0))
-    if part.ndim == 3:
-        return np.asarray(part == k)
-    return np.asarray(part[k] == 1 if k < len(part) else (part == 0).all(axis=0))
+    if k < count:
+        return class_mask(part, k)
+    return np.asarray(((part if part.ndim == 4 else part[None]) != IGNORE).any(axis=0))

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from napari_unetvnet.images.resample import Resampled
-from napari_unetvnet.images.sampling import boxes, spread
+from napari_unetvnet.images.sampling import spread
 from napari_unetvnet.images.volume import Box
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["content_hash", "original_shape"]
 
-MOST_VOXELS = 1 << 26
+MOST_VOXELS = 1 << 23
 """Of a larger image only some boxes are hashed."""
-BOX, BOXES = (8, 64, 64), 64
+BOX, BOXES = (8, 64, 64), 128
 """Shape z, y, x of these boxes, and their number."""
+SLAB_VOXELS = 1 << 20
 _CACHE: WeakKeyDictionary[Volume, str] = WeakKeyDictionary()
 
 
@@ -63,11 +64,20 @@ def _hashed(volume: Volume) -> str:
     data = volume.data.source if isinstance(volume.data, Resampled) else volume.data
     digest = hashlib.blake2b(repr(tuple(map(int, data.shape))).encode(), digest_size=16)
     shape = original_shape(volume)
-    for box in boxes(shape, MOST_VOXELS) if math.prod(shape) <= MOST_VOXELS else _some(shape):
+    for box in _all(shape) if math.prod(shape) <= MOST_VOXELS else _some(shape):
         part = np.asarray(data[(slice(None), *box.slices)])
         with np.errstate(over="ignore"):
             digest.update(np.ascontiguousarray(part.astype("<f4") + np.float32(0)).data)  # -0 becomes 0
     return digest.hexdigest()
+
+
+def _all(shape: Triple) -> list[Box]:
+    """Divide an image into boxes, which depend on its shape only."""
+    z, y, x = shape
+    rows = max(1, min(y, SLAB_VOXELS // x))
+    depth = max(1, SLAB_VOXELS // (rows * x))
+    corners = [(a, b) for a in range(0, z, depth) for b in range(0, y, rows)]
+    return [Box((a, b, 0), (min(a + depth, z), min(b + rows, y), x)) for a, b in corners]
 
 
 def _some(shape: Triple) -> list[Box]:

@@ -138,6 +138,14 @@ class ModelCard(Settings):
         return self
 
     @property
+    def score(self) -> str:
+        """The validation score and what it stands on, as text; empty without one."""
+        dice = self.scores.get("hold_out_dice")
+        if dice is None:
+            return ""
+        return f"Dice {dice:.3f} on its hold-out" + (f" ({self.scored})" if self.scored else "")
+
+    @property
     def dims(self) -> int:
         """Spatial dimensions of the network."""
         return 3 if self.view == "3d" else 2

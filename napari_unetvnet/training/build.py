@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from napari_unetvnet.data.counts import labelled_voxels
-from napari_unetvnet.data.hold_out import box_numbers
+from napari_unetvnet.data.known import records
 from napari_unetvnet.data.targets import loss_weights
 from napari_unetvnet.images.intensity import joint_range
 from napari_unetvnet.images.refusals import check_size
@@ -57,7 +57,7 @@ def build_run(
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
-    model = build_model(_card(data, settings, patch).model_copy(update=brief(files.provenance)), settings)
+    model = build_model(_card(pairs, data, settings, patch).model_copy(update=brief(files.provenance)), settings)
     model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
     for pair in pairs:
         check_size(pair.image, model.smallest, settings.network)
@@ -90,7 +90,7 @@ def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
     return build_loss(settings.loss, head=card.head, class_weights=weights)
 
 
-def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:
+def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:
     """Describe the model; scores and steps are filled in when it is saved."""
     from importlib.metadata import version
 
@@ -116,7 +116,8 @@ def _card(data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCa
         intensity_range=joint_range([region.scale for region in data.train]),
         loss=write_loss(settings.loss),
         seed=settings.seed,
-        split=tuple(box_numbers(boxes) for boxes in data.boxes),
+        scored=data.scored,
+        images=records(data, [pair.image for pair in pairs]),
         versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},
     )
 

@@ -6,6 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from napari_unetvnet.data.known import known_images
 from napari_unetvnet.data.prepare import prepare_data, resample_pairs
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
@@ -116,7 +117,8 @@ def _begin(
     resume = resume and files.state.exists()
     shapes, pairs = [pair.image.shape for pair in pairs], resample_pairs(pairs, settings)
     settings, patch = _shared(settings, group), settings.planned_patch
-    data = prepare_data(pairs, settings, patch)
+    own = known_images(files.model, resumed=True) if resume and files.model.exists() else None
+    data = prepare_data(pairs, settings, patch, own)
     for text in data.notices:
         yield Notice(text)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
@@ -128,7 +130,7 @@ def _begin(
     # Flips would exchange unequal margins, so patches have the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.prefetcher = Prefetcher(partial(draw, data, settings, (z, y, x)))
-    run.scored = part_to_score(data.hold_out, settings)
+    run.scored = part_to_score(data, settings)
     resumed = _resume(run) if resume else begin_fallback(run.fallback)
     if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
         notices.append(OF_EACH_PROCESS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.hold_out import block_to_score
+from napari_unetvnet.data.scored import representative_part
 from napari_unetvnet.inference import decide, scores
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.data.patches import Region
+    from napari_unetvnet.data.patches import Region, TrainingData
     from napari_unetvnet.data.targets import Classes
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
@@ -30,21 +30,17 @@ TIME_SHARE, STEP_PASSES = 0.05, 3
 LEAST_VOXELS = 2**16
 
 
-def part_to_score(regions: Sequence[Region], settings: TrainSettings) -> list[Region]:
-    """Give a part of the hold-out that is cheap to score after each epoch.
+def part_to_score(data: TrainingData, settings: TrainSettings) -> list[Region]:
+    """Give a part of the hold-out that is cheap to score after each epoch and represents all of it.
 
     Returns
     -------
     list of Region
-        Small regions stay as they are.
+        The whole hold-out if it is small.
     """
     epoch = settings.steps_per_epoch * settings.batch * math.prod(settings.planned_patch)
-    voxels = max(LEAST_VOXELS, round(TIME_SHARE * STEP_PASSES * epoch)) // max(1, len(regions))
-    boxes = [block_to_score(region.target, voxels, settings.planned_patch) for region in regions]
-    return [
-        region if box.shape == region.image.shape else region.crop(box)
-        for region, box in zip(regions, boxes, strict=True)
-    ]
+    voxels = max(LEAST_VOXELS, round(TIME_SHARE * STEP_PASSES * epoch))
+    return representative_part(data.hold_out, data.classes, voxels, settings.planned_patch, settings.seed)
 
 
 def dice_on(

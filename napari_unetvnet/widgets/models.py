@@ -128,8 +128,7 @@ def _about(card: ModelCard) -> str:
     width = f" of width {card.option['width']}" if "width" in card.option else ""
     channels = f"{card.channels} channel{'s' if card.channels > 1 else ''}"
     output = "overlapping masks" if card.overlapping else "labels"
-    dice = card.scores.get("hold_out_dice")
-    score = f"Dice {dice:.3f} on its hold-out" if dice is not None else "no validation score"
+    score = card.score or "no validation score"
     return f"{card.network}{width}, view {view}, {channels}, {output} {', '.join(class_words(card))}; {score}"
 
 

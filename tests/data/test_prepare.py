@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.counts import class_counts
-from napari_unetvnet.data.hold_out import LEAST_VOXELS, box_numbers, choose_block, margin_of
 from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.model.card import ModelCard
-from napari_unetvnet.model.model import save_model
 from napari_unetvnet.settings import TrainSettings, checked
 
 DENSE = TrainSettings(normalise="none")
@@ -43,7 +38,7 @@ def test_no_voxel_of_the_hold_out_is_ever_in_a_training_patch(shape, patch, marg
     pair = Pair(Volume(numbered(shape)), Volume(painted(shape, rng)))
     data = prepare_data([pair], DENSE, patch)
     assert data.hold_out
-    held = np.unique(np.asarray(data.hold_out[0].image.data))
+    held = np.concatenate([np.asarray(pair.image.crop(box).data).ravel() for box in data.parts(0)[1]])
     for _ in range(5):
         images, _, _ = data.batch(rng, 2, patch, margin)
         assert not np.isin(images, held.astype(np.float32)).any()
@@ -110,7 +105,7 @@ def test_a_volume_smaller_than_the_patch_is_mirrored_and_its_outside_ignored():
 
 def test_whole_volumes_are_held_out_where_there_are_several():
     rng = np.random.default_rng(0)
-    pairs = [Pair(Volume(numbered((1, 30, 30)), name=str(i)), Volume(painted((1, 30, 30), rng))) for i in range(10)]
+    pairs = [Pair(Volume(numbered((1, 30, 30)) + i, name=str(i)), Volume(painted((1, 30, 30), rng))) for i in range(10)]
     data = prepare_data(pairs, DENSE, (1, 16, 16))
     assert (len(data.train), len(data.hold_out)) == (8, 2)
     parts = [data.parts(number) for number in range(10)]
@@ -119,26 +114,6 @@ def test_whole_volumes_are_held_out_where_there_are_several():
     assert all(name in data.notices[0] for name in names)
     again = prepare_data(pairs, DENSE, (1, 16, 16))
     assert {region.image.name for region in again.hold_out} == names
-
-
-def test_a_training_that_goes_on_keeps_the_block_that_scored_the_model(tmp_path):
-    rng = np.random.default_rng(0)
-    labels = painted((1, 60, 80), rng)
-    image = Volume(numbered((1, 60, 80)))
-    first = prepare_data([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
-    card = ModelCard(network="unet_padding", head="binary", view="2d", values=(0, 1), patch=(1, 16, 16),
-                     split=[box_numbers(boxes) for boxes in first.boxes])  # fmt: skip
-    save_model(tmp_path / "m.safetensors", {"weight": torch.zeros(1)}, card)
-    labels[..., :20] = 0  # other labels, which would ask for another block
-    labels[..., :5, :20] = 1
-    fresh = prepare_data([Pair(image, Volume(labels))], DENSE, (1, 16, 16))
-    again = prepare_data(
-        [Pair(image, Volume(labels))],
-        checked(TrainSettings, {"normalise": "none", "start_from": tmp_path / "m.safetensors"}),
-        (1, 16, 16),
-    )
-    assert fresh.boxes != first.boxes
-    assert again.boxes == first.boxes
 
 
 def test_the_users_split_is_kept():
@@ -151,58 +126,6 @@ def test_the_users_split_is_kept():
     assert [region.image.name for region in data.hold_out] == ["b"]
     with pytest.raises(DataProblem, match="All pairs are marked val"):
         prepare_data([Pair(pairs[0].image, pairs[0].labels, "val")], DENSE, (1, 16, 16))
-
-
-def test_too_few_labels_for_a_hold_out_is_said():
-    labels = np.zeros((1, 1, 50, 50), np.uint8)
-    labels[0, 0, 20, 20:25] = 1
-    labels[0, 0, 30, 20:25] = 2
-    chosen = checked(TrainSettings, {"unlabelled": "ignore"})
-    data = prepare_data([Pair(Volume(numbered((1, 50, 50))), Volume(labels))], chosen, (1, 16, 16))
-    assert not data.hold_out
-    assert "too few labels" in data.notices[0]
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.05, 0.5), st.integers(2, 4))
-def test_a_block_leaves_every_class_on_both_sides(seed, share, classes):
-    rng = np.random.default_rng(seed)
-    target = np.full((rng.integers(1, 5), 40, 40), IGNORE, np.uint8)
-    for k in range(classes):
-        for _ in range(rng.integers(1, 4)):
-            z, y, x = (rng.integers(n) for n in target.shape)
-            target[z, y : y + 8, x : x + 8] = k
-    boxes = choose_block(target, share, (1, 16, 16))
-    if boxes is None:
-        return
-    train, held = boxes
-    assert any(a >= d or c >= b for a, b, c, d in zip(train.start, train.stop, held.start, held.stop, strict=True))
-    for box in boxes:
-        counts = np.bincount(target[box.slices].ravel(), minlength=256)[:classes]
-        present = np.isin(np.arange(classes), target)
-        assert (counts[present] >= LEAST_VOXELS).all()
-
-
-def test_between_what_is_learnt_and_what_scores_lies_a_patch():
-    rng = np.random.default_rng(0)
-    target = rng.integers(0, 3, (1, 200, 200)).astype(np.uint8)
-    boxes = choose_block(target, 0.2, (1, 32, 32))
-    assert margin_of(boxes) == 32
-
-
-def test_planes_of_a_stack_are_kept_apart_as_far_as_a_patch_is_wide():
-    rng = np.random.default_rng(0)
-    target = rng.integers(0, 3, (60, 20, 20)).astype(np.uint8)
-    boxes = choose_block(target, 0.2, (1, 16, 16), (2.0, 1.0, 1.0))
-    assert margin_of(boxes) == (8 if boxes[0].shape[0] < 60 else 16)
-
-
-def test_the_margin_is_narrower_where_labels_are_few():
-    target = np.full((1, 40, 40), IGNORE, np.uint8)
-    target[0, :, 2:38] = np.arange(36) % 2
-    train, held = choose_block(target, 0.3, (1, 32, 32))
-    assert 0 <= margin_of((train, held)) < 32
-    assert (class_counts(target[train.slices])[:2] >= LEAST_VOXELS).all()
 
 
 def test_images_of_different_channels_are_refused():

@@ -6,13 +6,10 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from test_inference_segment import RAW, pointwise_model
 from test_training import settings_of, train
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.hold_out import block_to_score
 from napari_unetvnet.data.patches import Region
 from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.data.targets import Classes
@@ -25,27 +22,6 @@ from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training import loop, score
 from napari_unetvnet.training.score import dice_on
-
-edges = st.integers(1, 40)
-
-
-@given(st.tuples(edges, edges, edges), st.integers(1, 5000), st.tuples(*[st.integers(1, 16)] * 3))
-def test_a_block_to_score_lies_in_the_region_and_is_no_larger_than_asked(shape, voxels, patch):
-    box = block_to_score(np.zeros(shape, np.uint8), voxels, patch)
-    assert all(0 <= a < b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
-    assert all(b - a >= min(p, n) for a, b, p, n in zip(box.start, box.stop, patch, shape, strict=True))
-    if prod(shape) <= voxels:
-        assert box.shape == shape
-    elif all(b > p for b, p in zip(box.shape, patch, strict=True)):
-        rounded = [n + 1 for n in box.shape]
-        assert prod(box.shape) <= voxels * prod(rounded) / prod(box.shape)
-
-
-def test_a_block_to_score_is_where_the_labels_are():
-    target = np.full((1, 64, 64), IGNORE, np.uint8)
-    target[0, 40:56, 8:24] = 0
-    box = block_to_score(target, 16 * 16, (1, 8, 8))
-    assert box.slices[1:] == (slice(40, 56), slice(8, 24))
 
 
 @pytest.fixture
@@ -65,8 +41,8 @@ def test_the_kept_model_has_its_score_on_all_that_was_held_out(pairs, tmp_path, 
     monkeypatch.setattr(score, "LEAST_VOXELS", 400)
     settings = settings_of(steps_per_epoch=4, batch=1, steps=12)
     data = prepare_data(pairs, settings, settings.planned_patch)
-    (part,) = score.part_to_score(data.hold_out, settings)
-    assert prod(part.image.shape) < prod(data.hold_out[0].image.shape) / 4
+    part = score.part_to_score(data, settings)
+    assert sum(prod(each.image.shape) for each in part) < prod(data.hold_out[0].image.shape) / 4
     (tmp_path / "run").mkdir()
     events = list(loop.steps(pairs, settings, training_files(tmp_path / "run")))
     model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
@@ -92,7 +68,7 @@ def test_what_is_said_of_ignored_voxels_does_not_count():
 def test_a_small_hold_out_is_scored_whole_each_time(pairs, tmp_path):
     settings = settings_of()
     data = prepare_data(pairs, settings, settings.planned_patch)
-    assert score.part_to_score(data.hold_out, settings) == data.hold_out
+    assert score.part_to_score(data, settings) == data.hold_out
     events = train(pairs[0], settings, tmp_path / "run")
     saved = [event for event in events if isinstance(event, CheckpointSaved)]
     assert len({event.step for event in saved}) == len(saved)

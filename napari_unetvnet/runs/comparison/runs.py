@@ -9,7 +9,7 @@ from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem, UserError
-from napari_unetvnet.events import EpochDone, Notice, RunFinished, StepDone, from_line
+from napari_unetvnet.events import EpochDone, RunFinished, SplitMade, StepDone, from_line
 from napari_unetvnet.files import read_json
 from napari_unetvnet.losses import LossTerm, write_loss
 from napari_unetvnet.model.card import ModelCard, read_card
@@ -30,8 +30,6 @@ LABEL_FIELDS = tuple(name for name in LabelSettings.model_fields if name not in 
 INPUTS = ("image", "label", "mask", "pairs")
 SHOWN = ("command", "network", "option", "loss", "folds", "fold", "output", *INPUTS)
 """Settings that have their own field in `Row`, or do not change a result."""
-HELD_OUT = "Held out "
-"""Start of the notice with which a training reports its hold-out."""
 AGAIN = "train again"
 NOT_TRAINED = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -263,9 +261,8 @@ def _scored_on(values: dict[str, Any], card: ModelCard | None, events: Iterable[
     """Serialise everything that determines the voxels on which a run was scored."""
     if card is None:
         return ""
-    notices = {event.text for event in events if isinstance(event, Notice) and event.text.startswith(HELD_OUT)}
-    blocks = [row[6:] for row in card.split]
-    held_out: list[Any] = [*blocks] or sorted(notices)
+    splits = {event.number: event.held_out for event in events if isinstance(event, SplitMade)}
+    held_out = [splits[number] for number in sorted(splits)]
     described = describe_settings(LabelSettings)
     labels = {name: values.get(name, described[name].default) for name in LABEL_FIELDS}
     inputs = {name: values.get(name) or None for name in INPUTS}
