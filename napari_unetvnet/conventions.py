@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from napari_unetvnet.errors import SettingsProblem
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "IGNORE", "Device", "Edge", "Head", "Length", "Normalise", "NormaliseIn", "Option", "OptionValue", "Precision",
-    "Size", "Spacing", "Triple", "View",
+    "IGNORE", "WHITE", "Axes", "Device", "Edge", "Head", "Length", "Normalise", "NormaliseIn", "Option",
+    "OptionValue", "Precision", "Size", "Spacing", "Triple", "View",
 ]  # fmt: skip
 
 IGNORE = 255
 """The class index of voxels that no loss, metric or sampler may look at."""
+
+WHITE = 255
+"""Foreground of a mask that was saved as a black and white picture."""
 
 View = Literal["2d", "2.5d", "3d"]
 Head = Literal["binary", "multiclass", "multilabel"]
@@ -32,6 +35,16 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Normalise = Literal["zscore", "percentile", "none"]
 NormaliseIn = Literal["content", "all", "nonzero", "mask"]
+
+
+def _checked_axes(axes: str) -> str:
+    if axes and (len(set(axes)) < len(axes) or not {"y", "x"} <= set(axes) <= set("czyx")):
+        raise ValueError(f"Axes {axes!r} should be letters of c (channels), z, y and x in their order, such as zyx.")
+    return axes
+
+
+Axes = Annotated[str, AfterValidator(_checked_axes)]
+"""The axes of the array in a file, such as "zyx"; empty if the file says what they are."""
 Edge = Literal["reflect", "symmetric", "edge"]
 """How an image continues beyond its border."""
 OptionValue = bool | int | float | str | tuple[float, ...]

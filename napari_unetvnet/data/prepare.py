@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.conventions import WHITE
 from napari_unetvnet.data.known import KnownImages, known_images
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.patches import Region, TrainingData
 from napari_unetvnet.data.scored import scored_on
 from napari_unetvnet.data.split import split_images
-from napari_unetvnet.data.targets import Classes, find_classes, label_margin, make_target, needed_maps
+from napari_unetvnet.data.targets import (
+    Classes,
+    find_classes,
+    is_black_and_white,
+    label_margin,
+    make_target,
+    needed_maps,
+)
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import new_array, parts
 from napari_unetvnet.images.intensity import intensity
@@ -37,6 +45,9 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["prepare_data", "resample_pairs"]
+
+
+AS_ONE = f"The labels hold 0 and {WHITE}, as a mask saved as a picture does; results have 1 where they have {WHITE}."
 
 
 def resample_pairs(pairs: Sequence[Pair], settings: TrainSettings) -> list[Pair]:
@@ -105,6 +116,8 @@ def prepare_data(
     scored = scored_on(hold_out, classes, classes.foreground[:1] if settings.label_values == "objects" else None)
     if scored is not None:
         notices = [*notices, f"The score stands on {scored}."]
+    if is_black_and_white(classes.values, settings):
+        notices = [*notices, AS_ONE]
     return TrainingData(train, hold_out, classes, settings, notices, scored, known.images)
 
 

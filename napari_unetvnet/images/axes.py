@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["axis_places", "with_channels"]
+__all__ = ["ask_for_axes", "axis_places", "given_letters", "with_channels"]
 
 
 def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
@@ -38,6 +38,54 @@ def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
     ordered = array.transpose(order + [i for i in range(array.ndim) if i not in order])
     y, x = (array.shape[places[letter]] for letter in "YX")
     return ordered.reshape(-1, array.shape[places["Z"]] if "Z" in places else 1, y, x)
+
+
+def given_letters(axes: str, shape: Sequence[int], name: str) -> str:
+    """Give the letters of the axes of an array that a user has named.
+
+    Parameters
+    ----------
+    axes : str
+        Such as "czyx"; an array with one axis less, such as labels, has no channels.
+    shape : sequence of int
+        Of the array.
+    name : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    str
+        A letter for each axis; empty if none were named.
+
+    Raises
+    ------
+    DataProblem
+        If the array has another number of axes.
+    """
+    letters = axes.upper()
+    if len(letters) == len(shape) + 1:
+        letters = letters.replace("C", "")
+    if letters and len(letters) != len(shape):
+        size = ", ".join(map(str, shape))
+        raise DataProblem(f"{name} has the shape ({size}), which does not fit --axes {axes}; name each of its axes.")
+    return letters
+
+
+def ask_for_axes(shape: Sequence[int]) -> str:
+    """Ask what the first axis of a file is that was read as channels.
+
+    Parameters
+    ----------
+    shape : sequence of 3 int
+        Of the array in the file.
+
+    Returns
+    -------
+    str
+        The end of a message.
+    """
+    size = ", ".join(map(str, shape))
+    return f"({size}): give --axes zyx for planes or --axes cyx for channels"
 
 
 def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:

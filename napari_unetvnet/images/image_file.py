@@ -24,22 +24,28 @@ LARGE_BYTES = 1 << 28
 
 
 class ImageFile(NamedTuple):
-    """The image in a file: data (C, Z, Y, X) and its position in space; spacing is None if the file has none."""
+    """The image in a file: data (C, Z, Y, X) and its position in space; spacing is None if the file has none.
+
+    ``question`` asks for the axes if the channels may be planes.
+    """
 
     data: Any
     spacing: Spacing | None = None
     unit: str = "pixel"
     affine: NDArray[np.float64] | None = None
     palette: bool = False
+    question: str = ""
 
 
-def read_file(path: Path) -> ImageFile:
+def read_file(path: Path, axes: str = "") -> ImageFile:
     """Read one file by its ending.
 
     Parameters
     ----------
     path : Path
         A file, a dataset in it, or an array in a folder.
+    axes : str
+        Axes of its array, such as "zyx"; only for a format that can hold them in any order.
 
     Returns
     -------
@@ -53,7 +59,8 @@ def read_file(path: Path) -> ImageFile:
     """
     if (kind := source_format(path)) is None:
         raise FileProblem(f"{path.name} has an unknown ending; use {listed(endings())}.")
-    image: ImageFile = kind.function("read")(path)
+    read = kind.function("read")
+    image: ImageFile = read(path, axes) if kind.any_axes else read(path)
     data = image.data
     if not data.dtype.isnative:
         data = View(data) if data.nbytes > LARGE_BYTES else data.astype(data.dtype.newbyteorder("="))

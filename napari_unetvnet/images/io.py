@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
+def read_volume(source: str | Path, spacing: Spacing | None = None, axes: str = "") -> Volume:
     """Read an image.
 
     Parameters
@@ -60,6 +60,8 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
         dataset.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for files without one; their unit stays "pixel".
+    axes : str
+        Axes of the array in each file, such as "zyx" or "cyx", for formats that do not have a fixed order.
 
     Returns
     -------
@@ -74,10 +76,12 @@ def read_volume(source: str | Path, spacing: Spacing | None = None) -> Volume:
     DataProblem
         If the channels differ in grid, or the axes are not those of one 2D or 3D image.
     """
-    return _load(source, spacing, palette=False)
+    return _load(source, spacing, axes, palette=False)[0]
 
 
-def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlapping: bool = False) -> Volume:
+def read_labels(
+    source: str | Path, spacing: Spacing | None = None, axes: str = "", *, overlapping: bool = False
+) -> Volume:
     """Read labels: one non-negative integer for each voxel.
 
     Parameters
@@ -87,6 +91,8 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
         are equal; of a palette, the indices.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for a file without one.
+    axes : str
+        As for `read_volume`.
     overlapping : bool
         Whether each channel, or each file separated by ``|``, is a mask.
 
@@ -103,10 +109,14 @@ def read_labels(source: str | Path, spacing: Spacing | None = None, *, overlappi
         If values are fractional, negative, NaN or colours, or the file is a JPEG.
     """
     _check_lossless(source)
-    volume = _load(source, spacing, palette=True)
+    volume, question = _load(source, spacing, axes, palette=True)
     if overlapping:
         return replace(volume, data=whole_numbers(volume.data, volume.name))
     if volume.channels > 1 and not _channels_equal(volume.data):
+        if question:
+            raise DataProblem(
+                f"{volume.name}: labels have one channel, but the first axis was read as channels {question}."
+            )
         raise DataProblem(
             f"{volume.name}: labels have {volume.channels} channels that differ, such as colours; "
             "save one channel with an integer for each class or object, or choose masks of overlapping classes "
@@ -213,10 +223,10 @@ def _check_lossless(source: str | Path) -> None:
             )
 
 
-def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
-    """Read the channel files of one image and stack them."""
+def _load(source: str | Path, spacing: Spacing | None, axes: str, *, palette: bool) -> tuple[Volume, str]:
+    """Read the channel files of one image and stack them; also ask what its axes are if they may be others."""
     paths = paths_of(source)
-    images = [read_file(existing(path)) for path in paths]
+    images = [read_file(existing(path), axes) for path in paths]
     first = images[0]
     for path, image in zip(paths, images, strict=True):
         if image.palette and not palette:
@@ -228,7 +238,8 @@ def _load(source: str | Path, spacing: Spacing | None, palette: bool) -> Volume:
             )
     arrays = [image.data for image in images]
     data = arrays[0] if len(arrays) == 1 else _stacked(arrays)
-    return Volume(data, first.spacing or spacing or (1.0, 1.0, 1.0), first.unit, first.affine, stem_of(paths[0]))
+    size = first.spacing or spacing or (1.0, 1.0, 1.0)
+    return Volume(data, size, first.unit, first.affine, stem_of(paths[0])), first.question
 
 
 def _stacked(arrays: list[Any]) -> Any:

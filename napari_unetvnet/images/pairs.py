@@ -21,8 +21,11 @@ from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_o
 
 __all__ = ["Pair", "PairFiles", "find_pairs", "read_pairs_csv", "resolve"]
 
-# Words in file names that distinguish images from labels, as in "a_seg", "mask-a", "a.labels".
-WORDS = r"labels?|masks?|seg(mentation|mented)?|gt|truth|pred(iction)?|result|annotations?|objects|images?|img|raw"
+# Words in file names that distinguish images from labels, as in "a_seg", "mask-a", "a.labels", "21_manual1".
+WORDS = (
+    r"labels?|masks?|seg(mentation|mented)?|gt|truth|pred(iction)?|result|annotations?|objects|images?|img|raw|"
+    r"training|test|manual\d*|1stHO|2ndHO"
+)
 AFFIX = re.compile(rf"^({WORDS})[ _.-]+|[ _.-]+({WORDS})$", re.IGNORECASE)
 
 
@@ -66,14 +69,17 @@ class PairFiles:
     mask: str = ""
 
 
-def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair images with labels, by name if names match, else in their order.
+def find_pairs(images: Sequence[str], labels: Sequence[str], kind: str = "labels") -> list[tuple[str, str]]:
+    """Pair images with labels, or with masks, by name.
 
     Parameters
     ----------
     images, labels : sequence of str
         Files, channel files separated by ``|``, or folders, for all readable images in them, sorted. Names match if
-        they differ only in the ending and in words as in "a_seg", "mask_a", "image_a".
+        they differ only in the ending and in words as in "a_seg", "mask_a", "image_a". One image and one file of labels
+        are a pair whatever their names are.
+    kind : str
+        What the labels are, for messages.
 
     Returns
     -------
@@ -85,15 +91,15 @@ def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, 
     FileProblem
         If a file does not exist, or a folder holds no image.
     DataProblem
-        If the numbers differ, a file is on both sides, or a folder's files cannot be paired by name.
+        If the numbers differ, a file is on both sides, or files cannot be paired by name.
     """
     image_files, label_files = ([file for entry in entries for file in _expand(entry)] for entries in (images, labels))
     if len(image_files) != len(label_files):
         raise DataProblem(
-            f"There are {len(image_files)} images but {len(label_files)} labels; give one label file for each image."
+            f"There are {len(image_files)} images but {len(label_files)} {kind}; give one file of {kind} each."
         )
     if shared := sorted(set(image_files) & set(label_files)):
-        raise DataProblem(f"{shared[0]} is given both as image and as labels; give different files.")
+        raise DataProblem(f"{shared[0]} is given both as image and as {kind}; give different files.")
     candidates = [_partners(label, image_files) for label in label_files]
     matched = [indices[0] for indices in candidates if len(indices) == 1]
     if len(set(matched)) == len(label_files):
@@ -101,16 +107,18 @@ def find_pairs(images: Sequence[str], labels: Sequence[str]) -> list[tuple[str, 
             zip((image_files[i] for i in matched), label_files, strict=True),
             key=lambda pair: image_files.index(pair[0]),
         )
-    if len(image_files) > 1 and any(is_folder(Path(entry)) for entry in (*images, *labels)):
-        unpaired = [
-            Path(label).name for label, indices in zip(label_files, candidates, strict=True) if len(indices) != 1
-        ]
-        unpaired += [paths_of(image)[0].name for i, image in enumerate(image_files) if matched.count(i) != 1]
-        raise DataProblem(
-            f"These files cannot be paired by name: {', '.join(unpaired[:8])}{', ...' if len(unpaired) > 8 else ''}. "
-            "Name labels like their images (a.tif and a_labels.tif), or list the files in a CSV file of pairs."
-        )
-    return list(zip(image_files, label_files, strict=True))
+    if len(image_files) == 1:
+        return [(image_files[0], label_files[0])]
+    free = [paths_of(image)[0].name for i, image in enumerate(image_files) if matched.count(i) != 1]
+    unpaired = [
+        paths_of(label)[0].name
+        for label, indices in zip(label_files, candidates, strict=True)
+        if len(indices) != 1 or matched.count(indices[0]) > 1
+    ]
+    raise DataProblem(
+        f"These images and {kind} cannot be paired by name: {_some(free)} and {_some(unpaired)}. Name {kind} like "
+        "their images (a.tif and a_labels.tif), or list the files in a CSV file of pairs (--pairs)."
+    )
 
 
 def read_pairs_csv(path: str | Path) -> list[PairFiles]:
@@ -177,6 +185,10 @@ def _pair(row: dict[str, str], position: str, folder: Path) -> PairFiles:
     return PairFiles(*files, split=cast("Literal['train', 'val', '']", split), mask=mask)
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
 def _expand(entry: str) -> list[str]:
     """List the images of a folder; a file stands for itself."""
     folder = Path(entry).expanduser()
@@ -195,4 +207,10 @@ def _partners(label: str, images: list[str]) -> list[int]:
     stems = [{stem_of(path) for path in paths_of(image)} for image in images]
     stem = stem_of(Path(label))
     exact = [i for i, names in enumerate(stems) if stem in names]
-    return exact or [i for i, names in enumerate(stems) if AFFIX.sub("", stem) in {AFFIX.sub("", n) for n in names}]
+    return exact or [i for i, names in enumerate(stems) if _identity(stem) in map(_identity, names)]
+
+
+def _identity(stem: str) -> str:
+    """Leave out all words around the name of a subject."""
+    shorter = AFFIX.sub("", stem)
+    return stem if shorter == stem else _identity(shorter)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from napari_unetvnet.conventions import Spacing
+from napari_unetvnet.conventions import Axes, Spacing
 from napari_unetvnet.settings import Settings
 from napari_unetvnet.settings.regions import Regions
 
@@ -36,5 +36,7 @@ class EvaluateSettings(Settings):
     """Voxel size z y x (default: as the file of the truth says, else 1)."""
     unit: str | None = None
     """Unit of that voxel size, such as micrometer or mm (default: as the file says, else pixel)."""
+    axes: Axes = ""
+    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx."""
     case_voxels: int = Field(10, ge=0)
     """Of several cases, those with more voxels of a class than this have the class."""

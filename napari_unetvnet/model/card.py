@@ -239,5 +239,5 @@ def check_channels(card: ModelCard, image: Volume) -> None:
     if image.channels != card.channels:
         raise DataProblem(
             f"The model expects images with {card.channels} channel(s), but {image.name} has {image.channels}; "
-            "choose other channels or another model."
+            "choose other channels, say what the axes of the file are (--axes zyx), or choose another model."
         )

@@ -8,10 +8,11 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_unetvnet.conventions import WHITE
 from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
 from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
 from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
@@ -89,11 +90,15 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     SettingsProblem
         If settings are in conflict.
     """
-    predicted, true = read_labels(prediction), read_labels(truth)
+    predicted, true = (read_labels(path, axes=settings.axes) for path in (prediction, truth))
     source = true if _has_spacing(true) or not _has_spacing(predicted) else predicted
+    values = np.asarray(true.data[0])
+    if white := settings.ignore != WHITE and _is_white_mask(values) and np.asarray(predicted.data[0]).max() <= 1:
+        values = (values == WHITE).astype(np.uint8)
     update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
-    evaluation = evaluate(predicted.data[0], true.data[0], settings.model_copy(update=update))
+    evaluation = evaluate(predicted.data[0], values, settings.model_copy(update=update))
     notices = _grid_notices(predicted, true, spacing_is_set=settings.spacing is not None)
+    notices += [f"The truth holds 0 and {WHITE}, the prediction 0 and 1: {WHITE} was read as 1."] if white else []
     return replace(evaluation, notices=(*notices, *evaluation.notices))
 
 
@@ -168,6 +173,11 @@ def _named(pairs: list[Files]) -> dict[str, Files]:
     names = [stem_of(paths_of(prediction)[0]) for prediction, _ in pairs]
     count = Counter(names)
     return {name if count[name] == 1 else pair[0]: pair for name, pair in zip(names, pairs, strict=True)}
+
+
+def _is_white_mask(values: NDArray[Any]) -> bool:
+    """Whether labels are a mask that was saved as a black and white picture."""
+    return bool(values.max() == WHITE and np.isin(values, (0, WHITE)).all())
 
 
 def _has_spacing(volume: Volume) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.pairs import Pair
 
@@ -28,15 +27,13 @@ def pair_files(job: TrainJob) -> list[PairFiles]:
     FileProblem
         If a file or the table is missing.
     DataProblem
-        If files cannot be paired, or the number of masks differs from that of the images.
+        If files cannot be paired.
     """
     if job.pairs is not None:
         return read_pairs_csv(job.pairs)
     pairs = find_pairs(job.image, job.label)
-    masks = list(job.mask) or [""] * len(pairs)
-    if len(masks) != len(pairs):
-        raise DataProblem(f"There are {len(pairs)} images but {len(masks)} masks; give one mask for each image.")
-    return [PairFiles(image, label, "", mask) for (image, label), mask in zip(pairs, masks, strict=True)]
+    masks = dict(find_pairs([image for image, _ in pairs], job.mask, "masks")) if job.mask else {}
+    return [PairFiles(image, label, "", masks.get(image, "")) for image, label in pairs]
 
 
 def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
@@ -58,7 +55,7 @@ def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
     DataProblem
         If a file holds no image.
     """
-    image = read_volume(source, job.spacing)
+    image = read_volume(source, job.spacing, job.axes)
     return replace(image, unit=job.unit) if image.unit == "pixel" else image
 
 
@@ -77,6 +74,7 @@ def read_pair(files: PairFiles, job: TrainJob) -> Pair:
         If a file holds no image, or no labels.
     """
     image = read_image(files.image, job)
-    labels = read_labels(files.label, job.spacing, overlapping=job.label_values == "overlapping")
-    mask = read_labels(files.mask, job.spacing) if files.mask else None
+    overlapping = job.label_values == "overlapping"
+    labels = read_labels(files.label, job.spacing, job.axes, overlapping=overlapping)
+    mask = read_labels(files.mask, job.spacing, job.axes) if files.mask else None
     return Pair(image, labels, files.split, mask)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.conventions import Precision, Spacing, Triple
+from napari_unetvnet.conventions import Axes, Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
 from napari_unetvnet.settings.base import ComputeSettings
@@ -110,6 +110,9 @@ class SegmentJob(SegmentSettings):
     """Voxel size z y x for an image whose file has none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
+    axes: Axes = ""
+    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels);
+    labels and masks have no c."""
     mask: str | None = None
     """Mask file of the same size as the image; where it is 0 the result is background and, if possible, not
     computed."""

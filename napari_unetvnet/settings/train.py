@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from napari_unetvnet.conventions import Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
+from napari_unetvnet.conventions import Axes, Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
@@ -273,15 +273,18 @@ class TrainJob(TrainSettings):
     image: tuple[str, ...] = ()
     """Image files, datasets (file.h5:/path) or a folder; the channel files of one image are separated by |."""
     label: tuple[str, ...] = ()
-    """Label files or a folder, paired with the images by name or in order; overlapping masks are separated by |."""
+    """Label files or a folder, paired with the images by name; overlapping masks are separated by |."""
     mask: tuple[str, ...] = ()
-    """Mask files, one for each image in order; nothing is learnt where a mask is 0."""
+    """Mask files or a folder, paired with the images by name; nothing is learnt where a mask is 0."""
     pairs: Path | None = None
     """CSV file with the columns image, label and, if wanted, split (train or val) and mask."""
     spacing: Spacing | None = None
     """Voxel size z y x for images whose files carry none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
+    axes: Axes = ""
+    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels);
+    labels and masks have no c."""
     output: Path | None = None
     """Where to write the model (.safetensors), or beside it if a better model is there."""
 

@@ -527,16 +527,36 @@ def test_files_pair_by_name_whatever_their_order(tmp_path):
     assert find_pairs(images, labels) == [(images[0], labels[1]), (images[1], labels[0]), (images[2], labels[2])]
 
 
-def test_files_without_common_names_pair_in_order(tmp_path):
+def test_only_one_image_needs_no_common_name(tmp_path):
     images, labels = touch(tmp_path, "1.tif", "2.tif"), touch(tmp_path, "b.tif", "a.tif")
-    assert find_pairs(images, labels) == list(zip(images, labels, strict=True))
     channels = "|".join(images)
     assert find_pairs([channels], labels[:1]) == [(channels, labels[0])]
+    with pytest.raises(DataProblem, match=r"cannot be paired by name: 1\.tif, 2\.tif and b\.tif, a\.tif\."):
+        find_pairs(images, labels)
+    with pytest.raises(DataProblem, match=r"images and masks cannot be paired by name"):
+        find_pairs(images, labels, "masks")
+
+
+def test_sets_pair_as_they_are_distributed(tmp_path):
+    for part, numbers in (("training", (21, 22, 23)), ("test", (1, 2, 3))):
+        images = touch(tmp_path / part, *(f"{n:02}_{part}.tif" for n in numbers))
+        labels = touch(tmp_path / f"{part}-manual", *(f"{n:02}_manual1.gif" for n in numbers))
+        masks = touch(tmp_path / f"{part}-mask", *(f"{n:02}_{part}_mask.gif" for n in numbers))
+        pairs = find_pairs([str(tmp_path / part)], [str(tmp_path / f"{part}-manual")])
+        assert pairs == list(zip(images, labels, strict=True))
+        assert find_pairs(images, masks[::-1], "masks") == list(zip(images, masks, strict=True))
+    images = touch(tmp_path, *(f"Image_{n}.jpg" for n in ("01L", "01R", "02L")))
+    for observer in ("1stHO", "2ndHO"):
+        labels = touch(tmp_path, *(f"Image_{n}_{observer}.png" for n in ("01L", "01R", "02L")))
+        assert find_pairs(images, labels) == list(zip(images, labels, strict=True))
+    both = touch(tmp_path, "01_test.tif", "01_training.tif"), touch(tmp_path, "01_manual1.gif", "02_manual1.gif")
+    with pytest.raises(DataProblem, match=r"01_test\.tif, 01_training\.tif and 01_manual1\.gif, 02_manual1\.gif"):
+        find_pairs(*both)
 
 
 def test_pairs_that_cannot_be(tmp_path):
     images, labels = touch(tmp_path / "i", "a.tif", "b.tif"), touch(tmp_path / "l", "a.tif", "z.tif")
-    with pytest.raises(DataProblem, match=r"cannot be paired by name: z\.tif, b\.tif\."):
+    with pytest.raises(DataProblem, match=r"cannot be paired by name: b\.tif and z\.tif\."):
         find_pairs([str(tmp_path / "i")], [str(tmp_path / "l")])
     with pytest.raises(DataProblem, match="2 images but 1 labels"):
         find_pairs(images, labels[:1])

@@ -13,7 +13,7 @@ from napari_unetvnet.data.targets.kinds import LABEL_KINDS, find_classes, label_
 from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
 from napari_unetvnet.data.targets.maps import TARGET_MAPS, TargetMap, for_loss, needed_maps
 from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
-from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, output_values
+from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, is_black_and_white, output_values
 from napari_unetvnet.data.targets.weight_map import separation_weights
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "find_values",
     "for_loss",
     "gaussian_masks",
+    "is_black_and_white",
     "label_margin",
     "loss_target",
     "loss_weights",

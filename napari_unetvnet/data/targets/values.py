@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.conventions import IGNORE, WHITE
 from napari_unetvnet.data.counts import count_values
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.errors import DataProblem
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["encode", "find_values", "output_values"]
+__all__ = ["encode", "find_values", "is_black_and_white", "output_values"]
 
 TABLE = 1 << 20
 """Values below this are looked up, which is faster than searching."""
@@ -139,6 +139,13 @@ def encode(labels: NDArray[Any], values: Sequence[int], settings: TrainSettings,
     return encoded
 
 
+def is_black_and_white(values: Sequence[int], settings: TrainSettings) -> bool:
+    """Whether labels are a mask that was saved as a picture, 0 and 255, unless the user names that value."""
+    return tuple(values) == (0, WHITE) and WHITE not in settings.classes
+
+
 def output_values(values: Sequence[int], settings: TrainSettings) -> tuple[int, ...]:
-    """Give the value that results carry for each class: the user's own, and 0 for the named background."""
+    """Give the value that results carry for each class: the user's own, 0 for the named background, 1 for white."""
+    if is_black_and_white(values, settings):
+        return 0, 1
     return tuple(0 if value == settings.background else value for value in values)

@@ -55,6 +55,8 @@ class Format:
     grows : bool
         Whether the module can also make an image that is filled while it is computed: it has ``create``,
         ``open_image`` and ``completing``.
+    any_axes : bool
+        Whether the axes of a file may be in any order, so that ``read(path, axes)`` takes those that a user has named.
     note : str
         A sentence for the reference.
     """
@@ -73,6 +75,7 @@ class Format:
     folder_files: tuple[str, ...] = ()
     datasets: bool = False
     grows: bool = False
+    any_axes: bool = False
     note: str = ""
 
     def function(self, name: str) -> Callable[..., Any]:
@@ -132,23 +135,23 @@ FORMATS = (
     Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
         dtypes=(*LABELS[:3], "float32"), keeps=("spacing", "unit"), long_endings=(".ome.tif", ".ome.tiff"),
-        in_parts=(".tif", ".tiff"),
+        in_parts=(".tif", ".tiff"), any_axes=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds.",
     ),
     Format(
         name="npy", endings=(".npy",), module="napari_unetvnet.images.formats.npy", dtypes=(*LABELS, *FLOATS),
-        in_parts=(".npy",), note="(Y, X), (Z, Y, X) or (C, Z, Y, X).",
+        in_parts=(".npy",), any_axes=True, note="(Y, X), (Z, Y, X) or (C, Z, Y, X).",
     ),
     Format(
         name="OME-Zarr", endings=(".zarr",), module="napari_unetvnet.images.formats.ome_zarr",
         dtypes=(*LABELS, *FLOATS), keeps=("spacing", "unit"), long_endings=(".ome.zarr",), in_parts=(".zarr",),
-        folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True,
+        folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True, any_axes=True,
         note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. Written "
         "as OME-Zarr 0.5 with coarser levels.",
     ),
     Format(
         name="HDF5", endings=(".h5", ".hdf5"), module="napari_unetvnet.images.formats.hdf5",
-        in_parts=(".h5", ".hdf5"), datasets=True,
+        in_parts=(".h5", ".hdf5"), datasets=True, any_axes=True,
         note="`file.h5:/path` names one of several datasets. The voxel size is the attribute element_size_um.",
     ),
     Format(
@@ -158,6 +161,10 @@ FORMATS = (
     Format(
         name="JPEG", endings=(".jpg", ".jpeg"), module="napari_unetvnet.images.formats.png_jpeg", lossy=True,
         note="Colours are channels.",
+    ),
+    Format(
+        name="GIF", endings=(".gif",), module="napari_unetvnet.images.formats.gif", planes=1, masks=1,
+        note="One frame. Grey values, or as labels the indices of a palette with colours.",
     ),
 )  # fmt: skip
 

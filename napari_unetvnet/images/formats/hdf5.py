@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.images.axes import given_letters
 from napari_unetvnet.images.containers import StoredArray, image_of, listed_images, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.sources import split_dataset
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.image_file import ImageFile
 
 
-def read(path: Path) -> ImageFile:
+def read(path: Path, axes: str = "") -> ImageFile:
     """Open ``file.h5:/path``, or the only dataset of ``file.h5``."""
     file, inside = split_dataset(path)
     with reading(file):
-        return image_of(_open(file, inside), file)
+        return image_of(_open(file, inside, axes), file)
 
 
-def _open(path: Path, inside: str) -> StoredArray:
+def _open(path: Path, inside: str, given: str) -> StoredArray:
     """Open a dataset; ``inside`` may be empty if it is the only one."""
     import h5py
 
@@ -42,7 +43,7 @@ def _open(path: Path, inside: str) -> StoredArray:
         raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {listed_images(datasets)}.")
     sizes = np.ravel(dataset.attrs.get("element_size_um", ()))  # z, y, x, as Fiji writes it
     lengths = {letter: (float(size), "micrometer") for letter, size in zip("ZYX", sizes, strict=False)}
-    axes = with_letters(_axis_names(dataset), dataset.ndim)
+    axes = given_letters(given, dataset.shape, path.name) or with_letters(_axis_names(dataset), dataset.ndim)
     return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {})
 
 

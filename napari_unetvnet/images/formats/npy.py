@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import planes
+from napari_unetvnet.images.axes import given_letters, with_channels
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.image_file import ImageFile
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
 
-def read(path: Path) -> ImageFile:
+def read(path: Path, axes: str = "") -> ImageFile:
     """Map an array (Y, X), (Z, Y, X) or (C, Z, Y, X)."""
     with reading(path):
         array = np.lib.format.open_memmap(path, mode="c")
     if array.ndim not in {2, 3, 4}:
         raise DataProblem(f"{path.name} has {array.ndim} axes; expected (Y, X), (Z, Y, X) or (C, Z, Y, X).")
+    if letters := given_letters(axes, array.shape, path.name):
+        return ImageFile(with_channels(array, letters, path.name))
     return ImageFile(array.reshape((1,) * (4 - array.ndim) + array.shape))
 
 

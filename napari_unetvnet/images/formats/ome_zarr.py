@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.images.arrays import parts
+from napari_unetvnet.images.axes import given_letters
 from napari_unetvnet.images.containers import AXES, StoredArray, image_of, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats.pyramid import level_factors, shrink
@@ -39,10 +40,12 @@ UNITS = {"nm": "nanometer", "mm": "millimeter", "cm": "centimeter", "m": "meter"
 """OME's names of units that we call otherwise."""
 
 
-def read(path: Path) -> ImageFile:
+def read(path: Path, axes: str = "") -> ImageFile:
     """Open an array, or the finest level of an OME-Zarr image."""
     with reading(path):
-        return image_of(_open(path), path)
+        stored = _open(path)
+        letters = given_letters(axes, stored.array.shape, path.name) or stored.axes
+        return image_of(stored._replace(axes=letters), path)
 
 
 def _open(path: Path) -> StoredArray:

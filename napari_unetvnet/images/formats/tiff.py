@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.images.axes import with_channels
+from napari_unetvnet.images.axes import ask_for_axes, given_letters, with_channels
 from napari_unetvnet.images.damage import damaged_file, log_of, reading
 from napari_unetvnet.images.image_file import ImageFile
 from napari_unetvnet.images.units import MICRO, common_spacing, edge_length, unit_name
@@ -26,7 +26,7 @@ INCOMPLETE = re.compile(
 )
 
 
-def read(path: Path) -> ImageFile:
+def read(path: Path, axes: str = "") -> ImageFile:
     """Read the first series, mapped where it is not compressed."""
     import tifffile
 
@@ -35,12 +35,14 @@ def read(path: Path) -> ImageFile:
         array = _pixels(path, tif, series)
         spacing, unit = _ome_space(tif) if tif.is_ome else _imagej_space(tif)
         twins = [s for s in tif.series if (s.shape, s.axes) == (series.shape, series.axes)]
-        data = with_channels(array, series.axes, path.name)
+        letters = given_letters(axes, array.shape, path.name) or series.axes
+        data = with_channels(array, letters, path.name)
     if gaps := [line for line in complaints if INCOMPLETE.search(line)]:
         raise damaged_file(path, gaps[0])
     if len(twins) > 1:
         raise DataProblem(f"{path.name} holds {len(twins)} images; save each as a file.")
-    return ImageFile(data, spacing, unit)
+    question = "" if axes or not _has_channels_first(series) else ask_for_axes(series.shape)
+    return ImageFile(data, spacing, unit, question=question)
 
 
 def _pixels(path: Path, tif: Any, series: Any) -> Any:
@@ -56,6 +58,11 @@ def _pixels(path: Path, tif: Any, series: Any) -> Any:
         return array
     samples = series.axes.index("S")
     return array[(slice(None),) * samples + (slice(array.shape[samples] - alpha),)]
+
+
+def _has_channels_first(series: Any) -> bool:
+    """Whether the first axis is channels by the word of the file, or because it is short."""
+    return len(series.shape) == 3 and series.axes[0] in "SC"
 
 
 def _check_inside(path: Path, series: Any) -> None:
