@@ -12,7 +12,7 @@ from napari_unetvnet.inference.fallback import FallbackSteps
 from napari_unetvnet.inference.labels import decide, label_values
 from napari_unetvnet.inference.precision_check import choose_precision
 from napari_unetvnet.inference.scale_check import scale_notices
-from napari_unetvnet.inference.segment import resample_for, steps
+from napari_unetvnet.inference.segment import check_fits, resample_for, steps
 from napari_unetvnet.inference.slab import Slab
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
@@ -21,6 +21,7 @@ __all__ = [
     "FallbackSteps",
     "Slab",
     "Tiles",
+    "check_fits",
     "choose_precision",
     "decide",
     "finish_in_background",

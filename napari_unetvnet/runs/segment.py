@@ -56,6 +56,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     if job.uncertainty is not None and job.uncertainty_kind is None:
         job = job.model_copy(update={"uncertainty_kind": "entropy"})
     model, depth = load_model(path, job), volume.shape[0]
+    inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
