@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, ValidationError, model_validator
 
 from napari_unetvnet.conventions import Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
-from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem
+from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem, SettingsProblem
+from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import BLURS, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["ImageRecord", "ModelCard", "ScoredOn", "check_channels", "read_card", "shipped_models"]
+__all__ = ["ImageRecord", "ModelCard", "ScoredOn", "check_channels", "read_card", "shipped_models", "with_options"]
 
 Numbers = tuple[int, int, int, int, int, int]
 """A box of voxels: its first voxel z, y, x and its end (exclusive)."""
@@ -166,6 +169,16 @@ class ModelCard(Settings):
         return self.head == "binary" or (self.head == "multilabel" and self.values[0] != 0)
 
     @property
+    def one_stage(self) -> str:
+        """The sentence that a network with two stages runs in one, because it has no object to look into; or empty."""
+        if self.begins_with_object or not NETWORKS.describe(self.network).facts.get("two_stages"):
+            return ""
+        return (
+            f"{self.network} has no second stage here, because its first class is the background and not a large "
+            "object; for one, train on overlapping masks, or on regions such as --regions big=1+2 tiny=2."
+        )
+
+    @property
     def class_outputs(self) -> tuple[int, ...]:
         """The channel of the logits for each class; other channels only serve training."""
         return tuple(i + BLURS * sum(line < i for line in self.lines) for i in range(len(self.values)))
@@ -222,6 +235,32 @@ def shipped_models() -> dict[str, Path]:
     inside = package / "weights"
     folder = inside if inside.is_dir() else package.parent / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def with_options(card: ModelCard, option: Mapping[str, OptionValue]) -> ModelCard:
+    """Change options of a trained network.
+
+    Parameters
+    ----------
+    option : mapping of str to value
+        Those to change.
+
+    Returns
+    -------
+    ModelCard
+
+    Raises
+    ------
+    SettingsProblem
+        If the network has no such option, or it cannot be changed after the training.
+    """
+    allowed = NETWORKS.describe(card.network).facts.get("inference_options", ())
+    if fixed := [name for name in option if name not in allowed]:
+        those = f"only {', '.join(allowed)} can" if allowed else "none of its options can"
+        raise SettingsProblem(
+            f"Option {', '.join(fixed)} of {card.network} cannot be changed after the training; {those}."
+        )
+    return card.model_copy(update={"option": card.option | NETWORKS.check_options(card.network, option)})
 
 
 def check_channels(card: ModelCard, image: Volume) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
 from napari_unetvnet.files import replacing
-from napari_unetvnet.model.card import ModelCard, read_card
+from napari_unetvnet.model.card import ModelCard, read_card, with_options
 from napari_unetvnet.model.device import choose_device, lacks_memory
 from napari_unetvnet.model.wrappers import Wrapper, Wrappers
 from napari_unetvnet.networks import build_network
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from napari_unetvnet.conventions import OptionValue
     from napari_unetvnet.networks.base import SegmentationNetwork
     from napari_unetvnet.settings import ComputeSettings
 
@@ -127,7 +129,8 @@ class Model:
         blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
             Normalised intensities; m is the sum of `margin` on an axis.
         cascade : bool
-            Whether a two-stage network runs its second stage; never in training mode, nor without an object class.
+            Whether a two-stage network runs its second stage. In training mode, and without an object class, its
+            logits are those of the first stage, which no threshold has shifted.
 
         Returns
         -------
@@ -140,16 +143,18 @@ class Model:
         RuntimeError
             If the network fails for another reason.
         """
-        two_stages = cascade and not self.network.training and self.card.begins_with_object
-        forward = self.network.segmentation_logits if two_stages else self.network
+        two_stages = not self.network.training and self.card.begins_with_object
+        forward = partial(self.network.segmentation_logits, cascade=cascade) if two_stages else self.network
         return self._run(blocks, lambda x: (forward(x),))[0]
 
-    def supervised(self, blocks: Tensor) -> tuple[TrainingOutputs, Tensor]:
+    def supervised(self, blocks: Tensor, objects: Tensor | None = None) -> tuple[TrainingOutputs, Tensor]:
         """Run the network for training, with all its outputs.
 
         Parameters
         ----------
         blocks : Tensor of shape (B, C, Z + mz, Y + my, X + mx)
+        objects : Tensor of bool, shape (B, Z, Y, X), optional
+            Where the labels have an object, for a network with two stages.
 
         Returns
         -------
@@ -168,7 +173,7 @@ class Model:
         raw: list[tuple[TrainingOutputs, Tensor]] = []
 
         def everything(x: Tensor) -> tuple[Tensor, ...]:
-            result = self.network.training_outputs(x)
+            result = self.network.outputs_with_objects(x, self._like_input(objects, x))
             raw.append((result, x))
             return result.logits, *result.auxiliary, *(() if result.roi is None else (result.roi,))
 
@@ -183,6 +188,15 @@ class Model:
             roi=None if result.roi is None else coarser[-1],
         )
         return outputs, self._with_planes(x, batch)
+
+    def _like_input(self, objects: Tensor | None, x: Tensor) -> Tensor | None:
+        """Give a mask (B, Z, Y, X) the axes and the size of an input of the network; beyond the block it is False."""
+        if objects is None or not self.card.begins_with_object:
+            return None
+        mask, edges = objects if self.card.dims == 3 else objects.flatten(0, 1), list[int]()
+        for n, size, (before, _) in zip(mask.shape[1:], x.shape[2:], self.network.margin, strict=True):
+            edges = [before, size - n - before, *edges]
+        return functional.pad(mask, edges)
 
     def _with_planes(self, part: Tensor, batch: int) -> Tensor:
         """Restore planes that were a batch to the axis z."""
@@ -300,8 +314,13 @@ def _check_memory(card: ModelCard) -> None:
         )
 
 
-def load_model(path: str | Path, settings: ComputeSettings) -> Model:
+def load_model(path: str | Path, settings: ComputeSettings, option: Mapping[str, OptionValue] | None = None) -> Model:
     """Load a model file, ready to segment.
+
+    Parameters
+    ----------
+    option : mapping of str to value, optional
+        Options of the network to change.
 
     Returns
     -------
@@ -314,10 +333,12 @@ def load_model(path: str | Path, settings: ComputeSettings) -> Model:
         If there is no such file.
     ModelProblem
         If it is cut off, of another program, or its weights do not fit its card.
+    SettingsProblem
+        If an option cannot be changed.
     """
     from safetensors.torch import load_file
 
-    model = build_model(read_card(path), settings)
+    model = build_model(with_options(read_card(path), option or {}), settings)
     try:
         model.network.load_state_dict(load_file(path))
     except RuntimeError as error:

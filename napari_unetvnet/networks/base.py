@@ -70,6 +70,10 @@ class SegmentationNetwork(nn.Module):
     supported_dims: tuple[int, ...] = (2, 3)
     gives: tuple[tuple[str, str], ...] = ()
     """What training gets besides logits, "attention" or "reconstruction", and the option that turns it on, if any."""
+    two_stages: bool = False
+    """Whether the network segments the image first, and then the region of the object in its first channel."""
+    inference_options: tuple[str, ...] = ()
+    """Options that can be changed after the training."""
 
     def __init__(self, dims: int, in_channels: int, classes: int) -> None:
         super().__init__()
@@ -105,17 +109,20 @@ class SegmentationNetwork(nn.Module):
         """Give the smallest accepted input that is at least as large as a size."""
         return tuple(-(-n // d) * d for n, d in zip(size, self.divisor, strict=True))
 
-    def segmentation_logits(self, x: Tensor) -> Tensor:
-        """Give the logits that labels are made of; in networks with a second pass, those of both passes.
+    def segmentation_logits(self, x: Tensor, *, cascade: bool = True) -> Tensor:
+        """Give the logits that labels are made of; in networks with two stages, those of both, at their thresholds.
 
         Parameters
         ----------
         x : Tensor of shape (B, C, *S)
+        cascade : bool
+            Whether a network with two stages runs the second one.
 
         Returns
         -------
         Tensor of shape (B, K, *S)
         """
+        del cascade
         out: Tensor = self(x)
         return out
 
@@ -131,6 +138,22 @@ class SegmentationNetwork(nn.Module):
         TrainingOutputs
         """
         return TrainingOutputs(self(x))
+
+    def outputs_with_objects(self, x: Tensor, objects: Tensor | None) -> TrainingOutputs:
+        """Give the outputs for training where the labels are known; only networks with two stages look at them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+        objects : Tensor of bool, shape (B, *S), or None
+            Where the objects of the labels are; None where no output channel is an object.
+
+        Returns
+        -------
+        TrainingOutputs
+        """
+        del objects
+        return self.training_outputs(x)
 
     def freeze_for(self, epoch: int) -> None:
         """Freeze what should not be trained in an epoch; most networks freeze nothing.

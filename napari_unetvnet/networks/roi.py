@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Square", "crop", "crop_mask", "foreground_square", "paste", "whole"]
+__all__ = ["Square", "crop", "foreground_square", "paste", "whole"]
 
 MARGIN_VOXELS = 20
 
@@ -91,20 +91,6 @@ def crop(x: Tensor, place: tuple[slice, ...], foreground: Tensor | None = None) 
     """
     masked = x if foreground is None else x * (foreground > 0).to(x.dtype)
     return resize(masked[(slice(None), slice(None), *place)], x.shape[2:])
-
-
-def crop_mask(mask: Tensor, place: tuple[slice, ...]) -> Tensor:
-    """Cut a place out of a mask and enlarge it; every voxel that a foreground voxel reaches is foreground.
-
-    Parameters
-    ----------
-    mask : Tensor of shape (B, K, *S)
-
-    Returns
-    -------
-    Tensor of bool, shape (B, K, *S)
-    """
-    return crop((mask > 0).float(), place) > 0
 
 
 def paste(patch: Tensor, place: tuple[slice, ...], onto: Tensor) -> Tensor:

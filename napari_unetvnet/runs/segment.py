@@ -55,9 +55,11 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     mask = None if job.mask is None else read_labels(job.mask, job.spacing, job.axes).data
     if job.uncertainty is not None and job.uncertainty_kind is None:
         job = job.model_copy(update={"uncertainty_kind": "entropy"})
-    model, depth = load_model(path, job), volume.shape[0]
+    model, depth = load_model(path, job, job.option), volume.shape[0]
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
+    if job.cascade and model.card.one_stage:
+        yield Notice(model.card.one_stage)
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
     if first:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from napari_unetvnet.conventions import Axes, Precision, Spacing, Triple
+from napari_unetvnet.conventions import Axes, OptionValue, Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
 from napari_unetvnet.settings.base import ComputeSettings
@@ -71,8 +71,11 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     """Compile the network first, which takes about a minute; auto does so where there are enough tiles to make it
     pay."""
     cascade: bool = True
-    """Run the second stage of a cascaded network (fine_grained_unet): the region of its large object is enlarged, and
-    the tiny objects are searched for in it, with the network's own threshold."""
+    """Run the second stage of a network with two (fine_grained_unet): the region of its large object is enlarged, and
+    the tiny objects are searched for in it. The thresholds are the network's own, with and without it."""
+    option: dict[str, OptionValue] = {}  # noqa: RUF012 (pydantic copies it)
+    """An option of the network that may be changed after the training, such as roi_threshold=0.5 of
+    fine_grained_unet."""
     resample: bool = True
     """Resample an image whose voxel size differs from the model's; the labels are on the image's own grid in any
     case."""

@@ -53,7 +53,7 @@ def build_run(
     -------
     run : Run
     notices : list of str
-        Notices about weights copied from another model.
+        Notices about the network, and about weights copied from another model.
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
@@ -62,6 +62,7 @@ def build_run(
     for pair in pairs:
         check_size(pair.image, model.smallest, settings.network)
     parent, notices = (None, list[str]()) if settings.start_from is None else take_weights(model, settings)
+    notices += [model.card.one_stage] if model.card.one_stage else []
     first = 0 if parent is None else parent.steps
     budget = settings.planned_minutes, settings.planned_steps
     schedule = Schedule(settings.peak_rate, *budget, settings.lr_schedule, first=first)

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["accumulating", "learner"]
 
 
+NDIM_OF_INDICES = 4
+"""Axes of a target of class indices, (B, Z, Y, X); others have a channel for each class."""
+
+
 class _Learner(nn.Module):
     """The loss as a function of a part of the batch."""
 
@@ -39,8 +43,12 @@ class _Learner(nn.Module):
 
     def forward(self, part: Batch) -> Tensor:
         """Compute the loss of the part; the same in all processes."""
-        images, group = part.images, self._group
-        outputs, inputs = self._model.supervised(images[group.share(len(images))] if group.distributed else images)
+        images, group, objects = part.images, self._group, _objects(part.target, self.network)
+        if group.distributed:
+            share = group.share(len(images))
+            outputs, inputs = self._model.supervised(images[share], None if objects is None else objects[share])
+        else:
+            outputs, inputs = self._model.supervised(images, objects)
         if group.distributed:
             outputs, inputs = self._gathered(outputs, len(images)), group.gather(inputs, len(images))
         weight, maps = for_loss(part.maps)
@@ -60,6 +68,13 @@ class _Learner(nn.Module):
             latent=None if outputs.latent is None else (gather(outputs.latent[0]), gather(outputs.latent[1])),
             roi=None if outputs.roi is None else gather(outputs.roi),
         )
+
+
+def _objects(target: Tensor, network: SegmentationNetwork) -> Tensor | None:
+    """Give the voxels with an object of any class (B, Z, Y, X), for a network that looks for their region."""
+    if not network.two_stages:
+        return None
+    return (target == 1).any(dim=1) if target.ndim > NDIM_OF_INDICES else target == 1
 
 
 def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The second look of the fine-grained network, and that nothing else looks twice."""
+"""The second stage of the fine-grained network, and that no other network has one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from combinations import in_one_case
 from torch import nn
 
+from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import FallbackSteps, steps
-from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.card import ModelCard, with_options
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.networks.base import SegmentationNetwork
@@ -24,7 +25,8 @@ def fine_grained(view="2d", seed=0, **card):
     """Draw a network that finds a big object in a part of its input and tiny ones in a part of that."""
     torch.manual_seed(seed)
     chosen = {"head": "multilabel", "values": (1, 2, 3), "overlapping": True} | card
-    made = ModelCard(network="fine_grained_unet", option=SMALL, view=view, patch=(32, 32, 32) if view == "3d" else
+    chosen.setdefault("option", SMALL)
+    made = ModelCard(network="fine_grained_unet", view=view, patch=(32, 32, 32) if view == "3d" else
                      (1, 64, 64), normalise="none", **chosen)  # fmt: skip
     model = build_model(made, SegmentSettings(device="cpu", precision="fp32"))
     for head in (model.network.head, model.network.roi_head):
@@ -84,14 +86,20 @@ def test_a_whole_image_gets_the_labels_of_the_cascade(view, card):
     assert ((plain > 0) != there).any()
 
 
-def test_left_out_there_is_the_first_look_alone():
-    model = fine_grained()
+def test_left_out_there_is_the_first_stage_alone_cut_at_the_same_thresholds():
+    model = fine_grained(option=SMALL | {"roi_threshold": 0.3, "tiny_threshold": 0.4})
     volume = Volume(noise(SIZES[2]))
-    calm(model, volume)
-    labels, _ = labelled(model, volume, cascade=False)
+    found = in_space(model, calm(model, volume))
+    once, likely = labelled(model, volume, cascade=False)
     with torch.inference_mode():
-        first = model.network(as_input(model, volume)) >= 0
-    np.testing.assert_array_equal(labels > 0, in_space(model, first))
+        scores = in_space(model, model.network(as_input(model, volume)).sigmoid())
+    expected = np.stack([scores[0] > 0.3, scores[1] > 0.4, scores[2] > 0.4])
+    np.testing.assert_array_equal(once > 0, expected)
+    np.testing.assert_array_equal(likely > 0.5, expected)
+    twice, _ = labelled(model, volume)
+    np.testing.assert_array_equal(once[0], twice[0])
+    np.testing.assert_array_equal(twice > 0, found)
+    assert (once[1:] != twice[1:]).any()
 
 
 def test_each_tile_has_a_region_of_its_own():
@@ -126,6 +134,19 @@ def test_a_background_is_no_object_to_look_into(card):
     twice, once = (labelled(model, volume, cascade=cascade) for cascade in (True, False))
     for seen_twice, seen_once in zip(twice, once, strict=True):
         np.testing.assert_array_equal(seen_twice, seen_once)
+    assert "no second stage" in model.card.one_stage
+    assert not fine_grained().card.one_stage
+
+
+def test_thresholds_can_be_changed_after_the_training_and_other_options_cannot():
+    card = with_options(fine_grained().card, {"roi_threshold": "0.5"})
+    assert card.option == SMALL | {"roi_threshold": 0.5}
+    for network, option, words in (
+        ("fine_grained_unet", "roi_crop", "only roi_threshold, tiny_threshold, roi_margin can"),
+        ("unet_padding", "width", "none of its options can"),
+    ):
+        with pytest.raises(SettingsProblem, match=words):
+            with_options(card.model_copy(update={"network": network}), {option: 1})
 
 
 def test_training_sees_the_first_look():
@@ -154,9 +175,9 @@ def test_the_cascade_is_seen_in_each_turn_and_with_the_fallback():
 
 
 def test_every_other_network_looks_once():
-    classes = {name: NETWORKS.resolve(name) for name in NETWORKS}
-    twice = {
-        name for name, kind in classes.items()
-        if kind.segmentation_logits is not SegmentationNetwork.segmentation_logits
-    }  # fmt: skip
-    assert twice == {"fine_grained_unet"}
+    for method in ("segmentation_logits", "outputs_with_objects"):
+        own = getattr(SegmentationNetwork, method)
+        assert [name for name in NETWORKS if getattr(NETWORKS.resolve(name), method) is not own] == [
+            "fine_grained_unet"
+        ]
+    assert [name for name in NETWORKS if NETWORKS.describe(name).facts["two_stages"]] == ["fine_grained_unet"]

@@ -19,7 +19,7 @@ from napari_unetvnet.networks.encoder_blocks import UNITS, InceptionDown, darkne
 from napari_unetvnet.networks.encoder_options import BlockName, EncoderName
 from napari_unetvnet.networks.encoders import build_encoder
 from napari_unetvnet.networks.pretrained import fit_channels
-from napari_unetvnet.networks.roi import Square, crop, crop_mask, foreground_square, paste
+from napari_unetvnet.networks.roi import Square, crop, foreground_square, paste
 from napari_unetvnet.registry import Registry
 
 MEMBERS = Registry(
@@ -240,6 +240,7 @@ IMPOSSIBLE = [
     ("branch_unet", {"encoder": "resnet18", "source": "encoder0"}, "encoder0"),
     ("fine_grained_unet", {"roi_threshold": 1.0}, "1.0"),
     ("fine_grained_unet", {"roi_margin": -1}, "-1"),
+    ("fine_grained_unet", {"tiny_threshold": 0.0}, "0.0"),
 ]
 
 
@@ -546,7 +547,7 @@ def test_no_foreground_has_no_square():
 def test_what_was_cut_out_fills_its_clipped_square_again(size, centre):
     place = Square((centre,) * len(size), 5).within(size)
     ones = torch.ones(1, 1, *size)
-    filled = paste(crop_mask(ones, place).float(), place, torch.zeros(1, 1, *size)) > 0.5
+    filled = paste(crop(ones, place), place, torch.zeros(1, 1, *size)) > 0.5
     expected = torch.zeros(1, 1, *size, dtype=torch.bool)
     expected[(0, 0, *place)] = True
     assert torch.equal(filled, expected)
@@ -606,6 +607,36 @@ def test_regions_come_from_the_big_channel_above_its_threshold():
     logits[1, 1] = 9.0
     logits[1, 0] = -0.9  # 0.29
     assert network.places(logits) == [(slice(9, 15), slice(9, 15)), None]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@in_one_case("training, mask", pairs(["true", "predicted", "mixed"], [False, True]))
+def test_the_region_head_is_trained_on_the_region_that_is_asked_for(dims, training, mask, monkeypatch):
+    chosen = {"roi_margin": 1, "roi_training": training, "roi_crop": "mask" if mask else "square"}
+    network = constant_heads(small("fine_grained_unet", dims, **chosen), [-9.0, -9.0], [5.0])
+    x, objects = torch.ones(64, 1, *(32,) * dims)[: 64 if dims == 2 else 6], None
+    objects = torch.zeros(x.shape[0], *x.shape[2:], dtype=torch.bool)
+    objects[(slice(None), *(slice(10, 14),) * dims)] = True
+    seen, levels = [], network.levels
+    monkeypatch.setattr(network, "levels", lambda y: seen.append(y) or levels(y))
+    roi = network.outputs_with_objects(x, objects).roi
+    inside = torch.isclose(roi[:, 1], torch.tensor(5.0))
+    in_square = inside.flatten(1).sum(1)
+    whole = inside.flatten(1).all(1)  # nothing is predicted, so the predicted region is the whole image
+    assert torch.equal(whole | (in_square == 6**dims), torch.ones(len(x), dtype=torch.bool))
+    share = whole.float().mean().item()
+    assert share == {"true": 0.0, "predicted": 1.0}.get(training, pytest.approx(0.5, abs=0.45))
+    dark = (seen[-1] == 0).flatten(1).any(1)
+    assert torch.equal(dark, ~whole if mask else torch.zeros_like(whole))
+
+
+def test_the_first_stage_alone_is_trained_where_no_class_is_an_object():
+    network = small("fine_grained_unet")
+    x = noise(network, 2)
+    with torch.no_grad():
+        out = network.outputs_with_objects(x, None)
+        assert out.roi is None
+        assert torch.equal(out.logits, network(x))
 
 
 def test_region_logits_are_put_back_and_the_big_channel_is_kept():
