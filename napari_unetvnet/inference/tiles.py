@@ -81,13 +81,15 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
 
 
 def smallest_image(model: Model) -> tuple[int, int, int]:
-    """Give the smallest image that can be segmented; the margin of a network is mirrored.
+    """Give the smallest image that can be segmented; the margin of a network is mirrored, of some all that is missing.
 
     Returns
     -------
     tuple of 3 int
         Voxels z, y, x.
     """
+    if model.network.mirrors_small_images:
+        return 1, 1, 1
     z, y, x = (max(1, least - sum(sides)) for least, sides in zip(model.smallest, model.margin, strict=True))
     return z, y, x
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from napari_unetvnet.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["FAMILIES", "NETWORKS", "build_network", "lasting_options"]
+__all__ = ["FAMILIES", "NETWORKS", "build_network", "lasting_options", "options_for_training"]
 
 FAMILIES: dict[str, dict[str, str]] = {
     "U-Nets": {
@@ -96,3 +96,25 @@ def lasting_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     starting = NETWORKS.describe(name).facts.get("training_options", ())
     return {option: value for option, value in options.items() if option not in starting}
+
+
+def options_for_training(
+    name: str, option: Mapping[str, Any], patch: Sequence[int], learns_from: Collection[str]
+) -> dict[str, Any]:
+    """Complete the options of a network that follow from its training.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NETWORKS`.
+    patch : 3 int
+        Training patch, voxels z, y, x.
+    learns_from : collection of str
+        What the loss needs besides logits and labels.
+
+    Returns
+    -------
+    dict
+    """
+    completed: dict[str, Any] = NETWORKS.resolve(name).options_for(option, patch, learns_from)
+    return completed

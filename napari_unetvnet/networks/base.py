@@ -16,9 +16,11 @@ from torch import nn
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
+
+    from napari_unetvnet.conventions import OptionValue
 
 __all__ = ["SegmentationNetwork", "TrainingOutputs"]
 
@@ -74,6 +76,12 @@ class SegmentationNetwork(nn.Module):
     """Whether the network segments the image first, and then the region of the object in its first channel."""
     inference_options: tuple[str, ...] = ()
     """Options that can be changed after the training."""
+    patch_options: tuple[str, ...] = ()
+    """Options for the training patch z, y, x of a network that is built for one size, 0 for that of the training."""
+    mirrors_small_images: bool = False
+    """Whether images smaller than the smallest input are mirrored up to it; with other networks they are refused."""
+    patch: tuple[int, ...] | None = None
+    """The only patch that the network can be trained on, or None for any."""
 
     def __init__(self, dims: int, in_channels: int, classes: int) -> None:
         super().__init__()
@@ -84,6 +92,28 @@ class SegmentationNetwork(nn.Module):
         self.dims = dims
         self.in_channels = in_channels
         self.classes = classes
+
+    @classmethod
+    def options_for(
+        cls, option: Mapping[str, OptionValue], patch: Sequence[int], learns_from: Collection[str]
+    ) -> dict[str, OptionValue]:
+        """Complete the options that follow from the training; most networks have none.
+
+        Parameters
+        ----------
+        option : mapping of str to value
+            The chosen ones.
+        patch : 3 int
+            Training patch, voxels z, y, x.
+        learns_from : collection of str
+            What the loss needs besides logits and labels.
+
+        Returns
+        -------
+        dict
+        """
+        del patch, learns_from
+        return dict(option)
 
     @property
     def divisor(self) -> tuple[int, ...]:

@@ -19,11 +19,17 @@ from napari_unetvnet.networks.blocks import AuxiliaryHeads, batch_norm, conv, tr
 from napari_unetvnet.networks.layout import InstanceNorm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+    from napari_unetvnet.conventions import OptionValue
 
 __all__ = ["SegResNetOptions", "SegResNetVAE"]
 
 BLOCKS = (1, 2, 2, 4)
+FORMS = ("paper", "source")
+"""Kinds of the autoencoder branch."""
+PAPER_PATCH, STEP = (160, 192, 128), 16
+"""The paper's patch, z y x, and what each axis of a patch must be a multiple of."""
 # Variances between exp(-20) and exp(20): beyond that the loss's exponential overflows.
 LOG_VARIANCE = 20.0
 
@@ -54,13 +60,15 @@ class SegResNetOptions:
         Up-step: a 1-wide convolution and linear interpolation, or a 2-wide transposed convolution.
     align_corners : bool
         Whether that interpolation keeps the corner voxels in place.
-    vae : {"none", "paper", "source"}
-        Autoencoder branch: none, as in the paper, or with the wider dense layer of the source (and with the fusing
-        convolutions that it holds but never uses, so that its count is met).
+    vae : {"auto", "none", "paper", "source"}
+        Autoencoder branch: as in the paper if the loss learns from it (auto), none, as in the paper, or with the wider
+        dense layer of the source (and with the fusing convolutions that it holds but never uses, so that its count is
+        met).
     latent : int
         Length of the branch's code.
     patch_z, patch_y, patch_x : int
-        Patch that the branch is built for, multiples of 16; z does not matter in 2D.
+        Patch that the branch is built for, multiples of 16; z does not matter in 2D. With 0 it is that of the training,
+        and without a training that of the paper, 160 192 128.
     deep_supervision : int
         Number of auxiliary heads on the decoder levels below the top one, for training only.
 
@@ -80,11 +88,11 @@ class SegResNetOptions:
     down: Literal["strided", "maxpool"] = "strided"
     up: Literal["trilinear", "transposed"] = "trilinear"
     align_corners: bool = False
-    vae: Literal["none", "paper", "source"] = "none"
+    vae: Literal["auto", "none", "paper", "source"] = "auto"
     latent: int = 128
-    patch_z: int = 160
-    patch_y: int = 192
-    patch_x: int = 128
+    patch_z: int = 0
+    patch_y: int = 0
+    patch_x: int = 0
     deep_supervision: int = 0
 
     def __post_init__(self) -> None:
@@ -98,7 +106,7 @@ class SegResNetOptions:
             if not 0 <= rate < 1:
                 raise SettingsProblem(f"A dropout rate is a share from 0 to below 1, not {rate}.")
 
-    def patch(self, dims: int) -> tuple[int, ...]:
+    def patch(self, dims: int) -> tuple[int, ...] | None:
         """Give the patch that the autoencoder branch is built for.
 
         Parameters
@@ -107,15 +115,19 @@ class SegResNetOptions:
 
         Returns
         -------
-        tuple of int
+        tuple of int or None
+            None without such a branch.
 
         Raises
         ------
         SettingsProblem
-            If there is such a branch, and an axis is no multiple of 16.
+            If an axis is no multiple of 16.
         """
-        patch = (self.patch_z, self.patch_y, self.patch_x)[-dims:]
-        if self.vae != "none" and (min(patch) < 16 or any(n % 16 for n in patch)):
+        if self.vae not in FORMS:
+            return None
+        chosen = zip((self.patch_z, self.patch_y, self.patch_x), PAPER_PATCH, strict=True)
+        patch = tuple(n or default for n, default in chosen)[-dims:]
+        if min(patch) < STEP or any(n % STEP for n in patch):
             raise SettingsProblem(f"The branch's patch must be multiples of 16, not {by(patch)}.")
         return patch
 
@@ -239,10 +251,13 @@ class SegResNetVAE(SegmentationNetwork):
 
     supported_dims = (3, 2)
     gives = (("reconstruction", "vae"),)
+    patch_options = ("patch_z", "patch_y", "patch_x")
+    mirrors_small_images = True
 
     def __init__(self, dims: int, in_channels: int, classes: int, options: SegResNetOptions) -> None:
         super().__init__(dims, in_channels, classes)
         self.norm, self.patch = options.norm, options.patch(dims)
+        grid = [n // STEP for n in self.patch or ()]
         steps = _Steps(dims, options)
         width = options.width
         widths = [width * 2**i for i in range(len(BLOCKS))]
@@ -255,11 +270,25 @@ class SegResNetVAE(SegmentationNetwork):
         self.fuse = nn.ModuleList(conv(dims, 2 * w, w, kernel=1) for w in fused)
         self.decoder = nn.ModuleList(_Block(steps, w, w) for w in widths[:-1])
         self.auxiliary_heads = AuxiliaryHeads(dims, widths[1:-1], classes, options.deep_supervision)
-        has_branch = options.vae != "none"
-        self.branch = _Branch(steps, widths, [n // 16 for n in self.patch]) if has_branch else None
-        self.give_back = conv(dims, width, in_channels, kernel=1) if has_branch else None
+        self.branch = _Branch(steps, widths, grid) if grid else None
+        self.give_back = conv(dims, width, in_channels, kernel=1) if grid else None
         self.head = conv(dims, width, classes, kernel=1)
         self.initialise()
+
+    @classmethod
+    def options_for(
+        cls, option: Mapping[str, OptionValue], patch: Sequence[int], learns_from: Collection[str]
+    ) -> dict[str, OptionValue]:
+        """Build the branch if the loss learns from it, for patches of the training."""
+        vae = option.get("vae", "auto")
+        if vae == "auto":
+            vae = "paper" if "reconstruction" in learns_from else "none"
+        if vae not in FORMS:
+            return {**option, "vae": vae}
+        sizes = {
+            name: option.get(name) or -(-n // STEP) * STEP for name, n in zip(cls.patch_options, patch, strict=True)
+        }
+        return {**option, "vae": vae, **sizes}
 
     def _make_encoder(self, steps: _Steps, widths: Sequence[int], down: str, dropout: float) -> None:
         self.downs, self.encoder = nn.ModuleList([nn.Identity()]), nn.ModuleList()
@@ -334,10 +363,10 @@ class SegResNetVAE(SegmentationNetwork):
             If the network is in training and the patch is not the one that the branch is built for.
         """
         size = tuple(x.shape[2:])
-        if self.branch is not None and self.training and size != self.patch:
+        if self.patch is not None and self.training and size != self.patch:
             raise DataProblem(
-                f"The autoencoder branch is built for patches of {by(self.patch)} voxels, not {by(size)}; set "
-                "patch_z, patch_y and patch_x to the patch of the training."
+                f"The autoencoder branch is built for patches of {by(self.patch)} voxels, not {by(size)}; leave out "
+                "patch_z, patch_y and patch_x, which follow from the patch of the training."
             )
         levels, bottom = self._levels(x)
         logits, auxiliary = self.head(levels[0]), self.auxiliary_heads(levels[1:], size)

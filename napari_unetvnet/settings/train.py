@@ -166,8 +166,13 @@ class TrainSettings(ComputeSettings, LabelSettings):
         return [f"Budgets {' and '.join(given)} were given; give one of minutes, epochs, steps."]
 
     def _patch_misfits(self) -> list[str]:
-        if self.patch is not None and self.view != "3d" and self.patch[0] != 1:
+        if self.patch is None:
+            return []
+        if self.view != "3d" and self.patch[0] != 1:
             return [f"Patch {self.patch} must have z = 1 in view {self.view}; planes are the batch there."]
+        if (built_for := self.built_for(self.patch)) != self.patch:
+            sizes = " and ".join(" ".join(map(str, size)) for size in (self.patch, built_for))
+            return [f"The patch and the network's options name different patches, {sizes}; leave out the options."]
         return []
 
     def _fold_misfits(self) -> list[str]:
@@ -227,7 +232,20 @@ class TrainSettings(ComputeSettings, LabelSettings):
     @property
     def planned_patch(self) -> Triple:
         """The training patch z, y, x, by default that of the view."""
-        return self.patch or ((32, 64, 64) if self.view == "3d" else (1, 128, 128))
+        return self.patch or self.built_for((32, 64, 64) if self.view == "3d" else (1, 128, 128))
+
+    def built_for(self, patch: Triple) -> Triple:
+        """Replace the axes of a patch that options of the network name.
+
+        Returns
+        -------
+        tuple of 3 int
+            Planes stay planes.
+        """
+        names = NETWORKS.describe(self.network).facts.get("patch_options", ())
+        named = [self._option(name) for name in names] or [0, 0, 0]
+        z, y, x = (own or n for own, n in zip(named, patch, strict=True))
+        return (z if self.view == "3d" else patch[0]), y, x
 
     @property
     def peak_rate(self) -> float:

@@ -12,11 +12,12 @@ from napari_unetvnet.data.known import records
 from napari_unetvnet.data.targets import loss_weights
 from napari_unetvnet.images.intensity import joint_range
 from napari_unetvnet.images.refusals import check_size
-from napari_unetvnet.losses import build_loss, write_loss
+from napari_unetvnet.losses import build_loss, loss_needs, write_loss
 from napari_unetvnet.losses.total import DeepSupervision
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model
 from napari_unetvnet.model.provenance import brief
+from napari_unetvnet.networks import options_for_training
 from napari_unetvnet.settings.regions import paint_order
 from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import step_fallback
@@ -57,9 +58,10 @@ def build_run(
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
+    patch = _within_regions(data, patch)
     model = build_model(_card(pairs, data, settings, patch).model_copy(update=brief(files.provenance)), settings)
-    model.card = model.card.model_copy(update={"patch": _fitting_patch(model, data, patch)})
-    for pair in pairs:
+    model.card = model.card.model_copy(update={"patch": _fitting_patch(model, patch)})
+    for pair in pairs if not model.network.mirrors_small_images else ():
         check_size(pair.image, model.smallest, settings.network)
     parent, notices = (None, list[str]()) if settings.start_from is None else take_weights(model, settings)
     notices += [model.card.one_stage] if model.card.one_stage else []
@@ -98,7 +100,7 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
     image = data.train[0].image
     return ModelCard(
         network=settings.network,
-        option=settings.option,
+        option=options_for_training(settings.network, settings.option, patch, loss_needs(settings.loss)),
         head=settings.head_for(len(data.classes)),
         view=settings.view,
         context=settings.context if settings.view == "2.5d" else 0,
@@ -123,7 +125,14 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
     )
 
 
-def _fitting_patch(model: Model, data: TrainingData, patch: Triple) -> Triple:
-    """Crop the patch to the largest region and extend it to a size the network accepts."""
+def _within_regions(data: TrainingData, patch: Triple) -> Triple:
+    """Crop the patch to the largest region."""
     shapes = [region.image.shape for region in data.train]
-    return model.fit([min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True)])
+    z, y, x = (min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True))
+    return z, y, x
+
+
+def _fitting_patch(model: Model, patch: Triple) -> Triple:
+    """Extend a patch to a size the network accepts, by mirroring beyond the image."""
+    fixed = model.network.patch or ()
+    return model.fit((*patch[: len(patch) - len(fixed)], *fixed))

@@ -27,7 +27,7 @@ def save_best(run: Run, best: Best) -> None:
     scores = {"hold_out_dice": best.dice} if best.dice is not None else {}
     scores |= {f"hold_out_dice_{value}": dice for value, dice in best.scores.items()}
     # Options for the start, such as a file of pretrained weights, are dropped: the weights contain them now.
-    option = lasting_options(run.settings.network, run.settings.option)
+    option = lasting_options(run.settings.network, run.model.card.option)
     values: dict[str, Any] = {"steps": run.schedule.taken, "scores": scores, "option": option}
     if run.parent is not None:
         parent = run.parent

@@ -105,7 +105,7 @@ def _recompute(options: StepOptions) -> tuple[StepOptions, str] | None:
 
 
 def _shrink_patch(model: Model, options: StepOptions) -> tuple[StepOptions, str] | None:
-    if (smaller := model.smaller(model.card.patch)) is None:
+    if model.network.patch is not None or (smaller := model.smaller(model.card.patch)) is None:
         return None
     return replace(options, patch=smaller), f"patches are now {by(smaller)} voxels"
 

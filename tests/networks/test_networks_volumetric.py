@@ -160,7 +160,7 @@ IMPOSSIBLE = [
     ("segresnet_vae", {"dropout": 1.0}),
     ("segresnet_vae", {"down_dropout": -0.1}),
     ("segresnet_vae", {"vae": "paper", "patch_y": 24}),
-    ("segresnet_vae", {"vae": "paper", "patch_x": 0}),
+    ("segresnet_vae", {"vae": "paper", "patch_x": 8}),
 ]
 
 

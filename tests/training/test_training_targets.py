@@ -168,10 +168,9 @@ def test_weights_of_classes_and_levels_change_what_is_minimised(tmp_path):
     [
         ("attention_dice", "unet25d", {"width": 2}, (4, 16, 16)),
         ("0.5*dice + attention_dice", "vs_seg", {"width": 2}, (8, 32, 32)),
-        ("vae", "segresnet_vae", {"width": 8, "vae": "paper", "latent": 4, "patch_z": 16, "patch_y": 16, "patch_x": 16},
-         (16, 16, 16)),
+        ("vae", "segresnet_vae", {"width": 8, "latent": 4}, (16, 16, 16)),
     ],
-)  # fmt: skip
+)
 def test_losses_learn_from_attention_and_reconstruction(loss, network, option, patch, tmp_path):
     labels = np.repeat(nested(), 16, axis=1)
     pair = Pair(seen(labels), Volume(labels))
@@ -181,6 +180,36 @@ def test_losses_learn_from_attention_and_reconstruction(loss, network, option, p
     found = losses_of(events)
     assert np.isfinite(found).all()
     assert found[0] != pytest.approx(losses_of(plain)[0])
+
+
+@pytest.mark.parametrize(
+    ("view", "size", "chosen", "patch"),
+    [
+        ("3d", (18, 35, 20), {"patch": (32, 48, 32)}, (32, 48, 32)),  # cut to the image, and lengthened by mirroring
+        ("3d", (18, 35, 20), {}, (32, 48, 32)),
+        ("3d", (4, 35, 20), {"option": {"patch_z": 16, "patch_y": 48, "patch_x": 32}}, (16, 48, 32)),
+        ("2d", (3, 35, 5), {"patch": (1, 64, 64)}, (1, 48, 16)),
+    ],
+)
+def test_the_branch_is_built_for_the_patch_of_the_training(view, size, chosen, patch, tmp_path):
+    labels = np.zeros((1, *size), np.uint8)
+    labels[:, 1:3, 5:25, :4] = 1
+    job = {
+        "network": "segresnet_vae",
+        "loss": "vae",
+        "view": view,
+        "patch": None,
+        "batch": 2,
+        "steps": 1,
+        "hold_out": 0,
+    }
+    job |= chosen | {"option": {"width": 8, "latent": 2} | chosen.get("option", {})}
+    labelled, _, card, events = learn(Pair(seen(labels), Volume(labels)), tmp_path / "run", **job)
+    assert card.patch == patch
+    assert tuple(card.option[f"patch_{axis}"] for axis in "zyx")[-card.dims :] == patch[-card.dims :]
+    assert card.option["vae"] == "paper"
+    assert np.isfinite(losses_of(events)).all()
+    assert labelled.shape == size
 
 
 def test_the_region_head_learns_by_its_own_weight(tmp_path):

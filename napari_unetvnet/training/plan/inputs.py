@@ -97,10 +97,10 @@ def patch(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[D
     shapes = [grid_at(pair.image, spacing, planar=planar) for pair in pairs]
     shape = [int(np.median([lengths[axis] for lengths in shapes])) for axis in range(3)]
     if planar:
-        edges = [1, min(PLANE_PATCH, _divisible(shape[1])), min(PLANE_PATCH, _divisible(shape[2]))]
-        return [Decision("patch", edges, "a part of a plane that fits the images")]
+        edges = (1, min(PLANE_PATCH, _divisible(shape[1])), min(PLANE_PATCH, _divisible(shape[2])))
+        return [Decision("patch", list(settings.built_for(edges)), "a part of a plane that fits the images")]
     block = _block(shape, spacing or pairs[0].image.spacing)
-    return [Decision("patch", list(block), "a block with equal edges, within the images")]
+    return [Decision("patch", list(settings.built_for(block)), "a block with equal edges, within the images")]
 
 
 def _block(shape: Sequence[int], spacing: Sequence[float]) -> Triple:

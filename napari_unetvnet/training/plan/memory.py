@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_unetvnet.networks import build_network, lasting_options
+from napari_unetvnet.losses import loss_needs
+from napari_unetvnet.networks import build_network, lasting_options, options_for_training
 from napari_unetvnet.networks.facts import outline
 from napari_unetvnet.training.plan.choice import Decision
 
@@ -79,16 +80,22 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
     -------
     int
     """
-    option = lasting_options(settings.network, settings.option)
+    needs, patch = loss_needs(settings.loss), settings.planned_patch
+    lasting = lasting_options(settings.network, settings.option)
+    option = options_for_training(settings.network, lasting, patch, needs)
     inputs = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
     network_outline = outline(settings.network, settings.dims, inputs, FEW_CLASSES, option)
     weights = FLOAT * sum(parameter.numel() for parameter in network_outline.parameters())
     if weights > MEMORY_SHARE * free_bytes("cpu"):  # building it would exhaust the memory
         return weights * OPTIMISER[settings.optimizer]
+    # A network that is built for one patch is built for the small one here.
+    small_patch = [min(n, SMALL[settings.dims]) for n in patch]
+    option = options_for_training(
+        settings.network, lasting | dict.fromkeys(network_outline.patch_options, 0), small_patch, needs
+    )
     network = build_network(settings.network, settings.dims, inputs, FEW_CLASSES, option)
-    full = _input_size(network, settings.planned_patch)
-    small = _input_size(network, [min(n, SMALL[settings.dims]) for n in settings.planned_patch])
-    planes = settings.planned_patch[0] if settings.dims == 2 else 1
+    full, small = _input_size(network, patch), network.patch or _input_size(network, small_patch)
+    planes = patch[0] if settings.dims == 2 else 1
     times = patches * planes * prod(full) / (2 * prod(small))
     activations = _activations(network, torch.zeros(2, inputs, *small))
     return round(weights * OPTIMISER[settings.optimizer] + times * (sum(activations) + WORKING * max(activations)))

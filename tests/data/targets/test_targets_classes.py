@@ -268,7 +268,11 @@ def test_weights_by_frequency_leave_the_scale_of_the_loss(counts):
         ({"class_weights": [1, -1]}, "greater than or equal to 0"),
         ({"deep_supervision_weights": [0, 0]}, "All deep_supervision_weights are 0"),
         ({"loss": "attention_dice"}, "attention, which unet_padding does not have; choose network unet25d"),
-        ({"loss": "vae", "network": "segresnet_vae", "view": "3d"}, "turn it on with option vae"),
+        ({"loss": "vae", "network": "segresnet_vae", "option": {"vae": "none"}}, "turn it on with option vae"),
+        (
+            {"network": "segresnet_vae", "view": "3d", "patch": [32, 48, 32], "option": {"patch_z": 16}},
+            "name different patches, 32 48 32 and 16 48 32; leave out the options",
+        ),
     ],
 )
 def test_choices_that_do_not_go_together_are_refused_with_a_sentence(chosen, said):
