@@ -116,7 +116,8 @@ def _worthwhile(model: Model, resampled: Volume, tiles: Tiles, settings: Segment
     """Whether to compile. With "auto", not where tiles may be skipped or have several sizes."""
     if settings.compile != "auto":
         return settings.compile == "yes"
-    selection = (settings.box_start, settings.box_stop, settings.skip_constant, getattr(settings, "mask", None))
+    names = ("box_start", "box_stop", "skip_constant", "mask", "region_model")
+    selection = [getattr(settings, name, None) for name in names]
     if any(selection) or settings.view == "multi-view":
         return False
     orientations = choose_orientations(model, tiles.size, resampled.spacing, settings)

@@ -17,9 +17,9 @@ from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
     "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN",
-    "PREVIEW", "PROBABILITIES", "PROVENANCE", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths",
-    "ask_to_stop", "create", "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder",
-    "training_files",
+    "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY",
+    "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow", "new_folder", "read", "read_settings",
+    "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
@@ -28,7 +28,7 @@ PLAN, PROVENANCE = "plan.json", "provenance.json"
 DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
-CLEANED, OBJECTS = "cleaned.npy", "objects.csv"
+CLEANED, OBJECTS, REGION = "cleaned.npy", "objects.csv", "region.npy"
 COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}
 SOURCES = ("image", "label", "mask")
 PATHS = ("pairs", "output", "probabilities", "uncertainty", "start_from")
@@ -139,8 +139,8 @@ def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Values of a wrong type are left unchanged for validation to reject; ``model`` is treated as a path only if the
-        file exists, because it may be a name.
+        Values of a wrong type are left unchanged for validation to reject; a model is treated as a path only if
+        the file exists, because it may be a name.
     """
     resolved = dict(values)
     for name in SOURCES:
@@ -151,9 +151,9 @@ def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in PATHS:
         if isinstance(value := values.get(name), str | Path):
             resolved[name] = str(folder.absolute() / Path(value).expanduser())
-    model = values.get("model")
-    if isinstance(model, str) and model and (folder / model).is_file():
-        resolved["model"] = str(folder.absolute() / model)
+    for name in ("model", "region_model"):
+        if isinstance(model := values.get(name), str) and model and (folder / model).is_file():
+            resolved[name] = str(folder.absolute() / model)
     return resolved
 
 

@@ -15,6 +15,7 @@ from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
+from napari_unetvnet.runs.region import find_region
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         return item if isinstance(item, Notice) else results.write(item)
 
     with keep_freed_memory(), autotuned_convolutions(model.device):
+        mask = yield from find_region(folder, job, volume, mask, again=bool(first))
         scale = yield from _settled(folder / SETTLED, model, volume, job, mask, again=bool(first))
         fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
         slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
@@ -99,7 +101,8 @@ def _settled(
     if stored:
         scale = Intensity(np.array(stored["shift"], np.float32), np.array(stored["scale"], np.float32))
     else:
-        scale = intensity(volume, model.card.normalise, model.card.normalise_in, mask)
+        hides_all = job.region_model is not None and not any(mask[0, z].any() for z in range(volume.shape[0]))
+        scale = intensity(volume, model.card.normalise, model.card.normalise_in, None if hides_all else mask)
         for text in scale_notices(model.card, scale, volume.name, masked=mask is not None):
             yield Notice(text)
     if stored.get("device") == model.device.type and job.precision == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -34,6 +35,15 @@ def _tta(value: Any) -> Any:
 
 
 Tta = Annotated[Literal["rotations"] | tuple[Literal["z", "y", "x"], ...], BeforeValidator(_tta)]
+
+
+def _classes(value: Any) -> Any:
+    """Accept names and label values, as text or as a list."""
+    words = re.split(r"[\s,;]+", value.strip()) if isinstance(value, str) else value
+    return tuple(map(str, words)) if isinstance(words, list | tuple) else words
+
+
+RegionClasses = Annotated[tuple[str, ...], BeforeValidator(_classes)]
 
 
 class SegmentSettings(ComputeSettings, PostprocessSettings):
@@ -119,6 +129,19 @@ class SegmentJob(SegmentSettings):
     mask: str | None = None
     """Mask file of the same size as the image; where it is 0 the result is background and, if possible, not
     computed."""
+    region_model: str | None = None
+    """Name or file of a model that is applied first, to the whole image; the result is background outside the region
+    that it finds."""
+    region_class: RegionClasses = ()
+    """Classes of that model that make the region, by name or label value (default: all but the background)."""
+    region_threshold: float | None = Field(None, gt=0, lt=1)
+    """Probability above which a voxel belongs to the region (default: where that model writes such a class)."""
+    region_shape: Literal["box", "union", "mask"] = "box"
+    """Shape of the region: a box around each object that is found, one box around all of them, or their voxels."""
+    region_largest: int | None = Field(None, ge=1)
+    """Number of objects that make the region, the largest ones (default: all)."""
+    region_margin: int = Field(10, ge=0)
+    """Voxels by which the region is enlarged on each side; fewer along an axis on which voxels are longer."""
     output: Path | None = Field(
         None,
         description="Where to write the labels; the ending decides the format "
@@ -143,10 +166,19 @@ class SegmentJob(SegmentSettings):
         for first, second in permutations(outputs, 2):
             if same_or_inside(first, second):
                 raise ValueError(f"Two results would be written to {second}; give a different path for each.")
-        read = [Path(source.strip()) for source in (*self.image.split("|"), self.model, self.mask or "") if source]
+        others = (self.mask or "", self.region_model or "")
+        read = [Path(source.strip()) for source in (*self.image.split("|"), self.model, *others) if source]
         for path in outputs:
             if any(same_or_inside(source, path) for source in read):
                 raise ValueError(f"The result would replace {path}, which is read; give another output.")
+        return self
+
+    @model_validator(mode="after")
+    def _region_has_model(self) -> Self:
+        names = ("region_class", "region_threshold", "region_shape", "region_largest", "region_margin")
+        chosen = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        if chosen and self.region_model is None:
+            raise ValueError(f"{' and '.join(chosen)} would have no effect; give region_model, which finds the region.")
         return self
 
     @model_validator(mode="after")
