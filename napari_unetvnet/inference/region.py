@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Triple
-    from napari_unetvnet.inference.segment import Slab
+    from napari_unetvnet.inference.slab import Slab
     from napari_unetvnet.model.card import ModelCard
 
 __all__ = ["RegionShape", "cut_of", "margin_along_axes", "object_boxes", "region_classes", "region_planes", "voxels_of"]
