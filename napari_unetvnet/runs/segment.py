@@ -59,8 +59,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     model, depth = load_model(path, job, job.option), volume.shape[0]
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    if job.cascade and model.card.one_stage:
-        yield Notice(model.card.one_stage)
+    yield from (Notice(text) for text in [model.card.one_stage] if text and job.cascade)
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
     if first:

@@ -32,10 +32,10 @@ def image(dims):
     return data
 
 
-def model(channel, dims):
+def model(channel, dims, channels=2):
     """Give a model that finds what is above 0.5 in a channel."""
-    card = ModelCard(network="unet_padding", option={"width": 2, "depth": 2}, head="binary", values=(0, 1), channels=2,
-                     view=f"{dims}d", patch=(1, 16, 16), normalise="none",
+    card = ModelCard(network="unet_padding", option={"width": 2, "depth": 2}, head="binary", values=(0, 1),
+                     channels=channels, view=f"{dims}d", patch=(1, 16, 16), normalise="none",
                      class_names=("background", "object"))  # fmt: skip
     built = build_model(card, SegmentSettings(device="cpu", precision="fp32"))
     built.logits = lambda blocks, cascade=True: 20 * (blocks[:, channel : channel + 1] - 0.5)
@@ -50,10 +50,11 @@ def job(tmp_path, monkeypatch):
 
     def run(data, finished=0, **chosen):
         dims = 2 if data.shape[1] == 1 else 3
-        monkeypatch.setattr(
-            "napari_unetvnet.model.model.load_model",
-            lambda path, *_: model(int(str(path).endswith("second.safetensors")), dims),
-        )
+
+        def load(path, *_):  # the second model fits the image in any case
+            return model(1, dims, len(data)) if str(path).endswith("second.safetensors") else model(0, dims)
+
+        monkeypatch.setattr("napari_unetvnet.model.model.load_model", load)
         np.save(tmp_path / "image.npy", data)
         paths = {"model": str(tmp_path / "second.safetensors"), "region_model": str(tmp_path / "first.safetensors")}
         made = checked(SegmentJob, {"image": str(tmp_path / "image.npy"), "spacing": SPACING} | paths | chosen)
