@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.losses.expression import LossTerm, read_terms, write_loss
+from napari_unetvnet.errors import SettingsProblem, near_names
+from napari_unetvnet.losses.classes import BACKGROUND, LossClasses
+from napari_unetvnet.losses.expression import REST, LossTerm, class_words, read_terms, write_loss
 from napari_unetvnet.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from napari_unetvnet.losses.classes import Roles
     from napari_unetvnet.losses.total import Loss, Term
 
-__all__ = ["LOSSES", "PURPOSES", "LossTerm", "build_loss", "head_misfits", "loss_needs", "parse_loss", "write_loss"]
+__all__ = [
+    "BACKGROUND", "LOSSES", "PURPOSES", "REST", "LossClasses", "LossTerm", "build_loss", "by_class", "class_misfits",
+    "classes_of_terms", "head_misfits", "loss_needs", "parse_loss", "write_loss",
+]  # fmt: skip
 
 PURPOSES: dict[str, dict[str, str]] = {
     "to begin with": {
@@ -84,7 +89,12 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
 
 
 def build_loss(
-    expression: str | tuple[LossTerm, ...], *, head: str, class_weights: Sequence[float] = (), **options: Any
+    expression: str | tuple[LossTerm, ...],
+    *,
+    head: str,
+    class_weights: Sequence[float] = (),
+    classes: LossClasses | None = None,
+    **options: Any,
 ) -> Loss:
     """Build a loss for a head mode.
 
@@ -97,6 +107,8 @@ def build_loss(
     class_weights : sequence of float
         Weight of the voxels of each class: of background and foreground for a binary head, of the voxels inside each
         class for a multilabel head. A term with an option of this name uses them as its option. Empty: all equal.
+    classes : LossClasses, optional
+        The classes of the network, for terms that are for some of them. Without, roles go by position.
     **options
         Passed to every term that has an option of that name.
 
@@ -109,7 +121,8 @@ def build_loss(
     Raises
     ------
     SettingsProblem
-        If a term is unknown or does not fit the head mode, no term has an option, or a class weight is below 0.
+        If a term is unknown or does not fit the head mode, no term has an option, a class weight is below 0, or a class
+        is unknown, has no loss, or has a role that does not fit.
     """
     terms = parse_loss(expression) if isinstance(expression, str) else expression
     _check_options(terms, options)
@@ -118,7 +131,41 @@ def build_loss(
     _check_class_weights(class_weights)
     from napari_unetvnet.losses.total import Loss
 
-    return Loss(tuple(_build_term(term, tuple(class_weights), options) for term in terms), head)
+    if classes is None:
+        if named := [word for term in terms for word in term.classes]:
+            raise SettingsProblem(f"Loss {write_loss(terms)} is for classes {', '.join(named)}, but none are known.")
+        return Loss(tuple(_build_term(term, tuple(class_weights), options) for term in terms), head)
+    built = [_build_term(term, tuple(class_weights), options) for term in terms]
+    found = classes_of_terms(terms, classes)
+    return Loss(tuple(term._replace(roles=r, channels=c) for term, (r, c) in zip(built, found, strict=True)), head)
+
+
+def by_class(terms: Sequence[LossTerm]) -> bool:
+    """Whether a loss is for single classes, or gives classes a role that a person may have to name."""
+    return any(term.classes or "block" in LOSSES.describe(term.name).facts.get("roles", ()) for term in terms)
+
+
+def classes_of_terms(
+    terms: Sequence[LossTerm], classes: LossClasses
+) -> list[tuple[Roles | None, tuple[int, ...] | None]]:
+    """Find the channels of the roles of each term, and those for each of which it is computed alone.
+
+    Returns
+    -------
+    list of (roles or None, channels or None)
+
+    Raises
+    ------
+    SettingsProblem
+        If a class is unknown, has no loss, or has a role that does not fit.
+    """
+    found: list[tuple[Roles | None, tuple[int, ...] | None]] = []
+    for term, channels in zip(terms, classes.channels_of(terms), strict=True):
+        described = LOSSES.describe(term.name)
+        names = described.facts.get("roles", ()) if channels is None else ()
+        complete = term.model_copy(update={"option": described.defaults | term.option})
+        found.append((classes.roles(complete, names) if names else None, channels))
+    return found
 
 
 def _check_options(terms: tuple[LossTerm, ...], options: Mapping[str, Any]) -> None:
@@ -139,14 +186,56 @@ def _build_term(term: LossTerm, class_weights: tuple[float, ...], options: Mappi
 
     declared = LOSSES.describe(term.name).defaults
     shared = {**options, "class_weights": class_weights} if class_weights else options
+    if class_weights and term.classes:  # those of all classes do not fit one; they weigh its voxels instead
+        shared = {**options, "class_weights": (1.0, 1.0)}
     chosen = {name: value for name, value in shared.items() if name in declared} | term.option
-    voxel_class_weights = () if "class_weights" in declared else tuple(map(float, class_weights))
+    weighs = "class_weights" in declared and not term.classes
+    voxel_class_weights = () if weighs else tuple(map(float, class_weights))
+    roles = LOSSES.describe(term.name).facts.get("roles", ())
     function = LOSSES.resolve(term.name)
-    return Term(term.weight, function, LOSSES.check_options(term.name, chosen), voxel_class_weights)
+    return Term(term.weight, function, LOSSES.check_options(term.name, chosen), voxel_class_weights, roles)
+
+
+def class_misfits(terms: tuple[LossTerm, ...], names: Sequence[str]) -> list[str]:
+    """List the class names in a loss that no class has, and terms that are of no use by themselves.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Those of the classes, as far as settings know them; a class can also be given by its value.
+
+    Returns
+    -------
+    list of str
+        One sentence each.
+    """
+    known = dict.fromkeys([*names, BACKGROUND])
+    lines = []
+    for term in terms:
+        words = [word for word in term.classes if word != REST]
+        for role in LOSSES.describe(term.name).facts.get("roles", ()):
+            words += class_words(str(term.option.get(role, "")), known)
+        unknown = [word for word in words if word not in known and not word.isdecimal()]
+        advice = "Classes are given by value, or by the names of --class-names."
+        lines += [f"Loss {term.name}: there is no class {word!r}{near_names(word, known)} {advice}" for word in unknown]
+    return list(dict.fromkeys(lines)) + _blind(terms)
+
+
+def _blind(terms: tuple[LossTerm, ...]) -> list[str]:
+    """Refuse what a loss cannot distinguish where no other loss of the same classes does."""
+    lines = []
+    for classes in dict.fromkeys(term.classes for term in terms):
+        names = {term.name for term in terms if term.classes in (classes, ())}
+        blind = [name for name in names if "inversion" in LOSSES.describe(name).facts.get("blind_to", ())]
+        if len(blind) == len(names):
+            lines.append(
+                f"Loss {blind[0]} cannot tell a mask from its complement; add another, such as {blind[0]} + dice."
+            )
+    return lines
 
 
 def head_misfits(terms: tuple[LossTerm, ...], head: str) -> list[str]:
-    """List the terms that do not fit a head mode, with losses that do.
+    """List the terms that do not fit a head mode, with losses that do; a term of single classes must fit a binary one.
 
     Parameters
     ----------
@@ -157,12 +246,14 @@ def head_misfits(terms: tuple[LossTerm, ...], head: str) -> list[str]:
     list of str
         One sentence per misfit; empty if all fit.
     """
-    fitting = [name for name in LOSSES if head in LOSSES.describe(name).facts["head_modes"]]
-    return [
-        f"Loss {term.name} does not fit a {head} head; choose one of {', '.join(fitting)}."
-        for term in terms
-        if term.name not in fitting
-    ]
+    lines = []
+    for term in terms:
+        each = "binary" if term.classes else head
+        fitting = [name for name in LOSSES if each in LOSSES.describe(name).facts["head_modes"]]
+        if term.name not in fitting:
+            what = f"single class ({', '.join(term.classes)})" if term.classes else f"{head} head"
+            lines.append(f"Loss {term.name} does not fit a {what}; choose one of {', '.join(fitting)}.")
+    return lines
 
 
 def loss_needs(terms: tuple[LossTerm, ...]) -> dict[str, str]:

@@ -24,6 +24,7 @@ __all__ = ["attention_dice", "hardness_dice"]
 SMOOTH = 1e-5
 
 
+@roles("background", "foreground")
 @head_modes("binary", "multiclass", "multilabel")
 def hardness_dice(prepared: Prepared, *, hardness: float = 0.6, include_background: bool = True) -> Tensor:
     """Dice in which a voxel counts more, the farther its prediction is from the target.
@@ -50,8 +51,10 @@ def hardness_dice(prepared: Prepared, *, hardness: float = 0.6, include_backgrou
     .. [2] KCL-BMEIS/VS_Seg, https://github.com/KCL-BMEIS/VS_Seg
     """
     p, y, w = with_background(prepared)
-    if not include_background and prepared.head != "multilabel":
+    if not include_background and prepared.head == "binary":
         p, y = p[:, 1:], y[:, 1:]
+    elif not include_background and prepared.head == "multiclass":
+        p, y = prepared.of_role(p, "foreground"), prepared.of_role(y, "foreground")
     intersection, total = apply(_HardnessSums, _plain_sums, p, y, w, hardness)
     return (1 - (2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
 
@@ -96,7 +99,7 @@ def attention_dice(prepared: Prepared, *, hardness: float = 0.6, attention_weigh
 
 def _foreground(prepared: Prepared) -> tuple[Tensor, Tensor]:
     """Compute the soft mask of all classes but the background, and where all channels are valid, both (B, 1, *S)."""
-    y = prepared.target[:, 1:] if prepared.head == "multiclass" else prepared.target
+    y = prepared.of_role(prepared.target, "foreground")
     foreground = y.sum(1, keepdim=True) if prepared.head == "multiclass" else y.amax(1, keepdim=True)
     valid = prepared.valid.all(1, keepdim=True).to(y.dtype)
     return foreground * valid, valid

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.losses.prepared import Prepared
 
+TWO_CLASSES = {"background": (0,), "foreground": (1,)}
 __all__ = ["bce_dice", "dice_ce", "drive_ce_dice", "focal_bce_dice", "focal_dice"]
 
 
@@ -156,7 +157,7 @@ def drive_ce_dice(prepared: Prepared, *, class_weights: tuple[float, ...] = ()) 
     Parameters
     ----------
     class_weights : tuple of float
-        One per class, for the cross-entropy. Empty: 1 and 2 for two classes, equal for more.
+        One per class, for the cross-entropy. Empty: 1 and 2 for background and foreground, equal for more classes.
 
     Returns
     -------
@@ -172,7 +173,7 @@ def drive_ce_dice(prepared: Prepared, *, class_weights: tuple[float, ...] = ()) 
     ----------
     .. [1] yingmuzhi/artificial_intelligence, https://github.com/yingmuzhi/artificial_intelligence
     """
-    if not class_weights and (prepared.head == "binary" or prepared.raw_logits.shape[1] == 2):
+    if not class_weights and (prepared.head == "binary" or prepared.roles == TWO_CLASSES):
         class_weights = (1.0, 2.0)
     entropy = ce(prepared.with_class_weights(class_weights) if class_weights else prepared)
     sums = region_sums(*with_background(prepared), squared=False, per_image=True)

@@ -47,23 +47,25 @@ def needs(*inputs: str) -> Callable[[LossFunction], LossFunction]:
     return _declare("needs", inputs)
 
 
-def roles(*channels: str) -> Callable[[LossFunction], LossFunction]:
-    """Declare that channels have roles, so that their order matters.
+def roles(*names: str) -> Callable[[LossFunction], LossFunction]:
+    """Declare that classes have roles.
+
+    The loss finds the channels of each in ``prepared.roles``.
 
     Parameters
     ----------
-    *channels : str
-        The role of the first channel and that of all others; or of the first, those between, and the last.
+    *names : {"background", "foreground", "lines", "block"}
+        An option of the name of a role says which classes have it, such as ``block=cell``.
 
     Returns
     -------
     decorator
     """
-    return _declare("roles", channels)
+    return _declare("roles", names)
 
 
 def blind_to(*differences: str) -> Callable[[LossFunction], LossFunction]:
-    """Declare what a loss cannot distinguish, so that it is only useful beside another loss.
+    """Declare what a loss cannot distinguish, so that it is refused without another loss beside it.
 
     Parameters
     ----------

@@ -1,20 +1,28 @@
-"""Weighted sums of losses as text: ``"dice + 10*focal(gamma=3)"``."""
+"""Weighted sums of losses as text: ``"dice + 10*focal(gamma=3)"``, or by class: ``"cell: dice; rest: dice + bce"``."""
 
 from __future__ import annotations
 
 import math
 import re
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_unetvnet.errors import SettingsProblem
 
-__all__ = ["LossTerm", "read_terms", "write_loss"]
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+__all__ = ["REST", "LossTerm", "class_words", "read_terms", "write_loss"]
 
 NUMBER = r"[0-9.]+(?:[eE][+-]?\d+)?"
 TERM = re.compile(rf"\s*(?:({NUMBER})\s*\*\s*)?([A-Za-z_]\w*)\s*(?:\((.*)\)\s*)?", re.DOTALL)
 PLUS = re.compile(r"(?<!\d[eE])\+(?![^()]*\))")  # not the one of 1e+3, nor any inside parentheses
 COMMA = re.compile(r",(?![^\[]*\])")  # not inside brackets
+PART = re.compile(r";(?![^()]*\))")
+REST = "rest"
+"""Stands for all classes that have no loss of their own."""
 
 
 class LossTerm(BaseModel):
@@ -25,6 +33,8 @@ class LossTerm(BaseModel):
     name: str
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     option: dict[str, bool | int | float | str | tuple[float, ...]] = {}
+    classes: tuple[str, ...] = ()
+    """Names or values of the classes, for each of which alone it is computed; empty for all classes together."""
 
 
 def read_terms(text: str) -> tuple[LossTerm, ...]:
@@ -33,7 +43,8 @@ def read_terms(text: str) -> tuple[LossTerm, ...]:
     Parameters
     ----------
     text : str
-        Names, each with an optional factor before it and options in parentheses after it.
+        Names, each with an optional factor before it and options in parentheses after it. Parts that are separated by
+        ``;`` may begin with the classes that they are for: ``cell, 2: dice; rest: bce``.
 
     Returns
     -------
@@ -43,9 +54,38 @@ def read_terms(text: str) -> tuple[LossTerm, ...]:
     Raises
     ------
     SettingsProblem
-        If a term is not ``name``, ``number*name`` or ``name(option=value)``.
+        If a term is not ``name``, ``number*name`` or ``name(option=value)``, or a part names no class before its colon.
     """
-    return tuple(_term(part, text) for part in PLUS.split(text))
+    return tuple(term for part in PART.split(text) for term in _part(part, text))
+
+
+def _part(part: str, text: str) -> list[LossTerm]:
+    """Parse a sum with the classes before it."""
+    head, colon, terms = part.partition(":") if ":" in part.partition("(")[0] else ("", "", part)
+    classes = tuple(word.strip() for word in head.split(",")) if colon else ()
+    if "" in classes or len(set(classes)) < len(classes):
+        raise SettingsProblem(f"Loss {text!r}: {head.strip()!r} should be class names, each once, such as cell, line.")
+    return [_term(each, text).model_copy(update={"classes": classes}) for each in PLUS.split(terms)]
+
+
+def class_words(text: str, names: Container[str] = ()) -> tuple[str, ...]:
+    """Read the value of an option that names classes.
+
+    Parameters
+    ----------
+    text : str
+        ``cell``, or ``[left line, right line]``; without a comma, spaces separate names, too.
+    names : container of str
+        Names that are not divided.
+
+    Returns
+    -------
+    tuple of str
+    """
+    inside = text.strip().strip("[]").strip()
+    if inside in names:
+        return (inside,)
+    return tuple(word.strip() for word in (inside.split(",") if "," in inside else inside.split()) if word.strip())
 
 
 def _term(part: str, text: str) -> LossTerm:
@@ -80,7 +120,10 @@ def _options(inside: str, part: str) -> dict[str, str]:
 
 def write_loss(terms: tuple[LossTerm, ...]) -> str:
     """Format a sum of losses as `read_terms` reads it."""
-    return " + ".join(map(_term_text, terms))
+    parts = []
+    for classes, group in groupby(terms, key=lambda term: term.classes):
+        parts.append((f"{', '.join(classes)}: " if classes else "") + " + ".join(map(_term_text, group)))
+    return "; ".join(parts)
 
 
 def _term_text(term: LossTerm) -> str:

@@ -17,12 +17,15 @@ import torch
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.losses.classes import BINARY
 from napari_unetvnet.losses.slabs import probabilities, voxel_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
+
+    from napari_unetvnet.losses.classes import Roles
 
 __all__ = ["Outputs", "Prepared", "along_channels", "prepare"]
 
@@ -64,6 +67,8 @@ class Prepared:
         The input of the network.
     maps : mapping of str to Tensor of shape (B, 1, *S) or (B, C, *S)
         Maps of the labels that the loss needs, by name.
+    roles : mapping of str to tuple of int
+        The channels of each role that the loss declares.
     masked : bool
         Whether ``raw_logits`` is already 0 where not valid.
     """
@@ -76,7 +81,9 @@ class Prepared:
     outputs: Outputs | None = None
     image: Tensor | None = None
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+    roles: Roles = field(default_factory=dict)
     masked: bool = False
+    _of_class: dict[int, Prepared] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -182,7 +189,72 @@ class Prepared:
             head=self.head,
             voxel_weight=None if self.voxel_weight is None else self.voxel_weight[part],
             maps={name: values[part] for name, values in self.maps.items()},
+            roles=self.roles,
             masked=True,
+        )
+
+    def of_role(self, values: Tensor, role: str) -> Tensor:
+        """Cut out the channels of a role, without a copy where they lie side by side.
+
+        Parameters
+        ----------
+        values : Tensor of shape (B, K, *S)
+
+        Returns
+        -------
+        Tensor of shape (B, K', *S)
+        """
+        channels = self.roles[role]
+        if channels and channels == tuple(range(channels[0], channels[-1] + 1)):
+            return values[:, channels[0] : channels[-1] + 1]
+        return values[:, list(channels)]
+
+    def of_class(self, channel: int) -> Prepared:
+        """Reduce the patch to one class against all others, as a binary head would see it.
+
+        Parameters
+        ----------
+        channel : int
+            The class's channel; of a binary head the class, 0 or 1.
+
+        Returns
+        -------
+        Prepared
+            With the probability of the class as it is: for a softmax the logit is that of the class minus the logarithm
+            of the summed exponentials of the others. Several terms of a class share it.
+        """
+        if channel not in self._of_class:
+            self._of_class[channel] = self._reduced(channel)
+        return self._of_class[channel]
+
+    def _reduced(self, channel: int) -> Prepared:
+        one = slice(channel, channel + 1)
+
+        def only(values: Tensor) -> Tensor:
+            return values[:, one] if values.shape[1] > 1 else values
+
+        inverted = self.head == "binary" and channel == 0
+        if self.by_index:
+            known = self.labels != IGNORE
+            labels = torch.where(known, (self.labels == channel).to(self.labels.dtype), self.labels)
+        elif inverted:
+            labels = torch.where(self.labels == IGNORE, self.labels, 1 - self.labels)
+        else:
+            labels = only(self.labels)
+        logits = only(self.logits)
+        if self.head == "multiclass":
+            others = [k for k in range(self.raw_logits.shape[1]) if k != channel]
+            logits = logits - self.logits[:, others].logsumexp(1, keepdim=True)
+        return replace(
+            self,
+            raw_logits=-logits if inverted else logits,
+            labels=labels,
+            valid=only(self.valid),
+            head="binary",
+            voxel_weight=None if self.voxel_weight is None else only(self.voxel_weight),
+            outputs=None,
+            roles=BINARY,
+            masked=False,
         )
 
     def detached(self) -> Prepared:

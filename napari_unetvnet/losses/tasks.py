@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.losses.declare import head_modes, roles
 from napari_unetvnet.losses.overlap import dice_per_class
 from napari_unetvnet.losses.sums import channel_factors
@@ -64,36 +63,43 @@ def block(prepared: Prepared) -> Tensor:
 
 @roles("background", "lines", "block")
 @head_modes("multiclass", "multilabel")
-def ten_channel(prepared: Prepared) -> Tensor:
+def ten_channel(prepared: Prepared, *, background: str = "", lines: str = "", block: str = "") -> Tensor:
     """Background, lines and a block in one network, background + 2 sum(line_c) + 4 block.
 
-    The first channel is the background, the last the block, those between are lines; at least three channels.
+    Parameters
+    ----------
+    background : str
+        The class that is the background; empty for the background of the labels.
+    lines : str
+        The classes that are lines, such as [left, right]; empty for those that were chosen as lines.
+    block : str
+        The class that is a compact block; empty for the one that is left, if there is one.
 
     Returns
     -------
     Tensor, a scalar
 
-    Raises
-    ------
-    DataProblem
-        If there are fewer than three channels.
-
     Notes
     -----
     (1 - D_0) + 2 Σ_c line_c + 4 block, where line_c = (1 - D_c) + 10 B_c + 100 F_c and block = (1 - D) + 100 F, each of
-    its own channel. The source has eight lines.
+    its own channel; the blurred copies of a line are lines. The source has eight such channels.
 
     References
     ----------
     .. [1] AmberzzZZ/unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
     """
-    lines = prepared.raw_logits.shape[1] - 2
-    if lines < 1:
-        raise DataProblem(
-            f"Loss ten_channel needs a background, lines and a block: at least 3 channels, not {lines + 2}."
-        )
-    twos = (2,) * lines
-    return _weighted_sum(prepared, dice=(1, *twos, 4), cross_entropy=(0, *twos, 0), focal=(0, *twos, 4))
+    del background, lines, block  # who has the roles is in prepared.roles
+
+    def weights(**of_role: float) -> tuple[float, ...]:
+        channels = {channel: weight for role, weight in of_role.items() for channel in prepared.roles[role]}
+        return tuple(channels.get(channel, 0.0) for channel in range(prepared.raw_logits.shape[1]))
+
+    return _weighted_sum(
+        prepared,
+        dice=weights(background=1, lines=2, block=4),
+        cross_entropy=weights(lines=2),
+        focal=weights(lines=2, block=4),
+    )
 
 
 def _weighted_sum(

@@ -28,7 +28,7 @@ __all__ = ["centre_line", "cldice", "dilated"]
 def cldice(prepared: Prepared, *, a: float = 0.5, iterations: int = 3, smooth: float = 1.0) -> Tensor:
     """Centre-line Dice plus Dice, for vessels, roads and nerves: gaps count by length, not by thickness.
 
-    Foreground classes only: all but the first of a multiclass head.
+    Foreground classes only: of a multiclass head, all but the background.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def cldice(prepared: Prepared, *, a: float = 0.5, iterations: int = 3, smooth: f
     ----------
     .. [1] Shit et al. 2021, clDice, https://arxiv.org/abs/2003.07311
     """
-    first = 1 if prepared.head == "multiclass" else 0
     p, y, w = operands(prepared)
-    p, y = p[:, first:], y[:, first:]
+    if prepared.head == "multiclass":
+        p, y = prepared.of_role(p, "foreground"), prepared.of_role(y, "foreground")
     line_in_target = region_sums(centre_line(p, iterations), y, w, squared=False)
     line_in_prediction = region_sums(p, centre_line(y, iterations), w, squared=False)
     precision = ratio(line_in_target.intersection + smooth, line_in_target.prediction + smooth)

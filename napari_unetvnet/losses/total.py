@@ -8,30 +8,63 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch.nn import functional
 
+from napari_unetvnet.losses.classes import roles_by_position
 from napari_unetvnet.losses.prepared import Outputs, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from torch import Tensor
 
+    from napari_unetvnet.losses.classes import Roles
     from napari_unetvnet.losses.prepared import Prepared
 
 __all__ = ["DeepSupervision", "Levels", "Loss", "Term"]
 
 
 class Term(NamedTuple):
-    """One term of a weighted sum of losses."""
+    """One term of a weighted sum of losses.
+
+    Parameters
+    ----------
+    role_names : tuple of str
+        Roles that the loss declares.
+    roles : mapping of str to tuple of int, or None
+        The channels of each; None to go by position.
+    channels : tuple of int, or None
+        The channels, or classes of a binary head, for each of which it is computed alone; None for all together.
+    """
 
     weight: float
     function: Callable[..., Tensor]
     options: Mapping[str, Any]
     class_weights: tuple[float, ...] = ()
+    role_names: tuple[str, ...] = ()
+    roles: Roles | None = None
+    channels: tuple[int, ...] | None = None
 
-    def __call__(self, prepared: Prepared) -> Tensor:
-        """Compute the weighted term, a scalar."""
+    def __call__(self, prepared: Prepared, learnt: Container[int] | None = None) -> Tensor:
+        """Compute the weighted term.
+
+        Parameters
+        ----------
+        learnt : container of int, optional
+            The channels that have a gradient; classes in others are left out.
+
+        Returns
+        -------
+        Tensor, a scalar
+        """
         if self.class_weights:
             prepared = prepared.with_class_weights(self.class_weights)
+        if self.channels is not None:
+            chosen = [channel for channel in self.channels if learnt is None or channel in learnt]
+            losses = [self.function(prepared.of_class(channel), **self.options) for channel in chosen]
+            return self.weight * sum(losses, prepared.raw_logits.new_zeros(()))
+        if self.role_names:
+            channels = prepared.raw_logits.shape[1]
+            roles = self.roles or roles_by_position(self.role_names, channels, prepared.head)
+            prepared = replace(prepared, roles=roles)
         return self.weight * self.function(prepared, **self.options)
 
 
@@ -51,6 +84,7 @@ class Loss:
         outputs: Outputs | None = None,
         image: Tensor | None = None,
         maps: Mapping[str, Tensor] | None = None,
+        learnt: Container[int] | None = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -68,6 +102,8 @@ class Loss:
             The input of the network.
         maps : mapping of str to Tensor of shape (B, *S) or (B, C, *S), optional
             Maps of the labels, for losses that need them.
+        learnt : container of int, optional
+            The channels that have a gradient, if not all.
 
         Returns
         -------
@@ -78,7 +114,7 @@ class Loss:
             prepared = prepare(logits, target, weight, self.head)
             channels = {name: _with_channels(values, prepared.raw_logits) for name, values in (maps or {}).items()}
             prepared = replace(prepared, outputs=outputs, image=image, maps=channels)
-            return torch.stack([term(prepared) for term in self.terms]).sum()
+            return torch.stack([term(prepared, learnt) for term in self.terms]).sum()
 
 
 class Levels(Outputs, Protocol):
@@ -94,7 +130,10 @@ class Levels(Outputs, Protocol):
 
     @property
     def roi(self) -> Tensor | None:
-        """Logits of a region-of-interest head, pasted into the full patch, shape (B, K, *S)."""
+        """Logits of a region-of-interest head, pasted into the full patch, shape (B, K, *S).
+
+        Of several channels it learns all but the first, which is the object that defines the region.
+        """
 
 
 @dataclass(frozen=True)
@@ -137,12 +176,16 @@ class DeepSupervision:
         """
         main, *coarser = self._weights(1 + len(outputs.auxiliary))
         total = main * self.loss(outputs.logits, target, weight, outputs=outputs, image=image, maps=maps)
-        extra = list(zip(coarser, outputs.auxiliary, strict=True))
+        extra: list[tuple[float, Tensor, range | None]] = [
+            (factor, logits, None) for factor, logits in zip(coarser, outputs.auxiliary, strict=True)
+        ]
         if outputs.roi is not None:
-            extra.append((self.roi_weight, outputs.roi))
-        for factor, logits in extra:
+            channels = outputs.roi.shape[1]
+            extra.append((self.roi_weight, outputs.roi, range(min(1, channels - 1), channels)))
+        for factor, logits, learnt in extra:
             if factor:  # a level of weight 0 is not computed, so that it cannot turn the total into NaN
-                total = total + factor * self.loss(_upsampled(logits, outputs.logits), target, weight, maps=maps)
+                logits = _upsampled(logits, outputs.logits)
+                total = total + factor * self.loss(logits, target, weight, maps=maps, learnt=learnt)
         return total
 
     def _weights(self, count: int) -> list[float]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, ge
 
 from napari_unetvnet.conventions import OptionValue
 from napari_unetvnet.losses import LossTerm
+from napari_unetvnet.settings.class_names import ClassName
 from napari_unetvnet.settings.regions import LabelRegion
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
     (str, "str"),
     (Path, "path"),
     (LabelRegion, "region"),
+    (ClassName, "region"),
     (tuple[LossTerm, ...], "sum"),
     (dict[str, OptionValue], "options"),
 )

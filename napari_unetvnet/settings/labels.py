@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from napari_unetvnet.losses import BACKGROUND
 from napari_unetvnet.settings.base import Settings
+from napari_unetvnet.settings.class_names import ClassNames, with_values
 from napari_unetvnet.settings.regions import Regions
 
 __all__ = ["BLURS", "LabelSettings", "numbers"]
@@ -15,6 +17,15 @@ __all__ = ["BLURS", "LabelSettings", "numbers"]
 Rule = Literal["none", "inverse_frequency", "effective_number"]
 BLURS = 3
 """Number of blurred copies of a line that the network learns, too."""
+OBJECT_CLASSES = {
+    "foreground": ("background", "object"),
+    "separated": ("background", "object"),
+    "boundaries": ("inside", "boundary"),
+    "borders": ("background", "inside", "border"),
+}
+"""Names of the classes that are learnt from object ids, by label value in results."""
+BY_VALUE = ("background", "ignore_value", "classes", "lines")
+"""Settings that take label values, for which names of classes can be given."""
 
 
 def _class_weights(value: Any) -> Any:
@@ -55,6 +66,8 @@ class LabelSettings(Settings):
     """Label value of voxels to ignore, such as 255."""
     classes: Values = ()
     """Label values that are classes; any other value is then an error (default: all values that occur)."""
+    class_names: ClassNames = ()
+    """Names of the classes by label value, such as 1=cell 2="left line"; of overlapping masks by their number."""
     label_values: Literal["classes", "objects", "overlapping"] = "classes"
     """Meaning of label values: classes, ids of single objects of one class, or one mask per class (overlapping)."""
     objects_as: Literal["foreground", "separated", "boundaries", "borders"] = "foreground"
@@ -71,6 +84,31 @@ class LabelSettings(Settings):
     """Blur of label borders for the loss: sigma of a Gaussian in voxels; 0 for none."""
     class_weights: Weights = "none"
     """Class weights of the loss: none, inverse_frequency, effective_number, or a number for each class."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_to_values(cls, value: Any) -> Any:
+        return with_values(value, BY_VALUE) if isinstance(value, dict) and value.get("class_names") else value
+
+    @property
+    def class_words(self) -> tuple[str, ...]:
+        """The names of classes that follow from the settings."""
+        named = tuple(item.name for item in self.class_names) + tuple(region.name for region in self.regions)
+        return named + (OBJECT_CLASSES[self.objects_as] if self.label_values == "objects" else ())
+
+    def name_of(self, value: int, usual: str = "") -> str:
+        """Give the name of the class of a label value.
+
+        Parameters
+        ----------
+        usual : str
+            Where it has no name; the value itself if empty.
+
+        Returns
+        -------
+        str
+        """
+        return next((item.name for item in self.class_names if item.value == value), usual or str(value))
 
     @property
     def multilabel(self) -> bool:
@@ -104,8 +142,12 @@ class LabelSettings(Settings):
                 bool(multilabel_choices) and objects
             ),
             "Regions name the label values themselves; leave out classes.": bool(self.regions and self.classes),
+            "Regions name the classes themselves; leave out class_names.": bool(self.regions and self.class_names),
             f"Label value {self.background} cannot be both background and ignored.": (
                 self.background is not None and self.background == self.ignore_value
+            ),
+            "A class is named background, but it is not the background: give it another name, or set background.": any(
+                item.name == BACKGROUND and item.value not in (0, self.background) for item in self.class_names
             ),
             "Class weights should not all be 0.": (
                 isinstance(self.class_weights, tuple) and not any(self.class_weights)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from napari_unetvnet.conventions import Axes, Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.files import same_or_inside
-from napari_unetvnet.losses import LOSSES, LossTerm, head_misfits, loss_needs, parse_loss
+from napari_unetvnet.losses import LOSSES, LossTerm, class_misfits, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import LabelSettings, numbers
@@ -43,7 +43,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     option: dict[str, OptionValue] = {}  # noqa: RUF012 (pydantic copies it)
     """An option of the network, such as width=16."""
     loss: Annotated[tuple[LossTerm, ...], BeforeValidator(_loss_terms)] = (LossTerm(name="dice_ce"),)
-    """Loss, or a weighted sum such as "dice + 10*bce"."""
+    """Loss, or a weighted sum such as "dice + 10*bce"; by class: "cell: dice + 10*bce; rest: dice"."""
     head: Literal["auto", "binary", "multiclass", "multilabel"] = "auto"
     """Output of the network; auto is a sigmoid for two classes, a softmax for more, a sigmoid per class if they
     overlap."""
@@ -146,7 +146,7 @@ class TrainSettings(ComputeSettings, LabelSettings):
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
         lines = [*self._budget_misfits(), *self._patch_misfits(), *self.label_misfits(), *self._supervision_misfits()]
-        lines += self._fold_misfits()
+        lines += [*self._fold_misfits(), *class_misfits(self.loss, self.class_words)]
         if self.dims not in NETWORKS.describe(self.network).facts.get("supported_dims", (2, 3)):
             lines.append(f"Network {self.network} does not support {self.dims}D; choose another view than {self.view}.")
         if self.multilabel and self.head not in ("auto", "multilabel"):
@@ -192,6 +192,8 @@ class TrainSettings(ComputeSettings, LabelSettings):
             able = {name: gives[need] for name, gives in given.items() if need in gives}
             if not able:
                 continue  # no network's output: what is computed from the labels is always there
+            if any(each.name == term and each.classes for each in self.loss):
+                lines.append(f"Loss {term} learns from the network's {need}, which is of no class; give it no class.")
             if self.network not in able:
                 lines.append(
                     f"Loss {term} learns from the network's {need}, which {self.network} does not have; choose network "

@@ -9,7 +9,7 @@ import torch
 
 from napari_unetvnet.data.counts import labelled_voxels
 from napari_unetvnet.data.known import records
-from napari_unetvnet.data.targets import loss_weights
+from napari_unetvnet.data.targets import loss_classes, loss_weights
 from napari_unetvnet.images.intensity import joint_range
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.losses import build_loss, loss_needs, write_loss
@@ -90,7 +90,8 @@ def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
     counts = np.sum([region.class_counts[: len(classes)] for region in data.train], axis=0)
     labelled = np.sum([labelled_voxels(region.target) for region in data.train], axis=0)
     weights = loss_weights(counts, labelled, classes, settings)
-    return build_loss(settings.loss, head=card.head, class_weights=weights)
+    known = loss_classes(classes, settings)
+    return build_loss(settings.loss, head=card.head, class_weights=weights, classes=known)
 
 
 def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:

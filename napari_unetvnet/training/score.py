@@ -58,7 +58,7 @@ def dice_on(
     mean : float or None
         None if neither labels nor prediction have a foreground voxel.
     by_class : dict of str to float
-        By class name if classes overlap and have names, else by label value.
+        By class name, or by label value if classes have no names.
     """
     card = model.card
     overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
@@ -74,8 +74,7 @@ def dice_on(
     overlap, total = group.sum(np.stack([overlap, total]))
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
-    names = classes.names if classes.multilabel and classes.names else tuple(map(str, classes.output_values))
-    return mean, {names[k]: value for k, value in dice.items()}
+    return mean, {classes.words[k]: value for k, value in dice.items()}
 
 
 def _overlaps(

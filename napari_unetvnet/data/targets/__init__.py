@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from napari_unetvnet.data.targets.balance import class_weights
 from napari_unetvnet.data.targets.channels import one_hot, region_channels, soft
-from napari_unetvnet.data.targets.classes import Classes, loss_target, loss_weights, target_margin
+from napari_unetvnet.data.targets.classes import Classes, loss_classes, loss_target, loss_weights, target_margin
 from napari_unetvnet.data.targets.kinds import LABEL_KINDS, find_classes, label_margin, make_target
 from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
 from napari_unetvnet.data.targets.maps import TARGET_MAPS, TargetMap, for_loss, needed_maps
@@ -34,6 +34,7 @@ __all__ = [
     "gaussian_masks",
     "is_black_and_white",
     "label_margin",
+    "loss_classes",
     "loss_target",
     "loss_weights",
     "make_target",

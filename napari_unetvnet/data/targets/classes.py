@@ -15,6 +15,8 @@ from napari_unetvnet.data.targets.balance import class_weights
 from napari_unetvnet.data.targets.channels import one_hot, soft
 from napari_unetvnet.data.targets.lines import with_line_channels
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.losses import LossClasses
+from napari_unetvnet.settings import BLURS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["Classes", "loss_target", "loss_weights", "target_margin"]
+__all__ = ["Classes", "loss_classes", "loss_target", "loss_weights", "target_margin"]
 
 LINE_MARGIN = 7
 """The widest blur of a line reaches so many voxels."""
@@ -59,6 +61,33 @@ class Classes:
     def foreground(self) -> list[int]:
         """Indices of the classes that are not written as 0; all if none is."""
         return [i for i, value in enumerate(self.output_values) if value != 0]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The name of each class, or its value in results."""
+        return self.names or tuple(map(str, self.output_values))
+
+
+def loss_classes(classes: Classes, settings: TrainSettings) -> LossClasses:
+    """Describe the classes as a loss refers to them: by name, or by label value as painted.
+
+    Returns
+    -------
+    LossClasses
+
+    Raises
+    ------
+    SettingsProblem
+        If the classes do not fit the head.
+    """
+    return LossClasses(
+        names=classes.names or tuple(map(str, classes.values)),
+        values=() if settings.regions else classes.values,  # numbers of regions are no label values
+        head=settings.head_for(len(classes)),
+        background=classes.output_values.index(0) if 0 in classes.output_values else None,
+        lines=classes.lines,
+        blurs=BLURS,
+    )
 
 
 def target_margin(classes: Classes, settings: TrainSettings) -> tuple[int, int, int]:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.targets import object_ids, painted
+from napari_unetvnet.data.targets.classes import loss_classes
+from napari_unetvnet.losses import by_class, classes_of_terms
+from napari_unetvnet.settings.labels import OBJECT_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,8 +51,9 @@ class LabelKind:
     margin: Callable[[TrainSettings], int] = _no_margin
 
 
-def _object_kind(codes: object_ids.Codes, names: tuple[str, ...], margin: Callable[[TrainSettings], int]) -> LabelKind:
+def _object_kind(name: str, codes: object_ids.Codes, margin: Callable[[TrainSettings], int]) -> LabelKind:
     """Make a row for labels that are ids of objects."""
+    names = OBJECT_CLASSES[name]
     return LabelKind(classes=object_ids.named(names), target=object_ids.target_of(codes), margin=margin)
 
 
@@ -58,10 +62,10 @@ LABEL_KINDS: Mapping[str, LabelKind] = {
     "lines": LabelKind(classes=painted.line_classes, target=painted.value_target),
     "regions": LabelKind(classes=painted.region_classes, target=painted.region_target),
     "overlapping": LabelKind(classes=painted.mask_classes, target=painted.mask_target),
-    "foreground": _object_kind(object_ids.foreground, ("background", "object"), _no_margin),
-    "separated": _object_kind(object_ids.separated, ("background", "object"), object_ids.margin),
-    "boundaries": _object_kind(object_ids.between, ("inside", "boundary"), object_ids.margin),
-    "borders": _object_kind(object_ids.inside_and_border, ("background", "inside", "border"), object_ids.margin),
+    "foreground": _object_kind("foreground", object_ids.foreground, _no_margin),
+    "separated": _object_kind("separated", object_ids.separated, object_ids.margin),
+    "boundaries": _object_kind("boundaries", object_ids.between, object_ids.margin),
+    "borders": _object_kind("borders", object_ids.inside_and_border, object_ids.margin),
 }
 
 
@@ -89,8 +93,13 @@ def find_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     ------
     DataProblem
         If a class is not painted anywhere, there are too few or too many, or a value is none of them.
+    SettingsProblem
+        If the loss is for a class that there is not, or leaves one out.
     """
-    return kind_of(settings).classes(labels, settings)
+    classes = kind_of(settings).classes(labels, settings)
+    if by_class(settings.loss):
+        classes_of_terms(settings.loss, loss_classes(classes, settings))
+    return classes
 
 
 def make_target(

@@ -10,6 +10,7 @@ from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.targets.classes import Classes
 from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
 from napari_unetvnet.data.targets.painted import labelled
+from napari_unetvnet.data.targets.values import named as class_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +28,11 @@ __all__ = ["between", "foreground", "inside_and_border", "margin", "named", "obj
 def named(names: tuple[str, ...]) -> Callable[[Sequence[Volume], TrainSettings], Classes]:
     """Give what finds classes that are the same whatever the labels hold."""
     values = tuple(range(len(names)))
-    classes = Classes(values, values, names)
-    return lambda _labels, _settings: classes
+
+    def find(_labels: Sequence[Volume], settings: TrainSettings) -> Classes:
+        return Classes(values, values, class_names(values, settings, names))
+
+    return find
 
 
 def target_of(codes: Codes) -> Callable[[NDArray[Any], Classes, TrainSettings, str], NDArray[np.uint8]]:

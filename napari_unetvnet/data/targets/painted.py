@@ -10,7 +10,7 @@ from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.targets.channels import one_hot, region_channels
 from napari_unetvnet.data.targets.classes import Classes
-from napari_unetvnet.data.targets.values import encode, find_values, output_values
+from napari_unetvnet.data.targets.values import encode, find_values, named, output_values
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.settings import regions
 
@@ -31,7 +31,8 @@ __all__ = [
 def value_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     """Find a class for each painted value."""
     values = find_values(labels, settings)
-    return Classes(values, output_values(values, settings), multilabel=settings.head == "multilabel")
+    multilabel = settings.head == "multilabel"
+    return Classes(values, output_values(values, settings), named(values, settings), multilabel=multilabel)
 
 
 def line_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
@@ -50,7 +51,8 @@ def line_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     if missing := [value for value in settings.lines if value not in values]:
         raise DataProblem(f"Line(s) {missing} are no classes; the labels hold {list(values)}.")
     lines = tuple(i for i, value in enumerate(values) if value in settings.lines)
-    return Classes(values, output_values(values, settings), multilabel=True, lines=lines)
+    names = named(values, settings)
+    return Classes(values, output_values(values, settings), names, multilabel=True, lines=lines)
 
 
 def value_target(labels: NDArray[Any], classes: Classes, settings: TrainSettings, name: str) -> NDArray[np.uint8]:
@@ -106,7 +108,7 @@ def mask_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes:
     if empty:
         raise DataProblem(f"Mask(s) {', '.join(map(str, empty))} hold no voxel of their class; paint them first.")
     numbers = tuple(range(1, count + 1))
-    return Classes(numbers, numbers, multilabel=True)
+    return Classes(numbers, numbers, named(numbers, settings), multilabel=True)
 
 
 def mask_target(labels: NDArray[Any], _classes: Classes, settings: TrainSettings, _name: str) -> NDArray[np.uint8]:

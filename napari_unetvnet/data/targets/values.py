@@ -14,6 +14,7 @@ from napari_unetvnet.conventions import IGNORE, WHITE
 from napari_unetvnet.data.counts import count_values
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.losses import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["encode", "find_values", "is_black_and_white", "output_values"]
+__all__ = ["encode", "find_values", "is_black_and_white", "named", "output_values"]
 
 TABLE = 1 << 20
 """Values below this are looked up, which is faster than searching."""
@@ -65,7 +66,41 @@ def find_values(labels: Sequence[Volume], settings: TrainSettings) -> tuple[int,
             "values = objects (--label-values objects), or list the classes."
         )
     _check_values(values, settings)
-    return tuple(values)
+    # The background comes first, whatever its value, as losses and a binary head expect it.
+    return tuple(sorted(values, key=lambda value: (value != settings.background, value)))
+
+
+def named(values: Sequence[int], settings: TrainSettings, usual: Sequence[str] = ()) -> tuple[str, ...]:
+    """Give the names of classes by their values.
+
+    Parameters
+    ----------
+    usual : sequence of str
+        Names of classes that were given none; empty where they have none.
+
+    Returns
+    -------
+    tuple of str
+        A class without a name has its value, the background "background"; empty if there are no names at all.
+
+    Raises
+    ------
+    DataProblem
+        If a value that was named is no class, or two classes have one name.
+    """
+    if strays := [str(item) for item in settings.class_names if item.value not in values]:
+        classes = _some(sorted(values))
+        raise DataProblem(
+            f"Class name(s) {', '.join(strays)} are of no class; the classes are {classes}. Leave them out."
+        )
+    if not settings.class_names:
+        return tuple(usual)
+    outputs = output_values(values, settings)
+    names = usual or [BACKGROUND if output == 0 else "" for output in outputs]
+    chosen = tuple(settings.name_of(value, name) for value, name in zip(values, names, strict=True))
+    if len(set(chosen)) < len(chosen):
+        raise DataProblem(f"Two classes have the same name ({', '.join(chosen)}); give each another.")
+    return chosen
 
 
 def _check_values(values: list[int], settings: TrainSettings) -> None:
