@@ -27,6 +27,7 @@ WORDS = {
     "str": "NAME",
     "path": "FILE",
     "region": "VALUE",
+    "class_name": "VALUE=NAME",
     "sum": "TEXT",
     "options": "KEY=VALUE",
 }
@@ -117,7 +118,8 @@ def _shape(setting: Setting) -> dict[str, Any]:
     if setting.kind == "options":
         return {"action": "append", "metavar": WORDS["options"]}
     if setting.count is None:
-        return {"nargs": "+", "action": "extend", "metavar": "FILE" if setting.kind == "str" else "VALUE"}
+        metavar = {"str": "FILE", "class_name": WORDS["class_name"]}.get(setting.kind, "VALUE")
+        return {"nargs": "+", "action": "extend", "metavar": metavar}
     if setting.count > 1:
         return {"nargs": setting.count, "metavar": tuple("ZYX")[: setting.count]}
     return {"metavar": WORDS.get(setting.kind) or "{" + ",".join(map(str, setting.choices)) + "}"}

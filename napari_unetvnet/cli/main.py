@@ -223,8 +223,9 @@ def _segment(parsed: Namespace) -> None:
     if finished.state == "stopped":
         raise KeyboardInterrupt
     _print(f"Labels: {finished.results['labels']}")
-    if "objects" in finished.results:
-        _print(f"Objects: {finished.results['objects']}")
+    for name in ("class names", "objects"):
+        if name in finished.results:
+            _print(f"{name.capitalize()}: {finished.results[name]}")
 
 
 def _run_job(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:

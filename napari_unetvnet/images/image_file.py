@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Spacing
+    from napari_unetvnet.images.class_names import ClassNames
 
 __all__ = ["LARGE_BYTES", "ImageFile", "read_file"]
 
@@ -24,7 +25,9 @@ LARGE_BYTES = 1 << 28
 
 
 class ImageFile(NamedTuple):
-    """The image in a file: data (C, Z, Y, X) and its position in space; spacing is None if the file has none.
+    """The image in a file: data (C, Z, Y, X), its position in space and, of labels, the names of classes.
+
+    The spacing is None if the file has none.
 
     ``question`` asks for the axes if the channels may be planes.
     """
@@ -35,6 +38,7 @@ class ImageFile(NamedTuple):
     affine: NDArray[np.float64] | None = None
     palette: bool = False
     question: str = ""
+    class_names: ClassNames = ()
 
 
 def read_file(path: Path, axes: str = "") -> ImageFile:

@@ -22,6 +22,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.arrays import Stack, Typed, View, cut, parts
+from napari_unetvnet.images.class_names import write_tables
 from napari_unetvnet.images.formats import endings_for, format_of, listed
 from napari_unetvnet.images.image_file import LARGE_BYTES, ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
@@ -137,7 +138,8 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
         Read by slicing only, plane by plane.
     like : Volume
-        The image that the labels belong to.
+        The image that the labels belong to, with names of classes if there are some. For a format without room for
+        them that viewers read, they are also written beside the file.
 
     Raises
     ------
@@ -154,6 +156,8 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     highest = highest_label(labels, like.name)
     file_format = check_fits(path, "labels", labels.shape, highest)
     _write(path, file_format, Typed(labels, file_format.label_dtype(highest)), like)
+    if file_format.tables:
+        write_tables(path, like.class_names)
 
 
 def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> None:
@@ -239,7 +243,8 @@ def _load(source: str | Path, spacing: Spacing | None, axes: str, *, palette: bo
     arrays = [image.data for image in images]
     data = arrays[0] if len(arrays) == 1 else _stacked(arrays)
     size = first.spacing or spacing or (1.0, 1.0, 1.0)
-    return Volume(data, size, first.unit, first.affine, stem_of(paths[0])), first.question
+    volume = Volume(data, size, first.unit, first.affine, stem_of(paths[0]), first.class_names)
+    return volume, first.question
 
 
 def _stacked(arrays: list[Any]) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Edge
+    from napari_unetvnet.images.class_names import ClassNames
 
 __all__ = ["Box", "Volume", "check_finite", "read_box"]
 
@@ -66,6 +67,8 @@ class Volume:
         Kept and written back unchanged.
     name : str
         For messages and layer names.
+    class_names : tuple of (int, str)
+        Of labels: values with the name of each.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class Volume:
     unit: str = "pixel"
     affine: NDArray[np.float64] | None = field(default=None)
     name: str = "image"
+    class_names: ClassNames = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:

@@ -136,6 +136,8 @@ class ModelCard(Settings):
     def _values_fit_the_head(self) -> Self:
         if not self.values or min(self.values) < 0 or (self.head == "binary" and len(self.values) != 2):
             raise ValueError(f"label values {self.values} do not fit a {self.head} head")
+        if self.class_names and len(self.class_names) != len(self.values):
+            raise ValueError(f"class names {self.class_names} are not as many as label values {self.values}")
         if any(not 0 <= i < len(self.values) for i in (*self.paint_order, *self.lines)):
             raise ValueError(f"classes {self.paint_order} or {self.lines} are beyond {len(self.values)} label values")
         return self
@@ -177,6 +179,11 @@ class ModelCard(Settings):
             f"{self.network} has no second stage here, because its first class is the background and not a large "
             "object; for one, train on overlapping masks, or on regions such as --regions big=1+2 tiny=2."
         )
+
+    @property
+    def names_by_value(self) -> tuple[tuple[int, str], ...]:
+        """Label values with the name of each class, in class order; empty if classes have no names."""
+        return tuple(zip(self.values, self.class_names, strict=True)) if self.class_names else ()
 
     @property
     def class_outputs(self) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ in the run folder holds the path of that folder. Planes that are reported as fin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import beside, put_in_place, read_json, remove, write_json
 from napari_unetvnet.images.arrays import FileArray
+from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
@@ -66,7 +67,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
-        self._folder, self._volume = folder, volume
+        self._folder, self._volume = folder, replace(volume, class_names=card.names_by_value)
         self._specs = _specs(job, card, volume)
         # The slabs of a 2D network are one batch thick; thicker chunks would delay progress until a chunk is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
@@ -293,7 +294,8 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
     Returns
     -------
     Delivery
-        With "model" and "steps", or "labels" and, if they were divided, "objects"; empty if there is no result.
+        With "model" and "steps", or "labels" and, if they were divided, "objects", and tables of "class names"; empty
+        if there is no result.
 
     Raises
     ------
@@ -306,6 +308,8 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
         return _deliver_model(folder, job) if (folder / MODEL).exists() else Delivery({})
     labels = labels_in(folder)
     paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
+    if job.output and (tables := [str(table) for table in tables_beside(job.output) if table.exists()]):
+        paths["class names"] = ", ".join(tables)
     if (folder / OBJECTS).exists():
         paths["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
     return Delivery(paths)

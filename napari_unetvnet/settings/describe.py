@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bounds", "Kind", "Setting", "Values", "describe_option", "describe_settings"]
 
-Kind = Literal["bool", "int", "float", "str", "choice", "path", "region", "sum", "options"]
+Kind = Literal["bool", "int", "float", "str", "choice", "path", "region", "class_name", "sum", "options"]
 """Type of a single value. A choice is one of some words, a sum the text of a weighted sum of losses, options are
 ``key=value``."""
 KINDS: tuple[tuple[Any, Kind], ...] = (
@@ -36,7 +36,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
     (str, "str"),
     (Path, "path"),
     (LabelRegion, "region"),
-    (ClassName, "region"),
+    (ClassName, "class_name"),
     (tuple[LossTerm, ...], "sum"),
     (dict[str, OptionValue], "options"),
 )

@@ -283,11 +283,6 @@ def test_ten_channels_are_a_background_eight_lines_and_a_block():
     assert cost("ten_channel", logits, target, head="multilabel") == pytest.approx(expected)
 
 
-def test_ten_channel_needs_three():
-    with pytest.raises(DataProblem, match=r"at least 3 channels, not 2\.$"):
-        cost("ten_channel", two_classes(A), head="multiclass")
-
-
 # Probabilities of the foreground, the last pixel ignored.
 VESSEL = torch.tensor([0.9, 0.2, 0.4, 0.5], dtype=torch.float64)
 VESSEL_LABELS = torch.tensor([[1, 0, 0, IGNORE]])

@@ -76,6 +76,7 @@ def wrong_and_right(setting):
             "str": {str(setting.default or "a.tif"): True, 12: False},
             "path": {"a.tif": True, 12: False},
             "region": {"WT=1+2": True, "WT": False},
+            "class_name": {"1=left cell": True, "cell": False, "1=2": False},
             "sum": {"dice + 10*bce": True, "dice -": False},
             "options": {"width=16": False},  # the command line splits it
         }[setting.kind]
@@ -117,6 +118,7 @@ def test_the_count_is_how_many_values_the_model_takes(kind, name):
         ("mirror_axes", Values(kind="choice", count=None, choices=("z", "y", "x"))),
         ("class_weights", Values(kind="float", count=None, bounds=Bounds(ge=0), words=get_args(Rule))),
         ("regions", Values(kind="region", count=None)),
+        ("class_names", Values(kind="class_name", count=None)),
         ("loss", Values(kind="sum")),
         ("option", Values(kind="options")),
         ("start_from", Values(kind="path", optional=True)),

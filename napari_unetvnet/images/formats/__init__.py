@@ -38,7 +38,7 @@ class Format:
     dtypes : tuple of str
         Types that are written, the smaller first. Labels are written in the first that holds all their values,
         fractions as they are, or in the last float. Without integers it takes no labels, without floats no fractions.
-    keeps : tuple of {"affine", "spacing", "unit"}
+    keeps : tuple of {"affine", "spacing", "unit", "class names"}
         What is read back as it was written.
     planes, masks, edge : int, optional
         At most so many planes, masks of classes, and voxels along an axis.
@@ -57,6 +57,8 @@ class Format:
         ``open_image`` and ``completing``.
     any_axes : bool
         Whether the axes of a file may be in any order, so that ``read(path, axes)`` takes those that a user has named.
+    tables : bool
+        Whether tables with the names of classes are written beside labels, for viewers that find none in the file.
     note : str
         A sentence for the reference.
     """
@@ -76,6 +78,7 @@ class Format:
     datasets: bool = False
     grows: bool = False
     any_axes: bool = False
+    tables: bool = False
     note: str = ""
 
     def function(self, name: str) -> Callable[..., Any]:
@@ -129,13 +132,15 @@ LABELS = ("uint8", "uint16", "uint32", "uint64")
 FORMATS = (
     Format(
         name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
-        dtypes=(*LABELS, "float32"), keeps=("affine", "spacing", "unit"), edge=32767, in_parts=(".nii",),
-        note="The fourth axis is channels. Units are m, mm and micrometer; others are converted to mm.",
+        dtypes=(*LABELS, "float32"), keeps=("affine", "spacing", "unit", "class names"), edge=32767,
+        in_parts=(".nii",), tables=True,
+        note="The fourth axis is channels. Units are m, mm and micrometer; others are converted to mm. Beside labels "
+        "with names of classes lie tables of them for ITK-SNAP and 3D Slicer.",
     ),
     Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
-        dtypes=(*LABELS[:3], "float32"), keeps=("spacing", "unit"), long_endings=(".ome.tif", ".ome.tiff"),
-        in_parts=(".tif", ".tiff"), any_axes=True,
+        dtypes=(*LABELS[:3], "float32"), keeps=("spacing", "unit", "class names"),
+        long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds.",
     ),
     Format(
@@ -144,8 +149,9 @@ FORMATS = (
     ),
     Format(
         name="OME-Zarr", endings=(".zarr",), module="napari_unetvnet.images.formats.ome_zarr",
-        dtypes=(*LABELS, *FLOATS), keeps=("spacing", "unit"), long_endings=(".ome.zarr",), in_parts=(".zarr",),
-        folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True, any_axes=True,
+        dtypes=(*LABELS, *FLOATS), keeps=("spacing", "unit", "class names"), long_endings=(".ome.zarr",),
+        in_parts=(".zarr",), folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True,
+        any_axes=True,
         note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. Written "
         "as OME-Zarr 0.5 with coarser levels.",
     ),
@@ -155,8 +161,9 @@ FORMATS = (
         note="`file.h5:/path` names one of several datasets. The voxel size is the attribute element_size_um.",
     ),
     Format(
-        name="PNG", endings=(".png",), module="napari_unetvnet.images.formats.png_jpeg", dtypes=LABELS[:2], planes=1,
-        masks=1, note="Colours are channels, alpha is dropped. Colours of 16 bits are refused.",
+        name="PNG", endings=(".png",), module="napari_unetvnet.images.formats.png_jpeg", dtypes=LABELS[:2],
+        keeps=("class names",), planes=1, masks=1,
+        note="Colours are channels, alpha is dropped. Colours of 16 bits are refused.",
     ),
     Format(
         name="JPEG", endings=(".jpg", ".jpeg"), module="napari_unetvnet.images.formats.png_jpeg", lossy=True,

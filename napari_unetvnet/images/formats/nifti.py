@@ -10,6 +10,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import image_file
 from napari_unetvnet.images.arrays import Scaled, Typed, View, planes
+from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import log_of, reading
 from napari_unetvnet.images.image_file import ImageFile
 from napari_unetvnet.images.units import METRES, edge_length, unit_name
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.volume import Volume
 
 UNITS = {1: "m", 2: "mm", 3: "micrometer"}
 """Our names of the units that NIfTI knows, by its codes."""
 NAMES = {"m": "meter", "mm": "mm", "micrometer": "micron"}
 """Nibabel's names of them."""
+COMMENT = 6
+"""The code of a header extension with plain text."""
 
 
 def read(path: Path) -> ImageFile:
@@ -42,6 +46,7 @@ def read(path: Path) -> ImageFile:
         x, y, z = (*image.header.get_zooms()[:3], 1.0, 1.0)[:3]
         unit = UNITS.get(int(image.header["xyzt_units"]) & 7, "mm")
         affine = np.array(image.affine, np.float64)
+        names = _class_names(image.header)
     if array.dtype.names:
         array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
     if array.ndim not in {2, 3, 4}:
@@ -50,7 +55,14 @@ def read(path: Path) -> ImageFile:
         data: Any = View(array, [axis if axis < array.ndim else None for axis in (3, 2, 1, 0)])
     else:
         data = array.reshape(array.shape + (1,) * (4 - array.ndim), order="F").T
-    return ImageFile(data, (edge_length(z), edge_length(y), edge_length(x)), unit, affine)
+    return ImageFile(data, (edge_length(z), edge_length(y), edge_length(x)), unit, affine, class_names=names)
+
+
+def _class_names(header: Any) -> ClassNames:
+    """Find the names of classes among the comments of a header."""
+    comments = [part.get_content() for part in header.extensions if part.get_code() == COMMENT]
+    texts = [part.decode("utf-8", errors="replace") if isinstance(part, bytes) else str(part) for part in comments]
+    return next((names for text in texts if (names := from_json(text.rstrip("\0 ")))), ())
 
 
 def _voxels(path: Path, image: Any) -> Any:
@@ -89,6 +101,8 @@ def write(path: Path, array: Any, like: Volume) -> None:
     image.header.set_xyzt_units(xyz=NAMES.get(unit, "mm" if unit in METRES else "unknown"))
     image.update_header()
     image.header.set_slope_inter(1, 0)
+    if like.class_names:
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(COMMENT, to_json(like.class_names).encode()))
     with ImageOpener(path, "wb") as file:
         image.header.write_to(file)
         seek_tell(file, image.header.get_data_offset(), write0=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_unetvnet.images.arrays import parts
 from napari_unetvnet.images.axes import given_letters
+from napari_unetvnet.images.class_names import channel_names
 from napari_unetvnet.images.containers import AXES, StoredArray, image_of, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats.pyramid import level_factors, shrink
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.image_file import ImageFile
     from napari_unetvnet.images.volume import Volume
 
@@ -43,13 +45,13 @@ UNITS = {"nm": "nanometer", "mm": "millimeter", "cm": "centimeter", "m": "meter"
 def read(path: Path, axes: str = "") -> ImageFile:
     """Open an array, or the finest level of an OME-Zarr image."""
     with reading(path):
-        stored = _open(path)
+        stored, names = _open(path)
         letters = given_letters(axes, stored.array.shape, path.name) or stored.axes
-        return image_of(stored._replace(axes=letters), path)
+        return image_of(stored._replace(axes=letters), path)._replace(class_names=names)
 
 
-def _open(path: Path) -> StoredArray:
-    """Find the image of a zarr folder (format 2 or 3), or of a group or array in one."""
+def _open(path: Path) -> tuple[StoredArray, ClassNames]:
+    """Find the image of a zarr folder (format 2 or 3), or of a group or array in one, and the names of its classes."""
     import zarr
 
     node = zarr.open(str(path), mode="r")
@@ -57,9 +59,9 @@ def _open(path: Path) -> StoredArray:
         images = dict(_images(node, zarr.Group))
         node = images[only_image(path, images, f"{path}/")]
     if isinstance(node, zarr.Group):
-        return _multiscale(node)
+        return _multiscale(node), _class_names(_ome(node))
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
-    return StoredArray(node, with_letters(names, len(node.shape)), {})
+    return StoredArray(node, with_letters(names, len(node.shape)), {}), ()
 
 
 def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:
@@ -78,6 +80,16 @@ def _ome(group: Any) -> dict[str, Any]:
     """Give the OME metadata of a group, in the place of format 0.5 or in that of those before."""
     attributes = dict(group.attrs)
     return dict(attributes.get("ome") or attributes)
+
+
+def _class_names(metadata: dict[str, Any]) -> ClassNames:
+    """Find the names of labels, or those of the channels of masks."""
+    if "image-label" not in metadata:
+        return ()
+    rows = (metadata["image-label"] or {}).get("properties") or ()
+    channels = (metadata.get("omero") or {}).get("channels") or ()
+    named = [(int(row["label-value"]), str(row["name"])) for row in rows if {"label-value", "name"} <= row.keys()]
+    return tuple(named or ((i, str(channel["label"])) for i, channel in enumerate(channels, 1) if "label" in channel))
 
 
 def _multiscale(group: Any) -> StoredArray:
@@ -139,8 +151,15 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
     image = {"axes": axes, "datasets": [_dataset(0, len(shape), like.spacing)], "name": like.name}
     metadata: dict[str, Any] = {"version": VERSION, "multiscales": [image]}
-    if np.dtype(dtype).kind in "ui":
-        metadata["image-label"] = {}
+    channels, is_label = channel_names(like.class_names, shape), np.dtype(dtype).kind in "ui"
+    if is_label:
+        rows = () if len(shape) > 3 else like.class_names
+        properties = [{"label-value": value, "name": name} for value, name in rows]
+        metadata["image-label"] = {"properties": properties} if properties else {}
+    if channels:
+        window = {"min": 0, "max": 1, "start": 0, "end": 1}
+        shown = {"active": True, "color": "FFFFFF", "window": window}
+        metadata["omero"] = {"channels": [{"label": name, **shown} for name in channels]}
     group.attrs["ome"] = metadata
     return _level(group, 0, shape, dtype, planes)
 

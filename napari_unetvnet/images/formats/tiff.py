@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import ask_for_axes, given_letters, with_channels
+from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
 from napari_unetvnet.images.damage import damaged_file, log_of, reading
 from napari_unetvnet.images.image_file import ImageFile
 from napari_unetvnet.images.units import MICRO, common_spacing, edge_length, unit_name
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.conventions import Spacing
+    from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.volume import Volume
 
 # What tifffile only logs although pixels or metadata are missing.
@@ -34,6 +37,7 @@ def read(path: Path, axes: str = "") -> ImageFile:
         series = tif.series[0]
         array = _pixels(path, tif, series)
         spacing, unit = _ome_space(tif) if tif.is_ome else _imagej_space(tif)
+        names = _class_names(tif)
         twins = [s for s in tif.series if (s.shape, s.axes) == (series.shape, series.axes)]
         letters = given_letters(axes, array.shape, path.name) or series.axes
         data = with_channels(array, letters, path.name)
@@ -42,7 +46,16 @@ def read(path: Path, axes: str = "") -> ImageFile:
     if len(twins) > 1:
         raise DataProblem(f"{path.name} holds {len(twins)} images; save each as a file.")
     question = "" if axes or not _has_channels_first(series) else ask_for_axes(series.shape)
-    return ImageFile(data, spacing, unit, question=question)
+    return ImageFile(data, spacing, unit, class_names=names, question=question)
+
+
+def _class_names(tif: Any) -> ClassNames:
+    """Find the names of classes in the annotations of OME, or in the text of ImageJ."""
+    if not tif.is_ome:
+        return from_json(str((tif.imagej_metadata or {}).get("Info", "")))
+    annotation = (tif.ome_metadata or "").partition(f'Namespace="{KEY}"')[2].partition("</MapAnnotation>")[0]
+    rows = re.findall(r'<M K="(\d+)">([^<]*)</M>', annotation)
+    return tuple((int(value), html.unescape(name)) for value, name in rows)
 
 
 def _pixels(path: Path, tif: Any, series: Any) -> Any:
@@ -105,9 +118,21 @@ def write(path: Path, array: Any, like: Volume) -> None:
         options = _imagej_options(like)
     else:
         options = _ome_options(like) | {"bigtiff": size >= 2**31}
-    options["metadata"]["axes"] = axes
+    options["metadata"] |= {"axes": axes, **_named(array, like, imagej="imagej" in options)}
     pages = (np.ascontiguousarray(array[(*k, z)]) for z in range(array.shape[-3]) for k in np.ndindex(array.shape[:-3]))
     tifffile.imwrite(path, pages, shape=shape, dtype=array.dtype, photometric="minisblack", **options)
+
+
+def _named(array: Any, like: Volume, *, imagej: bool) -> dict[str, Any]:
+    """Give the names of classes as metadata, of masks and probabilities those of the channels."""
+    channels, facts = channel_names(like.class_names, array.shape), dict[str, Any]()
+    if channels:
+        facts |= {"Labels": channels * array.shape[-3]} if imagej else {"Channel": {"Name": channels}}
+    if like.class_names and array.dtype.kind in "ui":
+        rows = {str(value): name for value, name in like.class_names}
+        note = {"Namespace": KEY, **rows}
+        facts |= {"Info": to_json(like.class_names)} if imagej else {"MapAnnotation": note}
+    return facts
 
 
 def _imagej_options(like: Volume) -> dict[str, Any]:

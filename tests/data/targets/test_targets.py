@@ -37,7 +37,7 @@ IGNORING = {"unlabelled": "ignore"}
         (IGNORING, [painted(0, 1, 2)], (1, 2)),
         (IGNORING, [painted(1, 2)], (1, 2)),
         (IGNORING, [painted(0, 9), painted(0, 4)], (4, 9)),
-        ({**IGNORING, "background": 9}, [painted(0, 4, 9)], (4, 9)),
+        ({**IGNORING, "background": 9}, [painted(0, 4, 9)], (9, 4)),
         ({"label_values": "objects"}, [painted(0, *range(1, 500))], (0, 1)),
         ({"classes": (1, 2)}, [painted(0, 1, 2)], (0, 1, 2)),
         ({"classes": (2, 1, 2, 0)}, [painted(0, 1, 2)], (0, 1, 2)),
