@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,6 +71,13 @@ class Evaluation:
     """Distance up to which surfaces agree; None without surfaces."""
     notices: tuple[str, ...] = ()
     """One sentence each."""
+    class_names: dict[int, str] = field(default_factory=dict)
+    """By value; some or all classes may have none."""
+
+    def title(self, part: str) -> str:
+        """Name a class by its value and its name; regions and the foreground have their own."""
+        name = self.class_names.get(int(part)) if part.isdecimal() and part not in self.regions else None
+        return f"{part} {name}" if name else part
 
     def mean_surfaces(self) -> dict[str, float | None]:
         """Average the surface scores over the classes other than background; for object ids, those of the foreground.
@@ -90,7 +97,8 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Values that JSON can hold: finite numbers, None, lists, and text as keys, also for class values."""
         values = asdict(self) | {"confusion": self.confusion.as_dict()}
-        values["classes"] = {str(value): scores for value, scores in values["classes"].items()}
+        for name in ("classes", "class_names"):
+            values[name] = {str(value): item for value, item in values[name].items()}
         return values | self.mean_surfaces() | {"spacing": list(self.spacing), "notices": list(self.notices)}
 
 
@@ -165,7 +173,9 @@ def pooled(evaluations: Sequence[Evaluation], settings: EvaluateSettings) -> Eva
         pair_settings = settings.model_copy(update={"background": 0})
     composed = _composed(ConfusionMatrix(pairs), first.truth_is, objects, pair_settings)
     ignored = sum(evaluation.ignored for evaluation in evaluations)
-    return replace(composed, background=settings.background, ignored=ignored, spacing=first.spacing, unit=first.unit)
+    named = {value: name for evaluation in reversed(evaluations) for value, name in evaluation.class_names.items()}
+    composed = replace(composed, background=settings.background, ignored=ignored, class_names=named)
+    return replace(composed, spacing=first.spacing, unit=first.unit)
 
 
 def _reading(counted: ConfusionMatrix, settings: EvaluateSettings) -> Literal["classes", "objects"]:
@@ -202,6 +212,7 @@ def _composed(
         spacing=settings.spacing or (1.0, 1.0, 1.0),
         unit=settings.unit or "pixel",
         tolerance=None,
+        class_names={item.value: item.name for item in settings.class_names},
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from napari_unetvnet.conventions import Axes, Spacing
 from napari_unetvnet.settings import Settings
+from napari_unetvnet.settings.class_names import ClassNames
 from napari_unetvnet.settings.regions import Regions
 
 __all__ = ["EvaluateSettings", "TruthIs"]
@@ -22,6 +23,8 @@ class EvaluateSettings(Settings):
     """What values of the truth mean: classes, ids of single objects, or to be found out."""
     background: int = 0
     """Value that is background, in both images."""
+    class_names: ClassNames = ()
+    """Names of the classes by label value, such as 1=cell 2=nucleus (default: those in the file of the prediction)."""
     ignore: int | None = None
     """Value of truth voxels to leave out."""
     regions: Regions = ()

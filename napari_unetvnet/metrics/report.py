@@ -29,8 +29,8 @@ CASE_SCORES = {
     "PQ": "panoptic_quality",
 }
 COLUMNS = (
-    "case", "part", "cases", "dice", "iou", "precision", "recall", "surface_dice", "hd95", "mean_distance", "predicted",
-    "true", "accuracy", "mean_accuracy", "object_f1", "object_precision", "object_recall", "mean_average_precision",
+    "case", "part", "name", "cases", "dice", "iou", "precision", "recall", "surface_dice", "hd95", "mean_distance",
+    "predicted", "true", "accuracy", "mean_accuracy", "object_f1", "object_precision", "object_recall", "mean_average_precision",
     "panoptic_quality",
 )  # fmt: skip
 NAME = 34
@@ -68,13 +68,13 @@ def summary_table(summary: Summary) -> str:
         [
             "Mean over the cases that have the class; of distances, over the cases where both images have it.",
             _row("class", *SCORES, "cases", "distances"),
-            *(_mean_row(name, part) for name, part in summary.means.items()),
+            *(_mean_row(summary.pooled.title(name), part) for name, part in summary.means.items()),
             *_shared_surface_sentence(summary),
         ],
         [
             f"Cases that have the class, with more than {summary.case_voxels} voxels.",
             _count_row("class", "recall", "precision", "accuracy", "found", "false", "missed", "in neither"),
-            *(_detection_row(name, part) for name, part in summary.detection.items()),
+            *(_detection_row(summary.pooled.title(name), part) for name, part in summary.detection.items()),
         ],
         [f"Notice: {line}" for line in summary.notices],
     ]
@@ -96,7 +96,9 @@ def evaluation_rows(evaluation: Evaluation, case: str = "") -> Iterator[dict[str
         the objects; scores that are not measured are missing or None.
     """
     for name, overlap in _parts(evaluation):
-        yield {"case": case, "part": name, **vars(overlap), **_surface_fields(evaluation.surfaces.get(name))}
+        called = evaluation.title(name).partition(" ")[2]
+        surface = _surface_fields(evaluation.surfaces.get(name))
+        yield {"case": case, "part": name, "name": called, **vars(overlap), **surface}
     yield {"case": case, "part": "mean", **_mean_fields(scores_of_case(evaluation))}
 
 
@@ -112,7 +114,7 @@ def summary_rows(summary: Summary) -> Iterator[dict[str, Any]]:
         yield from evaluation_rows(evaluation, name)
     yield from evaluation_rows(summary.pooled, "(pooled)")
     for name, part in summary.means.items():
-        yield {"case": "(mean)", "part": name, **vars(part)}
+        yield {"case": "(mean)", "part": name, "name": summary.pooled.title(name).partition(" ")[2], **vars(part)}
     yield {"case": "(mean)", "part": "mean", "cases": len(summary.cases), **_mean_fields(summary.mean_scores)}
 
 
@@ -138,7 +140,9 @@ def _part_rows(evaluation: Evaluation) -> list[str]:
     """Format a line for each class, region, the foreground and the mean."""
     lines = []
     for name, overlap in _parts(evaluation):
-        title = f"{name} (background)" if name == str(evaluation.background) else name
+        title = evaluation.title(name)
+        if title == str(evaluation.background):
+            title += " (background)"
         surface = evaluation.surfaces.get(name)
         scores = (overlap.dice, overlap.iou, overlap.precision, overlap.recall)
         lengths = (surface.surface_dice, surface.hd95, surface.mean_distance) if surface else (None, None, None)
@@ -229,8 +233,14 @@ def _length(length: float | None) -> str:
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"{name:<{WIDTHS[0]}}" + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS[1:], strict=True))
+    return _first(name) + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS[1:], strict=True))
 
 
 def _count_row(name: str, *cells: str) -> str:
-    return f"{name:<{WIDTHS[0]}}" + " ".join(f"{cell:>10}" for cell in cells)
+    return _first(name) + " ".join(f"{cell:>10}" for cell in cells)
+
+
+def _first(name: str) -> str:
+    """Fill the first column; a longer name is cut at its end."""
+    short = name if len(name) < WIDTHS[0] else f"{name[: WIDTHS[0] - 4]}..."
+    return f"{short:<{WIDTHS[0]}}"

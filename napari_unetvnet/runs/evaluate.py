@@ -18,6 +18,7 @@ from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
 from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
+from napari_unetvnet.settings.class_names import ClassName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,8 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     Parameters
     ----------
     settings : EvaluateSettings
-        If no spacing or unit is set, that of the ground truth file is used, or else that of the prediction.
+        If no spacing or unit is set, that of the ground truth file is used, or else that of the prediction; if no
+        class names are set, those of the prediction, or else those of the ground truth.
 
     Returns
     -------
@@ -95,7 +97,9 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     values = np.asarray(true.data[0])
     if white := settings.ignore != WHITE and _is_white_mask(values) and np.asarray(predicted.data[0]).max() <= 1:
         values = (values == WHITE).astype(np.uint8)
+    names = [ClassName(value=value, name=name) for value, name in predicted.class_names or true.class_names]
     update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
+    update["class_names"] = settings.class_names or tuple(names)
     evaluation = evaluate(predicted.data[0], values, settings.model_copy(update=update))
     notices = _grid_notices(predicted, true, spacing_is_set=settings.spacing is not None)
     notices += [f"The truth holds 0 and {WHITE}, the prediction 0 and 1: {WHITE} was read as 1."] if white else []
