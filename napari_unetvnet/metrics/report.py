@@ -30,8 +30,8 @@ CASE_SCORES = {
 }
 COLUMNS = (
     "case", "part", "name", "cases", "dice", "iou", "precision", "recall", "surface_dice", "hd95", "mean_distance",
-    "predicted", "true", "accuracy", "mean_accuracy", "object_f1", "object_precision", "object_recall", "mean_average_precision",
-    "panoptic_quality",
+    "predicted", "true", "accuracy", "mean_accuracy", "object_f1", "object_precision", "object_recall",
+    "mean_average_precision", "panoptic_quality",
 )  # fmt: skip
 NAME = 34
 """Maximum length of case names in a table; longer ones are cut at the start."""

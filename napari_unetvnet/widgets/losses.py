@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LossBox", "LossOptions", "loss_conflicts"]
 
-LOSS_RELEVANT = ("head", "label_values", "objects_as", "regions", "lines", "network", "option")
+LOSS_RELEVANT = ("head", "label_values", "objects_as", "regions", "lines", "class_names", "network", "option")
 """Settings that determine whether a loss is valid."""
 LONGEST_HINT = 160
 HINT_STYLE = "QLabel { color: #e06c60; }"
@@ -116,7 +116,10 @@ class LossBox(QComboBox):  # type: ignore[misc]
         reasons = () if is_auto(text) else loss_conflicts(self._values, [text])[text]
         self.hint.setText("\n".join(map(_short, reasons)))
         self.hint.setVisible(bool(reasons))
-        syntax = "Weighted sums and options can be typed: dice + 10*bce, or tversky(alpha=0.2, beta=0.8)."
+        syntax = (
+            "Weighted sums, options and losses by class can be typed: dice + 10*bce, tversky(alpha=0.2, beta=0.8), or "
+            "cell: dice + bce; rest: dice."
+        )
         about = _about(text) if text in LOSSES else CHOSEN if is_auto(text) else ""
         parts = [*map(wrapped, reasons), wrapped(f"Loss function. {syntax}"), about]
         describe(self, "\n\n".join(filter(None, parts)))
@@ -161,7 +164,7 @@ class LossOptions:
             return
         if terms == (self._shown,):
             return
-        if len(terms) == 1:
+        if len(terms) == 1 and not terms[0].classes:
             self._shown = terms[0]
             self.form.choose(terms[0].name, terms[0].option)
         else:

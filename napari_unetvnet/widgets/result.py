@@ -77,6 +77,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
             data_of = _masks(open_labels(labels_in(self._folder)))
             for name, data in zip(self._names, data_of, strict=True):
                 layer = add_labels_layer(self._task.viewer, data, self._image, name, metadata)
+                self._name_labels(layer)
                 layer.editable = False  # until the run has ended
                 self.layers.append(layer)
         elif time.monotonic() >= self._next_refresh:
@@ -85,6 +86,17 @@ class ResultLayer(QObject):  # type: ignore[misc]
                 layer.refresh()
             # A large volume in 3D takes long to draw: spend at most a twentieth of the time on it.
             self._next_refresh = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - start))
+
+    def _name_labels(self, layer: Any) -> None:
+        """Give labels the names of their classes, in the table in which napari looks them up by the column index."""
+        names = self._class_names
+        if names and len(self._names) == 1:
+            layer.features = pandas.DataFrame({"index": list(names), "name": list(names.values())})
+
+    @property
+    def _class_names(self) -> dict[int, str]:
+        """Names of classes by label value."""
+        return {int(value): name for value, name in self._metadata.get("class_names", {}).items()}
 
     def _finish(self, _: object) -> None:
         """Replace the file by arrays that the user can edit."""
@@ -119,7 +131,10 @@ class ResultLayer(QObject):  # type: ignore[misc]
                 layer.data = mask[0] if layer.ndim == 2 else mask
                 layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is read-only
                 if self._folder is not None and (self._folder / OBJECTS).exists():
-                    layer.features = pandas.read_csv(self._folder / OBJECTS)
+                    table = pandas.read_csv(self._folder / OBJECTS)
+                    if self._class_names and "class" in table:
+                        table["name"] = table["class"].map(self._class_names)
+                    layer.features = table
         self.ready.emit(self.layer)
 
 

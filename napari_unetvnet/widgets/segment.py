@@ -61,7 +61,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         image, card, path = self.image.box.layer, self.model.card, self.model.path
         if self.panel.attempt(self._start) and path is not None and card is not None:
             name = f"{image.name} segmented"
-            metadata = {"model": str(path), "network": card.network, "values": list(card.values)}
+            metadata: dict[str, Any] = {"model": str(path), "network": card.network, "values": list(card.values)}
+            metadata["class_names"] = {str(value): name for value, name in card.names_by_value}
             classes = class_words(card) if card.overlapping else ()
             self.result = ResultLayer(self.panel.task, image, name, metadata, classes)
             self.result.ready.connect(self._ready)

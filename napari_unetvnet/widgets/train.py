@@ -16,7 +16,8 @@ from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.augmented import Augmented
 from napari_unetvnet.widgets.auto import AUTO, planned_in, show_planned
 from napari_unetvnet.widgets.busy_button import BusyButton
-from napari_unetvnet.widgets.form import SettingsForm, form_layout
+from napari_unetvnet.widgets.class_names import ClassNameTable
+from napari_unetvnet.widgets.form import SettingsForm, form_layout, show_row
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
 from napari_unetvnet.widgets.losses import LOSS_RELEVANT, LossBox, LossOptions
 from napari_unetvnet.widgets.models import MODEL_SIGNALS
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainWidget"]
 
 PLANNED = "Planned: "
+LOSS_ROWS = tuple(name for name in LOSS_RELEVANT if name != "class_names")
 OF_LABELS = ("label_values", "objects_as", "class_weights")
 MAIN = (*OF_LABELS, "view", "context", "device")
 LABELS_ADVANCED = ("regions", "lines", "boundary_width", "label_blur", "ignore_value", "head")
@@ -80,7 +82,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self._sections = {title: form_layout() for title in ("Labels", "Training", "Network", "Loss")}
         self.network, self.loss = NetworkBox(self._sections["Network"]), LossBox()
         self.settings = SettingsForm(TrainJob, (*MAIN, *ADVANCED))
-        self.budget, self.unpainted = Budget(), Unpainted()
+        self.budget, self.unpainted, self.class_names = Budget(), Unpainted(), ClassNameTable(self.labels)
         self.model: Path | None = None
         self.panel = RunPanel("train", viewer, "Train", "Training", curves=True)
         self.resume = QPushButton("Continue")
@@ -103,10 +105,12 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.network.changed.connect(self._show_titles)
         self.loss.currentTextChanged.connect(self._show_titles)
         self.settings.fields["view"].widget.changed.connect(self._view_chosen)
-        for name in LOSS_RELEVANT:
+        for name in LOSS_ROWS:
             if name in self.settings.fields:
                 self.settings.fields[name].widget.changed.connect(self._labels_changed)
         self.labels.box.currentIndexChanged.connect(self._labels_changed)
+        self.labels.list.itemChanged.connect(lambda _: self.class_names.refresh())
+        self.class_names.changed.connect(self._refresh_losses)
         for picker in (self.image, self.labels):
             picker.box.currentIndexChanged.connect(lambda _: self._show_planned())
         self.panel.start_requested.connect(self.train)
@@ -162,7 +166,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         SettingsProblem
             If a row cannot be read.
         """
-        values = self.settings.values() | self.network.values() | self.loss.values()
+        values = self.settings.values() | self.network.values() | self.loss.values() | self.class_names.values()
         return values | self.budget.values() | self.label_rows.values()
 
     def _read_job(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
@@ -196,6 +200,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.settings.add_to(form, OF_LABELS[:2])
         form.addRow("unpainted is", self.unpainted.meaning)
         form.addRow("background is", self.unpainted.background)
+        form.addRow("class names", self.class_names)
         self.settings.add_to(form, OF_LABELS[2:])
         buttons = QHBoxLayout()
         for button in (self.targets_button, self.augmented_button):
@@ -211,6 +216,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.advanced, inside = folded("Advanced")
         self._lay_out_advanced(inside)
         self.label_rows = LabelRows(form, self.settings, self.labels, self.unpainted)
+        self._show_class_names()
         whole = QVBoxLayout(self)
         whole.addWidget(Scrolling(form, self.advanced))
         whole.addWidget(self.panel)
@@ -239,11 +245,19 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
     def _labels_changed(self, _value: Any = None) -> None:
         self.label_rows.refresh()
+        self._show_class_names()
         self._refresh_losses()
+
+    def _show_class_names(self) -> None:
+        """Show the table of names where labels are classes or masks."""
+        kind = self.label_rows.kind
+        show_row(self._form, self.class_names, visible=kind in {"classes", "overlapping"})
+        self.class_names.refresh(kind)
 
     def _refresh_losses(self) -> None:
         """Grey out the losses that are in conflict with other settings."""
-        self.loss.refresh(self.settings.values(LOSS_RELEVANT) | self.network.values() | self.label_rows.values())
+        labels = self.label_rows.values() | self.class_names.values()
+        self.loss.refresh(self.settings.values(LOSS_ROWS) | self.network.values() | labels)
 
     def _shown(self, text: str) -> None:
         if self.panel.task.state == "idle":
