@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,11 @@ def test_an_ending_is_of_one_format_and_its_case_does_not_matter():
 @WRITTEN
 def test_what_a_row_keeps_comes_back_and_nothing_else(row, tmp_path):
     image = like((1, 3, 4), spacing=(4.0, 2.0, 0.5), unit="micrometer", affine=SHEARED)
+    image = replace(image, class_names=((1, "cell"),))
     write_labels(tmp_path / f"a{row.endings[0]}", np.ones((1, 3, 4), np.uint8), image)
     back = read_labels(tmp_path / f"a{row.endings[0]}")
     kept = {"spacing": back.spacing == pytest.approx(image.spacing), "unit": back.unit == image.unit}
+    kept["class names"] = back.class_names == image.class_names
     kept["affine"] = back.affine is not None and np.allclose(back.affine, SHEARED)
     assert {fact for fact, is_kept in kept.items() if is_kept} == set(row.keeps)
 

@@ -59,7 +59,7 @@ def test_two_files_give_all_that_applies(folder, capsys):
     assert set(plain) == {
         "truth_is", "background", "ignore", "voxels", "ignored", "mean_dice", "mean_iou", "foreground", "classes",
         "objects", "confusion", "regions", "surfaces", "spacing", "unit", "tolerance", "notices", "mean_surface_dice",
-        "mean_hd95", "mean_distance",
+        "mean_hd95", "mean_distance", "class_names",
     }  # fmt: skip
     assert set(plain["classes"]) == {"0", "1", "2"}
     assert set(plain["classes"]["1"]) == {"dice", "iou", "precision", "recall", "predicted", "true"}
