@@ -11,7 +11,7 @@ from combinations import in_one_case
 from pydantic import Field, ValidationError, create_model
 
 from napari_unetvnet.losses import LOSSES
-from napari_unetvnet.model.card import ModelCard, ScoredOn
+from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import CleanJob, SegmentJob, Settings, TrainJob
 from napari_unetvnet.settings.describe import Bounds, Values, describe_option, describe_settings
@@ -21,12 +21,9 @@ importlib.import_module("napari_unetvnet.metrics.options")
 
 
 def models(kind=Settings):
-    """The models with all settings of a command; a model card is not chosen by anyone."""
-    derived = [
-        each
-        for each in kind.__subclasses__()
-        if each not in (ModelCard, ScoredOn) and "napari_unetvnet" in each.__module__
-    ]
+    """The models with all settings of a command; what is in a model card is not chosen by anyone."""
+    derived = [each for each in kind.__subclasses__() if each.__module__.startswith("napari_unetvnet")]
+    derived = [each for each in derived if each.__module__ != ModelCard.__module__]
     return list(dict.fromkeys(found for each in derived for found in models(each))) or [kind]
 
 
