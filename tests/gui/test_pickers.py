@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.widgets.class_names import ClassNameTable
 from napari_unetvnet.widgets.models import MODEL_SIGNALS, ModelPicker, _about, class_words
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 
@@ -159,3 +160,27 @@ def test_a_broken_model_is_a_sentence(qtbot, tmp_path):
     picker.choose(tmp_path / "bad.safetensors")
     assert picker.card is None
     assert "cut off" in picker.about.text()
+
+
+def test_names_stand_beside_the_painted_values_and_the_mask_layers(viewer):
+    painted = np.zeros((6, 6), np.uint8)
+    painted[0], painted[1] = 1, 3
+    viewer.add_labels(painted, name="mine", features={"index": [0, 3], "name": ["background", "axon"]})
+    viewer.add_labels(painted, name="big [2]")
+    labels = LabelsPicker(viewer)
+    labels.box.choose(viewer.layers["mine"])
+    table = ClassNameTable(labels)
+    table.refresh("classes")
+    assert table.values() == {"class_names": ["3=axon"]}
+    table.item(0, 1).setText("left cell")
+    assert table.values() == {"class_names": ["1=left cell", "3=axon"]}
+    viewer.layers["mine"].data[2] = 7
+    table.refresh()
+    assert [table.item(row, 0).text() for row in range(table.rowCount())] == ["1", "3", "7"]
+    assert table.values() == {"class_names": ["1=left cell", "3=axon"]}
+    labels.allow_further(allowed=True)
+    labels.tick(viewer.layers["big [2]"])
+    table.refresh("overlapping")
+    assert table.values() == {"class_names": ["1=mine", "2=big 2"]}
+    table.refresh("objects")
+    assert table.values() == {}

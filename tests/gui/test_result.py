@@ -146,3 +146,15 @@ def test_objects_replace_the_classes_at_the_end_and_bring_their_table(viewer, tm
     viewer.dims.set_current_step(0, 0)
     shown = layer.get_status((4.0, 0.0) if planes == 1 else (0.0, 4.0, 0.0))["coordinates"]
     assert ": 300; voxels: 14, volume_um3: 3.5" in shown
+
+
+def test_the_layer_has_the_names_of_its_classes(viewer, tmp_path):
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    np.save(tmp_path / "labels.npy", np.full((1, 6, 7), 2, np.uint8))
+    named = {"class_names": {"0": "background", "2": "left nucleus"}}
+    result.ResultLayer(following, viewer.add_image(np.zeros((6, 7))), "labels", named)
+    following.event_received.emit(SlabDone(0, 1, 1))
+    layer = viewer.layers["labels"]
+    assert layer.features["name"].tolist() == ["background", "left nucleus"]
+    assert "left nucleus" in str(layer.get_status((0, 0)))
