@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SegmentWidget"]
 
 OBJECTS = ("objects", "min_size", "min_size_in", "keep_largest", "fill_holes", "connectivity", "split_depth")
+REGION = ("region_model", "region_class", "region_shape", "region_largest", "region_margin", "region_threshold")
 ADVANCED = ("tile", "overlap", "batch", "tta", "precision")
 
 
@@ -38,7 +39,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         super().__init__()
         viewer = unwrapped(napari_viewer)
         self.image, self.model = ImagePicker(viewer), ModelPicker()
-        self.settings = SettingsForm(SegmentJob, ("device", *OBJECTS, *ADVANCED))
+        self.settings = SettingsForm(SegmentJob, ("device", *OBJECTS, *REGION, *ADVANCED))
         self.panel = RunPanel("segment", viewer, "Segment", "Segmenting", curves=False)
         self.result: ResultLayer | None = None
         form = form_layout()
@@ -47,10 +48,12 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.settings.add_to(form, ("device",))
         self.objects, within = folded("Objects")
         self.settings.add_to(form_layout(within), OBJECTS)
+        self.region, around = folded("Region of another model")
+        self.settings.add_to(form_layout(around), REGION)
         self.advanced, inside = folded("Advanced")
         self.settings.add_to(form_layout(inside), ADVANCED)
         whole = QVBoxLayout(self)
-        whole.addWidget(Scrolling(form, self.objects, self.advanced))
+        whole.addWidget(Scrolling(form, self.objects, self.region, self.advanced))
         whole.addWidget(self.panel)
         whole.addStretch(1)
         self.panel.start_requested.connect(self.segment)

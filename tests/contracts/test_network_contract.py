@@ -84,6 +84,13 @@ def learnt(seen):
     return sum(part.square().mean() for part in parts)
 
 
+def everything(network, x):
+    """All that a network gives, to labels and to training."""
+    seen = network.training_outputs(x)
+    parts = [network(x), network.segmentation_logits(x), seen.logits, *seen.auxiliary, *seen.attention]
+    return [*parts, *(seen.latent or ()), *(part for part in (seen.reconstruction, seen.roi) if part is not None)]
+
+
 def assert_output_fits(network, x, logits):
     assert logits.shape[:2] == (len(x), network.classes)
     for given_voxels, got, (before, after) in zip(x.shape[2:], logits.shape[2:], network.margin, strict=True):
@@ -153,20 +160,28 @@ def test_one_patch_of_the_smallest_size_trains_or_is_refused_with_a_sentence(nam
 
 @every_network()
 def test_evaluation_is_deterministic_and_training_outputs_hold_the_same_logits(name, dims):
-    network = small(name, dims)
+    levels = int(dims == 2)  # the small networks in 3D have no level below the top one
+    network = small(name, dims, deep_supervision=levels)
     x = batch(network, roomy(network), count=2)
     with torch.no_grad():
-        once = network(x)
+        once, seen = network(x), network.training_outputs(x)
         assert torch.equal(network(x), once)
-        assert torch.equal(network.training_outputs(x).logits, once)
+    assert torch.equal(seen.logits, once)
+    assert all(part.shape == once.shape for part in seen.auxiliary)
+    if "deep_supervision" in NETWORKS.describe(name).defaults:
+        assert len(seen.auxiliary) == levels
 
 
 @every_network()
 def test_patches_of_a_batch_do_not_see_each_other_in_evaluation(name, dims):
+    """Neither in what labels are made of nor in what training sees besides."""
     network = small(name, dims).double()
     x = batch(network, roomy(network), count=2, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=1e-9, atol=1e-9)
+        both, one = everything(network, x), everything(network, x[1:2])
+    assert len(both) == len(one)
+    for together, alone in zip(both, one, strict=True):
+        torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-9)
 
 
 @every_network(axis=[0, -1])

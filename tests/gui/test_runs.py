@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -508,3 +509,10 @@ def test_a_model_picker_that_is_gone_hears_no_news(qtbot):
     picker.deleteLater()
     qtbot.wait(50)
     MODEL_SIGNALS.model_saved.emit("")  # raises if a deleted box were told
+
+
+def test_the_region_of_another_model_reaches_the_job(segmenter, tmp_path):
+    fields = segmenter.settings.fields
+    fields["region_model"].widget.value, fields["region_class"].widget.value = "coarse.safetensors", "1 nucleus"
+    job = segmenter._start()[1](tmp_path, threading.Event())
+    assert (job.region_model, job.region_class) == ("coarse.safetensors", ("1", "nucleus"))
