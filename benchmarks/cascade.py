@@ -57,8 +57,9 @@ def sample(seed: int) -> Pair:
 
 def train(pairs: list[Pair], seed: int, steps: int, **chosen: object) -> object:
     """Train a small model on pairs."""
-    settings = {"label_values": "overlapping", "patch": (1, SIZE, SIZE), "batch": 2, "hold_out": 0, "augment": "light",
-                "loss": "dice + 2*reweighted_bce", "learning_rate": 5e-3, "device": "cpu", "precision": "fp32"}  # fmt: skip
+    settings = {"label_values": "overlapping", "patch": (1, SIZE, SIZE), "batch": 2, "hold_out": 0,
+                "loss": "dice + 2*reweighted_bce", "learning_rate": 5e-3, "device": "cpu",
+                "precision": "fp32"}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         made = checked(TrainSettings, settings | {"seed": seed, "steps": steps} | chosen)
         for _ in loop.steps(pairs, made, training_files(Path(folder))):
