@@ -216,7 +216,7 @@ def class_misfits(terms: tuple[LossTerm, ...], names: Sequence[str]) -> list[str
         for role in LOSSES.describe(term.name).facts.get("roles", ()):
             words += class_words(str(term.option.get(role, "")), known)
         unknown = [word for word in words if word not in known and not word.isdecimal()]
-        advice = "Classes are given by value, or by the names of --class-names."
+        advice = "A class is given by its value or its class name (--class-names)."
         lines += [f"Loss {term.name}: there is no class {word!r}{near_names(word, known)} {advice}" for word in unknown]
     return list(dict.fromkeys(lines)) + _blind(terms)
 

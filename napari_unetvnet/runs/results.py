@@ -308,11 +308,18 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
         return _deliver_model(folder, job) if (folder / MODEL).exists() else Delivery({})
     labels = labels_in(folder)
     paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
-    if job.output and (tables := [str(table) for table in tables_beside(job.output) if table.exists()]):
+    if job.output and (tables := _tables(job.output)):
         paths["class names"] = ", ".join(tables)
     if (folder / OBJECTS).exists():
         paths["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
     return Delivery(paths)
+
+
+def _tables(output: Path) -> list[str]:
+    """List the tables of class names that were written beside a label file."""
+    file_format = format_of(output)
+    beside_it = tables_beside(output) if file_format and file_format.tables else ()
+    return [str(table) for table in beside_it if table.exists()]
 
 
 def _deliver_model(folder: Path, job: TrainJob) -> Delivery:

@@ -8,6 +8,7 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem
 
+from napari_unetvnet.losses import BACKGROUND, REST
 from napari_unetvnet.settings.class_names import FORBIDDEN
 from napari_unetvnet.widgets.scroll import wrapped
 
@@ -125,5 +126,6 @@ def named_values(layer: Any) -> dict[int, str]:
 
 
 def _usable(name: str) -> str:
-    """Take out what a name of a class may not have."""
-    return " ".join("".join(" " if letter in FORBIDDEN else letter for letter in name).split())
+    """Take out what a name of a class may not have; a name that cannot be used at all becomes none."""
+    usable = " ".join("".join(" " if letter in FORBIDDEN else letter for letter in name).split())
+    return "" if usable.isdecimal() or usable in {REST, BACKGROUND} else usable

@@ -182,5 +182,8 @@ def test_names_stand_beside_the_painted_values_and_the_mask_layers(viewer):
     labels.tick(viewer.layers["big [2]"])
     table.refresh("overlapping")
     assert table.values() == {"class_names": ["1=mine", "2=big 2"]}
+    viewer.layers["mine"].name = "12"  # a number cannot be the name of a class
+    table.refresh()
+    assert table.values() == {"class_names": ["2=big 2"]}
     table.refresh("objects")
     assert table.values() == {}
