@@ -80,7 +80,8 @@ def test_the_split_of_the_first_image_is_told_before_the_first_step(tmp_path, ch
         marks[tuple(slice(a, b) for a, b in zip(box[:3], box[3:], strict=True))] += 1
     assert marks.max() == 1  # nothing scores that is learnt from
     assert len(split.held_out) == (0 if "hold_out" in changes else 1)
-    assert len(split.learnt) == (1 if "hold_out" in changes else 2)  # on both sides of a fold, around a block in a corner
+    # On both sides of a fold, around a block in a corner.
+    assert len(split.learnt) == (1 if "hold_out" in changes else 2)
 
 
 @pytest.mark.parametrize(
