@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from napari_unetvnet.networks import NETWORKS, lasting_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_unetvnet.model.card import ModelCard
 
-__all__ = ["answer_differences", "model_differences"]
+__all__ = ["answer_differences", "change", "class_differences", "model_differences", "network_options"]
 
 ANSWER = {
     "values": "the label values of the classes",
@@ -17,8 +19,10 @@ ANSWER = {
     "lines": "which classes are thin lines",
     "channels": "the number of image channels",
     "normalise": "the intensity normalisation",
+    "normalise_in": "the voxels that intensities are measured in",
 }
 """Fields of a card that say what is asked of a model."""
+PLURAL = ("the label values", "the voxels that")
 NETWORK = {"network": "the network", "head": "the head", "view": "the view", "context": "the context"}
 """Fields of a card that say how it computes the answer."""
 
@@ -34,7 +38,7 @@ def answer_differences(new: ModelCard, old: ModelCard) -> list[str]:
     names = _differing(new, old, ANSWER)
     if new.resampled or old.resampled:
         sizes = [card.spacing if card.resampled else "that of the images" for card in (new, old)]
-        names += [] if sizes[0] == sizes[1] else [_change("the voxel size", *sizes)]
+        names += [] if sizes[0] == sizes[1] else [change("the voxel size", *sizes)]
     return names
 
 
@@ -48,30 +52,37 @@ def model_differences(new: ModelCard, old: ModelCard) -> list[str]:
     """
     names = _differing(new, old, NETWORK)
     if new.network == old.network:
-        options = [_options(card) for card in (new, old)]
+        options = [network_options(card.network, card.option) for card in (new, old)]
         for name in sorted(options[0].keys() | options[1].keys()):
             values = [option.get(name) for option in options]
-            names += [] if values[0] == values[1] else [_change(f"option {name}", *values)]
+            names += [] if values[0] == values[1] else [change(f"option {name}", *values)]
     return names + answer_differences(new, old)
 
 
 def _differing(new: ModelCard, old: ModelCard, fields: dict[str, str]) -> list[str]:
     values = {words: (getattr(new, name), getattr(old, name)) for name, words in fields.items()}
-    return [_change(words, *pair) for words, pair in values.items() if pair[0] != pair[1]]
+    return [change(words, *pair) for words, pair in values.items() if pair[0] != pair[1]]
 
 
-def _options(card: ModelCard) -> dict[str, Any]:
-    """Give all options that the weights depend on."""
-    return lasting_options(card.network, {**NETWORKS.describe(card.network).defaults, **card.option})
+def class_differences(values: tuple[int, ...], channels: int, old: ModelCard) -> list[str]:
+    """Name in what labels and images differ from those of a model, as of `answer_differences`."""
+    new = {"values": values, "channels": channels}
+    return [change(ANSWER[name], new[name], getattr(old, name)) for name in new if new[name] != getattr(old, name)]
 
 
-def _change(words: str, new: Any, old: Any) -> str:
-    return f"{words} {'are' if words.endswith('classes') else 'is'} {_shown(new)} instead of {_shown(old)}"
+def network_options(network: str, option: Mapping[str, Any]) -> dict[str, Any]:
+    """Give all options of a network that its weights depend on, those left at their defaults included."""
+    return lasting_options(network, {**NETWORKS.describe(network).defaults, **option})
+
+
+def change(words: str, new: Any, old: Any) -> str:
+    """Say what something is instead of what it was."""
+    return f"{words} {'are' if words.startswith(PLURAL) else 'is'} {_shown(new)} instead of {_shown(old)}"
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return " ".join(_shown(item) for item in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

@@ -12,6 +12,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.images.sources import paths_of, split_dataset
 
@@ -23,27 +24,59 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.io import PairFiles
 
-__all__ = ["brief", "hardware", "save_provenance"]
+__all__ = ["Input", "brief", "describe_input", "hardware", "read_inputs", "save_provenance"]
+
+Input = dict[str, dict[str, str]]
+"""Image, labels and mask of a pair: for each its file and a hash of it."""
+ADVICE = "resume the run, which writes it again"
 
 PACKAGES = ("napari-unetvnet", "torch", "numpy", "scipy", "scikit-image", "napari", "monai", "nibabel", "tifffile")
 MOST_BYTES = 8 * 2**30
 """Of larger inputs only file names and sizes are hashed: reading them would delay the training."""
 
 
-def save_provenance(path: Path, files: Sequence[PairFiles], device: torch.device, precision: str) -> None:
+def save_provenance(
+    path: Path,
+    inputs: Sequence[Input],
+    device: torch.device,
+    precision: str,
+    earlier: Sequence[dict[str, Any]] = (),
+) -> None:
     """Write the provenance of a training.
 
     Parameters
     ----------
-    files : sequence of PairFiles
-        Inputs of the training.
+    inputs : sequence of dict
+        Of the training, from `describe_input`.
+    earlier : sequence of dict
+        Other inputs that a resumed training had before: "until_step" and "inputs" of each.
     """
     provenance = {
-        "inputs": [_input(pair) for pair in files],
+        "inputs": list(inputs),
+        "earlier": list(earlier),
         "versions": _versions(),
         "hardware": hardware(device) | {"precision": precision},
     }
     write_json(path, provenance)
+
+
+def read_inputs(path: Path) -> tuple[list[Input], list[dict[str, Any]]]:
+    """Read what `save_provenance` wrote about inputs.
+
+    Returns
+    -------
+    inputs : list of dict
+    earlier : list of dict
+
+    Raises
+    ------
+    FileProblem
+        If it is damaged.
+    """
+    provenance = read_json(path, dict, ADVICE)
+    if not isinstance(provenance.get("inputs"), list):
+        raise FileProblem(f"{path} does not say which inputs a training had; {ADVICE}.")
+    return provenance["inputs"], provenance.get("earlier", [])
 
 
 def brief(path: Path) -> dict[str, str]:
@@ -61,15 +94,17 @@ def brief(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         return {}
-    provenance = read_json(path, dict, "resume the run, which writes it again")
-    hashes = [
-        pair[name]["hash"] for pair in provenance["inputs"] for name in ("image", "label", "mask") if name in pair
-    ]
-    digest = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    inputs, earlier = read_inputs(path)
+    before = [f"; until step {each['until_step']} sha256 {_digest(each['inputs'])}" for each in earlier]
     return {
-        "inputs": f"{len(provenance['inputs'])} image(s), sha256 {digest}",
-        "device": provenance["hardware"]["device"],
+        "inputs": f"{len(inputs)} image(s), sha256 {_digest(inputs)}{''.join(before)}",
+        "device": read_json(path, dict, ADVICE)["hardware"]["device"],
     }
+
+
+def _digest(inputs: Sequence[Input]) -> str:
+    hashes = [pair[name]["hash"] for pair in inputs for name in ("image", "label", "mask") if name in pair]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -114,10 +149,23 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _input(pair: PairFiles) -> dict[str, Any]:
-    """Describe image, labels and mask of a pair."""
+def describe_input(pair: PairFiles, content: str) -> Input:
+    """Describe image, labels and mask of a pair.
+
+    Parameters
+    ----------
+    content : str
+        Hash of the intensities of the image, which do not depend on its file.
+
+    Returns
+    -------
+    dict
+        Files and hashes of "image", "label" and "mask".
+    """
     sources = {"image": pair.image, "label": pair.label, "mask": pair.mask}
-    return {name: {"file": source, "hash": _hash(source)} for name, source in sources.items() if source}
+    described: Input = {name: {"file": source, "hash": _hash(source)} for name, source in sources.items() if source}
+    described["image"]["content"] = content
+    return described
 
 
 def _hash(source: str) -> str:

@@ -5,17 +5,23 @@ Events files, stopping and child processes are handled by `running`, which consu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice
-from napari_unetvnet.runs.folder import PLAN, PROVENANCE, training_files
+from napari_unetvnet.model.provenance import describe_input, read_inputs, save_provenance
+from napari_unetvnet.runs.folder import JOB, PLAN, PROVENANCE, training_files
+from napari_unetvnet.runs.resumed import changed_labels, original_order
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.model.provenance import Input
     from napari_unetvnet.settings import TrainJob
+    from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = ["train"]
 
@@ -35,26 +41,71 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     from napari_unetvnet.data.checks import examine, notices
     from napari_unetvnet.images.io import check_writable
     from napari_unetvnet.model.device import choose_device, keep_freed_memory
-    from napari_unetvnet.model.provenance import save_provenance
-    from napari_unetvnet.runs.inputs import pair_files, read_pair
     from napari_unetvnet.training.loop import steps
     from napari_unetvnet.training.plan import load_plan, plan, save_plan
 
     if job.output is not None:
         check_writable(job.output, "model")
-    files = pair_files(job)
-    pairs = [read_pair(each, job) for each in files]
+    files = training_files(folder, job.output)
+    inputs = _read(folder, job, resume=resume)
     if not group.is_first:
         group.barrier()  # wait until rank 0 has saved the plan
+    if resume and files.state.exists():
+        inputs = _compared(inputs, folder, files)
+    yield from map(Notice, inputs.notices)
     planned = load_plan(job, folder / PLAN) if resume or not group.is_first else None
     if planned is None:
-        planned = plan(pairs, job, choose_device(job)[0].type)
+        planned = plan(inputs.pairs, job, choose_device(job)[0].type)
         save_plan(planned, folder / PLAN)
-        for text in (*notices(examine(pairs, planned.settings)), planned.text):
-            if text:
-                yield Notice(text)
+        texts = (*notices(examine(inputs.pairs, planned.settings)), planned.text)
+        yield from (Notice(text) for text in texts if text)
     if group.is_first:
-        save_provenance(folder / PROVENANCE, files, *choose_device(job))
+        save_provenance(folder / PROVENANCE, inputs.described, *choose_device(job), inputs.earlier)
         group.barrier()
     with keep_freed_memory():
-        yield from steps(pairs, planned.settings, training_files(folder, job.output), resume=resume, group=group)
+        yield from steps(inputs.pairs, planned.settings, files, resume=resume, group=group)
+
+
+class _Inputs(NamedTuple):
+    """Images with labels, their hashes, and what a resumed run was trained on before."""
+
+    pairs: list[Pair]
+    described: list[Input]
+    earlier: list[dict[str, Any]]
+    notices: list[str]
+
+
+def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
+    """Read the images and labels of a job."""
+    from napari_unetvnet.images.identity import content_hash
+    from napari_unetvnet.runs.inputs import pair_files, read_pair
+
+    try:
+        files = pair_files(job)
+        pairs = [read_pair(each, job) for each in files]
+    except FileProblem as problem:
+        if not resume:
+            raise
+        raise FileProblem(
+            *problem.lines, f"If it was moved, write its new place into {folder / JOB}, and resume the run again."
+        ) from problem
+    described = [describe_input(each, content_hash(pair.image)) for each, pair in zip(files, pairs, strict=True)]
+    return _Inputs(pairs, described, [], [])
+
+
+def _compared(inputs: _Inputs, folder: Path, files: TrainingFiles) -> _Inputs:
+    """Bring the inputs of a resumed run into their first order, and name the labels that have changed."""
+    from napari_unetvnet.training.resume import read_saved
+
+    if not (folder / PROVENANCE).exists():
+        return inputs
+    try:
+        old, earlier = read_inputs(folder / PROVENANCE)
+    except FileProblem as problem:
+        return inputs._replace(notices=[f"{problem} The images and labels could not be compared with those before."])
+    order = original_order(folder, inputs.described, old)
+    pairs, described = [inputs.pairs[i] for i in order], [inputs.described[i] for i in order]
+    step = read_saved(files).step
+    notices = changed_labels(described, old, step)
+    earlier = [*earlier, {"until_step": step, "inputs": old}] if notices else earlier
+    return _Inputs(pairs, described, earlier, notices)

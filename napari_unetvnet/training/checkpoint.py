@@ -10,6 +10,7 @@ from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.model.model import read_state, save_model, save_tensors
 from napari_unetvnet.networks import lasting_options
 from napari_unetvnet.training.fallback import StepOptions
+from napari_unetvnet.training.resume import described, labels_hash
 from napari_unetvnet.training.run import Best, Parent
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def save_last(run: Run) -> None:
         "scaler": scaler,
     }
     state |= {"best": _numbers(run.best), "parent": _parent_state(run.parent)}
+    state |= {"card": run.model.card.model_dump(mode="json"), "settings": described(run.settings)}
+    state |= {"labels": labels_hash(run.scored)}
     save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
 
 
@@ -77,7 +80,8 @@ def load_last(run: Run) -> None:
             run.ema.load_state_dict(_with_prefix("ema.", tensors))
         options = StepOptions.from_json(state["fallback"])
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
-        raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunProblem(f"{path} is cut off or of another run ({reason}); start a new run.") from None
     optimizer = run.optimizer.state_dict()
     for name, tensor in _with_prefix("optimizer.", tensors).items():
         index, _, moment = name.partition(".")

@@ -66,7 +66,7 @@ def step_fallback(
     )
 
 
-def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
+def begin_fallback(fallback: MemoryFallback[StepOptions]) -> list[str]:
     """Start with the options that the last training of this kind needed on this device.
 
     Parameters
@@ -76,18 +76,18 @@ def begin_fallback(fallback: MemoryFallback[StepOptions]) -> str | None:
 
     Returns
     -------
-    str or None
-        A notice; None if nothing is remembered.
+    list of str
+        A notice, if something is remembered.
     """
     remembered, accumulation = fallback.remembered(), fallback.options.gradient_accumulation
     if remembered is None:
-        return None
+        return []
     accumulation = max(accumulation, remembered.gradient_accumulation)
     fallback.use(options := replace(remembered, gradient_accumulation=accumulation))
     changes = [f"in {options.gradient_accumulation} parts"]
     changes += ["recomputing activations"] * options.recompute
     changes += [] if options.patch is None else [f"with patches of {by(options.patch)} voxels"]
-    return f"Such a step did not fit into the memory of this device before, so it is computed {', '.join(changes)}."
+    return [f"Such a step did not fit into the memory of this device before, so it is computed {', '.join(changes)}."]
 
 
 def _accumulate_more(batch: int, options: StepOptions) -> tuple[StepOptions, str] | None:

@@ -6,7 +6,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.data.known import known_images
 from napari_unetvnet.data.prepare import prepare_data, resample_pairs
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Event, Notice, SplitMade, StepDone
@@ -21,6 +20,7 @@ from napari_unetvnet.training.output import score_output
 from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import TrainingPreview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
+from napari_unetvnet.training.resume import check_card, check_data, check_settings, read_saved, rescore
 from napari_unetvnet.training.score import part_to_score
 from napari_unetvnet.training.step import draw, fitting_step
 from napari_unetvnet.training.validation import finish, score_parent, score_whole_hold_out, validate
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Box, Volume
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.files import TrainingFiles
+    from napari_unetvnet.training.resume import SavedState
     from napari_unetvnet.training.run import Run
 
 __all__ = ["steps"]
@@ -114,33 +115,48 @@ def _begin(
     pairs: Sequence[Pair], settings: TrainSettings, files: TrainingFiles, *, resume: bool, group: ProcessGroup
 ) -> Generator[Event, None, tuple[Run, TrainingPreview]]:
     """Prepare the data, build the model or load the saved state, and yield notices."""
-    resume = resume and files.state.exists()
-    shapes, pairs = [pair.image.shape for pair in pairs], resample_pairs(pairs, settings)
+    saved = read_saved(files) if resume and files.state.exists() else None
     settings, patch = _shared(settings, group), settings.planned_patch
-    own = known_images(files.model, resumed=True) if resume and files.model.exists() else None
-    data = prepare_data(pairs, settings, patch, own)
-    for text in data.notices:
-        yield Notice(text)
+    if saved is not None:
+        yield from map(Notice, check_settings(saved, settings))
+    shapes, pairs = [pair.image.shape for pair in pairs], resample_pairs(pairs, settings)
+    data = prepare_data(pairs, settings, patch, None if saved is None else saved.known)
+    yield from map(Notice, data.notices)
     for i, (pair, shape) in enumerate(zip(pairs, shapes, strict=True)):
         yield _split(data, i, pair.image, shape)
-    # A saved state replaces the weights to start from, whose file need not be there any more.
-    started = settings.model_copy(update={"start_from": None}) if resume else settings
-    run, notices = build_run(pairs, data, started, files, patch)
+    run, notices = _build(pairs, data, settings, files, saved)
     run.group = group
     # Flips would exchange unequal margins, so patches have the larger one on both sides.
     z, y, x = (max(sides) for sides in run.model.margin)
     run.prefetcher = Prefetcher(partial(draw, data, settings, (z, y, x)))
     run.scored = part_to_score(data, settings)
-    resumed = _resume(run) if resume else begin_fallback(run.fallback)
+    notices += begin_fallback(run.fallback) if saved is None else _restore(run, saved)
     if group.distributed and run.model.device.type == "cpu" and has_batch_norm(run.model.network):
         notices.append(OF_EACH_PROCESS)
-    for text in (*notices, *([resumed] if resumed else [])):
-        yield Notice(text)
-    if not resume:
+    yield from map(Notice, notices)
+    if saved is None:
         yield from score_parent(run)
     yield from score_output(run, run.scored)
     run.learn = learner(run.model, run.criterion, group)
     return run, TrainingPreview(pairs[0], run, shapes[0])
+
+
+def _build(
+    pairs: Sequence[Pair],
+    data: TrainingData,
+    settings: TrainSettings,
+    files: TrainingFiles,
+    saved: SavedState | None,
+) -> tuple[Run, list[str]]:
+    """Build the run; a saved state replaces the weights to start from, whose file need not be there any more."""
+    if saved is None:
+        return build_run(pairs, data, settings, files, settings.planned_patch)
+    check_data(saved, data)
+    started = settings.model_copy(update={"start_from": None})
+    run, notices = build_run(pairs, data, started, files, settings.planned_patch)
+    check_card(saved, run.model.card)
+    run.settings = settings
+    return run, notices
 
 
 def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> SplitMade:
@@ -153,10 +169,10 @@ def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> Spl
     return SplitMade(number, image.name, on_original_grid(train), on_original_grid(hold_out))
 
 
-def _resume(run: Run) -> str:
-    """Load the saved state of the run; return a notice."""
+def _restore(run: Run, saved: SavedState) -> list[str]:
+    """Load the saved state of the run; return notices."""
     load_last(run)
-    return f"Resuming after step {run.schedule.taken}."
+    return [f"Resuming after step {run.schedule.taken}.", *rescore(run, saved)]
 
 
 def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:

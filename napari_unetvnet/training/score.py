@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from napari_unetvnet.data.targets import Classes
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.training.run import Best, Run
 
-__all__ = ["dice_on", "part_to_score"]
+__all__ = ["dice_on", "part_to_score", "score_weights"]
 
 TIME_SHARE, STEP_PASSES = 0.05, 3
 """Fraction of the time for validation; a step costs about three forward passes of its voxels."""
@@ -75,6 +77,22 @@ def dice_on(
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
     return mean, {classes.words[k]: value for k, value in dice.items()}
+
+
+def score_weights(run: Run, best: Best, regions: Sequence[Region]) -> Best:
+    """Score weights other than the present ones.
+
+    Returns
+    -------
+    Best
+        The same weights with their score on the regions.
+    """
+    network = run.model.network
+    present = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(best.weights)
+    dice, by_class = dice_on(regions, run.model, run.data.classes, run.group)
+    network.load_state_dict(present)
+    return replace(best, dice=dice, scores=by_class)
 
 
 def _overlaps(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import CheckpointSaved, Notice, StartScored
@@ -10,7 +9,7 @@ from napari_unetvnet.training.checkpoint import save_best, save_last
 from napari_unetvnet.training.ema import ema_weights
 from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best
-from napari_unetvnet.training.score import dice_on
+from napari_unetvnet.training.score import dice_on, score_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,23 +105,14 @@ def score_whole_hold_out(run: Run) -> Iterator[Event]:
     """
     if run.scored == run.data.hold_out or not run.best.weights:
         return
-    run.final = _on_whole(run, run.best)
+    run.final = score_weights(run, run.best, run.data.hold_out)
     if run.parent is not None and run.parent.start is not None:
-        start = _on_whole(run, run.parent.start)
+        start = score_weights(run, run.parent.start, run.data.hold_out)
         run.parent.whole = start.dice
         if not _beats(run.final, start):
             run.final = start
     save_best(run, run.final)
     yield CheckpointSaved(str(run.files.model), run.schedule.first + run.final.step, run.final.dice)
-
-
-def _on_whole(run: Run, best: Best) -> Best:
-    """Score weights on the whole hold-out."""
-    present = {name: tensor.detach().clone() for name, tensor in run.model.network.state_dict().items()}
-    run.model.network.load_state_dict(best.weights)
-    dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, run.group)
-    run.model.network.load_state_dict(present)
-    return replace(best, dice=dice, scores=by_class)
 
 
 def finish(run: Run) -> None:

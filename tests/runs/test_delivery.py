@@ -48,7 +48,8 @@ def train(files, name, **changes):
 
 def ended(events):
     events = list(events)
-    told = [e.text for e in events if isinstance(e, Notice) and "safetensors" in e.text and "copied" not in e.text]
+    texts = [event.text for event in events if isinstance(event, Notice) and "safetensors" in event.text]
+    told = [text for text in texts if "copied" not in text and "Held out" not in text]
     assert isinstance(events[-1], RunFinished)
     return events[-1].results["model"], told
 
