@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.targets import TargetMap
-    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["prepare_data", "resample_pairs"]
@@ -141,7 +140,7 @@ def _check_masks(pairs: Sequence[Pair], settings: TrainSettings) -> None:
 def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) -> Region:
     """Make a region of a whole pair, without loading the image."""
     target = _target(pair, classes, settings)
-    maps = {name: _map(row, pair.labels, target, settings) for name, row in needed_maps(settings).items()}
+    maps = {name: _map(row, pair, target, settings) for name, row in needed_maps(settings).items()}
     mask = None if pair.mask is None else pair.mask.data
     scale = intensity(pair.image, settings.normalise, settings.normalise_in, mask)
     return Region(pair.image, target, scale, maps, number)
@@ -158,14 +157,15 @@ def _target(pair: Pair, classes: Classes, settings: TrainSettings) -> NDArray[np
     return target
 
 
-def _map(row: TargetMap, labels: Volume, target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[np.float32]:
+def _map(row: TargetMap, pair: Pair, target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[np.float32]:
     """Compute a map of the whole image, part by part if a margin is enough to know around each."""
+    labels, spacing = pair.labels.data, pair.image.spacing
     if row.margin is None:
-        return row.compute(np.asarray(labels.data), target, settings)
-    values = new_array(row.shape(labels.shape), np.float32)
-    for box, wide, inner in _widened(labels.data, row.margin):
-        read = np.asarray(labels.data[(slice(None), *wide)])
-        values[(..., *box)] = row.compute(read, target[(..., *wide)], settings)[(..., *inner)]
+        return row.compute(np.asarray(labels), target, settings, spacing)
+    values = new_array(row.shape(pair.labels.shape), np.float32)
+    for box, wide, inner in _widened(labels, row.margin):
+        read = np.asarray(labels[(slice(None), *wide)])
+        values[(..., *box)] = row.compute(read, target[(..., *wide)], settings, spacing)[(..., *inner)]
     return values
 
 

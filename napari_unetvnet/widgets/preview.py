@@ -17,7 +17,14 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.targets import find_classes, loss_target, make_target, needed_maps, target_margin
+from napari_unetvnet.data.targets import (
+    find_classes,
+    label_margin,
+    loss_target,
+    make_target,
+    needed_maps,
+    target_margin,
+)
 from napari_unetvnet.data.targets.lines import SIZES
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.volume import Volume
@@ -71,7 +78,8 @@ def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list
     labels = np.stack(masks) if len(masks) > 1 else masks[0][None]
     classes = find_classes([Volume(labels, name=inputs.labels[0].name)], settings)
     maps = {name: row for name, row in needed_maps(settings).items() if row.preview}
-    margin = max(target_margin(classes, settings)[0], *(row.margin or 0 for row in maps.values()), 0)
+    around = max((row.margin or 0 for row in maps.values()), default=0)
+    margin = max(target_margin(classes, settings)[0], label_margin(settings) + around)
     first = max(0, planes.start - margin)
     wider = slice(first, planes.stop + margin)
     mask = None if inputs.mask is None else _painted(inputs.mask)[wider]
@@ -79,7 +87,7 @@ def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list
     inner: Any = (..., slice(planes.start - first, planes.stop - first), slice(None), slice(None))
     shown: list[TargetLayer] = []
     for name, row in maps.items():
-        shown += _map(name, row, row.compute(labels[:, wider], target, settings)[inner], target[inner])
+        shown += _map(name, row, row.compute(labels[:, wider], target, settings, inputs.spacing)[inner], target[inner])
     training_target = loss_target(target, classes, settings)[inner]
     if training_target.ndim == 3:
         return [*shown, _channel("target", training_target, len(classes) - 1)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["TARGET_MAPS", "TargetMap", "for_loss", "needed_maps"]
@@ -44,6 +45,8 @@ class TargetMap:
         it as ``prepared.maps[name]``.
     channels : int, optional
         C', where a map is no weight and has several values for a voxel.
+    spacing : bool
+        Whether the function takes the voxel edge lengths z, y, x as a fourth argument.
     margin : int, optional
         Voxels around a voxel that decide its value. The map is then computed part by part; without it, from the whole
         image in memory.
@@ -62,6 +65,7 @@ class TargetMap:
     function: str
     use: Literal["weight", "map"] = "map"
     channels: int | None = None
+    spacing: bool = False
     margin: int | None = None
     interpolation: Literal["nearest", "linear"] = "nearest"
     outside: float = 0.0
@@ -72,7 +76,13 @@ class TargetMap:
         """Give the shape of the map of an image with so many voxels z, y, x."""
         return tuple(voxels) if self.channels is None else (self.channels, *voxels)
 
-    def compute(self, labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[np.float32]:
+    def compute(
+        self,
+        labels: NDArray[Any],
+        target: NDArray[np.uint8],
+        settings: TrainSettings,
+        spacing: Spacing = (1.0, 1.0, 1.0),
+    ) -> NDArray[np.float32]:
         """Compute the map of an image or of a part of it.
 
         Parameters
@@ -81,6 +91,8 @@ class TargetMap:
             As painted.
         target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
             From `make_target`.
+        spacing : tuple of 3 float
+            Voxel edge lengths z, y, x.
 
         Returns
         -------
@@ -92,7 +104,9 @@ class TargetMap:
             If the function returned another type or shape.
         """
         module, _, name = self.function.partition(":")
-        values: NDArray[np.float32] = getattr(importlib.import_module(module), name)(labels, target, settings)
+        function = getattr(importlib.import_module(module), name)
+        more = (spacing,) if self.spacing else ()
+        values: NDArray[np.float32] = function(labels, target, settings, *more)
         if values.dtype != np.float32 or values.shape != self.shape(labels.shape[1:]):
             msg = f"{self.function} returned {values.dtype} {values.shape}, not float32 {self.shape(labels.shape[1:])}"
             raise TypeError(msg)
@@ -104,6 +118,7 @@ TARGET_MAPS: Mapping[str, TargetMap] = {
         help="Weights of the U-Net paper: more where the gap between two objects is narrow, and for what is rare.",
         function="napari_unetvnet.data.targets.weight_map:separation",
         use="weight",
+        spacing=True,
     ),
 }
 

@@ -75,7 +75,10 @@ def margin(settings: TrainSettings) -> int:
 
 
 def objects_in(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[Any]:
-    """Find single objects in labels of any kind: ids as they are, else connected pieces of a class.
+    """Find the single objects that a target shows: by their ids, else connected pieces of a class.
+
+    Gaps and borders that the target has between objects belong to none. In views of planes, pieces are connected within
+    their plane.
 
     Parameters
     ----------
@@ -91,5 +94,14 @@ def objects_in(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainS
     """
     known = target != IGNORE if target.ndim == 3 else (target != IGNORE).all(axis=0)
     if settings.label_values == "objects":
-        return np.where(known, labels[0], 0)
-    return components_of(np.where(known, target if target.ndim == 3 else (target == 1).any(axis=0), 0))
+        inside = 0 if settings.objects_as == "boundaries" else 1
+        return np.where(target == inside, labels[0], 0)
+    planar = settings.view != "3d"
+    if settings.label_values == "overlapping" or settings.regions:
+        painted = (target == 1).any(axis=0)  # classes that may overlap are no neighbours of each other
+        classes = painted.astype(np.uint8)
+    else:
+        painted = labels[0] != (settings.background or 0)
+        classes = target if target.ndim == 3 else target.argmax(axis=0)
+    # Above IGNORE, since each class is an object here, the one with index 0 included.
+    return components_of(np.where(known & painted, classes.astype(np.int64) + IGNORE + 1, 0), planar=planar)

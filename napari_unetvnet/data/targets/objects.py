@@ -116,7 +116,7 @@ def borders(
     return classes
 
 
-def components_of(classes: NDArray[Any], *, background: int = 0) -> NDArray[np.int32]:
+def components_of(classes: NDArray[Any], *, background: int = 0, planar: bool = False) -> NDArray[np.int32]:
     """Take each connected piece of one class for an object; pieces that touch at a corner are one.
 
     Parameters
@@ -125,6 +125,8 @@ def components_of(classes: NDArray[Any], *, background: int = 0) -> NDArray[np.i
         Class indices. Different classes are different objects, even where they touch.
     background : int
         The class that is no object. IGNORE is none either.
+    planar : bool
+        Connect voxels in the plane (y, x) only.
 
     Returns
     -------
@@ -140,7 +142,12 @@ def components_of(classes: NDArray[Any], *, background: int = 0) -> NDArray[np.i
 
     check_labels(classes, "Classes")
     values = np.where(classes == IGNORE, background, classes.astype(np.int64))
-    found: NDArray[np.int32] = label(values, background=background, connectivity=3).astype(np.int32)
+    found: NDArray[np.int32] = np.zeros(values.shape, np.int32)
+    last = 0
+    for block in [slice(z, z + 1) for z in range(len(values))] if planar else [slice(None)]:
+        pieces = label(values[block], background=background, connectivity=3)
+        found[block] = np.where(pieces, pieces + last, 0)
+        last += int(pieces.max())
     return found
 
 

@@ -23,14 +23,24 @@ if TYPE_CHECKING:
 
 __all__ = ["separation", "separation_weights"]
 
+W0, SIGMA = 10.0, 5.0
+"""Height and width of the separation term, as in the paper; the width in voxels."""
 NEGLIGIBLE = 1e-6
 """Where the separation term is smaller than this it need not be exact."""
 SHORTEST = 1e-12
 """Voxels cannot be shorter, as in the settings."""
 
 
-def separation(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainSettings) -> NDArray[np.float32]:
-    """Make the weight map that keeps touching objects apart.
+def separation(
+    labels: NDArray[Any],
+    target: NDArray[np.uint8],
+    settings: TrainSettings,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+) -> NDArray[np.float32]:
+    """Make the weight map that keeps touching objects apart, of the objects and gaps that the target shows.
+
+    Distances are in the shortest voxel edge, so a sigma of 5 is 5 voxels along the finest axis. In views of planes each
+    plane is measured by itself.
 
     Parameters
     ----------
@@ -38,20 +48,35 @@ def separation(labels: NDArray[Any], target: NDArray[np.uint8], settings: TrainS
         As painted.
     target : array of shape (Z, Y, X) or (K, Z, Y, X)
         From `make_target`.
+    spacing : 3 float
+        Voxel edge lengths z, y, x.
 
     Returns
     -------
     array of float32, shape (Z, Y, X)
+        The balance has the mean 1 over the known voxels of all planes; the separation term comes on top of it.
     """
     known = target != IGNORE if target.ndim == 3 else (target != IGNORE).all(axis=0)
-    return separation_weights(objects_in(labels, target, settings), known=known)
+    objects = objects_in(labels, target, settings)
+    edges = check_lengths(spacing, "Spacing", SHORTEST)
+    planar = settings.view != "3d"
+    shortest = min(edges[1:] if planar else edges)
+    z, y, x = (edge / shortest for edge in edges)
+    weights = _balanced(_classes_of(target, objects), known)
+    term = _separation(objects, W0, SIGMA, (math.inf if planar else z, y, x))
+    return np.add(weights, term, out=weights, where=known & (objects == 0))
+
+
+def _classes_of(target: NDArray[np.uint8], objects: NDArray[Any]) -> NDArray[Any]:
+    """Give the class of each voxel, or whether it is in an object where classes may overlap."""
+    return target if target.ndim == 3 else objects != 0
 
 
 def separation_weights(
     objects: NDArray[Any],
     *,
-    w0: float = 10.0,
-    sigma: float = 5.0,
+    w0: float = W0,
+    sigma: float = SIGMA,
     balance: bool = True,
     everywhere: bool = False,
     spacing: Sequence[float] | None = None,
@@ -123,11 +148,12 @@ def separation_weights(
     return weights
 
 
-def _balanced(inside: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give background and objects weights inverse to their frequency, with the mean 1; unknown voxels 0."""
-    objects, all_known = int(np.count_nonzero(inside)), int(np.count_nonzero(known))
-    out, within = class_weights((all_known - objects, objects), "inverse_frequency")
-    return np.where(known, np.where(inside, np.float32(within), np.float32(out)), np.float32(0))
+def _balanced(classes: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Give each class a weight that is inverse to its frequency, with the mean 1; unknown voxels 0."""
+    counts = np.bincount(classes[known], minlength=2)
+    table = np.zeros(IGNORE + 1, np.float32)
+    table[: len(counts)] = class_weights(counts.tolist(), "inverse_frequency")
+    return np.where(known, table[classes.astype(np.uint8)], np.float32(0))
 
 
 def _separation(

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
 
-from napari_unetvnet.data.targets import distances, separation_weights
+from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.targets import Classes, distances, make_target, separation_weights
 from napari_unetvnet.data.targets.distances import two_nearest
+from napari_unetvnet.data.targets.weight_map import separation
 from napari_unetvnet.errors import DataProblem, SettingsProblem
+from napari_unetvnet.settings import TrainSettings, checked
 
 
 def row(*ids, dtype=np.uint16):
@@ -203,3 +206,60 @@ def test_what_cannot_be_weighed_is_refused_with_a_sentence(objects, chosen, prob
     with pytest.raises(problem, match=said) as caught:
         separation_weights(objects, **chosen)
     assert str(caught.value).endswith(".")
+
+
+TOUCHING = np.zeros((1, 20, 24), np.int64)
+TOUCHING[0, 5:15, 4:12], TOUCHING[0, 5:15, 12:20] = 1, 2
+CLASSES = Classes((0, 1), (0, 1))
+
+
+def mapped(labels, spacing=(1.0, 1.0, 1.0), mask=None, **chosen):
+    """The target of labels (Z, Y, X), and its weight map."""
+    settings = checked(TrainSettings, {"label_values": "objects", "loss": "unet_weighted_ce", **chosen})
+    target = make_target(labels[None], CLASSES, settings, "labels", mask)
+    return target, separation(labels[None], target, settings, spacing)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0), (0.1, 0.5, 1.0)])
+@pytest.mark.parametrize("kind", ["foreground", "separated", "borders", "boundaries"])
+def test_the_map_is_made_of_the_gaps_and_classes_that_the_target_shows(kind, spacing):
+    target, weights = mapped(TOUCHING, spacing, objects_as=kind)
+    inside = target == (0 if kind == "boundaries" else 1)
+    objects = np.where(inside, TOUCHING, 0)
+    counts = np.bincount(target.ravel())
+    balance = (target.size / len(counts) / counts)[target]
+    relative = (1, *(edge / min(spacing[1:]) for edge in spacing[1:]))
+    np.testing.assert_allclose(weights, balance + judged(objects, spacing=relative), rtol=1e-4)
+    if kind == "separated" and spacing == (1, 1, 1):
+        gap = weights[(target == 0) & (TOUCHING > 0)]
+        assert (len(gap), gap[3]) == (20, pytest.approx(9.059, abs=1e-3))
+
+
+@pytest.mark.parametrize("chosen", [{}, {"label_values": "classes"}, {"label_values": "classes", "head": "multilabel"}])
+def test_in_views_of_planes_each_plane_has_the_separation_of_itself(chosen):
+    stack = np.zeros((3, 12, 30), np.int64)
+    stack[:2, 3:9, 3:9] = stack[1:, 3:9, 12:18] = stack[1, 8, 3:18] = 1  # two pieces, joined by the plane between
+    ids = stack * np.where(np.arange(30) < 10, 1, 2)
+    labels = stack if chosen else ids
+    for view, reaches in (("2d", False), ("2.5d", False), ("3d", True)):
+        _, weights = mapped(labels, view=view, **chosen)
+        background = weights[0][stack[0] == 0]
+        assert (np.ptp(background) > 1) == (reaches and not chosen)
+    _, weights = mapped(stack[[0, 2]].max(axis=0, keepdims=True), **chosen | {"label_values": "classes"})
+    assert weights[0, 5, 10] > 5
+
+
+def test_what_is_ignored_is_no_object_and_background_is_what_is_called_so():
+    mask = np.ones(TOUCHING.shape)
+    mask[..., 12:] = 0
+    target, weights = mapped(TOUCHING, mask=mask)
+    assert (weights[target == IGNORE] == 0).all()
+    assert np.ptp(weights[target == 0]) == 0  # a single object is left
+    gap = np.insert(np.where(TOUCHING > 0, 1, 2), 12, 2, axis=2)  # 1 = object, 2 = background
+    strokes = {"label_values": "classes", "unlabelled": "ignore", "background": 2}
+    settings = checked(TrainSettings, strokes)
+    target = make_target(gap[None], Classes((1, 2), (1, 0)), settings, "labels")
+    weights = separation(gap[None], target, settings)
+    ids = np.insert(TOUCHING, 12, 0, axis=2)
+    term = weights - gap.size / 2 / np.bincount(gap.ravel())[gap]
+    np.testing.assert_allclose(term, judged(ids), atol=1e-4)
