@@ -307,10 +307,10 @@ def _clean(parsed: Namespace) -> None:
     from napari_unetvnet.settings import CleanJob, checked
 
     job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
-    table = clean_file(job)
+    written = clean_file(job)
     _print(f"Labels: {job.output}")
-    if table is not None:
-        _print(f"Objects: {table}")
+    for name, paths in written.items():
+        _print(f"{name}: {', '.join(map(str, paths))}")
 
 
 def _augment(parsed: Namespace) -> None:

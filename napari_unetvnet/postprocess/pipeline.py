@@ -1,4 +1,4 @@
-"""Post-processing of a label image, in a fixed order: nested regions, holes, objects, sizes."""
+"""Post-processing of a label image, in a fixed order: nested regions, holes, lines, objects, sizes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.postprocess.components import check_classes
 from napari_unetvnet.postprocess.holes import fill_holes
+from napari_unetvnet.postprocess.lines import thinned
 from napari_unetvnet.postprocess.nested import clean_brats
 from napari_unetvnet.postprocess.objects import objects
 from napari_unetvnet.postprocess.table import Table, classes_of, table_of, values_in, voxels_of
@@ -48,8 +49,8 @@ def postprocess(
 ) -> Cleaned:
     """Clean a label image and divide it into objects.
 
-    Holes are filled first; then small components (or objects), and all but the largest, are removed. No other voxel
-    changes its class.
+    Holes are filled first, then lines are thinned; then small components (or objects), and all but the largest, are
+    removed. No other voxel changes its class.
 
     Parameters
     ----------
@@ -91,6 +92,8 @@ def _cleaned(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spaci
     classes = clean_brats(labels) if settings.nested == "brats" else labels
     if settings.fill_holes:
         classes = _filled(classes, settings)
+    if settings.thin:
+        classes = thinned(classes, settings.thin)
     rule = settings.objects
     if rule == "none" and not (settings.min_size or settings.keep_largest):
         return Cleaned(classes)

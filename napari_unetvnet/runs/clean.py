@@ -17,6 +17,7 @@ from napari_unetvnet.images.io import check_writable, read_labels, write_labels
 from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
+from napari_unetvnet.runs.lines import write_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["clean_file", "finish", "table_beside", "write_table"]
 
 
-def clean_file(job: CleanJob) -> Path | None:
+def clean_file(job: CleanJob) -> dict[str, list[Path]]:
     """Clean a label file.
 
     Returns
     -------
-    Path or None
-        The table of objects, beside the result, if the labels were divided into objects.
+    dict of str to list of Path
+        What was written beside the result: the table of "Objects", if the labels were divided into objects, and
+        "Lines", if some were thinned.
 
     Raises
     ------
@@ -51,9 +53,9 @@ def clean_file(job: CleanJob) -> Path | None:
         volume = replace(volume, unit=job.unit)
     cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
     write_labels(job.output, cleaned.labels, volume)
-    if cleaned.table is None:
-        return None
-    return write_table(table_beside(job.output), cleaned.table)
+    tables = [] if cleaned.table is None else [write_table(table_beside(job.output), cleaned.table)]
+    written = {"Objects": tables, "Lines": write_lines(job.output, cleaned.labels, job.thin)}
+    return {name: paths for name, paths in written.items() if paths}
 
 
 def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> NDArray[Any]:
@@ -92,6 +94,7 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
         np.save(temporary_paths[0], compact)
         for temporary in temporary_paths[1:]:
             _write_rows(temporary, cleaned.table or {})
+    write_lines(job.output or folder / CLEANED, compact, job.thin)
     return compact
 
 

@@ -39,6 +39,7 @@ def _by_class(value: Any) -> Any:
 
 Label = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Line = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Counts = Annotated[tuple[tuple[Label, Count], ...], BeforeValidator(_by_class)]
 Sizes = Annotated[tuple[tuple[Label, Amount], ...], BeforeValidator(_by_class)]
@@ -87,6 +88,9 @@ class PostprocessSettings(Settings):
     """Unit of min_size: voxels, or physical (the unit of the voxel size, cubed)."""
     fill_holes: Fillings = ()
     """Fill background enclosed by one class: in planes, in the volume, or 1=planes 2=volume."""
+    thin: Annotated[tuple[Line, ...], BeforeValidator(numbers)] = ()
+    """Label values of lines, which are thinned to a width of one voxel in each plane and also written as paths, a CSV
+    file for each value that napari opens as shapes."""
     nested: Literal["none", "brats"] = "none"
     """With brats: tumour regions (labels 1, 2, 4) are first closed, freed of small components and nested."""
 
@@ -96,11 +100,17 @@ class PostprocessSettings(Settings):
             raise ValueError("split_depth is for objects=watershed only.")
         return self
 
+    @model_validator(mode="after")
+    def _lines_stay_classes(self) -> Self:
+        if self.thin and self.objects != "none":
+            raise ValueError(f"thin makes lines of classes, objects={self.objects} makes ids of objects; choose one.")
+        return self
+
     @property
     def postprocessed(self) -> bool:
         """Whether the settings change anything."""
         divides = (self.objects, self.nested) != ("none", "none")
-        return divides or bool(self.keep_largest or self.min_size or self.fill_holes)
+        return divides or bool(self.keep_largest or self.min_size or self.fill_holes or self.thin)
 
 
 class CleanJob(PostprocessSettings):
@@ -119,7 +129,7 @@ class CleanJob(PostprocessSettings):
     @model_validator(mode="after")
     def _has_work_and_a_place(self) -> Self:
         if not self.postprocessed:
-            raise ValueError("There is nothing to do: give objects, keep_largest, min_size, fill_holes or nested.")
+            raise ValueError("There is nothing to do: give objects, keep_largest, min_size, fill_holes, thin or nested.")
         if same_or_inside(Path(self.labels), self.output):
             raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
         return self

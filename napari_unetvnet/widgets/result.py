@@ -1,6 +1,6 @@
 """Show the labels of a run while it writes them; they become editable when the run has ended.
 
-There is one layer, or one for each class if classes overlap.
+There is one layer, or one for each class if classes overlap; of a model of lines also a Shapes layer of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas
+from napari.layers import Shapes
+from napari.utils.colormaps import label_colormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.runs.folder import OBJECTS
 from napari_unetvnet.runs.results import labels_in, open_labels
-from napari_unetvnet.widgets.layers import add_labels_layer
+from napari_unetvnet.postprocess import paths_of
+from napari_unetvnet.widgets.layers import add_labels_layer, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.events import Event
+    from napari_unetvnet.postprocess import LinePath
     from napari_unetvnet.widgets.task import Task
 
 __all__ = ["ResultLayer"]
@@ -43,6 +47,8 @@ class ResultLayer(QObject):  # type: ignore[misc]
         Defines the grid of the result.
     classes : sequence of str
         Names of overlapping classes.
+    lines : sequence of int
+        Label values of lines, which are also shown as shapes.
     """
 
     ready = Signal(object)
@@ -50,13 +56,20 @@ class ResultLayer(QObject):  # type: ignore[misc]
     _loaded = Signal(object)
 
     def __init__(
-        self, task: Task, image: Any, name: str, metadata: dict[str, Any], classes: Sequence[str] = ()
+        self,
+        task: Task,
+        image: Any,
+        name: str,
+        metadata: dict[str, Any],
+        classes: Sequence[str] = (),
+        lines: Sequence[int] = (),
     ) -> None:
         super().__init__(task)
         self.layers: list[Any] = []
         self._task, self._image, self._metadata = task, image, metadata
         self._names = [f"{name}: {word}" for word in classes] or [name]
         self._folder: Path | None = task.folder
+        self._lines, self.shapes = tuple(lines), None
         self._next_refresh = 0.0
         self._loaded.connect(self._replace_data)
         task.event_received.connect(self._on_event)
@@ -108,7 +121,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
             return
         _LOADING.add(self)
         self.setParent(None)
-        if self._bytes <= AT_ONCE_BYTES:
+        if self._bytes <= AT_ONCE_BYTES and not self._lines:
             self._load()
         else:
             threading.Thread(target=self._load, name="napari-unetvnet-load", daemon=True).start()
@@ -122,10 +135,12 @@ class ResultLayer(QObject):  # type: ignore[misc]
         if self._folder is None:
             return
         labels = open_labels(labels_in(self._folder), writable=True)
-        self._loaded.emit(labels if self._bytes > IN_MEMORY_BYTES else np.array(labels))
+        data = labels if self._bytes > IN_MEMORY_BYTES else np.array(labels)
+        self._loaded.emit((data, paths_of(np.asarray(data), self._lines) if self._lines else []))
 
-    def _replace_data(self, data: Any) -> None:
+    def _replace_data(self, loaded: tuple[Any, list[LinePath]]) -> None:
         _LOADING.discard(self)
+        data, paths = loaded
         for layer, mask in zip(self.layers, _masks(data), strict=True):
             if layer in self._task.viewer.layers:  # the user may have removed it
                 layer.data = mask[0] if layer.ndim == 2 else mask
@@ -135,7 +150,37 @@ class ResultLayer(QObject):  # type: ignore[misc]
                     if self._class_names and "class" in table:
                         table["name"] = table["class"].map(self._class_names)
                     layer.features = table
+        if paths:
+            self.shapes = _add_lines(self._task.viewer, paths, self._image, f"{self._names[0]}: lines")
         self.ready.emit(self.layer)
+
+
+def _add_lines(viewer: Any, paths: Sequence[LinePath], like: Any, name: str) -> Any:
+    """Add lines as shapes on the grid of their image, in the colours of their labels.
+
+    Parameters
+    ----------
+    paths : sequence of LinePath
+        At least one; the values become the feature "label".
+    like : napari Image layer
+        Scale, translation, rotation, shear, affine, units and axis labels are copied from it.
+
+    Returns
+    -------
+    napari Shapes layer
+    """
+    values = [path.value for path in paths]
+    layer = Shapes(
+        [path.vertices[:, -like.ndim :] for path in paths],
+        shape_type="path",
+        edge_color=[label_colormap().map(value) for value in values],
+        edge_width=1,
+        name=name,
+        features={"label": values},
+        **place_of(like),
+    )
+    viewer.add_layer(layer)
+    return layer
 
 
 def _masks(labels: Any) -> list[Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentWidget"]
 
-OBJECTS = ("objects", "min_size", "min_size_in", "keep_largest", "fill_holes", "connectivity", "split_depth")
+OBJECTS = ("objects", "min_size", "min_size_in", "keep_largest", "fill_holes", "thin", "connectivity", "split_depth")
 REGION = ("region_model", "region_class", "region_shape", "region_largest", "region_margin", "region_threshold")
 ADVANCED = ("tile", "overlap", "batch", "tta", "precision")
 
@@ -67,7 +67,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             metadata: dict[str, Any] = {"model": str(path), "network": card.network, "values": list(card.values)}
             metadata["class_names"] = {str(value): name for value, name in card.names_by_value}
             classes = class_words(card) if card.overlapping else ()
-            self.result = ResultLayer(self.panel.task, image, name, metadata, classes)
+            lines = [card.values[index] for index in card.lines]
+            self.result = ResultLayer(self.panel.task, image, name, metadata, classes, lines)
             self.result.ready.connect(self._ready)
 
     def _start(self) -> tuple[str, Prepare]:
