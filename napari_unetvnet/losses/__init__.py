@@ -50,6 +50,7 @@ PURPOSES: dict[str, dict[str, str]] = {
         "line": "napari_unetvnet.losses.tasks:line",
         "block": "napari_unetvnet.losses.tasks:block",
         "ten_channel": "napari_unetvnet.losses.tasks:ten_channel",
+        "heatmap_dice_ce": "napari_unetvnet.losses.heatmaps:heatmap_dice_ce",
         "boundary": "napari_unetvnet.losses.surface:boundary",
         "hausdorff": "napari_unetvnet.losses.surface:hausdorff",
         "border_dice": "napari_unetvnet.losses.border:border_dice",

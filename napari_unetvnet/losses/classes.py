@@ -140,6 +140,10 @@ class LossClasses:
             If a class has two roles or none, a role needs one class and there are several, or there is no line.
         """
         background = () if self.background is None else (self.background,)
+        if "heatmaps" in names:
+            own = tuple(self.channels(index)[0] for index in range(len(self.names)))
+            copies = tuple(channel for index in self.lines for channel in self.channels(index)[1:])
+            return {"classes": (0,) if self.head == "binary" else own, "heatmaps": copies}
         if "block" not in names:
             foreground = tuple(index for index in range(len(self.names)) if index not in background)
             rows = {"background": background, "foreground": foreground}
@@ -198,5 +202,5 @@ def roles_by_position(names: Sequence[str], channels: int, head: str) -> Roles:
     first = 1 if "block" in names or head == "multiclass" else 0
     last = channels - 1 if "block" in names and channels > 2 else channels
     rows = {"background": range(first), "foreground": range(first, channels), "lines": range(first, last)}
-    rows["block"] = range(last, channels)
+    rows |= {"block": range(last, channels), "classes": range(channels), "heatmaps": range(0)}
     return {name: tuple(rows[name]) for name in names}

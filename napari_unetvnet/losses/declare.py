@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["blind_to", "head_modes", "needs", "roles"]
+__all__ = ["begins_at", "blind_to", "head_modes", "needs", "roles"]
 
 LossFunction = TypeVar("LossFunction", bound="Callable[..., Tensor]")
 
@@ -54,14 +54,30 @@ def roles(*names: str) -> Callable[[LossFunction], LossFunction]:
 
     Parameters
     ----------
-    *names : {"background", "foreground", "lines", "block"}
-        An option of the name of a role says which classes have it, such as ``block=cell``.
+    *names : {"background", "foreground"} or {"background", "lines", "block"} or {"classes", "heatmaps"}
+        Heat maps are the blurred copies of lines, classes all other channels. An option of the name of a role says
+        which classes have it, such as ``block=cell``.
 
     Returns
     -------
     decorator
     """
     return _declare("roles", names)
+
+
+def begins_at(*where: str) -> Callable[[LossFunction], LossFunction]:
+    """Declare with what probabilities a new network should start.
+
+    Parameters
+    ----------
+    *where : {"frequencies"}
+        Those of the classes in the training labels. For a loss whose least constant prediction they are.
+
+    Returns
+    -------
+    decorator
+    """
+    return _declare("begins_at", where)
 
 
 def blind_to(*differences: str) -> Callable[[LossFunction], LossFunction]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.postprocess import paths_of
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["write_lines"]

@@ -129,7 +129,9 @@ class CleanJob(PostprocessSettings):
     @model_validator(mode="after")
     def _has_work_and_a_place(self) -> Self:
         if not self.postprocessed:
-            raise ValueError("There is nothing to do: give objects, keep_largest, min_size, fill_holes, thin or nested.")
+            raise ValueError(
+                "There is nothing to do: give objects, keep_largest, min_size, fill_holes, thin or nested."
+            )
         if same_or_inside(Path(self.labels), self.output):
             raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
         return self

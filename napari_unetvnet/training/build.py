@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from napari_unetvnet.data.known import records
 from napari_unetvnet.data.targets import loss_classes, loss_weights
 from napari_unetvnet.images.intensity import joint_range
 from napari_unetvnet.images.refusals import check_size
-from napari_unetvnet.losses import build_loss, loss_needs, write_loss
+from napari_unetvnet.losses import LOSSES, build_loss, loss_needs, write_loss
 from napari_unetvnet.losses.total import DeepSupervision
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model
@@ -21,6 +21,7 @@ from napari_unetvnet.networks import options_for_training
 from napari_unetvnet.settings.regions import paint_order
 from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import step_fallback
+from napari_unetvnet.training.initial import begin_at, initial_logits
 from napari_unetvnet.training.run import Run
 from napari_unetvnet.training.schedule import Schedule
 from napari_unetvnet.training.start import take_weights
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
     from napari_unetvnet.images.pairs import Pair
-    from napari_unetvnet.losses.total import Loss
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.files import TrainingFiles
 
@@ -63,14 +63,16 @@ def build_run(
     model.card = model.card.model_copy(update={"patch": _fitting_patch(model, patch)})
     for pair in pairs if not model.network.mirrors_small_images else ():
         check_size(pair.image, model.smallest, settings.network)
+    counted = _counted(data, settings)
+    _begin_at_frequencies(model, counted, data, settings)
     parent, notices = (None, list[str]()) if settings.start_from is None else take_weights(model, settings)
     notices += [model.card.one_stage] if model.card.one_stage else []
     first = 0 if parent is None else parent.steps
     budget = settings.planned_minutes, settings.planned_steps
     schedule = Schedule(settings.peak_rate, *budget, settings.lr_schedule, first=first)
-    criterion = DeepSupervision(
-        _loss(data, model.card, settings), settings.deep_supervision_weights, settings.roi_weight
-    )
+    known = loss_classes(data.classes, settings)
+    loss = build_loss(settings.loss, head=model.card.head, class_weights=counted.weights, classes=known)
+    criterion = DeepSupervision(loss, settings.deep_supervision_weights, settings.roi_weight)
     optimizer, ema = _optimizer(model, settings), ema_of(model.network, settings.ema_decay, first)
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16")
     fallback = step_fallback(model, optimizer, ema, settings)
@@ -84,14 +86,25 @@ def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
 
 
-def _loss(data: TrainingData, card: ModelCard, settings: TrainSettings) -> Loss:
-    """Build the loss, with class weights from the training regions."""
+class _Counted(NamedTuple):
+    """Voxels of each class in the training regions, labelled voxels, and class weights of the loss."""
+
+    counts: list[int]
+    labelled: list[int]
+    weights: tuple[float, ...]
+
+
+def _counted(data: TrainingData, settings: TrainSettings) -> _Counted:
     classes = data.classes
     counts = np.sum([region.class_counts[: len(classes)] for region in data.train], axis=0)
     labelled = np.sum([labelled_voxels(region.target) for region in data.train], axis=0)
-    weights = loss_weights(counts, labelled, classes, settings)
-    known = loss_classes(classes, settings)
-    return build_loss(settings.loss, head=card.head, class_weights=weights, classes=known)
+    return _Counted(counts.tolist(), labelled.tolist(), loss_weights(counts, labelled, classes, settings))
+
+
+def _begin_at_frequencies(model: Model, counted: _Counted, data: TrainingData, settings: TrainSettings) -> None:
+    """Let the outputs start at the frequencies of the classes, if all terms of the loss are made for that."""
+    if all(LOSSES.describe(term.name).facts.get("begins_at") for term in settings.loss):
+        begin_at(model.network, initial_logits(*counted, model.card.head, data.classes.lines))
 
 
 def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, patch: Triple) -> ModelCard:

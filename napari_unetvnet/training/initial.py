@@ -1,7 +1,8 @@
 """Let a new network begin with the frequencies of the classes as its probabilities.
 
-A new network gives each class about the same probability, so where a class is rare, such as a line one voxel wide, most of
-a short training goes into making it rare. With the bias of its last layer set, that is done before the first step.
+A new network gives each class about the same probability, so where a class is rare, such as a line one voxel wide,
+most of a short training goes into making it rare. With the bias of its last layer set, that is done before the first
+step.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_unetvnet.settings import BLURS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
+    from napari_unetvnet.conventions import Head
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["begin_at_frequencies"]
+__all__ = ["begin_at", "initial_logits"]
 
 LEAST = 1e-4
 """No class is taken to be rarer, or more frequent than all but this."""
@@ -25,15 +29,47 @@ SMALL = 8
 """Edge length of the input that the last layer is found with, voxels, if the network takes it."""
 
 
-def begin_at_frequencies(network: SegmentationNetwork, frequencies: Sequence[float]) -> bool:
-    """Set the bias of the last layer so that each output is, apart from what the input adds, a frequency.
+def initial_logits(
+    counts: Sequence[int], labelled: Sequence[int], weights: Sequence[float], head: Head, lines: Sequence[int] = ()
+) -> Tensor:
+    """Give the logits of the class frequencies.
+
+    Parameters
+    ----------
+    counts : sequence of K int
+        Voxels of each class.
+    labelled : sequence of K int
+        Voxels of each class and of all others; of a multilabel head only.
+    weights : sequence of float
+        Class weights of the loss, for which a weighted voxel is so many voxels; empty for none.
+    lines : sequence of int
+        Indices of the classes that have blurred copies, which are as frequent as they.
+
+    Returns
+    -------
+    Tensor of shape (outputs,)
+    """
+    inside = torch.tensor(counts, dtype=torch.float64)
+    outside = torch.tensor(labelled, dtype=torch.float64) - inside
+    copies = torch.tensor([1 + BLURS * (index in lines) for index in range(len(counts))])
+    if head == "multilabel":
+        inside, outside = inside.repeat_interleave(copies), outside.repeat_interleave(copies)
+    inside = inside * (torch.tensor(weights) if len(weights) else 1)
+    if head == "multilabel":
+        return (inside / (inside + outside).clamp_min(1)).clamp(LEAST, 1 - LEAST).logit().float()
+    shares = (inside / inside.sum().clamp_min(1)).clamp(LEAST, 1 - LEAST)
+    return (shares[1:].logit() if head == "binary" else shares.log()).float()
+
+
+def begin_at(network: SegmentationNetwork, logits: Tensor) -> bool:
+    """Set the bias of the last layer.
 
     Parameters
     ----------
     network : SegmentationNetwork
         Changed in place.
-    frequencies : sequence of float
-        Fraction of the voxels in each class, one for each sigmoid.
+    logits : Tensor of shape (outputs,)
+        What each output is, apart from what the input adds.
 
     Returns
     -------
@@ -44,7 +80,7 @@ def begin_at_frequencies(network: SegmentationNetwork, frequencies: Sequence[flo
     if bias is None:
         return False
     with torch.no_grad():
-        bias.copy_(torch.tensor(frequencies).clamp(LEAST, 1 - LEAST).logit())
+        bias.copy_(logits)
     return True
 
 

@@ -16,9 +16,9 @@ from napari.utils.colormaps import label_colormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_unetvnet.events import SlabDone
+from napari_unetvnet.postprocess import paths_of
 from napari_unetvnet.runs.folder import OBJECTS
 from napari_unetvnet.runs.results import labels_in, open_labels
-from napari_unetvnet.postprocess import paths_of
 from napari_unetvnet.widgets.layers import add_labels_layer, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
