@@ -45,9 +45,10 @@ def heatmap_dice_ce(prepared: Prepared, *, heatmap_weight: float = 0.5) -> Tenso
     ----------
     .. [1] AmberzzZZ/unet_vnet_keras, https://github.com/AmberzzZZ/unet_vnet_keras
     """
-    classes, heatmaps = prepared.roles["classes"], prepared.roles["heatmaps"]
+    heatmaps = prepared.roles.get("heatmaps", ())
     if not heatmaps:
         return dice_ce(prepared)
+    classes = prepared.roles["classes"]
     channels = range(prepared.raw_logits.shape[1])
     of_class = tuple(float(channel in classes) / len(classes) for channel in channels)
     of_map = tuple(heatmap_weight * (channel in heatmaps) / len(heatmaps) for channel in channels)

@@ -25,6 +25,8 @@ __all__ = ["begin_at", "initial_logits"]
 
 LEAST = 1e-4
 """No class is taken to be rarer, or more frequent than all but this."""
+TOLERANCE = 1e-2
+"""Rounding of shares."""
 SMALL = 8
 """Edge length of the input that the last layer is found with, voxels, if the network takes it."""
 
@@ -76,30 +78,40 @@ def begin_at(network: SegmentationNetwork, logits: Tensor) -> bool:
     bool
         Whether the network has such a bias; otherwise it stays as it is.
     """
-    bias = _output_bias(network)
-    if bias is None:
-        return False
+    biases = _output_biases(network)
     with torch.no_grad():
-        bias.copy_(logits)
-    return True
+        for bias in biases:
+            bias.copy_(logits)
+    return bool(biases)
 
 
-def _output_bias(network: SegmentationNetwork) -> nn.Parameter | None:
-    """Find the parameter that is added to the logits of each class."""
+def _output_biases(network: SegmentationNetwork) -> list[nn.Parameter]:
+    """Find the parameter that is added to the logits, or those whose mean is, where several heads are averaged."""
     named = reversed(list(network.named_parameters()))
     candidates = [each for name, each in named if name.endswith("bias") and each.shape == (network.classes,)]
-    size = network.fit([max(SMALL, least) for least in network.smallest])
-    training = network.training
+    averaged: list[nn.Parameter] = []
+    training, total = network.training, 0.0
     network.eval()
-    with torch.no_grad():
-        for bias in candidates:
-            image = torch.zeros(1, network.in_channels, *size, device=bias.device)
-            before, step = network(image), torch.arange(1.0, network.classes + 1, device=bias.device)
-            bias += step
-            change = network(image) - before
-            bias -= step
-            if torch.allclose(change, step.view(1, -1, *(1,) * network.dims).expand_as(change), atol=1e-3):
-                network.train(training)
-                return bias
+    for bias in candidates:
+        share = _share(network, bias)
+        if abs(share - 1) < TOLERANCE:
+            averaged, total = [bias], 1.0
+            break
+        if share > TOLERANCE:
+            averaged.append(bias)
+            total += share
     network.train(training)
-    return None
+    return averaged if abs(total - 1) < TOLERANCE else []
+
+
+@torch.no_grad()
+def _share(network: SegmentationNetwork, bias: nn.Parameter) -> float:
+    """Measure what part of a bias is added to the logits of its class everywhere; 0 if it has another effect."""
+    size = network.fit([max(SMALL, least) for least in network.smallest])
+    image = torch.zeros(1, network.in_channels, *size, device=bias.device)
+    step = torch.arange(1.0, network.classes + 1, device=bias.device)
+    before = network(image)
+    bias.add_(step)
+    shares = (network(image) - before).movedim(1, -1) / step
+    bias.sub_(step)
+    return float(shares.mean()) if float(shares.max() - shares.min()) < TOLERANCE else 0.0

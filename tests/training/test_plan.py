@@ -117,7 +117,7 @@ def test_one_image_tells_nothing_of_sides():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "loss"), [({}, "dice_ce"), ({"regions": "A=1+2 B=2"}, "bce_dice"), ({"lines": [1]}, "ten_channel")]
+    ("chosen", "loss"), [({}, "dice_ce"), ({"regions": "A=1+2 B=2"}, "bce_dice"), ({"lines": [1]}, "heatmap_dice_ce")]
 )
 def test_the_loss_fits_what_is_learnt(chosen, loss):
     settings, _ = planned([a_pair()], **chosen)
