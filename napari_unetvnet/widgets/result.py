@@ -69,7 +69,8 @@ class ResultLayer(QObject):  # type: ignore[misc]
         self._task, self._image, self._metadata = task, image, metadata
         self._names = [f"{name}: {word}" for word in classes] or [name]
         self._folder: Path | None = task.folder
-        self._lines, self.shapes = tuple(lines), None
+        self._lines = tuple(lines)
+        self.shapes: Any = None
         self._next_refresh = 0.0
         self._loaded.connect(self._replace_data)
         task.event_received.connect(self._on_event)

@@ -97,7 +97,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     def _ready(self, layer: Any) -> None:
         if layer is not None and self.result is not None and self.panel.task.state == "idle":
-            names = ", ".join(each.name for each in self.result.layers)
+            shown = [*self.result.layers, *filter(None, [self.result.shapes])]
+            names = ", ".join(each.name for each in shown)
             self.panel.view.set_status(f"{self.panel.view.status.text()} Labels: {names}")
 
 

@@ -13,6 +13,7 @@ from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.postprocess import table_of
 from napari_unetvnet.runs.clean import write_table
 from napari_unetvnet.widgets import result, task
+from napari_unetvnet.widgets.drawn import rasterise_shapes
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -158,3 +159,30 @@ def test_the_layer_has_the_names_of_its_classes(viewer, tmp_path):
     layer = viewer.layers["labels"]
     assert layer.features["name"].tolist() == ["background", "left nucleus"]
     assert "left nucleus" in str(layer.get_status((0, 0)))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_lines_come_back_as_shapes_on_their_image(qtbot, viewer, tmp_path, depth):
+    labels = np.zeros((depth, 30, 40), np.uint8)
+    labels[-1, 9:12, 4:36], labels[-1, 20:25] = 3, 1
+    np.save(tmp_path / "labels.npy", labels)
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    picture = viewer.add_image(
+        np.zeros(labels.shape if depth > 1 else labels.shape[1:]), scale=(4, 2, 0.5)[-min(3, depth + 1) :]
+    )
+    shown = result.ResultLayer(following, picture, "labels", {}, lines=(3,))
+    following.event_received.emit(SlabDone(0, depth, depth))
+    with qtbot.waitSignal(shown.ready):
+        following.finished.emit(None)
+    lines = viewer.layers["labels: lines"]
+    assert shown.shapes is lines
+    assert set(lines.shape_type) == {"path"}
+    assert set(lines.features["label"]) == {3}
+    (path,) = lines.data
+    assert (abs(path[:, -2] - 10) <= 1).all()
+    assert np.ptp(path[:, -1]) >= 28
+    assert path.shape[1] == picture.ndim == (2 if depth == 1 else 3)
+    assert np.allclose(lines.data_to_world(path[0]), picture.data_to_world(path[0]))
+    drawn = np.asarray(rasterise_shapes(picture, picture.data.shape, lines))
+    assert (drawn[(labels == 3).reshape(drawn.shape)]).sum() == drawn.sum() >= 29
