@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.pairs import Pair
-from napari_unetvnet.images.volume import Volume, intensity
+from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.model.model import load_model
 from napari_unetvnet.postprocess import thinned
