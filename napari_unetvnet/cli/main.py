@@ -223,7 +223,7 @@ def _segment(parsed: Namespace) -> None:
     if finished.state == "stopped":
         raise KeyboardInterrupt
     _print(f"Labels: {finished.results['labels']}")
-    for name in ("class names", "objects"):
+    for name in ("class names", "objects", "lines"):
         if name in finished.results:
             _print(f"{name.capitalize()}: {finished.results[name]}")
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["write_lines"]
+__all__ = ["lines_beside", "write_lines"]
+
+
+def lines_beside(output: Path, value: int) -> Path:
+    """Return the path of the lines of a label value that belong to a label file."""
+    return output.with_name(f"{stem_of(output)}_lines_{value}.csv")
 
 
 def write_lines(output: Path, labels: NDArray[Any], values: Sequence[int]) -> list[Path]:
@@ -42,7 +47,7 @@ def write_lines(output: Path, labels: NDArray[Any], values: Sequence[int]) -> li
     masks = labels if labels.ndim == 4 else labels[None]
     written = []
     for value in values:
-        path = output.with_name(f"{stem_of(output)}_lines_{value}.csv")
+        path = lines_beside(output, value)
         paths = [each.vertices for mask in masks for each in paths_of(mask, (value,))]
         with writing(path), replacing(path) as temporary:
             _write(temporary, paths, first_axis=1 if masks.shape[1] == 1 else 0)

@@ -25,6 +25,7 @@ from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.clean import table_beside
 from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
+from napari_unetvnet.runs.lines import lines_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -294,8 +295,8 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
     Returns
     -------
     Delivery
-        With "model" and "steps", or "labels" and, if they were divided, "objects", and tables of "class names"; empty
-        if there is no result.
+        With "model" and "steps", or "labels" and, if they were divided, "objects", or thinned, "lines", and tables of
+        "class names"; empty if there is no result.
 
     Raises
     ------
@@ -312,6 +313,8 @@ def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
         paths["class names"] = ", ".join(tables)
     if (folder / OBJECTS).exists():
         paths["objects"] = str(table_beside(job.output) if job.output else folder / OBJECTS)
+    if labels.exists() and job.thin:
+        paths["lines"] = ", ".join(str(lines_beside(job.output or folder / CLEANED, value)) for value in job.thin)
     return Delivery(paths)
 
 
