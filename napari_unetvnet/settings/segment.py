@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -37,13 +36,7 @@ def _tta(value: Any) -> Any:
 Tta = Annotated[Literal["rotations"] | tuple[Literal["z", "y", "x"], ...], BeforeValidator(_tta)]
 
 
-def _classes(value: Any) -> Any:
-    """Accept names and label values, as text or as a list."""
-    words = re.split(r"[\s,;]+", value.strip()) if isinstance(value, str) else value
-    return tuple(map(str, words)) if isinstance(words, list | tuple) else words
-
-
-RegionClasses = Annotated[tuple[str, ...], BeforeValidator(_classes)]
+RegionClasses = Annotated[tuple[str, ...], BeforeValidator(numbers)]
 
 
 class SegmentSettings(ComputeSettings, PostprocessSettings):
