@@ -18,7 +18,7 @@ from napari_unetvnet.losses import LOSSES, PURPOSES
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import FAMILIES, NETWORKS
 from napari_unetvnet.networks.facts import network_facts
-from napari_unetvnet.settings import CleanJob, SegmentJob, TrainJob
+from napari_unetvnet.settings import CleanJob, ConvertJob, SegmentJob, TrainJob
 
 README = Path(__file__).parents[1] / "README.md"
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ COMMANDS = """
 | `train` | Train a model on images with labels. |
 | `segment IMAGE` | Segment an image with a model. |
 | `check` | Look for mistakes in images and labels; takes the options of `train`; `--json`. |
+| `convert FOLDER` | Make one HDF5 set of the files of many subjects with several modalities. |
 | `clean LABELS` | Clean a label file, and divide it into objects. |
 | `evaluate PREDICTION TRUTH` | Compare labels with the truth: files or folders; `--json`, `--csv`. |
 | `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
@@ -51,6 +52,7 @@ Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termin
 COMMAND_SETTINGS = (
     ("train", TrainJob),
     ("segment", SegmentJob),
+    ("convert", ConvertJob),
     ("clean", CleanJob),
     ("evaluate", EvaluateSettings),
 )

@@ -139,6 +139,8 @@ def _add_jobs(add: Add, command: str) -> None:
         job.add_argument("--settings", type=Path, help=text)
         text = "Folder in which to create the run folder (default: the user's data folder)."
         job.add_argument("--run", type=Path, help=text)
+    converting = add("convert", _convert, "Make one HDF5 set of the files of many subjects with several modalities.")
+    fields(converting, "ConvertJob", ["folder"])
     cleaning = add("clean", _clean, "Clean a label file and divide it into objects.")
     fields(cleaning, "CleanJob", ["labels"])
 
@@ -311,6 +313,16 @@ def _clean(parsed: Namespace) -> None:
     _print(f"Labels: {job.output}")
     for name, paths in written.items():
         _print(f"{name}: {', '.join(map(str, paths))}")
+
+
+def _convert(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.convert import convert
+    from napari_unetvnet.settings import ConvertJob, checked
+
+    values = {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields}
+    job = checked(ConvertJob, values)
+    count = convert(job)
+    _print(f"Set of {count} subject(s): {job.output}")
 
 
 def _augment(parsed: Namespace) -> None:

@@ -53,8 +53,16 @@ def split_dataset(path: Path) -> tuple[Path, str]:
 
 
 def stem_of(path: Path) -> str:
-    """Name of a file without its ending; for an image inside a folder or file, that of the folder or file."""
-    path = split_dataset(path)[0]
+    """Name of a file without its ending; for an image inside a folder or file, that of the folder or file.
+
+    Returns
+    -------
+    str
+        One of many images in a file has its number or name as well.
+    """
+    path, inside = split_dataset(path)
+    if one := re.search(r"subjects/(.+)/[^/]+$|(\[\d+\])$", inside):
+        return one[1] or stem_of(path) + one[2]
     folders = tuple(ending for row in FORMATS if row.folder_files for ending in row.endings)
     name = next((part.name for part in (path, *path.parents) if part.name.lower().endswith(folders)), path.name)
     by_length = sorted((ending for row in FORMATS for ending in (*row.long_endings, *row.endings)), key=len)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.subjects import subjects_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import SegmentJob, TrainJob
 
@@ -27,13 +31,25 @@ def pair_files(job: TrainJob) -> list[PairFiles]:
     FileProblem
         If a file or the table is missing.
     DataProblem
-        If files cannot be paired.
+        If files cannot be paired, or a set has no labels.
     """
     if job.pairs is not None:
         return read_pairs_csv(job.pairs)
-    pairs = find_pairs(job.image, job.label)
+    images = [source for entry in job.image for source, _ in subjects_of(entry) or [(entry, "")]]
+    pairs = find_pairs(images, job.label) if job.label else _with_own_labels(job.image)
     masks = dict(find_pairs([image for image, _ in pairs], job.mask, "masks")) if job.mask else {}
     return [PairFiles(image, label, "", masks.get(image, "")) for image, label in pairs]
+
+
+def _with_own_labels(sources: Sequence[str]) -> list[tuple[str, str]]:
+    """List the subjects of sets with their labels."""
+    pairs = []
+    for source in sources:
+        subjects = subjects_of(source)
+        if not subjects or not all(labels for _, labels in subjects):
+            raise DataProblem(f"{source} is no set of images with labels (data and truth); give --label.")
+        pairs += subjects
+    return pairs
 
 
 def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:

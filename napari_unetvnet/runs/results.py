@@ -21,6 +21,8 @@ from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
+from napari_unetvnet.images.refusals import times
+from napari_unetvnet.images.subjects import placement_of
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.clean import table_beside
 from napari_unetvnet.runs.delivery import deliver_model
@@ -68,8 +70,9 @@ class Results:
     """
 
     def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
-        self._folder, self._volume = folder, replace(volume, class_names=card.names_by_value)
-        self._specs = _specs(job, card, volume)
+        self._folder, self._placement = folder, placement_of(job.image)
+        self._volume = replace(volume, class_names=card.names_by_value)
+        self._specs = _specs(job, card, volume, grows=self._placement is None)
         # The slabs of a 2D network are one batch thick; thicker chunks would delay progress until a chunk is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
@@ -155,7 +158,13 @@ class Results:
                 moves[kind] = spec.output
             elif spec.output and not spec.beside:
                 array = self._arrays[kind] if labels is None or kind != "labels" else labels
-                WRITE[kind](spec.output, array, self._volume)
+                like = self._volume
+                if kind == "labels" and self._placement is not None:
+                    array, like = self._placement.put_back(array[:], like)
+                    yield Notice(
+                        f"The labels are on the grid of the original image, {times(like.shape)} voxels (z y x)."
+                    )
+                WRITE[kind](spec.output, array, like)
         for kind, output in moves.items():
             _move(paths[kind], output)
             _save_paths(self._folder, _saved_paths(self._folder) | {kind: output})
@@ -167,11 +176,13 @@ class Results:
         }
 
 
-def _specs(job: SegmentJob, card: ModelCard, volume: Volume) -> dict[str, _Spec]:
+def _specs(job: SegmentJob, card: ModelCard, volume: Volume, *, grows: bool) -> dict[str, _Spec]:
     """Describe all results that a job asks for."""
     labels = (len(card.values), *volume.shape) if card.overlapping else volume.shape
     dtype, probabilities = np.dtype(np.float16), (len(card.values), *volume.shape)
-    specs = {"labels": _spec(job.output, np.min_scalar_type(max(card.values)), labels, grows=not job.postprocessed)}
+    specs = {
+        "labels": _spec(job.output, np.min_scalar_type(max(card.values)), labels, grows=grows and not job.postprocessed)
+    }
     if job.probabilities is not None:
         specs["probabilities"] = _spec(job.probabilities, dtype, probabilities)
     if job.uncertainty is not None:

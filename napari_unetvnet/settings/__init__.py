@@ -6,6 +6,7 @@ at once are refused here, before anything runs.
 """
 
 from napari_unetvnet.settings.base import ComputeSettings, Settings, checked
+from napari_unetvnet.settings.convert import ConvertJob
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
 from napari_unetvnet.settings.postprocess import CleanJob, PostprocessSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
@@ -15,6 +16,7 @@ __all__ = [
     "BLURS",
     "CleanJob",
     "ComputeSettings",
+    "ConvertJob",
     "LabelSettings",
     "PostprocessSettings",
     "Sampling",

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from napari_unetvnet.conventions import Axes, Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.files import same_or_inside
+from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.losses import LOSSES, LossTerm, class_misfits, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings.base import ComputeSettings
@@ -25,6 +26,12 @@ LevelWeights = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)
 
 def _is_auto(value: Any) -> bool:
     return bool(value in ("auto", ["auto"]))
+
+
+def _may_hold_labels(source: str) -> bool:
+    """Whether a file may be a set of images with their labels."""
+    kind = format_of(source)
+    return kind is not None and kind.datasets
 
 
 def _loss_terms(value: Any) -> Any:
@@ -291,7 +298,8 @@ class TrainJob(TrainSettings):
     """Fields that are chosen from the data where they are not set."""
 
     image: tuple[str, ...] = ()
-    """Image files, datasets (file.h5:/path) or a folder; the channel files of one image are separated by |."""
+    """Image files, datasets (file.h5:/path), a folder, or a set of images with labels (.h5); the channel files of one
+    image are separated by |."""
     label: tuple[str, ...] = ()
     """Label files or a folder, paired with the images by name; overlapping masks are separated by |."""
     mask: tuple[str, ...] = ()
@@ -322,7 +330,7 @@ class TrainJob(TrainSettings):
 
     @model_validator(mode="after")
     def _inputs_given(self) -> Self:
-        if self.pairs is None and not (self.image and self.label):
+        if self.pairs is None and not (self.image and (self.label or all(map(_may_hold_labels, self.image)))):
             raise ValueError("Give --image and --label, or --pairs.")
         if self.pairs is not None and (self.image or self.label):
             raise ValueError("Give either --pairs or --image and --label, not both.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from napari_unetvnet.images.axes import given_letters
 from napari_unetvnet.images.containers import StoredArray, image_of, listed_images, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.sources import split_dataset
+from napari_unetvnet.images.subjects import subject_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.image_file import ImageFile
 
+NUMBERED = re.compile(r"(?P<name>.+)\[(?P<number>\d+)\]")
+"""An image of a dataset of many, such as data[3]."""
+
 
 def read(path: Path, axes: str = "") -> ImageFile:
     """Open ``file.h5:/path``, or the only dataset of ``file.h5``."""
     file, inside = split_dataset(path)
     with reading(file):
-        return image_of(_open(file, inside, axes), file)
+        stored = _open(file, inside, axes)
+        return _with_affine(image_of(stored, file), stored.array.file, inside)
 
 
 def _open(path: Path, inside: str, given: str) -> StoredArray:
@@ -38,6 +44,8 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
     datasets: dict[str, Any] = {}
     file = h5py.File(path, "r")
     file.visititems(note)
+    if match := NUMBERED.fullmatch(inside):
+        return _one_of_many(file, path, match["name"], int(match["number"]))
     dataset = file.get(inside) if inside else datasets[only_image(path, datasets, f"{path}:")]
     if not isinstance(dataset, h5py.Dataset):
         raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {listed_images(datasets)}.")
@@ -45,6 +53,35 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
     lengths = {letter: (float(size), "micrometer") for letter, size in zip("ZYX", sizes, strict=False)}
     axes = given_letters(given, dataset.shape, path.name) or with_letters(_axis_names(dataset), dataset.ndim)
     return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {})
+
+
+def _one_of_many(file: Any, path: Path, name: str, number: int) -> StoredArray:
+    """Open an image (C, Z, Y, X) of a dataset (N, C, Z, Y, X)."""
+    dataset = file.get(name)
+    if getattr(dataset, "ndim", 0) != 5 or number >= dataset.shape[0]:
+        raise FileProblem(f"{path.name} has no image {number} in a dataset {name} of five axes.")
+    return StoredArray(_Part(dataset, number), "CZYX", {})
+
+
+class _Part:
+    """One image of a dataset (N, C, Z, Y, X)."""
+
+    def __init__(self, dataset: Any, number: int) -> None:
+        self._dataset, self._number = dataset, number
+        self.shape, self.dtype, self.file = dataset.shape[1:], dataset.dtype, dataset.file
+        self.chunks = dataset.chunks and dataset.chunks[1:]
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._dataset[(self._number, *key)]
+
+
+def _with_affine(image: ImageFile, file: Any, inside: str) -> ImageFile:
+    """Add the affine that a set holds for each subject."""
+    if (number := subject_number(file, inside)) is None:
+        return image
+    affine = np.asarray(file["affine"][number], np.float64)
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return image._replace(spacing=(z, y, x), unit=str(file.attrs["unit"]), affine=affine)
 
 
 def _axis_names(dataset: Any) -> Sequence[str] | None:

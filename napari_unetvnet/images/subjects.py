@@ -1,0 +1,169 @@
+"""HDF5 sets of subjects with several modalities: which images they hold, and where each was cut out.
+
+A set holds ``data`` (N, C, Z, Y, X) and, with labels, ``truth`` (N, 1, Z, Y, X), or ``subjects/ID/data`` (C, Z, Y, X)
+where the sizes differ. The image of a subject is named ``set.h5:/data[3]``, or as any dataset.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_unetvnet.images.damage import reading
+from napari_unetvnet.images.formats import format_of
+from napari_unetvnet.images.orientation import original_axes
+from napari_unetvnet.images.resample import Resampled
+from napari_unetvnet.images.sources import split_dataset
+from napari_unetvnet.images.volume import Box, Volume
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.conventions import Triple
+
+__all__ = ["AXES", "Placement", "placement_of", "subject_number", "subjects_of"]
+
+AXES = "NCZYX"
+"""Value of the attribute "axes" of a set that the convert command made."""
+SUBJECT = re.compile(r"/?(?:data|truth)\[(\d+)\]|/?subjects/(.+)/(?:data|truth)")
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the image of a subject lies in the files that it was made of.
+
+    Parameters
+    ----------
+    box : Box
+        The part that was cut out of the original grid.
+    shape : tuple of 3 int
+        Voxels z, y, x of the original grid.
+    affine : array of shape (4, 4)
+        Of the original grid.
+    orientation : array of shape (3, 2)
+        Of the original axes, as `orientation_of` gives it.
+    unit : str
+        Of the affine.
+    """
+
+    box: Box
+    shape: Triple
+    affine: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    unit: str
+
+    @property
+    def cut_shape(self) -> Triple:
+        """Voxels z, y, x of the part on the canonical axes, before it was resized."""
+        edges = dict(zip(self.orientation[:, 0].astype(int), self.box.shape[::-1], strict=True))
+        return edges[2], edges[1], edges[0]
+
+    def put_back(self, labels: Any, like: Volume) -> tuple[NDArray[Any], Volume]:
+        """Put labels back on the original grid; outside the part they are 0.
+
+        Parameters
+        ----------
+        labels : array of shape (Z, Y, X) or (K, Z, Y, X)
+            On the grid of the set.
+        like : Volume
+            The image in the set.
+
+        Returns
+        -------
+        labels : array
+        like : Volume
+            With the original grid, for writing; its data cannot be used.
+        """
+        masks = np.asarray(labels).reshape(-1, *labels.shape[-3:])
+        part = original_axes(Resampled(masks, self.cut_shape, "nearest")[:], self.orientation)
+        whole = np.zeros((len(masks), *self.shape), masks.dtype)
+        whole[(slice(None), *self.box.slices)] = part
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        grid = np.broadcast_to(np.zeros((), np.uint8), (1, *self.shape))
+        placed = replace(like, data=grid, spacing=(z, y, x), unit=self.unit, affine=self.affine)
+        return whole.reshape(*labels.shape[:-3], *self.shape), placed
+
+
+def subjects_of(source: str) -> list[tuple[str, str]]:
+    """List the subjects of a set.
+
+    Parameters
+    ----------
+    source : str
+        A file.
+
+    Returns
+    -------
+    list of (str, str)
+        Sources of the image and of the labels, empty without; no rows if the file is not a set.
+    """
+    path, inside = split_dataset(Path(source).expanduser())
+    kind = format_of(path)
+    if inside or kind is None or not kind.datasets or not path.is_file():
+        return []
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        if isinstance(file.get("subjects"), h5py.Group):
+            groups = file["subjects"]
+            return [
+                (f"{path}:/subjects/{name}/data", f"{path}:/subjects/{name}/truth" if "truth" in groups[name] else "")
+                for name in groups
+            ]
+        data, truth = file.get("data"), file.get("truth")
+        if not isinstance(data, h5py.Dataset) or data.ndim != 5:
+            return []
+        numbers = range(data.shape[0])
+        return [(f"{path}:/data[{i}]", f"{path}:/truth[{i}]" if truth is not None else "") for i in numbers]
+
+
+def subject_number(file: Any, inside: str) -> int | None:
+    """Give the row of a subject in the tables of a set.
+
+    Parameters
+    ----------
+    file : h5py.File
+    inside : str
+        The image or labels of a subject, as `subjects_of` names them.
+
+    Returns
+    -------
+    int or None
+        None if it is not of a set that the convert command made.
+    """
+    match = SUBJECT.fullmatch(inside)
+    if match is None or file.attrs.get("axes") != AXES:
+        return None
+    return int(match[1]) if match[1] else list(file["subject_ids"].asstr()[:]).index(match[2])
+
+
+def placement_of(source: str) -> Placement | None:
+    """Read where the image of a subject was cut out.
+
+    Parameters
+    ----------
+    source : str
+        As `subjects_of` names it.
+
+    Returns
+    -------
+    Placement or None
+        None for an image that is not of a set that the convert command made.
+    """
+    path, inside = split_dataset(Path(source).expanduser())
+    if not inside or not path.is_file():
+        return None
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        if (i := subject_number(file, inside)) is None:
+            return None
+        start, stop, shape = (file[name][i].tolist() for name in ("crop_start", "crop_stop", "original_shape"))
+        affine, orientation = file["original_affine"][i], file["orientation"][i]
+        unit = str(file.attrs["unit"])
+    box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return Placement(box, (shape[0], shape[1], shape[2]), affine, orientation.astype(np.float64), unit)

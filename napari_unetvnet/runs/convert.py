@@ -1,0 +1,236 @@
+"""The convert command: make one HDF5 set of the files of many subjects.
+
+Each subject is cropped to what is not zero in any of its files, turned to the canonical axes and, if wanted, resized.
+It is read twice, first for the sizes and statistics of the set, so that no more than one is in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from napari_unetvnet.errors import DataProblem, FileProblem, UserError
+from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.images.formats import endings
+from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.images.orientation import canonical, orientation_of, resized_affine
+from napari_unetvnet.images.refusals import times
+from napari_unetvnet.images.resample import Resampled
+from napari_unetvnet.images.sources import is_folder, stem_of
+from napari_unetvnet.images.subjects import AXES
+from napari_unetvnet.images.volume import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.settings import ConvertJob
+
+__all__ = ["convert"]
+
+FOREGROUND = 1e-5
+"""Voxels with a greater absolute value in any file are foreground."""
+MARGIN = 1
+"""Voxels by which the box around the foreground is enlarged."""
+CHUNK = 64
+
+
+class _Files(NamedTuple):
+    """The files of a subject: one for each modality, and that of the labels or none."""
+
+    name: str
+    images: tuple[Path, ...]
+    labels: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Origin:
+    """Where the voxels of a subject come from, and the affine that they have in the set."""
+
+    box: Box
+    shape: Triple
+    affine: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    unit: str
+    new_affine: NDArray[np.float64]
+
+
+class _Subject(NamedTuple):
+    """A subject as it is stored: image (C, Z, Y, X), labels (1, Z, Y, X) or None."""
+
+    image: NDArray[np.float32]
+    labels: NDArray[Any] | None
+    origin: _Origin
+
+
+class _Measured(NamedTuple):
+    """Shape of an image, mean and standard deviation of each channel, and the highest label."""
+
+    shape: tuple[int, ...]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    highest: int
+    origin: _Origin
+
+
+def convert(job: ConvertJob) -> int:
+    """Make a set.
+
+    Returns
+    -------
+    int
+        Number of subjects.
+
+    Raises
+    ------
+    FileProblem
+        If the folder holds no subject, or the output exists or cannot be written.
+    DataProblem
+        If a subject lacks a file, its files have different grids, or it holds only zeros; one line each.
+    """
+    if job.output.exists():
+        raise FileProblem(f"{job.output} exists; remove it first, or give another output.")
+    subjects = _find(job)
+    measured = [_measured(_load(files, job)) for files in subjects]
+    if len({each.origin.unit for each in measured}) > 1:
+        raise DataProblem("The subjects have voxel sizes in different units; save all of them in millimetres.")
+    with writing(job.output), replacing(job.output) as part:
+        _write(part, subjects, measured, job)
+    return len(subjects)
+
+
+def _find(job: ConvertJob) -> list[_Files]:
+    """Find the files of each subject."""
+    folders = [path for path in sorted(job.folder.iterdir()) if is_folder(path)] if job.folder.is_dir() else []
+    if not folders:
+        raise FileProblem(
+            f"{job.folder} holds no folders of subjects; expected FOLDER/ID/ID_{job.modalities[0]}.nii.gz."
+        )
+    subjects, lines = list[_Files](), list[str]()
+    for folder in folders:
+        images = tuple(_file(folder, name, lines) for name in job.modalities)
+        labels = _file(folder, job.labels, lines) if job.labels else None
+        subjects.append(_Files(folder.name, images, labels))
+    if lines:
+        raise DataProblem(*lines)
+    return subjects
+
+
+def _file(folder: Path, ending: str, lines: list[str]) -> Path:
+    """Find the file of a subject whose name is, or ends with, a modality; append what is wrong to ``lines``."""
+    last = ending.casefold()
+    readable = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith(endings())]
+    names = {path: stem_of(path).casefold() for path in readable if not path.name.startswith(".")}
+    found = [
+        path for path, name in names.items() if name == last or name.endswith(("_" + last, "-" + last, "." + last))
+    ]
+    if len(found) != 1:
+        several = f"{len(found)} files ({', '.join(path.name for path in found)})" if found else "no file"
+        lines.append(f"{folder.name} has {several} of {ending}; expected one, such as {folder.name}_{ending}.nii.gz.")
+    return found[0] if found else folder
+
+
+def _load(files: _Files, job: ConvertJob) -> _Subject:
+    """Read a subject, crop it to its foreground, turn it and resize it."""
+    try:
+        volume = read_volume("|".join(map(str, files.images)))
+        image = np.asarray(volume.data, np.float32)
+        labels = None if files.labels is None else _labels(files.labels, volume)
+        box = _foreground([image] if labels is None else [image, labels])
+    except UserError as problem:
+        raise DataProblem(*(f"{files.name}: {line}" for line in problem.lines)) from problem
+    z, y, x = volume.spacing
+    affine = np.diag([x, y, z, 1.0]) if volume.affine is None else np.asarray(volume.affine, np.float64)
+    start = np.eye(4)
+    start[:3, 3] = box.start[::-1]
+    orientation = orientation_of(affine)
+    cut, new_affine = canonical(image[(slice(None), *box.slices)], affine @ start, orientation)
+    cut_labels = None if labels is None else canonical(labels[(slice(None), *box.slices)], affine, orientation)[0]
+    if job.size is not None and job.size != cut.shape[1:]:
+        new_affine = resized_affine(new_affine, cut.shape[1:], job.size)
+        cut = Resampled(cut, job.size, "linear")[:]
+        cut_labels = None if cut_labels is None else Resampled(cut_labels, job.size, "nearest")[:]
+    return _Subject(cut, cut_labels, _Origin(box, volume.shape, affine, orientation, volume.unit, new_affine))
+
+
+def _labels(path: Path, image: Volume) -> NDArray[Any]:
+    """Read the labels of a subject, (1, Z, Y, X)."""
+    labels = read_labels(path)
+    if labels.shape != image.shape:
+        raise DataProblem(
+            f"{path.name} has {times(labels.shape)} voxels (z y x), the images have {times(image.shape)}."
+        )
+    return np.asarray(labels.data)
+
+
+def _foreground(arrays: Sequence[NDArray[Any]]) -> Box:
+    """Give the box around what is not zero in any array (C, Z, Y, X), enlarged by the margin."""
+    inside = np.any([(np.abs(array) > FOREGROUND).any(axis=0) for array in arrays], axis=0)
+    if not inside.any():
+        raise DataProblem("all files hold only zeros; leave this subject out.")
+    start, stop = [], []
+    for axis in range(3):
+        places = np.flatnonzero(inside.any(axis=tuple(i for i in range(3) if i != axis)))
+        start.append(max(0, int(places[0]) - MARGIN))
+        stop.append(min(inside.shape[axis], int(places[-1]) + 1 + MARGIN))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _measured(subject: _Subject) -> _Measured:
+    image, labels, origin = subject
+    voxels = image.reshape(len(image), -1).astype(np.float64)
+    return _Measured(
+        image.shape, voxels.mean(axis=1), voxels.std(axis=1), 0 if labels is None else int(labels.max()), origin
+    )
+
+
+def _write(path: Path, subjects: Sequence[_Files], measured: Sequence[_Measured], job: ConvertJob) -> None:
+    """Write all subjects: as one array if their sizes agree, else each as a group."""
+    import h5py
+
+    # Means of the means and of the standard deviations of the images, not of all voxels together.
+    mean, std = (np.mean([getattr(each, name) for each in measured], axis=0) for name in ("mean", "std"))
+    shapes, dtype = {each.shape for each in measured}, np.min_scalar_type(max(each.highest for each in measured))
+    with h5py.File(path, "w") as file:
+        _write_facts(file, [files.name for files in subjects], [each.origin for each in measured])
+        file.attrs.update({"axes": AXES, "modalities": list(job.modalities), "mean": mean, "std": std})
+        file.attrs["standardised"] = job.standardise
+        for i, files in enumerate(subjects):
+            image, labels, _ = _load(files, job)
+            if job.standardise:
+                columns = (-1, 1, 1, 1)
+                image = (image - mean.reshape(columns)) / np.where(std > 0, std, 1).reshape(columns)
+            arrays = {"data": image.astype(np.float32)} | ({} if labels is None else {"truth": labels.astype(dtype)})
+            for name, array in arrays.items():
+                if len(shapes) > 1:
+                    _dataset(file, f"subjects/{files.name}/{name}", array.shape, array.dtype)[:] = array
+                    continue
+                if not i:
+                    _dataset(file, name, (len(subjects), *array.shape), array.dtype)
+                file[name][i] = array
+
+
+def _write_facts(file: Any, names: Sequence[str], origins: Sequence[_Origin]) -> None:
+    """Write where each subject comes from, so that results can be put back."""
+    import h5py
+
+    file.create_dataset("subject_ids", data=list(names), dtype=h5py.string_dtype())
+    file["affine"] = np.stack([each.new_affine for each in origins]).astype(np.float32)
+    file["crop_start"] = np.array([each.box.start for each in origins])
+    file["crop_stop"] = np.array([each.box.stop for each in origins])
+    file["original_shape"] = np.array([each.shape for each in origins])
+    file["original_affine"] = np.stack([each.affine for each in origins])
+    file["orientation"] = np.stack([each.orientation for each in origins])
+    file.attrs["unit"] = origins[0].unit
+
+
+def _dataset(file: Any, name: str, shape: Sequence[int], dtype: Any) -> Any:
+    """Create a compressed dataset, chunk by chunk of a single image and channel."""
+    chunks = (*(1,) * (len(shape) - 3), *(min(CHUNK, n) for n in shape[-3:]))
+    return file.create_dataset(name, tuple(shape), dtype, chunks=chunks, compression="gzip", shuffle=True)
