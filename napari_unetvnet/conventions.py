@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from napari_unetvnet.errors import SettingsProblem
 
@@ -35,16 +35,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Normalise = Literal["zscore", "percentile", "none"]
 NormaliseIn = Literal["content", "all", "nonzero", "mask"]
-
-
-def _checked_axes(axes: str) -> str:
-    if axes and (len(set(axes)) < len(axes) or not {"y", "x"} <= set(axes) <= set("czyx")):
-        raise ValueError(f"Axes {axes!r} should be letters of c (channels), z, y and x in their order, such as zyx.")
-    return axes
-
-
-Axes = Annotated[str, AfterValidator(_checked_axes)]
-"""The axes of the array in a file, such as "zyx"; empty if the file says what they are."""
+Axes = Literal["zyx", "cyx", "czyx", "zcyx", "yx", "yxc", "yxz", "zyxc", "xyz"]
+"""The axes of the array in a file; c is channels."""
 Edge = Literal["reflect", "symmetric", "edge"]
 """How an image continues beyond its border."""
 OptionValue = bool | int | float | str | tuple[float, ...]

@@ -39,7 +39,7 @@ class EvaluateSettings(Settings):
     """Voxel size z y x (default: as the file of the truth says, else 1)."""
     unit: str | None = None
     """Unit of that voxel size, such as micrometer or mm (default: as the file says, else pixel)."""
-    axes: Axes = ""
+    axes: Axes | None = None
     """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx."""
     case_voxels: int = Field(10, ge=0)
     """Of several cases, those with more voxels of a class than this have the class."""

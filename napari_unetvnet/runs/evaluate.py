@@ -92,7 +92,7 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     SettingsProblem
         If settings are in conflict.
     """
-    predicted, true = (read_labels(path, axes=settings.axes) for path in (prediction, truth))
+    predicted, true = (read_labels(path, axes=settings.axes or "") for path in (prediction, truth))
     source = true if _has_spacing(true) or not _has_spacing(predicted) else predicted
     values = np.asarray(true.data[0])
     if white := settings.ignore != WHITE and _is_white_mask(values) and np.asarray(predicted.data[0]).max() <= 1:

@@ -71,7 +71,7 @@ def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
     DataProblem
         If a file holds no image.
     """
-    image = read_volume(source, job.spacing, job.axes)
+    image = read_volume(source, job.spacing, job.axes or "")
     return replace(image, unit=job.unit) if image.unit == "pixel" else image
 
 
@@ -91,6 +91,6 @@ def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     """
     image = read_image(files.image, job)
     overlapping = job.label_values == "overlapping"
-    labels = read_labels(files.label, job.spacing, job.axes, overlapping=overlapping)
-    mask = read_labels(files.mask, job.spacing, job.axes) if files.mask else None
+    labels = read_labels(files.label, job.spacing, job.axes or "", overlapping=overlapping)
+    mask = read_labels(files.mask, job.spacing, job.axes or "") if files.mask else None
     return Pair(image, labels, files.split, mask)

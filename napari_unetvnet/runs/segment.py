@@ -53,7 +53,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     _check_outputs(job)
     path = find_model(job.model)
     volume = read_image(job.image, job)
-    mask = None if job.mask is None else read_labels(job.mask, job.spacing, job.axes).data
+    mask = None if job.mask is None else read_labels(job.mask, job.spacing, job.axes or "").data
     if job.uncertainty is not None and job.uncertainty_kind is None:
         job = job.model_copy(update={"uncertainty_kind": "entropy"})
     model, depth = load_model(path, job, job.option), volume.shape[0]

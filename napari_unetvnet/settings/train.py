@@ -310,7 +310,7 @@ class TrainJob(TrainSettings):
     """Voxel size z y x for images whose files carry none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
-    axes: Axes = ""
+    axes: Axes | None = None
     """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels);
     labels and masks have no c."""
     output: Path | None = None

@@ -57,6 +57,6 @@ def test_three_planes_of_labels_that_look_like_channels_are_asked_about(tmp_path
 
 def test_axes_that_are_none_are_refused():
     for axes in ("zyz", "tyx", "zy"):
-        with pytest.raises(SettingsProblem, match="should be letters of c"):
+        with pytest.raises(SettingsProblem, match="'zyx', 'cyx'"):
             checked(SegmentJob, {"image": "a.tif", "model": "m", "axes": axes})
     assert checked(TrainJob, {"image": "a", "label": "b", "axes": "zyx"}).axes == "zyx"
