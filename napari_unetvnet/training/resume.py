@@ -92,7 +92,7 @@ def read_saved(files: TrainingFiles) -> SavedState:
         step = state["schedule"]["first"] + state["schedule"]["step"]
         return SavedState(files, step, card, state["settings"], state["labels"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise RunProblem(f"{path} is cut off or of another version ({error}); start a new run.") from None
+        raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
 
 
 def described(settings: TrainSettings) -> dict[str, Any]:
