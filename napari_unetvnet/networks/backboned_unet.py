@@ -77,9 +77,9 @@ class BackbonedUNet(SegmentationNetwork):
         self.initialise()
         if options.weights:
             load_encoder(self.encoder, options.weights)
+            self.pretrained = ("encoder",)
         self._frozen = False
-        if options.freeze:
-            self.freeze_for(0)
+        self.freeze_for(0)
 
     def _decoder(self, width: int, skips: Sequence[int], kind: str, concat: bool) -> nn.ModuleList:
         """Make the blocks, deep to shallow, and note their widths by level."""
@@ -104,6 +104,10 @@ class BackbonedUNet(SegmentationNetwork):
         """One cell of the deepest feature."""
         return (2**STEPS,) * self.dims
 
+    def freezes_in(self, epoch: int) -> bool:
+        """Whether modules are frozen in an epoch, counted from 0."""
+        return self.options.freeze < 0 or epoch < self.options.freeze
+
     def frozen_parts(self) -> list[nn.Module]:
         """Give the modules that `freeze` freezes."""
         return [self.encoder]
@@ -116,7 +120,7 @@ class BackbonedUNet(SegmentationNetwork):
         epoch : int
             From 0.
         """
-        self._frozen = self.options.freeze < 0 or epoch < self.options.freeze
+        self._frozen = self.freezes_in(epoch)
         for part in self.frozen_parts():
             part.requires_grad_(not self._frozen)
         self.train(self.training)

@@ -83,6 +83,9 @@ class SegmentationNetwork(nn.Module):
     patch: tuple[int, ...] | None = None
     """The only patch that the network can be trained on, or None for any."""
 
+    pretrained: tuple[str, ...] = ()
+    """Modules whose weights are of a file of pretrained weights."""
+
     def __init__(self, dims: int, in_channels: int, classes: int) -> None:
         super().__init__()
         if dims not in self.supported_dims:

@@ -40,11 +40,15 @@ class BranchOptions(EncoderOptions):
         Output channels that the branch corrects, counted from 0 and separated by commas.
     freeze : int
         For how many first epochs everything before the branch keeps its weights; 0 is never, -1 always.
+    train : {"all", "branch"}
+        Whether the whole network is trained, or the branch alone: everything else, running statistics of batch norm
+        included, stays as it is in the model that training starts from.
     """
 
     encoder: Literal["orig_unet", EncoderName] = "orig_unet"
     source: Source = "level2"
     targets: str = "1"
+    train: Literal["all", "branch"] = "all"
 
 
 class BranchUNet(BackbonedUNet):
@@ -86,8 +90,14 @@ class BranchUNet(BackbonedUNet):
         for parameter in self.branch.parameters():
             nn.init.zeros_(parameter)
 
+    def freezes_in(self, epoch: int) -> bool:
+        """Whether modules are frozen in an epoch, counted from 0."""
+        return self.options.train == "branch" or super().freezes_in(epoch)
+
     def frozen_parts(self) -> list[nn.Module]:
-        """Give the modules before the branch."""
+        """Give the modules before the branch, or all others if the branch alone is trained."""
+        if self.options.train == "branch":
+            return [part for name, part in self.named_children() if name not in ("branch", "branch_up")]
         if self.options.source.startswith("encoder"):
             return [self.encoder]
         parts = [self.encoder] + ([] if self.centre is None else [self.centre])

@@ -21,6 +21,7 @@ from napari_unetvnet.networks import options_for_training
 from napari_unetvnet.settings.regions import paint_order
 from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import step_fallback
+from napari_unetvnet.training.frozen import frozen_notices
 from napari_unetvnet.training.initial import begin_at, initial_logits
 from napari_unetvnet.training.run import Run
 from napari_unetvnet.training.schedule import Schedule
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.files import TrainingFiles
+    from napari_unetvnet.training.run import Parent
 
 __all__ = ["build_run"]
 
@@ -54,7 +56,7 @@ def build_run(
     -------
     run : Run
     notices : list of str
-        Notices about the network, and about weights copied from another model.
+        Notices about the network, about weights copied from another model, and about those that are not trained.
     """
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.deterministic = True
@@ -65,7 +67,7 @@ def build_run(
         check_size(pair.image, model.smallest, settings.network)
     counted = _counted(data, settings)
     _begin_at_frequencies(model, counted, data, settings)
-    parent, notices = (None, list[str]()) if settings.start_from is None else take_weights(model, settings)
+    parent, notices = _start(model, settings)
     notices += [model.card.one_stage] if model.card.one_stage else []
     first = 0 if parent is None else parent.steps
     budget = settings.planned_minutes, settings.planned_steps
@@ -77,6 +79,13 @@ def build_run(
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16")
     fallback = step_fallback(model, optimizer, ema, settings)
     return Run(files, settings, data, model, criterion, optimizer, scaler, schedule, ema, fallback, parent), notices
+
+
+def _start(model: Model, settings: TrainSettings) -> tuple[Parent | None, list[str]]:
+    """Take the weights of the model to start from, if any; notices say what is copied, and what is not trained."""
+    if settings.start_from is not None:
+        return take_weights(model, settings)
+    return None, frozen_notices(model.network, settings, list(model.network.state_dict()))
 
 
 def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:

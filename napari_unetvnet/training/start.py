@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_unetvnet.errors import ModelProblem
 from napari_unetvnet.model.differences import model_differences
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.training.frozen import frozen_notices
 from napari_unetvnet.training.run import Parent
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
         If there is no such file.
     ModelProblem
         If it is no model, or no weight matches.
+    SettingsProblem
+        If tensors that it has not would never be trained.
     """
     path = Path(str(settings.start_from))
     other = load_model(path, settings)
@@ -44,11 +47,13 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
         )
     model.network.load_state_dict(target | copied)
     differences, notices = model_differences(model.card, other.card), list[str]()
-    if initialised := [name for name in target if name not in copied]:
+    initialised = [name for name in target if name not in copied]
+    if initialised:
         named = ", ".join(initialised[:6]) + (", ..." if len(initialised) > 6 else "")
         share = f"{len(copied)} of {len(target)} tensors"
         notices.append(f"{share} are copied from {path}; newly initialised: {named}.")
         differences = differences or [f"{len(initialised)} of its tensors are new"]
+    notices += frozen_notices(model.network, settings, initialised)
     if differences:
         notices.append(
             f"{path} cannot be compared with the new model ({'; '.join(differences)}), so the best model of this "

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from combinations import in_one_case
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from napari_unetvnet.errors import ModelProblem, OutOfMemory, SettingsProblem
 from napari_unetvnet.events import EpochDone, Notice, SplitMade, StepDone
@@ -234,6 +236,55 @@ def test_a_model_that_shares_nothing_is_refused(tmp_path):
             tmp_path / "second", network="unet_padding", option={"width": 5, "depth": 2},
             start_from=tmp_path / "first" / MODEL,
         )  # fmt: skip
+
+
+ENCODED = {
+    "network": "branch_unet",
+    "patch": (1, 32, 32),
+    "batch": 2,
+    "steps": 3,
+    "steps_per_epoch": 2,
+    "loss": "dice_ce",
+}
+BRANCH = ("branch.", "branch_up.")
+BEFORE = ("encoder.", "centre.", "decoder.0.", "decoder.1.", "decoder.2.", "decoder.3.first.")
+
+
+@in_one_case(
+    "chosen, optimizer, kept",
+    [
+        ({"train": "branch"}, {"optimizer": "adamw", "ema_decay": 0.9}, lambda name: not name.startswith(BRANCH)),
+        ({"train": "branch", "targets": "0"}, {"optimizer": "sgd"}, lambda name: not name.startswith(BRANCH)),
+        ({"freeze": -1}, {"ema_decay": 0.5}, lambda name: name.startswith(BEFORE)),
+    ],
+)
+def test_what_is_frozen_stays_the_same_to_the_byte(tmp_path_factory, chosen, optimizer, kept):
+    """Weight decay, EMA and batch norm change nothing either, nor do the steps and heads after the branch."""
+    folder, pair, width = tmp_path_factory.mktemp("frozen"), squares(3), {"width": 1, "deep_supervision": 1}
+    train(folder / "base", pair, **ENCODED | {"network": "backboned_unet", "option": width | {"encoder": "orig_unet"}})
+    start = {"start_from": folder / "base" / MODEL, "option": width | chosen}
+    events = train(folder / "next", pair, **ENCODED | start | optimizer)
+    base, after = (load_file(folder / run / MODEL) for run in ("base", "next"))
+    changed = {name for name in base if base[name].numpy().tobytes() != after[name].numpy().tobytes()}
+    assert not {name for name in base if kept(name)} & changed
+    moved = {name for name in after if not kept(name) and name in base}
+    assert changed >= {name for name in moved if name.endswith("weight") and not name.startswith("auxiliary")}
+    assert after["branch.weight"].any()
+    (told,) = [e.text for e in events if isinstance(e, Notice) and "Trained are" in e.text]
+    trained = [n for name, n in read_sizes(after) if not kept(name)]
+    assert f"{sum(trained):,} of {sum(n for _, n in read_sizes(after)):,} parameters" in told
+
+
+def read_sizes(tensors):
+    """Names and sizes of the parameters among some tensors."""
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    return [(name, tensor.numel()) for name, tensor in tensors.items() if not name.endswith(buffers)]
+
+
+def test_random_weights_that_would_never_be_trained_are_refused(tmp_path):
+    for number, option in enumerate(({"train": "branch"}, {"freeze": -1})):
+        with pytest.raises(SettingsProblem, match="would never be trained, but have random values; start from"):
+            train(tmp_path / str(number), **ENCODED | {"option": option | {"width": 1}})
 
 
 def starved(monkeypatch, fits):
