@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.cli.listings import Add
     from napari_unetvnet.events import Event, RunFinished
-    from napari_unetvnet.settings import SegmentJob, TrainJob
+    from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob
 
-    Job = TypeVar("Job", TrainJob, SegmentJob)
+    Kind = TypeVar("Kind", TrainJob, SegmentJob, InspectJob)
 
 __all__ = ["main"]
 
@@ -111,7 +111,7 @@ def _parser(command: str) -> Parser:
 
 
 def _add_jobs(add: Add, command: str) -> None:
-    """Add the commands that take the options of a training or of a segmentation."""
+    """Add the commands that take the options of a training, of a segmentation, or of other jobs."""
 
     def fields(parser: Parser, kind: str, positional: Sequence[str] = ()) -> None:
         if parser.prog.split()[-1] == command:
@@ -123,6 +123,8 @@ def _add_jobs(add: Add, command: str) -> None:
     fields(training, "TrainJob")
     segmenting = add("segment", _segment, "Segment an image with a model.")
     fields(segmenting, "SegmentJob", ["image"])
+    inspecting = add("inspect", _inspect, "Show what a model computes besides labels, as maps on the grid of an image.")
+    fields(inspecting, "InspectJob", ["image"])
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
     fields(checking, "TrainJob")
     checking.add_argument("--json", action="store_true", help="Print JSON.")
@@ -134,7 +136,7 @@ def _add_jobs(add: Add, command: str) -> None:
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
     fields(sweeping, "TrainJob")
     _add_sweep_options(sweeping)
-    for job in (training, segmenting, checking, augmenting, sweeping):
+    for job in (training, segmenting, inspecting, checking, augmenting, sweeping):
         text = "JSON file with any of these options, such as the job.json of a run."
         job.add_argument("--settings", type=Path, help=text)
         text = "Folder in which to create the run folder (default: the user's data folder)."
@@ -176,7 +178,7 @@ def _print_error(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) -> dict[str, Any]:
+def _values(parsed: Namespace, kind: type[Job], command: str) -> dict[str, Any]:
     """Read settings from the command line and from a settings file if there is one."""
     from napari_unetvnet.runs import absolute_paths, read_settings
 
@@ -190,12 +192,12 @@ def _values(parsed: Namespace, kind: type[TrainJob | SegmentJob], command: str) 
     return merge(values, stored)
 
 
-def _job(parsed: Namespace, kind: type[Job], command: str) -> Job:
+def _job(parsed: Namespace, kind: type[Kind], command: str) -> Kind:
     from napari_unetvnet.settings import checked
 
     job = checked(kind, _values(parsed, kind, command))
     if job.output is None and parsed.command not in {_check, _augment}:
-        raise SettingsProblem("No output was given; set --output to the file for the result.")
+        raise SettingsProblem("No output was given; set --output to the file or folder for the result.")
     return job
 
 
@@ -230,13 +232,23 @@ def _segment(parsed: Namespace) -> None:
             _print(f"{name.capitalize()}: {finished.results[name]}")
 
 
-def _run_job(job: TrainJob | SegmentJob, parent: Path | None, name: str) -> RunFinished:
+def _inspect(parsed: Namespace) -> None:
+    from napari_unetvnet.settings import InspectJob
+
+    job = _job(parsed, InspectJob, "inspect")
+    finished = _run_job(job, parsed.run, f"{Path(str(job.output)).name}-inspect")
+    if finished.state == "stopped":
+        raise KeyboardInterrupt
+    _print(f"Maps: {finished.results['maps']}")
+
+
+def _run_job(job: Job, parent: Path | None, name: str) -> RunFinished:
     """Create a run folder for a job and run it in this process."""
     from napari_unetvnet.images.io import check_writable
     from napari_unetvnet.runs import create, discard_if_empty, new_folder
-    from napari_unetvnet.settings import TrainJob
+    from napari_unetvnet.settings import InspectJob, TrainJob
 
-    if job.output is not None:
+    if job.output is not None and not isinstance(job, InspectJob):
         check_writable(job.output, "model" if isinstance(job, TrainJob) else "labels")
     folder = new_folder(name, parent)
     create(folder, job)

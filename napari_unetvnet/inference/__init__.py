@@ -10,6 +10,7 @@ from __future__ import annotations
 from napari_unetvnet.inference.background_writer import finish_in_background
 from napari_unetvnet.inference.fallback import FallbackSteps
 from napari_unetvnet.inference.labels import decide, label_values
+from napari_unetvnet.inference.maps import MapSlab, map_steps
 from napari_unetvnet.inference.precision_check import choose_precision
 from napari_unetvnet.inference.scale_check import scale_notices
 from napari_unetvnet.inference.segment import check_fits, resample_for, steps
@@ -19,6 +20,7 @@ from napari_unetvnet.inference.tiles import Tiles, plan_tiles
 
 __all__ = [
     "FallbackSteps",
+    "MapSlab",
     "Slab",
     "Tiles",
     "check_fits",
@@ -26,6 +28,7 @@ __all__ = [
     "decide",
     "finish_in_background",
     "label_values",
+    "map_steps",
     "plan_tiles",
     "resample_for",
     "scale_notices",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from napari_unetvnet.images.content import content_box
 from napari_unetvnet.images.volume import Box
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.inference.maps import MapSlab
     from napari_unetvnet.inference.slab import Slab
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
+
+    Planes = TypeVar("Planes", Slab, MapSlab)
 
 __all__ = ["framed", "part_to_segment", "within"]
 
@@ -69,13 +72,13 @@ def within(settings: SegmentSettings, box: Box, shape: Triple) -> SegmentSetting
 
 
 def framed(
-    slabs: Iterable[Slab], box: Box, shape: Triple, first_plane: int, background: Callable[[int, int], Slab]
-) -> Iterator[Slab]:
+    slabs: Iterable[Planes], box: Box, shape: Triple, first_plane: int, background: Callable[[int, int], Planes]
+) -> Iterator[Planes]:
     """Put the slabs of a part into the whole volume.
 
     Parameters
     ----------
-    slabs : iterable of Slab
+    slabs : iterable of Slab or MapSlab
         Of the part.
     box : Box
         The part.
@@ -86,17 +89,17 @@ def framed(
 
     Yields
     ------
-    Slab
+    Slab or MapSlab
     """
     step = max(1, SLAB_VOXELS // prod(shape[1:]))
 
-    def frame(start: int, stop: int) -> Iterator[Slab]:
+    def frame(start: int, stop: int) -> Iterator[Planes]:
         for plane in range(start, stop, step):
             yield background(plane, min(step, stop - plane))
 
     done = first_plane
     for slab in slabs:
-        start, depth = slab.start + box.start[0], slab.labels.shape[-3]
+        start, depth = slab.start + box.start[0], slab.stop - slab.start
         yield from frame(done, start)
         whole = background(start, depth)
         for name, array in slab.arrays.items():

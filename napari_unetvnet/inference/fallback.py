@@ -18,12 +18,11 @@ from napari_unetvnet.model.fallback import MemoryFallback, Options
 from napari_unetvnet.networks.base import by
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.inference.slab import Slab
     from napari_unetvnet.inference.tiles import Tiles
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
@@ -76,10 +75,20 @@ class FallbackSteps:
     volume : Volume, data of shape (C, Z, Y, X)
     file : Path, optional
         Of the run folder, for the options in use.
+    work : callable
+        What is done on the tiles: `inference.steps`, or a generator that takes the same arguments and yields slabs with
+        ``start`` and ``stop``.
     """
 
-    def __init__(self, model: Model, volume: Volume, settings: SegmentSettings, file: Path | None = None) -> None:
-        self._model, self._volume, self._requested = model, volume, settings
+    def __init__(
+        self,
+        model: Model,
+        volume: Volume,
+        settings: SegmentSettings,
+        file: Path | None = None,
+        work: Callable[..., Iterator[Any]] = steps,
+    ) -> None:
+        self._model, self._volume, self._requested, self._work = model, volume, settings, work
         self._resampled = resample_for(model.card, volume, settings)
         self._compilation_decided = False
         self.fallback = MemoryFallback(
@@ -92,19 +101,19 @@ class FallbackSteps:
             file,
         )
 
-    def steps(self, *, first_plane: int = 0, **options: Any) -> Iterator[Slab | Notice]:
-        """Label the volume slab by slab.
+    def steps(self, *, first_plane: int = 0, **options: Any) -> Iterator[Any]:
+        """Go through the volume slab by slab.
 
         Parameters
         ----------
         first_plane : int
             Planes before it are left out, because a run is resumed.
         **options
-            As for `inference.steps`.
+            Of the work, such as those of `inference.steps`.
 
         Yields
         ------
-        Slab or Notice
+        Slab (of the kind of the work) or Notice
             Finished planes in order, and a notice before the options change.
 
         Raises
@@ -121,9 +130,10 @@ class FallbackSteps:
         while True:
             with self.fallback.attempt() as attempt:
                 yield from self._compile()
-                for slab in steps(self._model, self._volume, self._settings(), first_plane=first_plane, **options):
+                slabs = self._work(self._model, self._volume, self._settings(), first_plane=first_plane, **options)
+                for slab in slabs:
                     self.fallback.worked()
-                    first_plane = slab.start + slab.labels.shape[-3]
+                    first_plane = slab.stop
                     yield slab
             if not attempt.failed:
                 return
@@ -217,6 +227,6 @@ class FallbackSteps:
     def _kind(self) -> str:
         """Describe all that the memory of a batch of tiles depends on."""
         card, settings, shape = self._model.card, self._requested, self._resampled.shape
-        network = ("segment", card.network, card.option, card.view, card.channels, card.outputs)
+        network = ("segment", card.network, card.option, card.view, card.channels, self._model.outputs)
         size = plan_tiles(self._model, shape, settings).size
         return " | ".join(map(str, (*network, settings.view, settings.tile, settings.batch, size, shape[1:])))

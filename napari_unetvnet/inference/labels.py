@@ -28,6 +28,7 @@ __all__ = [
     "label_values",
     "leave_out",
     "mean_logits",
+    "of_classes",
 ]
 
 BYTE = 256
@@ -104,17 +105,29 @@ def class_probabilities(logits: Tensor, card: ModelCard) -> NDArray[np.float16]:
     Returns
     -------
     array of shape (classes, Z, Y, X), float16
+    """
+    array: NDArray[np.float16] = of_classes(logits, card).half().cpu().numpy()
+    return array
+
+
+def of_classes(logits: Tensor, card: ModelCard) -> Tensor:
+    """Give the probability of each class.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (K, Z, Y, X)
+
+    Returns
+    -------
+    Tensor of shape (classes, Z, Y, X)
         Two classes for a binary head.
     """
     if card.head == "binary":
         foreground = logits.sigmoid()
-        probabilities = torch.cat([1 - foreground, foreground])
-    elif card.head == "multilabel":
-        probabilities = logits[list(card.class_outputs)].sigmoid()
-    else:
-        probabilities = logits.softmax(0)
-    array: NDArray[np.float16] = probabilities.half().cpu().numpy()
-    return array
+        return torch.cat([1 - foreground, foreground])
+    if card.head == "multilabel":
+        return logits[list(card.class_outputs)].sigmoid()
+    return logits.softmax(0)
 
 
 def activated(logits: Tensor, head: str) -> Tensor:

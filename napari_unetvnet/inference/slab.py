@@ -33,6 +33,11 @@ class Slab:
     uncertainty: NDArray[np.float16] | None = None
 
     @property
+    def stop(self) -> int:
+        """The plane after the last one."""
+        return self.start + int(self.labels.shape[-3])
+
+    @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that the slab has, by name."""
         arrays = {"labels": self.labels, "probabilities": self.probabilities, "uncertainty": self.uncertainty}

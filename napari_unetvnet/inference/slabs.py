@@ -105,7 +105,7 @@ def parts(
     tiles = plan_tiles(model, volume.shape, settings)
     orientations = choose_orientations(model, tiles.size, volume.spacing, settings)
     work = _Work(model, volume, scale, tiles, orientations, settings, selection)
-    sums = TileSums(tiles, volume.shape, model.card.outputs + work.varies, model.device)
+    sums = TileSums(tiles, volume.shape, model.outputs + work.varies, model.device)
     # A resumed run starts at the first slab that overlaps its planes, so that blending is the same as without the stop.
     numbers = [slab for slab, start in enumerate(tiles.origins[0]) if start + tiles.size[0] > first_plane]
     with closing(prefetch(work.read, numbers)) as slabs:

@@ -80,7 +80,7 @@ def _memory(model: Model, tile: Triple, shape: Triple, settings: SegmentSettings
     planar = model.card.dims == 2
     inputs = prod(n + m for n, m in zip((deep, high, wide), (0 if planar else margins[0], *margins[1:]), strict=True))
     carried = 0 if planar or deep >= shape[0] else ceil(deep * settings.overlap)
-    sums = model.card.outputs * shape[2] * (deep * high + carried * shape[1])
+    sums = model.outputs * shape[2] * (deep * high + carried * shape[1])
     slab = 2 * model.card.channels * (deep + margins[0]) * shape[1] * shape[2]
     batch = 1 if planar else settings.batch
     # Results are in main memory: one slab is written while the next one is computed, and a chunk of the file is filled.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
-    from napari_unetvnet.settings.segment import Blending
+    from napari_unetvnet.settings.tiling import Blending
 
     Place = tuple[int, int]
 

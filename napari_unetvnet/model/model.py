@@ -79,6 +79,11 @@ class Model:
         """Smallest input z, y, x of the network."""
         return self._zyx(self.network.smallest)
 
+    @property
+    def outputs(self) -> int:
+        """Channels of what `logits` gives."""
+        return self.card.outputs
+
     @cached_property
     def voxel_bytes(self) -> float:
         """Bytes that the network needs per voxel of a tile."""
@@ -101,9 +106,13 @@ class Model:
         """
         inner, margin = tuple(size)[-self.card.dims :], self.network.margin
         margins = [before + after for before, after in margin]
-        inputs = self.network.fit([n + m for n, m in zip(inner, margins, strict=True)])
+        inputs = self._inputs([n + m for n, m in zip(inner, margins, strict=True)])
         outputs = [n - m for n, m in zip(inputs, margins, strict=True)]
         return (outputs[0], outputs[1], outputs[2]) if self.card.dims == 3 else (size[0], outputs[0], outputs[1])
+
+    def _inputs(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Give the smallest input of the network that is at least as large as a size."""
+        return self.network.fit(size)
 
     def smaller(self, size: Sequence[int]) -> tuple[int, int, int] | None:
         """Halve the longest axes of a size, and fit it to the network.
@@ -261,7 +270,7 @@ class Model:
     def _padded(self, x: Tensor, outputs: Outputs) -> tuple[Tensor, ...]:
         """Run the network on any size: mirror up to one that fits, cut what that added."""
         size = x.shape[2:]
-        for axis, n in enumerate(self.network.fit(size), start=2):
+        for axis, n in enumerate(self._inputs(size), start=2):
             x = _mirror_to(x, axis, n)
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["FAMILIES", "NETWORKS", "build_network", "lasting_options", "options_for_training"]
+__all__ = [
+    "FAMILIES", "NETWORKS", "OUTPUTS", "available_outputs", "build_network", "lasting_options", "options_for_training",
+    "owners_of",
+]  # fmt: skip
 
 FAMILIES: dict[str, dict[str, str]] = {
     "U-Nets": {
@@ -50,6 +53,62 @@ FAMILIES: dict[str, dict[str, str]] = {
 """Networks by family, as README lists them."""
 
 NETWORKS = Registry("network", {name: place for family in FAMILIES.values() for name, place in family.items()})
+
+
+OUTPUTS: dict[str, str] = {
+    "heatmaps": "napari_unetvnet.networks.outputs:heat_maps",
+    "attention": "napari_unetvnet.networks.outputs:attention",
+    "reconstruction": "napari_unetvnet.networks.outputs:reconstruction",
+    "levels": "napari_unetvnet.networks.outputs:levels",
+}
+"""What networks have besides logits, for a person to look at. A network says in `gives` which of them it has."""
+SUPERVISED = "deep_supervision"
+"""The option of networks that have auxiliary heads; it need not be in `gives`."""
+
+
+def available_outputs(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give the outputs besides logits that a network has with some options.
+
+    Parameters
+    ----------
+    name : str
+        A key of `NETWORKS`.
+    options : mapping
+        Those that differ from the network's defaults.
+
+    Returns
+    -------
+    tuple of str
+        Keys of `OUTPUTS`.
+    """
+    chosen, switches = NETWORKS.describe(name).defaults | dict(options), _switches(name)
+    on = {what for what, switch in switches.items() if not switch or chosen[switch] not in (False, 0, "none", "auto")}
+    return tuple(what for what in OUTPUTS if what in on)
+
+
+def owners_of(what: str) -> list[str]:
+    """Name the networks that have an output, and the option that turns it on, if any.
+
+    Parameters
+    ----------
+    what : str
+        A key of `OUTPUTS`.
+
+    Returns
+    -------
+    list of str
+        Such as "segresnet_vae (option vae)".
+    """
+    switches = {name: _switches(name) for name in NETWORKS}
+    having = {name: switch[what] for name, switch in switches.items() if what in switch}
+    return [f"{name} (option {switch})" if switch else name for name, switch in having.items()]
+
+
+def _switches(name: str) -> dict[str, str]:
+    """Give the outputs that a network may have, and the option that turns each on, if any."""
+    described = NETWORKS.describe(name)
+    supervised = {"levels": SUPERVISED} if SUPERVISED in described.defaults else {}
+    return supervised | dict(described.facts.get("gives", ()))
 
 
 def build_network(

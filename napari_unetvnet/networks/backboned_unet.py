@@ -56,6 +56,7 @@ class BackbonedUNet(SegmentationNetwork):
     """
 
     training_options = ("weights",)
+    gives = (("heatmaps", ""),)
 
     def __init__(self, dims: int, in_channels: int, classes: int, options: EncoderOptions) -> None:
         super().__init__(dims, in_channels, classes)
@@ -184,6 +185,25 @@ class BackbonedUNet(SegmentationNetwork):
         """
         levels = self.levels(x)
         return TrainingOutputs(self.logits(levels), self.auxiliary(levels))
+
+    def level_logits(self, x: Tensor) -> dict[str, Tensor]:
+        """Give the logits of each level that has a head, "main" first.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        dict of str to Tensor of shape (B, K, *S)
+        """
+        levels = self.levels(x)
+        auxiliary = {f"level{i}": logits for i, logits in enumerate(self.auxiliary(levels), start=1)}
+        return {"main": self.logits(levels)} | auxiliary
+
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Give every tensor between the stages, as `levels` does."""
+        return self.levels(x)
 
     def auxiliary(self, levels: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Give the logits of the levels below the top one at full size, the finest first.

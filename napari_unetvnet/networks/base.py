@@ -71,7 +71,7 @@ class SegmentationNetwork(nn.Module):
 
     supported_dims: tuple[int, ...] = (2, 3)
     gives: tuple[tuple[str, str], ...] = ()
-    """What training gets besides logits, "attention" or "reconstruction", and the option that turns it on, if any."""
+    """What there is besides logits, by the names of `networks.OUTPUTS`, and the option that turns it on, if any."""
     two_stages: bool = False
     """Whether the network segments the image first, and then the region of the object in its first channel."""
     inference_options: tuple[str, ...] = ()
@@ -171,6 +171,49 @@ class SegmentationNetwork(nn.Module):
         TrainingOutputs
         """
         return TrainingOutputs(self(x))
+
+    def level_logits(self, x: Tensor) -> dict[str, Tensor]:
+        """Give the logits of each level that has a head, "main" first.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        dict of str to Tensor of shape (B, K, *S)
+        """
+        outputs = self.training_outputs(x)
+        return {"main": outputs.logits} | {f"level{i}": part for i, part in enumerate(outputs.auxiliary, start=1)}
+
+    def attention_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Give the attention maps, the finest first.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        tuple of Tensor of shape (B, 1, *S')
+            In [0, 1]; each covers the whole input.
+        """
+        return self.training_outputs(x).attention
+
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Give tensors between the stages, by name; none in most networks.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        dict of str to Tensor of shape (B, C', *S')
+            Each covers the whole input.
+        """
+        del x
+        return {}
 
     def outputs_with_objects(self, x: Tensor, objects: Tensor | None) -> TrainingOutputs:
         """Give the outputs for training where the labels are known; only networks with two stages look at them.

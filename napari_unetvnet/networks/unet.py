@@ -319,6 +319,8 @@ class UNetPadding(UShaped):
     .. [2] Ioffe, Szegedy 2015, Batch normalization, https://arxiv.org/abs/1502.03167
     """
 
+    gives = (("heatmaps", ""),)
+
     def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
         dims: int,
@@ -360,3 +362,7 @@ class UNetPadding(UShaped):
     def divisor(self) -> tuple[int, ...]:
         """One pooling cell."""
         return (2 ** (self.depth - 1),) * self.dims
+
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Give the output of each decoder stage, the finest first."""
+        return {f"decoder{i}": level for i, level in enumerate(self.levels(x))}

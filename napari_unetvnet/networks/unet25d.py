@@ -110,6 +110,23 @@ class _ThickSliceUNet(SegmentationNetwork):
             levels.append(x)
         return levels[::-1], maps[::-1]
 
+    def attention_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Give the attention maps, the finest first, without the plane that was added to an odd number of planes.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, Z, Y, X)
+
+        Returns
+        -------
+        tuple of Tensor of shape (B, 1, Z', Y', X')
+        """
+        maps, planes = [], x.shape[2]
+        for attended, planar in zip(self._levels_and_maps(x)[1], self.planar, strict=False):
+            maps.append(attended[:, :, :planes])
+            planes = planes if planar else -(-planes // 2)
+        return tuple(maps)
+
     def _join(self, up: Tensor, skip: Tensor) -> Tensor:
         """Concatenate the two; the skip gets a plane of zeros where it has one less than what comes up."""
         skip = functional.pad(skip, (0, 0, 0, 0, 0, up.shape[2] - skip.shape[2]))

@@ -81,6 +81,7 @@ class UNet3DDeepSupervision(SegmentationNetwork):
     """
 
     supported_dims = (3, 2)
+    gives = (("levels", "supervision"),)
 
     def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
@@ -145,6 +146,26 @@ class UNet3DDeepSupervision(SegmentationNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, *S) to logits (B, K, *S)."""
+        return self._sums(x)[0]
+
+    def level_logits(self, x: Tensor) -> dict[str, Tensor]:
+        """Give the output, "main", and what it would be without the levels above each supervised one.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        dict of str to Tensor of shape (B, K, *S)
+            "level1" is ``P1 + double(P2)``, "level2" is ``P2``, at full size.
+        """
+        main, *coarse = self._sums(x)
+        full = [functional.interpolate(logits, size=x.shape[2:], mode="nearest") for logits in coarse]
+        return {"main": main} | {f"level{i}": logits for i, logits in enumerate(full, start=1)}
+
+    def _sums(self, x: Tensor) -> list[Tensor]:
+        """Sum the heads' logits from the deepest level to each level, each sum doubled on its way up; the top first."""
         self.check_size(x)
         skips: list[Tensor] = []
         for down, stage in zip(self.downs, self.encoder, strict=True):
@@ -156,15 +177,11 @@ class UNet3DDeepSupervision(SegmentationNetwork):
         for up, stage in zip(reversed(self.ups), reversed(self.decoder), strict=True):
             x = stage(torch.cat([up(_doubled(x)), skips.pop()], dim=1))
             levels.append(x)
-        return self._summed(levels[::-1])
-
-    def _summed(self, levels: list[Tensor]) -> Tensor:
-        """Sum the heads' logits, each sum doubled on its way up; the top level comes first."""
-        deepest = len(self.heads) - 1
-        logits: Tensor = self.heads[deepest](levels[deepest])
-        for d in reversed(range(deepest)):
-            logits = self.heads[d](levels[d]) + _doubled(logits)
-        return logits
+        sums: list[Tensor] = []
+        for head, level in reversed(list(zip(self.heads, levels[::-1], strict=False))):
+            logits = head(level)
+            sums.append(logits + _doubled(sums[-1]) if sums else logits)
+        return sums[::-1]
 
 
 def _doubled(x: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ class UNetPP(SegmentationNetwork):
     .. [1] Zhou et al. 2018, UNet++, https://arxiv.org/abs/1807.10165
     """
 
+    gives = (("levels", "supervision"),)
+
     def __init__(  # noqa: PLR0913 (the keyword-only ones are the options that the table offers)
         self,
         dims: int,
@@ -115,6 +117,20 @@ class UNetPP(SegmentationNetwork):
         shown = {self.branch} if self.fast or len(heads) == 1 else set()
         auxiliary = tuple(heads[j] for j in reversed(self.branches) if j not in shown)
         return TrainingOutputs(self._chosen(heads), auxiliary)
+
+    def level_logits(self, x: Tensor) -> dict[str, Tensor]:
+        """Give the logits of the output, "main", and of each branch, from the smallest network to the largest.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, *S)
+
+        Returns
+        -------
+        dict of str to Tensor of shape (B, K, *S)
+        """
+        heads = self._heads(self._top_row(x, self.depth - 1))
+        return {"main": self._chosen(heads)} | {f"branch{j}": logits for j, logits in heads.items()}
 
     def _top_row(self, x: Tensor, last: int) -> list[Tensor]:
         """Give X(0, 0) ... X(0, last), computing no node that they do not need."""

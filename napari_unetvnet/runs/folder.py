@@ -12,14 +12,14 @@ from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
 from napari_unetvnet.files import TEMPORARY, read_json, write_json, writing
 from napari_unetvnet.images.pairs import resolve
-from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "JOB", "LABELS", "LOCK", "LOG", "MODEL", "OBJECTS", "PLACES", "PLAN",
-    "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY",
-    "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow", "new_folder", "read", "read_settings",
-    "runs_folder", "training_files",
+    "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "INDEX", "JOB", "LABELS", "LOCK", "LOG", "MAPS", "MODEL",
+    "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED", "SETTLED", "STATE",
+    "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow", "new_folder",
+    "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
@@ -29,7 +29,8 @@ DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
 CLEANED, OBJECTS, REGION = "cleaned.npy", "objects.csv", "region.npy"
-COMMANDS: dict[str, type[TrainJob | SegmentJob]] = {"train": TrainJob, "segment": SegmentJob}
+MAPS, INDEX = "maps", "index.json"
+COMMANDS: dict[str, type[Job]] = {"train": TrainJob, "segment": SegmentJob, "inspect": InspectJob}
 SOURCES = ("image", "label", "mask")
 PATHS = ("pairs", "output", "probabilities", "uncertainty", "start_from")
 LONGEST_NAME = 80
@@ -85,7 +86,7 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
     raise FileProblem(f"{parent} has too many runs named {clean}-{stamp}; remove some.")
 
 
-def create(folder: Path, job: TrainJob | SegmentJob) -> None:
+def create(folder: Path, job: Job) -> None:
     """Write a job to a folder, which makes it a run folder.
 
     Parameters
@@ -98,7 +99,7 @@ def create(folder: Path, job: TrainJob | SegmentJob) -> None:
     FileProblem
         If it cannot be written.
     """
-    command = "train" if isinstance(job, TrainJob) else "segment"
+    command = next(name for name, kind in COMMANDS.items() if isinstance(job, kind))
     # Unset fields are left out, so that they are still chosen from the data.
     values = {"command": command, **job.model_dump(mode="json", exclude_unset=True)}
     with writing(folder / JOB, "choose another folder"):
@@ -157,12 +158,12 @@ def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     return resolved
 
 
-def read(folder: Path) -> TrainJob | SegmentJob:
+def read(folder: Path) -> Job:
     """Read the job of a run folder.
 
     Returns
     -------
-    TrainJob or SegmentJob
+    TrainJob, SegmentJob or InspectJob
 
     Raises
     ------
@@ -179,7 +180,7 @@ def read(folder: Path) -> TrainJob | SegmentJob:
         raise RunProblem(f"{folder} is not a complete run: {problem} Start a new run.") from None
     command = values.pop("command", None)
     if command not in COMMANDS:
-        raise RunProblem(f"{folder / JOB} has command {command!r}; it should be train or segment.")
+        raise RunProblem(f"{folder / JOB} has command {command!r}; it should be {', '.join(COMMANDS)}.")
     return checked(COMMANDS[command], values)
 
 

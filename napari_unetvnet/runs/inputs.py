@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.settings import SegmentJob, TrainJob
+    from napari_unetvnet.settings import Job, TrainJob
 
 __all__ = ["pair_files", "read_image", "read_pair"]
 
@@ -52,7 +52,7 @@ def _with_own_labels(sources: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def read_image(source: str, job: TrainJob | SegmentJob) -> Volume:
+def read_image(source: str, job: Job) -> Volume:
     """Read an image; spacing and unit come from the job if the file has none.
 
     Parameters

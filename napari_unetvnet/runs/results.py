@@ -27,6 +27,7 @@ from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.clean import table_beside
 from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
+from napari_unetvnet.runs.inspect import maps_in
 from napari_unetvnet.runs.lines import lines_beside
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference import Slab
     from napari_unetvnet.model.card import ModelCard
-    from napari_unetvnet.settings import SegmentJob, TrainJob
+    from napari_unetvnet.settings import Job, SegmentJob, TrainJob
 
 __all__ = ["Delivery", "Results", "deliver", "labels_in", "open_labels", "whole_chunks"]
 
@@ -300,22 +301,24 @@ class Delivery(NamedTuple):
     notices: tuple[str, ...] = ()
 
 
-def deliver(folder: Path, job: TrainJob | SegmentJob) -> Delivery:
+def deliver(folder: Path, job: Job) -> Delivery:
     """Copy a model to its output path and return the paths of the results.
 
     Returns
     -------
     Delivery
         With "model" and "steps", or "labels" and, if they were divided, "objects", or thinned, "lines", and tables of
-        "class names"; empty if there is no result.
+        "class names", or "maps"; empty if there is no result.
 
     Raises
     ------
     FileProblem
         If the model cannot be copied; it stays in the run folder.
     """
-    from napari_unetvnet.settings import TrainJob
+    from napari_unetvnet.settings import InspectJob, TrainJob
 
+    if isinstance(job, InspectJob):
+        return Delivery({"maps": str(maps)} if (maps := maps_in(folder, job)) else {})
     if isinstance(job, TrainJob):
         return _deliver_model(folder, job) if (folder / MODEL).exists() else Delivery({})
     labels = labels_in(folder)

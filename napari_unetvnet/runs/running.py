@@ -11,10 +11,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, to_line
 from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, STOP, create, follow, read
+from napari_unetvnet.runs.inspect import inspect
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.runs.segment import segment
 from napari_unetvnet.runs.train import train
-from napari_unetvnet.settings import SegmentJob, TrainJob, checked
+from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ STEP_SECONDS = 0.25
 def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None = None) -> Iterator[Event]:
     """Run the job of a run folder in this process; each event is also written to the folder.
 
-    In a process group started by torchrun all ranks train, and only rank 0 writes files. A segmentation runs on rank 0.
+    In a process group started by torchrun all ranks train, and only rank 0 writes files. Other jobs run on rank 0.
 
     Parameters
     ----------
@@ -59,17 +60,17 @@ def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None 
         yield from (_run_as_first if group.is_first else _run_as_other)(folder, job, group, resume=resume)
 
 
-def _with_budget(job: TrainJob | SegmentJob, budget: Mapping[str, Any]) -> TrainJob | SegmentJob:
+def _with_budget(job: Job, budget: Mapping[str, Any]) -> Job:
     """Return the job with its budget replaced."""
     if not budget:
         return job
     if not isinstance(job, TrainJob):
-        raise SettingsProblem(f"A segmentation has no budget; leave out {' and '.join(budget)}.")
+        raise SettingsProblem(f"Only a training has a budget; leave out {' and '.join(budget)}.")
     values = {name: getattr(job, name) for name in job.model_fields_set - {"minutes", "epochs", "steps"}}
     return checked(TrainJob, values | dict(budget))
 
 
-def _run_as_first(folder: Path, job: TrainJob | SegmentJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
+def _run_as_first(folder: Path, job: Job, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Run the job as rank 0, which owns the run folder."""
     with _locked(folder, resume=resume) as writer:
         if job != read(folder):
@@ -103,9 +104,7 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
             yield _EventWriter(file)
 
 
-def _logged(
-    folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter, group: ProcessGroup, *, resume: bool
-) -> Generator[Event]:
+def _logged(folder: Path, job: Job, writer: _EventWriter, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Run the job and write each event and the final state to the folder."""
     try:
         try:
@@ -129,9 +128,7 @@ def _logged(
         raise
 
 
-def _delivered(
-    folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter
-) -> tuple[dict[str, str], tuple[Notice, ...]]:
+def _delivered(folder: Path, job: Job, writer: _EventWriter) -> tuple[dict[str, str], tuple[Notice, ...]]:
     """Deliver the results; what is to be said about them is also written to the folder."""
     results, texts = deliver(folder, job)
     notices = tuple(Notice(text) for text in texts)
@@ -140,7 +137,7 @@ def _delivered(
     return results, notices
 
 
-def _partial_results(folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter) -> dict[str, str]:
+def _partial_results(folder: Path, job: Job, writer: _EventWriter) -> dict[str, str]:
     """Deliver the results of a failed run; a second error is dropped, because the first one is reported."""
     try:
         return _delivered(folder, job, writer)[0]
@@ -156,13 +153,10 @@ def _drop_incomplete_line(path: Path) -> None:
 
 
 def _drive(
-    folder: Path, job: TrainJob | SegmentJob, writer: _EventWriter, group: ProcessGroup, *, resume: bool
+    folder: Path, job: Job, writer: _EventWriter, group: ProcessGroup, *, resume: bool
 ) -> Generator[Event, None, Literal["done", "stopped"]]:
     """Consume the events one by one until the job is done or a stop is requested."""
-    if isinstance(job, TrainJob):
-        events = train(folder, job, resume=resume, group=group)
-    else:
-        events = segment(folder, job, finished=_finished_planes(folder) if resume else 0)
+    events = _events(folder, job, group, resume=resume)
     try:
         for event in events:
             if type(event) is not Event:
@@ -173,7 +167,7 @@ def _drive(
     except KeyboardInterrupt:
         return "stopped"
     except RuntimeError as error:
-        if (problem := group.lost_process(error) or _device_problem(folder, error)) is None:
+        if (problem := group.lost_process(error) or _device_problem(folder, job, error)) is None:
             raise
         raise problem from error
     finally:
@@ -181,14 +175,24 @@ def _drive(
     return "done"
 
 
-def _device_problem(folder: Path, error: RuntimeError) -> DeviceProblem | None:
+def _events(folder: Path, job: Job, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
+    """Start the job."""
+    if isinstance(job, TrainJob):
+        return train(folder, job, resume=resume, group=group)
+    if isinstance(job, InspectJob):
+        return inspect(folder, job)
+    return segment(folder, job, finished=_finished_planes(folder) if resume else 0)
+
+
+def _device_problem(folder: Path, job: Job, error: RuntimeError) -> DeviceProblem | None:
     """Convert the failure of a GPU to an error that says what was saved; None for any other error."""
     from napari_unetvnet.model.device import device_failed  # imports torch, which is loaded after such an error
 
     if not device_failed(error):
         return None
-    planes = _finished_planes(folder)
+    planes = _finished_planes(folder) if isinstance(job, SegmentJob) else 0
     progress = f"The first {planes} planes are finished and saved" if planes else "Progress is saved"
+    progress = "The maps are not finished" if isinstance(job, InspectJob) else progress
     return DeviceProblem(
         f"The GPU failed ({(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}). {progress}; resume "
         f"with: napari-unetvnet run {folder} --resume"

@@ -7,16 +7,22 @@ at once are refused here, before anything runs.
 
 from napari_unetvnet.settings.base import ComputeSettings, Settings, checked
 from napari_unetvnet.settings.convert import ConvertJob
+from napari_unetvnet.settings.inspect import InspectJob
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
 from napari_unetvnet.settings.postprocess import CleanJob, PostprocessSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
 from napari_unetvnet.settings.train import Sampling, TrainJob, TrainSettings
+
+Job = TrainJob | SegmentJob | InspectJob
+"""What a run folder may hold."""
 
 __all__ = [
     "BLURS",
     "CleanJob",
     "ComputeSettings",
     "ConvertJob",
+    "InspectJob",
+    "Job",
     "LabelSettings",
     "PostprocessSettings",
     "Sampling",

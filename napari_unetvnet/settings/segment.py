@@ -11,18 +11,17 @@ from pydantic import BeforeValidator, Field, model_validator
 from napari_unetvnet.conventions import Axes, OptionValue, Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
-from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
+from napari_unetvnet.settings.tiling import TilingSettings
 
-__all__ = ["Blending", "SegmentJob", "SegmentSettings"]
+__all__ = ["SegmentJob", "SegmentSettings"]
 
 ROTATIONS = "rotations"
 GROWING = endings(each for each in FORMATS if each.grows)
 LABEL, HALF = 1, 2
 """Bytes of a label, and of a probability or an uncertainty."""
 Looks = Literal["2d", "2.5d", "3d", "multi-view"]
-Blending = Literal["gaussian", "constant", "centre"]
 Uncertainty = Literal["entropy", "variance"]
 Voxel = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 
@@ -39,7 +38,7 @@ Tta = Annotated[Literal["rotations"] | tuple[Literal["z", "y", "x"], ...], Befor
 RegionClasses = Annotated[tuple[str, ...], BeforeValidator(numbers)]
 
 
-class SegmentSettings(ComputeSettings, PostprocessSettings):
+class SegmentSettings(TilingSettings, PostprocessSettings):
     """How to segment."""
 
     precision: Precision = "auto"
@@ -47,20 +46,6 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     image. fp16 is for GPUs only."""
     view: Looks | None = None
     """View of the model (default), or multi-view: the mean over planes along z, y and x; any other is refused."""
-    tile: Triple | None = None
-    """Tile size z y x in voxels (default: the largest that fits into tile_memory, the whole image if possible)."""
-    tile_memory: float | None = Field(None, gt=0)
-    """Memory for a tile, its sums and its results in GiB (default: a quarter of the total, on a CPU at most 1)."""
-    overlap: float = Field(0.25, ge=0, le=0.9)
-    """Overlap of neighbouring tiles, as a fraction of a tile."""
-    blending: Blending = "gaussian"
-    """Blending of overlapping tiles: Gaussian weights, constant weights, or each voxel from the tile with nearest
-    centre."""
-    mirror_edge: Literal["reflect", "symmetric"] = "reflect"
-    """How the image continues beyond its border, for networks that need more context: mirrored without repeating the
-    border voxel, as in training, or with it."""
-    batch: int = Field(1, ge=1, le=1024)
-    """Number of tiles per forward pass."""
     tta: Tta = ()
     """Test-time augmentation: axes (z, y, x) along which tiles are also mirrored, or rotations for all 48 ways to turn
     and mirror a cube (3d only). The result is the mean; 1, 2 or 3 axes take 2, 4 or 8 times as long, rotations 48."""
@@ -79,9 +64,6 @@ class SegmentSettings(ComputeSettings, PostprocessSettings):
     option: dict[str, OptionValue] = {}  # noqa: RUF012 (pydantic copies it)
     """An option of the network that may be changed after the training, such as roi_threshold=0.5 of
     fine_grained_unet."""
-    resample: bool = True
-    """Resample an image whose voxel size differs from the model's; the labels are on the image's own grid in any
-    case."""
     uncertainty_kind: Uncertainty | None = None
     """Measure of uncertainty: entropy of the probabilities as a fraction of its maximum (default; for overlapping
     classes the highest of any class), or variance of the probabilities over test-time augmentation."""

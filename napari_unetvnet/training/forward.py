@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["accumulating", "learner"]
 
+LOSS_OUTPUTS = {"attention", "reconstruction"}
+"""Outputs that a network has and a loss may leave out."""
+
 
 NDIM_OF_INDICES = 4
 """Axes of a target of class indices, (B, Z, Y, X); others have a channel for each class."""
@@ -108,7 +111,8 @@ def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn
 def _may_lack_gradients(network: SegmentationNetwork, criterion: DeepSupervision) -> bool:
     """Whether some parameters may have no gradient: frozen stages, or heads without a loss."""
     freezes = type(network).freeze_for is not SegmentationNetwork.freeze_for
-    return freezes or bool(network.gives) or not criterion.roi_weight or 0 in criterion.level_weights
+    has_unused_parts = not LOSS_OUTPUTS.isdisjoint(dict(network.gives))
+    return freezes or has_unused_parts or not criterion.roi_weight or 0 in criterion.level_weights
 
 
 def accumulating(learn: nn.Module, *, last: bool) -> AbstractContextManager[Any]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "FLOATS", "FORMATS", "INTEGERS", "Format", "Kind", "endings", "endings_for", "format_of", "listed", "sentence",
+    "FLOATS", "FORMATS", "INTEGERS", "Format", "Kind", "ending_of", "endings", "endings_for", "format_of", "listed",
+    "sentence",
 ]  # fmt: skip
 
 Kind = Literal["labels", "probabilities", "uncertainty"]
@@ -180,6 +181,13 @@ def format_of(path: str | Path) -> Format | None:
     """Give the format that the ending of a path names, None if there is none."""
     name = str(path).lower()
     return next((each for each in FORMATS if name.endswith(each.endings)), None)
+
+
+def ending_of(path: str | Path) -> str:
+    """Give the ending of a path, in its longer form if it has it; empty if no format has it."""
+    kind, name = format_of(path), str(path).lower()
+    own = () if kind is None else (*kind.long_endings, *kind.endings)
+    return next((ending for ending in own if name.endswith(ending)), "")
 
 
 def endings(formats: Iterable[Format] | None = None) -> tuple[str, ...]:
