@@ -18,7 +18,7 @@ from napari_unetvnet.losses import LOSSES, PURPOSES
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.networks import FAMILIES, NETWORKS
 from napari_unetvnet.networks.facts import network_facts
-from napari_unetvnet.settings import CleanJob, ConvertJob, SegmentJob, TrainJob
+from napari_unetvnet.settings import CleanJob, ConvertJob, InspectJob, SegmentJob, TrainJob
 
 README = Path(__file__).parents[1] / "README.md"
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ COMMANDS = """
 |---|---|
 | `train` | Train a model on images with labels. |
 | `segment IMAGE` | Segment an image with a model. |
+| `inspect IMAGE` | Show what a model computes besides labels, as maps on the grid of an image. |
 | `check` | Look for mistakes in images and labels; takes the options of `train`; `--json`. |
 | `convert FOLDER` | Make one HDF5 set of the files of many subjects with several modalities. |
 | `clean LABELS` | Clean a label file, and divide it into objects. |
@@ -42,7 +43,7 @@ COMMANDS = """
 | `networks`, `losses`, `models` | List networks, losses and models; `--json`. |
 | `demo` | Train on one half of a real image and segment all of it, in about a minute. |
 
-Every option of `train` and `segment` can also be set in a JSON file for `--settings`, under the same name with `_` for
+Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name with `_` for
 `-`; the `job.json` of a run is such a file. Options on the command line override those of the file.
 
 Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termination signal (progress is saved).
@@ -52,6 +53,7 @@ Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termin
 COMMAND_SETTINGS = (
     ("train", TrainJob),
     ("segment", SegmentJob),
+    ("inspect", InspectJob),
     ("convert", ConvertJob),
     ("clean", CleanJob),
     ("evaluate", EvaluateSettings),

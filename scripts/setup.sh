@@ -69,6 +69,8 @@ venv_is_sound() {
 
 make_venv() {
   local python
+  # Emptying what a link points to would break the checkout that it belongs to.
+  [[ ! -L .venv ]] || fail ".venv is a link to $(readlink .venv), of another folder, and is left as it is; remove the link."
   python=$(find_python)
   ensure_ensurepip "$python"
   say "creating .venv with $("$python" --version)"

@@ -27,7 +27,7 @@ class RunPanel(QWidget):  # type: ignore[misc]
 
     Parameters
     ----------
-    kind : {"train", "segment"}
+    kind : {"train", "segment", "inspect"}
         A run of this kind that a closed widget has started is adopted.
     verb, participle : str
         Texts of the button and of the status, such as "Train" and "Training".

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+import numpy as np
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
-from napari_unetvnet.errors import DataProblem, ModelProblem
 from napari_unetvnet.settings import SegmentJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import SettingsForm, form_layout
+from napari_unetvnet.widgets.inspect import Inspection
+from napari_unetvnet.widgets.maps import Map, MapLayers
+from napari_unetvnet.widgets.model_inputs import read_inputs
 from napari_unetvnet.widgets.models import ModelPicker, class_words
-from napari_unetvnet.widgets.pickers import ImagePicker
+from napari_unetvnet.widgets.pickers import ImagePicker, MaskPicker
 from napari_unetvnet.widgets.result import ResultLayer
 from napari_unetvnet.widgets.run_panel import RunPanel
-from napari_unetvnet.widgets.scroll import Scrolling, folded
+from napari_unetvnet.widgets.scroll import Scrolling, folded, wrapped
 from napari_unetvnet.widgets.task import unwrapped
 
 if TYPE_CHECKING:
@@ -22,14 +25,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.events import RunFinished
-    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.widgets.task import Prepare
 
 __all__ = ["SegmentWidget"]
 
-OBJECTS = ("objects", "min_size", "min_size_in", "keep_largest", "fill_holes", "thin", "connectivity", "split_depth")
+CLEANING = ("min_size", "min_size_in", "keep_largest", "fill_holes", "thin", "connectivity", "split_depth", "nested")
+OBJECTS = ("objects", *CLEANING)
 REGION = ("region_model", "region_class", "region_shape", "region_largest", "region_margin", "region_threshold")
-ADVANCED = ("tile", "overlap", "batch", "tta", "precision")
+TILES = ("tile", "tile_memory", "overlap", "blending", "mirror_edge", "batch", "precision", "compile")
+ADVANCED = ("view", "tta", "cascade", "box_start", "box_stop", "skip_constant", "resample", "uncertainty_kind", *TILES)
+SHOWN = {"probabilities": "results/probabilities.npy", "uncertainty": "results/uncertainty.npy"}
+"""Results that are shown as layers, and their files in the run folder."""
 
 
 class SegmentWidget(QWidget):  # type: ignore[misc]
@@ -40,8 +46,13 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         viewer = unwrapped(napari_viewer)
         self.image, self.model = ImagePicker(viewer), ModelPicker()
         self.settings = SettingsForm(SegmentJob, ("device", *OBJECTS, *REGION, *ADVANCED))
+        self.mask, self.probabilities = MaskPicker(viewer, "everywhere"), QCheckBox()
+        self.mask.setToolTip(wrapped(str(SegmentJob.model_fields["mask"].description)))
+        self.probabilities.setToolTip(wrapped("Show the probability of each class as a layer, too."))
         self.panel = RunPanel("segment", viewer, "Segment", "Segmenting", curves=False)
+        self.maps = MapLayers(self, viewer)
         self.result: ResultLayer | None = None
+        self._started: tuple[Any, list[str]] = (None, [])
         form = form_layout()
         form.addRow("image", self.image)
         form.addRow("model", self.model)
@@ -51,9 +62,17 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.region, around = folded("Region of another model")
         self.settings.add_to(form_layout(around), REGION)
         self.advanced, inside = folded("Advanced")
-        self.settings.add_to(form_layout(inside), ADVANCED)
+        rows = form_layout(inside)
+        rows.addRow("mask", self.mask)
+        rows.addRow("probabilities", self.probabilities)
+        self.settings.add_to(rows, ADVANCED)
+        self.inspecting, part = folded("Inspect")
+        self.inspection = Inspection(viewer, self.image, self.model, self.settings)
+        column = QVBoxLayout(part)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.inspection)
         whole = QVBoxLayout(self)
-        whole.addWidget(Scrolling(form, self.objects, self.region, self.advanced))
+        whole.addWidget(Scrolling(form, self.objects, self.region, self.advanced, self.inspecting))
         whole.addWidget(self.panel)
         whole.addStretch(1)
         self.panel.start_requested.connect(self.segment)
@@ -67,27 +86,25 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             metadata: dict[str, Any] = {"model": str(path), "network": card.network, "values": list(card.values)}
             metadata["class_names"] = {str(value): name for value, name in card.names_by_value}
             classes = class_words(card) if card.overlapping else ()
+            self._started = image, class_words(card)
             lines = [card.values[index] for index in card.lines]
             self.result = ResultLayer(self.panel.task, image, name, metadata, classes, lines)
             self.result.ready.connect(self._ready)
 
     def _start(self) -> tuple[str, Prepare]:
         """Validate layers, model and settings before anything is written."""
-        path, card = self.model.path, self.model.card
-        if path is None:
-            raise ModelProblem("There is no model yet; train one, or choose a file.")
-        if card is None:
-            raise ModelProblem(f"{path} cannot be read; choose another model.")
-        inputs = layers.snapshot(self.image.layers, view=card.view, painted=False)
-        _check_channels(inputs, card)
-        files = {"image": inputs.files.image, "spacing": inputs.spacing, "unit": inputs.unit, "model": str(path)}
-        job = checked(SegmentJob, self.settings.values() | files)
+        inputs = read_inputs(self.image, self.model, self.mask.layer)
+        values = self.settings.values()
+        chosen = {"probabilities": self.probabilities.isChecked(), "uncertainty": "uncertainty_kind" in values}
+        outputs = {name: SHOWN[name] for name, is_chosen in chosen.items() if is_chosen}
+        job = checked(SegmentJob, values | inputs.files | outputs)
 
         def prepare(folder: Path, cancelled: threading.Event) -> SegmentJob:
-            layers.write(inputs, folder, cancelled)
+            layers.write(inputs.layers, folder, cancelled)
+            (folder / "results").mkdir(exist_ok=True)
             return job
 
-        return f"{inputs.name}-segment", prepare
+        return f"{inputs.layers.name}-segment", prepare
 
     def _finished(self, event: RunFinished) -> None:
         if event.state == "stopped":
@@ -100,12 +117,19 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             shown = [*self.result.layers, *filter(None, [self.result.shapes])]
             names = ", ".join(each.name for each in shown)
             self.panel.view.set_status(f"{self.panel.view.status.text()} Labels: {names}")
+            self._show_maps()
 
-
-def _check_channels(inputs: layers.Snapshot, card: ModelCard) -> None:
-    """Reject a number of channels that the model does not expect."""
-    if len(inputs.channels) != card.channels:
-        raise DataProblem(
-            f"The model expects images with {card.channels} channel(s), {inputs.name} has {len(inputs.channels)}; "
-            "choose other channels or another model."
-        )
+    def _show_maps(self) -> None:
+        """Show probabilities and uncertainty, if the run was asked for them, as layers below the labels."""
+        folder, (image, words) = self.panel.task.folder, self._started
+        if folder is None:
+            return
+        maps: list[Map] = []
+        if (path := folder / SHOWN["probabilities"]).exists():
+            named = zip(words, np.load(path, mmap_mode="r"), strict=True)
+            maps = [Map(f"{image.name} probability of {name}", data, "magma") for name, data in named]
+        if (path := folder / SHOWN["uncertainty"]).exists():
+            data = np.load(path, mmap_mode="r")
+            data = data if data.ndim == 3 else data[None]
+            maps.append(Map(f"{image.name} uncertainty", data, limits=(0.0, max(float(data.max()), 1e-3))))
+        self.maps.show(image, maps)

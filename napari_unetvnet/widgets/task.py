@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_unetvnet.settings import SegmentJob, TrainJob
+    from napari_unetvnet.settings import Job
 
-    Prepare = Callable[[Path, threading.Event], TrainJob | SegmentJob]
+    Prepare = Callable[[Path, threading.Event], Job]
 
 __all__ = ["State", "Task", "unwrapped"]
 
@@ -49,7 +49,7 @@ class Task(QObject):  # type: ignore[misc]
 
     Parameters
     ----------
-    kind : {"train", "segment"}
+    kind : {"train", "segment", "inspect"}
     """
 
     event_received = Signal(object)
@@ -84,7 +84,7 @@ class Task(QObject):  # type: ignore[misc]
 
         Parameters
         ----------
-        kind : {"train", "segment"}
+        kind : {"train", "segment", "inspect"}
 
         Returns
         -------
@@ -105,7 +105,7 @@ class Task(QObject):  # type: ignore[misc]
         ----------
         name : str
             Name of the folder.
-        prepare : callable (folder, cancelled) -> TrainJob or SegmentJob
+        prepare : callable (folder, cancelled) -> TrainJob, SegmentJob or InspectJob
             Writes the inputs in a worker thread; should return early once ``cancelled`` is set.
 
         Raises
