@@ -43,8 +43,8 @@ COMMANDS = """
 | `networks`, `losses`, `models` | List networks, losses and models; `--json`. |
 | `demo` | Train on one half of a real image and segment all of it, in about a minute. |
 
-Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name with `_` for
-`-`; the `job.json` of a run is such a file. Options on the command line override those of the file.
+Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name
+with `_` for `-`; the `job.json` of a run is such a file. Options on the command line override those of the file.
 
 Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termination signal (progress is saved).
 """

@@ -64,21 +64,15 @@ class Inspection(QWidget):  # type: ignore[misc]
         column.addWidget(self.panel)
         self.panel.start_requested.connect(self.inspect)
         self.panel.finished.connect(self._finished)
-        model.box.currentIndexChanged.connect(self._refresh)
+        model.described.connect(self._refresh)
         self._refresh()
-
-    def showEvent(self, event: Any) -> None:  # noqa: N802 (Qt's name)
-        """Update the choices whenever the widget becomes visible."""
-        self._refresh()
-        super().showEvent(event)
 
     def inspect(self) -> None:
         """Compute the chosen outputs of the chosen model."""
-        self._refresh()
         self._layer = self._image.box.layer
         self.panel.attempt(self._start)
 
-    def _refresh(self, _index: int = 0) -> None:
+    def _refresh(self) -> None:
         """Offer what the chosen model has."""
         card = self._model.card
         available = available_outputs(card.network, card.option) if card is not None else ()

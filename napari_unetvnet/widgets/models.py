@@ -34,6 +34,9 @@ MODEL_SIGNALS = _ModelSignals()
 class ModelPicker(QWidget):  # type: ignore[misc]
     """Chooses a trained model, a shipped model or a file, and describes it."""
 
+    described = Signal()
+    """The list or the choice was updated."""
+
     def __init__(self) -> None:
         super().__init__()
         self.box = narrow(QComboBox())
@@ -108,14 +111,17 @@ class ModelPicker(QWidget):  # type: ignore[misc]
             self.choose(name)
 
     def _describe(self, _index: int = 0) -> None:
+        self.box.setToolTip(str(self.path or ""))
+        self.about.setText(self._text())
+        self.described.emit()
+
+    def _text(self) -> str:
         if self.path is None:
-            self.about.setText("There is no model yet; train one, or choose a file.")
-            return
-        self.box.setToolTip(str(self.path))
+            return "There is no model yet; train one, or choose a file."
         try:
-            self.about.setText(_about(read_card(self.path)))
+            return _about(read_card(self.path))
         except UserError as problem:
-            self.about.setText(str(problem))
+            return str(problem)
 
 
 def _about(card: ModelCard) -> str:
