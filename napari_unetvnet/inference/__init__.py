@@ -10,11 +10,11 @@ from __future__ import annotations
 from napari_unetvnet.inference.background_writer import finish_in_background
 from napari_unetvnet.inference.fallback import FallbackSteps
 from napari_unetvnet.inference.labels import decide, label_values
-from napari_unetvnet.inference.maps import MapSlab, map_steps
+from napari_unetvnet.inference.maps import map_steps
 from napari_unetvnet.inference.precision_check import choose_precision
 from napari_unetvnet.inference.scale_check import scale_notices
 from napari_unetvnet.inference.segment import check_fits, resample_for, steps
-from napari_unetvnet.inference.slab import Slab
+from napari_unetvnet.inference.slab import MapSlab, Slab
 from napari_unetvnet.inference.slabs import scores
 from napari_unetvnet.inference.tiles import Tiles, plan_tiles
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.inference.maps import MapSlab
-    from napari_unetvnet.inference.slab import Slab
+    from napari_unetvnet.inference.slab import MapSlab, Slab
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
 

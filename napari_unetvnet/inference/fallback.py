@@ -75,9 +75,9 @@ class FallbackSteps:
     volume : Volume, data of shape (C, Z, Y, X)
     file : Path, optional
         Of the run folder, for the options in use.
-    work : callable
-        What is done on the tiles: `inference.steps`, or a generator that takes the same arguments and yields slabs with
-        ``start`` and ``stop``.
+    work : callable, optional
+        What is done on the tiles: a generator that takes the arguments of `inference.steps`, the default, and yields
+        slabs with ``start`` and ``stop``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FallbackSteps:
         volume: Volume,
         settings: SegmentSettings,
         file: Path | None = None,
-        work: Callable[..., Iterator[Any]] = steps,
+        work: Callable[..., Iterator[Any]] | None = None,
     ) -> None:
         self._model, self._volume, self._requested, self._work = model, volume, settings, work
         self._resampled = resample_for(model.card, volume, settings)
@@ -130,7 +130,9 @@ class FallbackSteps:
         while True:
             with self.fallback.attempt() as attempt:
                 yield from self._compile()
-                slabs = self._work(self._model, self._volume, self._settings(), first_plane=first_plane, **options)
+                slabs = (self._work or steps)(
+                    self._model, self._volume, self._settings(), first_plane=first_plane, **options
+                )
                 for slab in slabs:
                     self.fallback.worked()
                     first_plane = slab.stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from napari_unetvnet.inference.content import framed, part_to_segment
 from napari_unetvnet.inference.labels import of_classes
 from napari_unetvnet.inference.regrid import plane_before, regrid
 from napari_unetvnet.inference.segment import check_fits, resample_for
+from napari_unetvnet.inference.slab import MapSlab
 from napari_unetvnet.inference.slabs import scores
 
 if TYPE_CHECKING:
@@ -28,31 +28,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.outputs import OutputModel
     from napari_unetvnet.settings import SegmentSettings
 
-__all__ = ["MapSlab", "map_steps"]
-
-
-@dataclass(frozen=True, eq=False)
-class MapSlab:
-    """Finished planes of the maps from ``start`` on.
-
-    Parameters
-    ----------
-    maps : dict of str to array of shape (N, dz, Y, X), float32
-        By the name of the part.
-    """
-
-    start: int
-    maps: dict[str, NDArray[np.float32]]
-
-    @property
-    def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """The maps, under the name that slabs of labels use."""
-        return self.maps
-
-    @property
-    def stop(self) -> int:
-        """The plane after the last one."""
-        return self.start + int(next(iter(self.maps.values())).shape[1])
+__all__ = ["map_steps"]
 
 
 def map_steps(

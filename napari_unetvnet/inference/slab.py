@@ -1,4 +1,4 @@
-"""Finished planes of a segmentation."""
+"""Finished planes of a segmentation, or of maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Slab"]
+__all__ = ["MapSlab", "Slab"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,3 +68,27 @@ class Slab:
         added = following.arrays
         arrays: dict[str, Any] = {name: np.concatenate([array, added[name]], -3) for name, array in self.arrays.items()}
         return replace(self, **arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class MapSlab:
+    """Finished planes of the maps from ``start`` on.
+
+    Parameters
+    ----------
+    maps : dict of str to array of shape (N, dz, Y, X), float32
+        By the name of the part.
+    """
+
+    start: int
+    maps: dict[str, NDArray[np.float32]]
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The maps, under the name that slabs of labels use."""
+        return self.maps
+
+    @property
+    def stop(self) -> int:
+        """The plane after the last one."""
+        return self.start + int(next(iter(self.maps.values())).shape[1])

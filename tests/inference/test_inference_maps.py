@@ -96,6 +96,19 @@ def test_the_main_level_is_what_segment_gives(name, head, facts):
         assert all(np.allclose(part.sum(axis=0), 1, atol=1e-5) for part in maps.values())
 
 
+@pytest.mark.parametrize(("name", "what"), [("unetpp", "levels"), ("unet25d", "attention"), ("backboned", "heatmaps")])
+def test_a_frame_changes_nothing_within(name, what):
+    """As in a segmentation, which leaves a frame of one value out."""
+    model, inner = a_model(name, normalise_in="content"), noise((6, 32, 64))
+    framed = Volume(np.pad(inner.data, ((0, 0), (2, 1), (5, 9), (3, 4))))
+    expected, maps = maps_of(model, what, inner), maps_of(model, what, framed)
+    for part, own in zip(maps.values(), expected.values(), strict=True):
+        np.testing.assert_allclose(part[:, 2:-1, 5:-9, 3:-4], own, atol=1e-5)
+        around = part[:, :2].reshape(len(part), -1).T
+        outside = {"levels": [1, 0, 0], "attention": [0], "heatmaps": [np.nan]}[what]
+        np.testing.assert_array_equal(around, np.broadcast_to(outside, around.shape))
+
+
 def test_each_level_is_that_of_the_network():
     model, volume = a_model("unet3d_ds", "binary"), noise((8, 16, 24))
     maps, x = maps_of(model, "levels", volume), normalised(volume, model)
