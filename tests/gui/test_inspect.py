@@ -82,6 +82,17 @@ def test_every_option_of_a_segmentation_is_in_the_form(segmenter, monkeypatch):
     job = prepare.__closure__ and next(c.cell_contents for c in prepare.__closure__ if hasattr(c.cell_contents, "tta"))
     expected = {"tta": ("y", "x"), "box_start": (0, 1, 2), "box_stop": (1, 90, 90)}
     assert {name: getattr(job, name) for name in chosen} == chosen | expected
-    elsewhere = {"image", "model", "spacing", "unit", "mask", "output", "probabilities", "uncertainty"}
+    elsewhere = {
+        "image",
+        "model",
+        "spacing",
+        "unit",
+        "axes",
+        "mask",
+        "output",
+        "probabilities",
+        "uncertainty",
+        "option",
+    }
     assert set(SegmentJob.model_fields) == set(segmenter.settings.fields) | elsewhere
     assert json.loads(job.model_dump_json())["view"] == "multi-view"
