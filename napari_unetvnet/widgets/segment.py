@@ -33,9 +33,7 @@ CLEANING = ("min_size", "min_size_in", "keep_largest", "fill_holes", "thin", "co
 OBJECTS = ("objects", *CLEANING)
 REGION = ("region_model", "region_class", "region_shape", "region_largest", "region_margin", "region_threshold")
 TILES = ("tile", "tile_memory", "overlap", "blending", "mirror_edge", "batch", "precision", "compile")
-REGION = ("region_model", "region_class", "region_threshold", "region_shape", "region_largest", "region_margin")
-WHERE = ("box_start", "box_stop", "skip_constant", *REGION)
-ADVANCED = ("view", "tta", "cascade", "resample", "uncertainty_kind", *WHERE, *TILES)
+ADVANCED = ("view", "tta", "cascade", "box_start", "box_stop", "skip_constant", "resample", "uncertainty_kind", *TILES)
 SHOWN = {"probabilities": "results/probabilities.npy", "uncertainty": "results/uncertainty.npy"}
 """Results that are shown as layers, and their files in the run folder."""
 
@@ -97,8 +95,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         """Validate layers, model and settings before anything is written."""
         inputs = read_inputs(self.image, self.model, self.mask.layer)
         values = self.settings.values()
-        if "region_model" not in values:  # the rows for its region have values that mean nothing without it
-            values = {name: value for name, value in values.items() if name not in REGION}
         chosen = {"probabilities": self.probabilities.isChecked(), "uncertainty": "uncertainty_kind" in values}
         outputs = {name: SHOWN[name] for name, is_chosen in chosen.items() if is_chosen}
         job = checked(SegmentJob, values | inputs.files | outputs)
