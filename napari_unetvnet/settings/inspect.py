@@ -41,7 +41,7 @@ class InspectJob(TilingSettings):
     """Voxel size z y x for an image whose file has none."""
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
-    axes: Axes = ""
+    axes: Axes | None = None
     """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels)."""
 
     @model_validator(mode="after")
