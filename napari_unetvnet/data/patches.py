@@ -96,7 +96,7 @@ class Region:
         ----------
         box : Box
         least : tuple of 3 int
-            If the block is smaller, what is around it belongs to the new region, but barred.
+            Where the block is smaller, what is around it belongs to the new region, but barred.
 
         Returns
         -------

@@ -160,12 +160,18 @@ def _divided(regions: Sequence[Region], held_out: dict[int, list[Box]], task: _T
             whole.append(region.image.name)
         else:
             barred = with_margins(region.target, boxes, task.patch, region.image.spacing)
-            split.hold_out.extend(region.block(box, task.patch) for box in boxes)
+            split.hold_out.extend(region.block(box, _surroundings(box, task.patch)) for box in boxes)
             split.train.append(region.without(barred))
             split.notices.append(_told(region, boxes, barred))
     if whole:
         split.notices.insert(0, f"Held out to score the model: {', '.join(whole)}.")
     return split
+
+
+def _surroundings(box: Box, patch: Triple) -> Triple:
+    """Give how much of the image is read to score a block: what a network answers depends on what it sees around it."""
+    z, y, x = (n if p == 1 else max(n + p, 2 * p) for n, p in zip(box.shape, patch, strict=True))
+    return z, y, x
 
 
 def _told(region: Region, boxes: Sequence[Box], barred: Sequence[Box]) -> str:
