@@ -139,11 +139,7 @@ def summarise(cases: Mapping[str, Evaluation], settings: EvaluateSettings | None
         pooled=pool,
         means={name: _means(evaluations, name, distances=one_unit) for name in names},
         mean_scores=_mean_scores(evaluations, distances=one_unit),
-        detection={
-            name: _detection(evaluations, name, settings.case_voxels)
-            for name in names
-            if name != str(settings.background)
-        },
+        detection={name: _detection(evaluations, name, settings.case_voxels) for name in names if name != "0"},
         case_voxels=settings.case_voxels,
         notices=tuple(notices),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.metrics.background import background_as_zero
 from napari_unetvnet.metrics.counts import mean
 from napari_unetvnet.metrics.notices import odd_values
 from napari_unetvnet.metrics.objects import ObjectScores, object_scores, pooled_objects
@@ -40,7 +41,7 @@ class Evaluation:
     truth_is: Literal["classes", "objects"]
     """The meaning of the values of the truth."""
     background: int
-    """The value that is background, in both images."""
+    """The value of the truth that is background; the scores name it 0, as results of segment do."""
     ignore: int | None
     """The value of the truth whose voxels were left out."""
     voxels: int
@@ -125,7 +126,8 @@ def evaluate(prediction: Any, truth: Any, settings: EvaluateSettings | None = No
     DataProblem
         If the shapes differ, the values are not integers, or there are more than three axes.
     SettingsProblem
-        If a setting is unknown or out of range, or regions are given for object ids.
+        If a setting is unknown or out of range, regions are given for object ids, or a value is both background and
+        ignored or of a region.
 
     See Also
     --------
@@ -133,7 +135,8 @@ def evaluate(prediction: Any, truth: Any, settings: EvaluateSettings | None = No
     object_scores : What an object is, and a match.
     surface_scores : What a surface is, and its distances.
     """
-    settings = checked(EvaluateSettings, {**(dict(settings) if settings else {}), **changes})
+    chosen = checked(EvaluateSettings, {**(dict(settings) if settings else {}), **changes})
+    prediction, truth, settings, notices = background_as_zero(prediction, truth, chosen)
     if settings.truth_is == "objects" and settings.regions:
         raise SettingsProblem("Regions are unions of classes, but the truth has object ids; leave out one of them.")
     objects = object_scores(
@@ -144,8 +147,10 @@ def evaluate(prediction: Any, truth: Any, settings: EvaluateSettings | None = No
     composed = _composed(counted, read_as, objects, settings)
     return replace(
         composed,
+        background=chosen.background,
+        ignore=chosen.ignore,
         ignored=prod(truth.shape) - counted.voxels,
-        notices=odd_values(counted, composed.classes, composed.foreground, composed.mean_dice, settings),
+        notices=(*notices, *odd_values(counted, composed.classes, composed.foreground, composed.mean_dice, settings)),
         **_surfaces(prediction, truth, composed, settings),
     )
 
@@ -168,10 +173,8 @@ def pooled(evaluations: Sequence[Evaluation], settings: EvaluateSettings) -> Eva
         pairs.update(evaluation.confusion.pairs)
     objects = pooled_objects(evaluation.objects for evaluation in evaluations)
     first = evaluations[0]
-    pair_settings = settings
-    if first.truth_is == "objects":  # its pairs are already 0 and 1
-        pair_settings = settings.model_copy(update={"background": 0})
-    composed = _composed(ConfusionMatrix(pairs), first.truth_is, objects, pair_settings)
+    zero = settings.model_copy(update={"background": 0})  # the pairs of each case have it as 0 already
+    composed = _composed(ConfusionMatrix(pairs), first.truth_is, objects, zero)
     ignored = sum(evaluation.ignored for evaluation in evaluations)
     named = {value: name for evaluation in reversed(evaluations) for value, name in evaluation.class_names.items()}
     composed = replace(composed, background=settings.background, ignored=ignored, class_names=named)

@@ -21,8 +21,8 @@ class EvaluateSettings(Settings):
 
     truth_is: TruthIs = "auto"
     """What values of the truth mean: classes, ids of single objects, or to be found out."""
-    background: int = 0
-    """Value that is background, in both images."""
+    background: int = Field(0, ge=0)
+    """Value of the truth that is background; it is compared with 0 in the prediction, as segment writes it."""
     class_names: ClassNames = ()
     """Names of the classes by label value, such as 1=cell 2=nucleus (default: those in the file of the prediction)."""
     ignore: int | None = None

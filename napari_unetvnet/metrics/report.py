@@ -141,7 +141,7 @@ def _part_rows(evaluation: Evaluation) -> list[str]:
     lines = []
     for name, overlap in _parts(evaluation):
         title = evaluation.title(name)
-        if title == str(evaluation.background):
+        if title == "0":
             title += " (background)"
         surface = evaluation.surfaces.get(name)
         scores = (overlap.dice, overlap.iou, overlap.precision, overlap.recall)

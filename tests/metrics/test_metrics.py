@@ -152,13 +152,16 @@ def test_the_reading_can_be_ordered():
     assert (result.classes, result.mean_dice, result.objects.f1) == ({}, 1.0, 1.0)
 
 
-def test_another_background_value():
+def test_another_background_value_is_compared_with_zero():
     truth = np.array([[1, 1, 2, 2, 1, 0]])
-    prediction = np.array([[1, 2, 2, 2, 1, 1]])
-    result = evaluate(prediction, truth, background=1)
-    assert brief(result.foreground) == (4 / 6, 2 / 4, 3, 3)
-    assert result.mean_dice == pytest.approx((0 + 4 / 5) / 2)  # classes 0 and 2
-    assert (result.objects.true_positives, result.objects.false_negatives) == (1, 1)
+    for background in (0, 1):  # segment writes 0, other programs what was painted
+        prediction = np.array([[background, 2, 2, 2, background, background]])
+        result = evaluate(prediction, truth, background=1)
+        assert brief(result.foreground) == (4 / 5, 2 / 3, 3, 2)
+        assert (result.mean_dice, list(result.classes)) == (4 / 5, [0, 2])
+        assert (result.objects.true_positives, result.objects.false_negatives) == (1, 0)
+        assert "1 voxels of 0 beside the background 1" in result.notices[0]
+    assert "no voxel of the background value 300" in evaluate(truth.astype(np.uint8), truth, background=300).notices[0]
 
 
 def test_ignored_voxels_leave_everything():
@@ -170,11 +173,17 @@ def test_ignored_voxels_leave_everything():
     assert brief(result.foreground) == (1.0, 1.0, 2, 2)
 
 
-def test_zero_may_be_ignored_beside_another_background():
-    truth = np.array([[0, 0, 1, 2, 2, 1]])
-    prediction = np.array([[2, 1, 1, 2, 2, 1]])
-    result = evaluate(prediction, truth, background=1, ignore=0)
-    assert (result.mean_dice, result.objects.f1, result.ignored) == (1.0, 1.0, 2)
+def test_what_was_painted_and_what_segment_writes_of_it_agree_in_every_score():
+    labels = np.random.default_rng(0).integers(0, 3, (3, 20, 20)).repeat(2, 1).repeat(2, 2)
+    painted = np.where(np.random.default_rng(1).random(labels.shape) < 0.3, labels + 1, 0)
+    for output in ((0, 2, 3), (1, 2, 3)):
+        result = evaluate(np.array(output)[labels], painted.astype(np.uint8), background=1, ignore=0)
+        means = (result.mean_dice, result.mean_iou, *result.mean_surfaces().values())
+        confusion, objects = result.confusion, result.objects
+        assert means == (1.0, 1.0, 1.0, 0.0, 0.0)
+        assert (confusion.accuracy, confusion.mean_accuracy, confusion.mean_iou, result.foreground.dice) == (1.0,) * 4
+        assert (objects.f1, objects.panoptic_quality, objects.mean_average_precision) == (1.0, 1.0, 1.0)
+        assert (list(result.classes), result.ignored, result.notices) == ([0, 2, 3], int((painted == 0).sum()), ())
 
 
 # Degenerate inputs

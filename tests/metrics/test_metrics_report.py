@@ -100,6 +100,8 @@ def test_settings_and_changes_come_together():
         ({"regions": 5}, "regions"),
         ({"iou_threshold": 0}, "iou_threshold"),
         ({"regions": "A=1", "truth_is": "objects"}, "unions of classes"),
+        ({"regions": "A=1+2", "background": 1}, "Region A=1.2 contains the background value 1"),
+        ({"background": 1, "ignore": 1}, "both background and ignored"),
     ],
 )
 def test_settings_that_do_not_exist_or_fit_are_refused(changes, said):

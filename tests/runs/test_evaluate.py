@@ -98,6 +98,23 @@ def test_folders_are_paired_by_name(folder, capsys):
     assert max(map(len, table.splitlines())) <= 110
 
 
+def test_painted_background_is_compared_with_what_segment_writes(folder, capsys):
+    for name, values in (("a", (0, 2, 3)), ("b", (0, 2, 2)), ("c", (0, 2, 3))):
+        labels = tifffile.imread(f"right/{name}_labels.tif")
+        painted = np.where(np.random.default_rng(1).random(labels.shape) < 0.5, labels + 1, 0)
+        tifffile.imwrite(f"right/{name}_labels.tif", painted.astype(np.uint8))
+        tifffile.imwrite(f"found/{name}.tif", np.array(values, np.uint8)[labels])
+    options = ["--ignore", "0", "--background", "1"]  # as docs/how-to/evaluate.md gives them
+    plain = json.loads(evaluated(capsys, "found", "right", *options, "--json"))
+    assert [case["mean_dice"] == 1 for case in plain["cases"]] == [True, False, True]
+    assert set(plain["case_level"]["parts"]) == {"2", "3", "foreground"}
+    rows = list(csv.DictReader(io.StringIO(evaluated(capsys, "found/a.tif", "right/a_labels.tif", *options, "--csv"))))
+    scores = [float(row[name]) for row in rows for name in ("dice", "iou", "surface_dice", "accuracy", "object_f1",
+              "panoptic_quality", "mean_average_precision") if row.get(name)]  # fmt: skip
+    assert set(scores) == {1.0} and len(scores) > 10
+    assert "Notice" not in evaluated(capsys, "found", "right", *options)
+
+
 def test_a_table_of_pairs(folder, capsys):
     (folder / "pairs.csv").write_text("image,label\nfound/b.tif,right/b_labels.tif\nfound/c.tif,right/c_labels.tif\n")
     plain = json.loads(evaluated(capsys, "--pairs", "pairs.csv", "--json"))
