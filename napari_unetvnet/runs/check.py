@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.data.checks import Finding, Report, examine, table
+from napari_unetvnet.data.checks import SEVERITIES, Finding, Report, examine, is_of_meaning, table
+from napari_unetvnet.data.meaning import MOST_IMAGES, UnclearLabels, understand
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.sources import paths_of, stem_of
 from napari_unetvnet.runs.inputs import pair_files, read_pair
+from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_unetvnet.images.pairs import Pair
-    from napari_unetvnet.settings import TrainJob
 
 __all__ = ["as_text", "check_files"]
 
@@ -37,11 +38,51 @@ def check_files(job: TrainJob) -> Report:
         If files cannot be paired, or none can be read; one line per mistake.
     """
     problems: list[str] = []
+    job, understood = _with_meaning(job)
     report = examine(_readable(job, problems), job)
     if not report.images:
         raise DataProblem(*problems)
+    if any(finding.kind == "unclear-meaning" for finding in understood):  # with the same advice
+        report = replace(report, findings=tuple(each for each in report.findings if not is_of_meaning(each)))
     unreadable = [Finding("error", f"unreadable-{i}", "", line) for i, line in enumerate(problems, 1)]
-    return replace(report, findings=(*unreadable, *report.findings))
+    return replace(report, findings=tuple(sorted([*unreadable, *understood, *report.findings], key=_order)))
+
+
+def _order(finding: Finding) -> int:
+    return SEVERITIES.index(finding.severity)
+
+
+def _with_meaning(job: TrainJob) -> tuple[TrainJob, list[Finding]]:
+    """Choose the meaning of label 0 as a training does, if it is left open, and tell it."""
+    if not job.unlabelled_is_open:
+        return job, []
+    listed = pair_files(job)
+    some = listed[:: max(1, -(-len(listed) // MOST_IMAGES))]
+    try:
+        found = understand([read_pair(files, job) for files in some], job)
+    except UnclearLabels as problem:
+        asked = [Finding("error", "unclear-meaning", "", line) for line in problem.lines]
+        return _set(job, {"unlabelled": "background"}), asked
+    except UserError:
+        return _set(job, {"unlabelled": "background"}), []  # each file is reported on its own
+    if job.multilabel or job.label_values == "objects":
+        return _set(job, {"unlabelled": found.unlabelled}), []
+    told = Finding("advice", "meaning", "", f"Label 0 was taken as background: {found.why_unlabelled}.", "",
+                   "To say otherwise, add --unlabelled ignore --background VALUE.")  # fmt: skip
+    if found.unlabelled == "ignore":
+        name = f"label {found.background} as background" if found.background else "no value as background"
+        told = Finding(
+            "advice", "meaning", "",
+            f"Label 0 was taken as not painted, and {name}: {found.why_unlabelled}; {found.why_background}.", "",
+            "To say otherwise, add --unlabelled background, or --background VALUE.",
+        )  # fmt: skip
+    return _set(job, {"unlabelled": found.unlabelled, "background": found.background}), [told]
+
+
+def _set(job: TrainJob, values: dict[str, Any]) -> TrainJob:
+    """Set values that the job leaves open."""
+    chosen = {name: getattr(job, name) for name in job.model_fields_set}
+    return checked(TrainJob, values | {name: value for name, value in chosen.items() if name not in values or value})
 
 
 def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:

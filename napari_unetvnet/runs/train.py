@@ -38,7 +38,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     ------
     Event
     """
-    from napari_unetvnet.data.checks import examine, notices
+    from napari_unetvnet.data.checks import examine, notices, refuse_contradictions
     from napari_unetvnet.images.io import check_writable
     from napari_unetvnet.model.device import choose_device, keep_freed_memory
     from napari_unetvnet.training.loop import steps
@@ -56,8 +56,10 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     planned = load_plan(job, folder / PLAN) if resume or not group.is_first else None
     if planned is None:
         planned = plan(inputs.pairs, job, choose_device(job)[0].type)
+        report = examine(inputs.pairs, planned.settings)
+        refuse_contradictions(report)
         save_plan(planned, folder / PLAN)
-        texts = (*notices(examine(inputs.pairs, planned.settings)), planned.text)
+        texts = (*notices(report), planned.understood, planned.text)
         yield from (Notice(text) for text in texts if text)
     if group.is_first:
         save_provenance(folder / PROVENANCE, inputs.described, *choose_device(job), inputs.earlier)

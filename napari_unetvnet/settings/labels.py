@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from napari_unetvnet.losses import BACKGROUND
 from napari_unetvnet.settings.base import Settings
@@ -61,7 +61,9 @@ class LabelSettings(Settings):
     unlabelled: Literal["background", "ignore"] = "background"
     """Meaning of label 0: the background class, or not painted and therefore ignored."""
     background: int | None = Field(None, ge=0)
-    """With unlabelled=ignore: the painted value that means background; it becomes 0 in results."""
+    """With unlabelled=ignore: the painted value that means background; it becomes 0 in results. 0 for none."""
+    label_checks: Literal["refuse", "warn"] = "refuse"
+    """Labels that contradict their meaning, such as strokes with unlabelled=background: refuse to train, or warn."""
     ignore_value: int | None = Field(None, ge=1)
     """Label value of voxels to ignore, such as 255."""
     classes: Values = ()
@@ -84,6 +86,11 @@ class LabelSettings(Settings):
     """Blur of label borders for the loss: sigma of a Gaussian in voxels; 0 for none."""
     class_weights: Weights = "none"
     """Class weights of the loss: none, inverse_frequency, effective_number, or a number for each class."""
+
+    @field_validator("background")
+    @classmethod
+    def _zero_is_none(cls, value: int | None) -> int | None:
+        return value or None
 
     @model_validator(mode="before")
     @classmethod
@@ -115,6 +122,20 @@ class LabelSettings(Settings):
         """Whether a voxel may have more than one label, so that each class has its own output."""
         return bool(self.regions or self.lines) or self.label_values == "overlapping"
 
+    @property
+    def unlabelled_is_open(self) -> bool:
+        """Whether the meaning of label 0 is chosen from the data."""
+        return "unlabelled" in self.left_open and "unlabelled" not in self.model_fields_set
+
+    @property
+    def _background_is_open(self) -> bool:
+        return "background" in self.left_open and "background" not in self.model_fields_set
+
+    @property
+    def named_background(self) -> int | None:
+        """The painted value of the class that is named background."""
+        return next((item.value for item in self.class_names if item.name == BACKGROUND and item.value), None)
+
     def label_misfits(self) -> list[str]:
         """Report choices that exclude each other.
 
@@ -129,7 +150,7 @@ class LabelSettings(Settings):
         misfits = {
             "Object ids need unlabelled=background: voxels without an object are background.": objects and ignoring,
             "A background value is for unlabelled=ignore only; otherwise 0 is the background.": (
-                self.background is not None and not ignoring
+                self.background is not None and not ignoring and not self.unlabelled_is_open
             ),
             f"objects_as={self.objects_as} is for label_values=objects only.": (
                 self.objects_as != "foreground" and not objects
@@ -146,8 +167,8 @@ class LabelSettings(Settings):
             f"Label value {self.background} cannot be both background and ignored.": (
                 self.background is not None and self.background == self.ignore_value
             ),
-            "A class is named background, but it is not the background: give it another name, or set background.": any(
-                item.name == BACKGROUND and item.value not in (0, self.background) for item in self.class_names
+            "A class is named background, but it is not the background: give it another name, or set background.": (
+                self.named_background not in (None, self.background) and not self._background_is_open
             ),
             "Class weights should not all be 0.": (
                 isinstance(self.class_weights, tuple) and not any(self.class_weights)

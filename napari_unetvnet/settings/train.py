@@ -293,7 +293,7 @@ class TrainJob(TrainSettings):
     left_open: ClassVar[tuple[str, ...]] = (
         "view", "network", "option", "target_spacing", "normalise", "normalise_in", "objects_as", "loss",
         "class_weights", "patch", "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay",
-        "minutes",
+        "minutes", "unlabelled", "background",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 

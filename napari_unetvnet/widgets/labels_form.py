@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QSpinBox
+from qtpy.QtGui import QValidator
+from qtpy.QtWidgets import QSpinBox
 
+from napari_unetvnet.widgets.auto import AUTO, Choice
 from napari_unetvnet.widgets.form import show_row
-from napari_unetvnet.widgets.scroll import narrow, wrapped
+from napari_unetvnet.widgets.scroll import wrapped
 
 if TYPE_CHECKING:
     from napari_unetvnet.widgets.form import SettingsForm
     from napari_unetvnet.widgets.pickers import LabelsPicker
 
-__all__ = ["LabelRows", "Unpainted"]
+__all__ = ["LabelRows", "PaintedValue", "Unpainted"]
+
+
+class PaintedValue(QSpinBox):  # type: ignore[misc]
+    """A painted value: auto, no label, or a label."""
+
+    NONE = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setRange(-1, 65535)
+        self.setValue(-1)
+        self.setSpecialValueText(AUTO)
+
+    def textFromValue(self, value: int) -> str:  # noqa: N802 (name of Qt)
+        """Write a value."""
+        return f"label {value}" if value else "no label"
+
+    def valueFromText(self, text: str) -> int:  # noqa: N802 (name of Qt)
+        """Read a value."""
+        digits = "".join(letter for letter in text if letter.isdigit())
+        return int(digits) if digits else self.NONE if text.startswith("no") else self.minimum()
+
+    def validate(self, text: str, position: int) -> tuple[QValidator.State, str, int]:
+        """Accept any text; what is no number is auto or no label."""
+        return QValidator.State.Acceptable, text, position
 
 
 class Unpainted:
@@ -22,30 +49,35 @@ class Unpainted:
     MEANINGS = {"ignored": "ignore", "background": "background"}  # noqa: RUF012 (never changed)
 
     def __init__(self) -> None:
-        self.meaning, self.background = narrow(QComboBox()), QSpinBox()
-        self.meaning.addItems(list(self.MEANINGS))
-        self.meaning.setToolTip(
-            wrapped(
-                "Ignored: paint strokes of every class, including background; training ignores the rest. "
-                "Background: everything unpainted is background, so paint every object completely."
-            )
+        about = wrapped(
+            "Auto: found out from labels and image, or asked for before the training. Ignored: paint strokes of every "
+            "class, including background; training ignores the rest. Background: everything unpainted is background, "
+            "so paint every object completely."
         )
-        self.background.setRange(0, 255)
-        self.background.setValue(1)
-        self.background.setPrefix("label ")
-        self.background.setSpecialValueText("no label")
+        self.meaning, self.background = Choice([AUTO, *self.MEANINGS], AUTO, about, typed=False), PaintedValue()
         self.background.setToolTip(
-            wrapped("The painted value of the background, which is 0 in results. Paint the classes with 2, 3, ...")
+            wrapped("The painted value of the background, which is 0 in results. Auto: the value that looks like it.")
         )
         self.meaning.currentTextChanged.connect(self._meaning_chosen)
 
     def values(self) -> dict[str, Any]:
-        """Read both rows."""
-        meaning = self.MEANINGS[self.meaning.currentText()]
-        return {"unlabelled": meaning, "background": (self.background.value() or None) if meaning == "ignore" else None}
+        """Read both rows; what is auto is left out."""
+        meaning = self.meaning.value
+        values: dict[str, Any] = {} if meaning == AUTO else {"unlabelled": self.MEANINGS[meaning]}
+        if meaning == "background":
+            return values | {"background": None}
+        return values | ({} if self.background.value() < 0 else {"background": self.background.value()})
 
-    def _meaning_chosen(self, meaning: str) -> None:
-        self.background.setEnabled(meaning == "ignored")
+    def choose(self, values: dict[str, Any]) -> None:
+        """Set the rows to settings."""
+        names = {setting: name for name, setting in self.MEANINGS.items()}
+        if "unlabelled" in values:
+            self.meaning.value = names[values["unlabelled"]]
+        if values.get("background") is not None:
+            self.background.setValue(values["background"])
+
+    def _meaning_chosen(self, _meaning: str) -> None:
+        self.background.setEnabled(self.meaning.value != "background")
 
 
 class LabelRows:
@@ -62,7 +94,7 @@ class LabelRows:
 
     def __init__(self, layout: Any, settings: SettingsForm, labels: LabelsPicker, unpainted: Unpainted) -> None:
         self._layout, self._settings, self._labels, self._unpainted = layout, settings, labels, unpainted
-        self._kind, self._meaning_before = "classes", ""
+        self._kind, self._meaning_before = "classes", AUTO
         self.refresh()
 
     @property
@@ -97,8 +129,8 @@ class LabelRows:
         meaning = self._unpainted.meaning
         self._labels.allow_further(allowed=overlapping)
         if overlapping:
-            self._meaning_before = meaning.currentText()
-        meaning.setCurrentText("background" if overlapping else self._meaning_before)
+            self._meaning_before = meaning.value
+        meaning.value = "background" if overlapping else self._meaning_before
 
 
 APPLIES = {

@@ -30,6 +30,7 @@ from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.widgets.layers import place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
+from napari_unetvnet.widgets.question import with_meaning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.data.targets import Classes, TargetMap
-    from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.settings import TrainJob, TrainSettings
     from napari_unetvnet.widgets.layers import Channel, Snapshot
 
 __all__ = ["Preview", "TargetLayer", "targets_of"]
@@ -160,7 +161,7 @@ class Preview(QObject):  # type: ignore[misc]
         """Whether targets are being computed."""
         return self in _BUSY
 
-    def start(self, image: Any, inputs: Snapshot, settings: TrainSettings) -> None:
+    def start(self, image: Any, inputs: Snapshot, settings: TrainJob) -> None:
         """Compute targets in a thread and show them.
 
         Parameters
@@ -178,11 +179,11 @@ class Preview(QObject):  # type: ignore[misc]
         arguments = (inputs, settings, self._planes)
         threading.Thread(target=self._compute, args=arguments, name="napari-unetvnet-preview", daemon=True).start()
 
-    def _compute(self, inputs: Snapshot, settings: TrainSettings, planes: slice) -> None:
+    def _compute(self, inputs: Snapshot, settings: TrainJob, planes: slice) -> None:
         """Compute targets in the worker thread and emit them, or error messages."""
         result: list[TargetLayer] | tuple[str, ...]
         try:
-            result = targets_of(inputs, settings, planes)
+            result = targets_of(inputs, with_meaning(inputs, settings), planes)
         except UserError as problem:
             result = problem.lines
         except Exception as error:  # noqa: BLE001 (on any error the button must be enabled again)

@@ -25,6 +25,7 @@ from napari_unetvnet.widgets.network import NetworkBox
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
 from napari_unetvnet.widgets.preview import Preview
+from napari_unetvnet.widgets.question import Asking, question_about
 from napari_unetvnet.widgets.run_panel import RunPanel
 from napari_unetvnet.widgets.scroll import Scrolling, folded, wrapped
 from napari_unetvnet.widgets.split import SplitLayer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
+    from napari_unetvnet.data.meaning import Answer, Question
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.widgets.auto import Planned
     from napari_unetvnet.widgets.task import Prepare
@@ -88,6 +90,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.resume = QPushButton("Continue")
         self.resume.setToolTip(wrapped("Continue training the last model with the current labels and settings."))
         self.panel.buttons.addWidget(self.resume, 1)
+        self.asking, self._label_checks = Asking(), "refuse"
+        self._question: Question | None = None
+        self._asked_for: Path | None = None
         self.preview, self.augmented = Preview(viewer), Augmented(viewer)
         text = "Show the training targets as layers: classes, blurred labels, weights."
         self.targets_button = BusyButton("Targets", "Computing ...", text, self.preview)
@@ -123,6 +128,8 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.state_changed.connect(self._state_changed)
         self.panel.task.event_received.connect(self._on_event)
         self.panel.finished.connect(self._finished)
+        self.panel.failed.connect(self._ask)
+        self.asking.answered.connect(self._answered)
 
     def train(self) -> None:
         """Train a new model."""
@@ -167,7 +174,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             If a row cannot be read.
         """
         values = self.settings.values() | self.network.values() | self.loss.values() | self.class_names.values()
-        return values | self.budget.values() | self.label_rows.values()
+        return values | self.budget.values() | self.label_rows.values() | {"label_checks": self._label_checks}
 
     def _read_job(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
         """Read and validate layers and settings before anything is written."""
@@ -187,18 +194,40 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.overlay.reset(self.image.layer)
         self.split.reset(self.image.layer)
 
+        self.asking.ask(None)
+        self._question, self._asked_for = None, start_from
+
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
+            self._question = question_about(inputs, job)
+            if self._question is not None:
+                raise UserError(self._question.text)
             layers.write(inputs, folder, cancelled)
             return job
 
         return f"{inputs.name}-{job.network}", prepare
+
+    def _ask(self, _lines: Sequence[str]) -> None:
+        """Ask what the labels left open, instead of an error."""
+        if self._question is not None:
+            self.panel.view.show_error(())
+            self.asking.ask(self._question)
+
+    def _answered(self, answer: Answer) -> None:
+        """Set the rows to an answer, and start the training that waits for it."""
+        self.asking.ask(None)
+        self._question = None
+        self.unpainted.choose(answer.settings)
+        if answer.ready:
+            self._label_checks = answer.settings.get("label_checks", "refuse")
+            self.panel.attempt(lambda: self._start(self._asked_for))
+            self._label_checks = "refuse"
 
     def _lay_out(self) -> None:
         self._form = form = form_layout()
         form.addRow("image", self.image)
         form.addRow("labels", self.labels)
         self.settings.add_to(form, OF_LABELS[:2])
-        form.addRow("unpainted is", self.unpainted.meaning)
+        form.addRow("unlabelled is", self.unpainted.meaning)
         form.addRow("background is", self.unpainted.background)
         form.addRow("class names", self.class_names)
         self.settings.add_to(form, OF_LABELS[2:])
@@ -219,6 +248,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self._show_class_names()
         whole = QVBoxLayout(self)
         whole.addWidget(Scrolling(form, self.advanced))
+        whole.addWidget(self.asking)
         whole.addWidget(self.panel)
         whole.addStretch(1)
 
@@ -283,6 +313,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         rows = {name: self.settings.fields[name].widget.native for name in self.settings.auto_fields}
         rows |= {"network": self.network, "width": self.network.width_box, "loss": self.loss}
         rows["minutes"] = self.budget.amount
+        rows |= {"unlabelled": self.unpainted.meaning, "background": self.unpainted.background}
         items = {item.name: item for item in planned}
         for name, row in rows.items():
             show_planned(row, *items[name][1:]) if name in items else show_planned(row)

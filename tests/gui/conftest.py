@@ -60,6 +60,7 @@ def small(widget):
     widget.settings.fields["steps_per_epoch"].widget.value = 5
     widget.settings.fields["device"].widget.value = "cpu"
     widget.budget.choose(10, "steps")
+    widget.unpainted.choose({"unlabelled": "ignore", "background": 1})
     return widget
 
 

@@ -38,6 +38,7 @@ def stack(qtbot, viewer):
     viewer.add_labels(painted, name="strokes", **PLACE)
     widget = TrainWidget(viewer)
     qtbot.addWidget(widget)
+    widget.unpainted.choose({"unlabelled": "ignore", "background": 1})
     return widget
 
 

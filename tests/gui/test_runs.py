@@ -74,13 +74,48 @@ def test_the_job_says_what_the_form_says(trainer, no_child, finish):
     assert stored["image"] == ["inputs/image/cells.npy"]  # relative: the folder can be moved to another machine
 
 
-def test_unpainted_may_be_background(trainer, no_child, finish):
+def test_strokes_as_background_are_asked_about_before_anything_starts(trainer, no_child, finish):
     trainer.unpainted.meaning.setCurrentText("background")
     assert not trainer.unpainted.background.isEnabled()
     trainer.panel.button.click()
     finish(trainer.panel)
-    made = runs.read(no_child[0])
-    assert (made.unlabelled, made.background) == ("background", None)
+    asking = trainer.asking
+    assert not no_child
+    assert "--" not in asking.text.text()
+    assert "Only examples seem to be painted" in asking.text.text()
+    anyway = asking.buttons[-1]
+    anyway.click()
+    finish(trainer.panel)
+    made = runs.read(no_child[-1])
+    assert (made.unlabelled, made.background, made.label_checks) == ("background", None, "warn")
+    assert asking.isHidden()
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    asking.buttons[0].click()
+    finish(trainer.panel)
+    made = runs.read(no_child[-1])
+    assert (made.unlabelled, made.background, made.label_checks) == ("ignore", 1, "refuse")
+    assert trainer.unpainted.meaning.currentText() == "ignored"
+
+
+def test_auto_leaves_the_meaning_to_the_run(trainer, painted_viewer, no_child, finish):
+    unpainted = trainer.unpainted
+    unpainted.meaning.setCurrentText("auto")
+    unpainted.background.setValue(-1)
+    assert unpainted.background.text() == "auto"
+    made, stored = job_of(trainer, no_child, finish)
+    assert made.unlabelled_is_open
+    assert not {"unlabelled", "background"} & set(stored)
+    for value, text in ((0, "no label"), (3, "label 3")):
+        unpainted.background.setValue(value)
+        assert (unpainted.background.text(), unpainted.values()) == (text, {"background": value})
+    strokes = painted_viewer.layers["strokes"].data
+    strokes[strokes == 1] = 0
+    unpainted.background.setValue(-1)
+    trainer.panel.button.click()
+    finish(trainer.panel)
+    assert "What does label 0 mean?" in trainer.asking.text.text()
+    assert trainer.panel.view.error.text() == ""
 
 
 def job_of(widget, no_child, finish):

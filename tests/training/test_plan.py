@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -111,9 +112,18 @@ def test_axes_along_which_classes_have_sides_are_not_mirrored():
     assert "different sides along y" in reasons["mirror_axes"]
 
 
-def test_one_image_tells_nothing_of_sides():
-    settings, _ = planned([sided(0)])
-    assert settings.mirror_axes == ("z", "y", "x")
+def test_one_or_two_images_show_sides_only_of_classes_that_look_alike():
+    for count in (1, 2):
+        alike = [sided(seed) for seed in range(count)]
+        settings, reasons = planned(alike)
+        assert "y" not in settings.mirror_axes
+        assert "same brightness" in reasons["mirror_axes"]
+        bright = [
+            replace(pair, image=replace(pair.image, data=pair.image.data + 9 * pair.labels.data)) for pair in alike
+        ]
+        settings, reasons = planned(bright)
+        assert settings.mirror_axes == ("z", "y", "x")
+        assert "cannot show whether classes differ by their side only" in reasons["mirror_axes"]
 
 
 @pytest.mark.parametrize(
@@ -127,8 +137,9 @@ def test_the_loss_fits_what_is_learnt(chosen, loss):
 def test_a_plan_is_told_in_a_sentence_and_kept_for_the_run(tmp_path):
     settings = checked(TrainSettings, {"minutes": 1})
     made = plan([a_pair()], settings, "cpu")
-    assert made.text.startswith("Planned: view 2d (the images are planes); network unet_padding (")
-    assert made.text.endswith(".")
+    assert made.text.startswith("Planned: 2D patches of 128 x 128 pixels, ")
+    assert "a small U-Net, loss dice_ce, mirrored along z y x, standard augmentation" in made.text
+    assert made.understood == "", "only a job leaves the meaning of labels open"
     save_plan(made, tmp_path / "plan.json")
     assert load_plan(settings, tmp_path / "plan.json") == made
     assert {row["name"] for row in json.loads((tmp_path / "plan.json").read_text())} == {c.name for c in made.choices}

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_unetvnet.data.checks.findings import Finding, name_list, percent
+from napari_unetvnet.data.checks.findings import Finding, name_list
 from napari_unetvnet.data.checks.frequency import class_voxels, labelled_count
 from napari_unetvnet.data.checks.kinds import has_many, looks_soft
 from napari_unetvnet.data.checks.strays import suspects
+from napari_unetvnet.data.meaning import lone_planes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_unetvnet.data.checks.facts import LabelFacts, PairFacts
+    from napari_unetvnet.data.checks.facts import PairFacts
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["check_empty", "check_hidden", "check_lonely", "check_split", "check_tiny", "check_unpainted"]
 
 TINY_VOXELS = 50
-FEW_PAINTED = 0.05
-NO_EDGE = 0.2
-LONG_RUN = 2
-LEAST_PLANES = 6
 
 
 def check_empty(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
@@ -110,41 +105,15 @@ def check_split(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator
 
 
 def check_unpainted(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find strokes and single planes that were painted as examples, while 0 would be learnt as background."""
+    """Find single planes that were painted as examples, while 0 would be learnt as background."""
     labels = pair.labels
     if settings.unlabelled == "ignore" or not labels.painted or settings.label_values == "objects":
         return
-    share = labels.painted / labels.total
-    if planes := _single_planes(labels):
+    if planes := lone_planes(labels.painted_planes):
         problem = f"Only {len(planes)} of {len(labels.painted_planes)} planes are painted, with empty planes between."
         if len(planes) == 1:
             problem = f"Only plane {planes[0]} of {len(labels.painted_planes)} planes is painted."
-    elif _like_strokes(labels, share):
-        problem = (
-            f"Only {percent(share)} of the voxels are painted, in strokes whose borders follow no edge of the image."
-        )
-    else:
-        return
-    yield Finding(
-        "warning", "unpainted", labels.name, problem, "All voxels with 0 would be learnt as background.",
-        "If they are just not painted yet, paint some background as a class, too, and give --unlabelled ignore.",
-    )  # fmt: skip
-
-
-def _single_planes(labels: LabelFacts) -> list[int]:
-    """Give the painted planes if they are isolated in a stack."""
-    painted = np.array(labels.painted_planes, bool)
-    planes = np.flatnonzero(painted)
-    if len(painted) < LEAST_PLANES or not len(planes) or len(planes) > len(painted) / 2:
-        return []
-    runs = np.split(planes, np.flatnonzero(np.diff(planes) > 1) + 1)
-    isolated = len(runs) > 1 or len(planes) == 1
-    return planes.tolist() if isolated and max(map(len, runs)) <= LONG_RUN else []
-
-
-def _like_strokes(labels: LabelFacts, share: float) -> bool:
-    """Whether few voxels are painted, in two or more values that do not touch, not along edges of the image."""
-    thumbnail = labels.thumbnail
-    values = sum(value != 0 for count in labels.counts for value in count)
-    agreement = thumbnail.agreement.get("", 1.0)
-    return share < FEW_PAINTED and values > 1 and thumbnail.touching < 0.1 and agreement < NO_EDGE
+        yield Finding(
+            "warning", "unpainted", labels.name, problem, "All voxels with 0 would be learnt as background.",
+            "If they are just not painted yet, paint some background as a class, too, and give --unlabelled ignore.",
+        )  # fmt: skip

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unetvnet.data.checks import across, classes, grids, intensities, kinds, strays, values
+from napari_unetvnet.data.checks import across, classes, grids, intensities, kinds, meaning, strays, values
 from napari_unetvnet.data.checks.findings import Finding, PairSummary, Report
 from napari_unetvnet.data.checks.frequency import class_voxels, labelled_count, shares
 from napari_unetvnet.data.checks.measure import measure
 from napari_unetvnet.data.checks.suggestions import suggestions
+from napari_unetvnet.data.meaning import MOST_IMAGES
 from napari_unetvnet.data.targets import find_classes, loss_weights, make_target
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.images.volume import Volume
@@ -42,6 +43,7 @@ PAIR_CHECKS: tuple[Callable[[PairFacts, TrainSettings], Iterator[Finding]], ...]
 )
 DATA_CHECKS: tuple[Callable[[Sequence[PairFacts], TrainSettings], Iterator[Finding]], ...] = (
     classes.check_empty,
+    meaning.check_meaning,
     across.check_channel_counts,
     classes.check_split,
     across.check_duplicates,
@@ -78,7 +80,7 @@ def examine(pairs: Iterable[Pair], settings: TrainSettings) -> Report:
     -------
     Report
     """
-    facts = [measure(pair, settings) for pair in pairs]
+    facts = [measure(pair, settings, compared=i < MOST_IMAGES) for i, pair in enumerate(pairs)]
     usable = [pair for pair in facts if not pair.refused and pair.labels.fraction is None]
     findings = [finding for check in PAIR_CHECKS for pair in facts for finding in check(pair, settings)]
     findings += [finding for check in DATA_CHECKS for finding in check(usable, settings)] if usable else []

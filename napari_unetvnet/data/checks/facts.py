@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Spacing, Triple
+    from napari_unetvnet.data.meaning import Evidence
 
 __all__ = ["Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbnail"]
 
@@ -182,6 +183,8 @@ class PairFacts:
     split : {"", "train", "val"}
     refused : tuple of str
         Why image and labels do not fit together.
+    evidence : Evidence or None
+        What label 0 looks like; None if it was not measured.
     """
 
     image: ImageFacts
@@ -189,3 +192,4 @@ class PairFacts:
     mask: MaskFacts | None = None
     split: str = ""
     refused: tuple[str, ...] = ()
+    evidence: Evidence | None = None

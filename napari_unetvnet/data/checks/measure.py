@@ -12,6 +12,7 @@ import numpy as np
 from napari_unetvnet.data.checks.facts import Grid, ImageFacts, LabelFacts, MaskFacts, PairFacts
 from napari_unetvnet.data.checks.thumbnail import make_thumbnail
 from napari_unetvnet.data.label_counts import label_counts
+from napari_unetvnet.data.meaning import evidence
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.refusals import check_grids
 from napari_unetvnet.images.sampling import boxes, covers
@@ -33,13 +34,15 @@ SAMPLE = 1 << 19
 """About how many values are read of an image, of labels, and of each channel for percentiles."""
 
 
-def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
+def measure(pair: Pair, settings: TrainSettings, *, compared: bool = True) -> PairFacts:
     """Measure an image and its labels.
 
     Parameters
     ----------
     pair : Pair
         Read by slicing only; of a large image only evenly spaced blocks.
+    compared : bool
+        Whether painted voxels are compared with unpainted ones.
 
     Returns
     -------
@@ -57,7 +60,9 @@ def measure(pair: Pair, settings: TrainSettings) -> PairFacts:
         if image.shape == labels.shape:
             facts = replace(facts, thumbnail=make_thumbnail(image, labels, facts.painted_planes, settings))
     hidden = None if mask is None else MaskFacts(mask.name, 1 - facts.total / _voxels(labels) / facts.read)
-    return PairFacts(_image(image), facts, hidden, pair.split, refused)
+    comparable = compared and not refused and facts.fraction is None and not settings.multilabel
+    found = evidence(pair, settings) if comparable and settings.label_values == "classes" else None
+    return PairFacts(_image(image), facts, hidden, pair.split, refused, found)
 
 
 def _grid(volume: Volume) -> Grid:

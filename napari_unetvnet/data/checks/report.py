@@ -6,6 +6,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.data.checks.findings import Finding, Report, Severity, name_list, percent
+from napari_unetvnet.data.checks.meaning import is_of_meaning
+from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.refusals import times
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.data.checks.findings import PairSummary
 
-__all__ = ["notices", "table"]
+__all__ = ["notices", "refuse_contradictions", "table"]
 
 WIDTH = 110
 MOST_IMAGES = 12
@@ -44,6 +46,19 @@ def notices(report: Report) -> list[str]:
         return lines
     left_out = len(lines) - MOST_NOTICES + 1
     return [*lines[: MOST_NOTICES - 1], f"There are {left_out} more warnings; the check command lists all."]
+
+
+def refuse_contradictions(report: Report) -> None:
+    """Refuse labels that contradict the meaning set for them.
+
+    Raises
+    ------
+    DataProblem
+        One line for each contradiction that would make a training senseless.
+    """
+    found = [finding for finding in report.of("error") if is_of_meaning(finding)]
+    if found:
+        raise DataProblem(*(": ".join(filter(None, (each.about, each.text))) for each in found))
 
 
 def table(report: Report) -> str:

@@ -49,7 +49,8 @@ def view(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[De
         painted, planes = _painted(pairs)
         if painted < max(3, planes // 10):
             return [Decision("view", "2.5d", f"only {painted} of {planes} planes have labels")]
-    return [Decision("view", "3d", "the images are volumes with labels in most planes")]
+        return [Decision("view", "3d", f"the images are volumes, and {painted} of {planes} planes have labels")]
+    return [Decision("view", "3d", "the images are volumes")]
 
 
 def _painted(pairs: Sequence[Pair]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 LIKELY_SIDED = 3
+APART, SAME_LOOK, MOST_COMPARED = 0.2, 0.5, 8
+"""In one or two images, values are on different sides if their centres are so far apart, as a fraction of the edge, and
+the difference of their mean intensity is so many standard deviations at most."""
 ASYMMETRY = 2.0
 """Classes are on different sides if their mean distance is this many standard deviations over the images."""
 OUTLYING = 20.0
@@ -58,7 +62,7 @@ def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -
     tails = [_has_a_tail(pair) for pair in pairs]
     if sum(tails) > len(tails) / 2:
         return [Decision("normalise", "percentile", "a few voxels are far brighter than the others")]
-    return [Decision("normalise", "zscore", "images differ in mean and spread")]
+    return [Decision("normalise", "zscore", "no voxels are far brighter than the others")]
 
 
 def _has_a_tail(pair: Pair) -> bool:
@@ -102,17 +106,52 @@ def _rarest(pairs: Sequence[Pair], settings: TrainSettings) -> float:
 def mirroring(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
     """Mirror along each axis that does not distinguish classes."""
     del device
-    sided = _sided_axes(pairs, settings)
+    few = len(pairs) < LIKELY_SIDED
+    classes = settings.label_values == "classes"
+    sided = [] if not classes else _alike_axes(pairs) if few else _sided_axes(pairs)
     axes = [axis for axis in "zyx" if axis not in sided]
-    if sided:
-        return [Decision("mirror_axes", axes, f"classes lie on different sides along {', '.join(sided)}")]
-    return [Decision("mirror_axes", axes, "no class is always on one side of another")]
+    if sided and few:
+        reason = f"two classes of the same brightness lie on different sides along {', '.join(sided)}"
+    elif sided:
+        reason = f"classes lie on different sides along {', '.join(sided)}"
+    elif not classes:
+        reason = "objects have no sides"
+    elif few:
+        reason = (
+            f"{len(pairs)} image{'s' * (len(pairs) > 1)} cannot show whether classes differ by their side only; if "
+            "they do, such as left and right, leave that axis out"
+        )
+    else:
+        reason = f"in {len(pairs)} images no class is always on one side of another"
+    return [Decision("mirror_axes", axes, reason)]
 
 
-def _sided_axes(pairs: Sequence[Pair], settings: TrainSettings) -> list[str]:
+def _alike_axes(pairs: Sequence[Pair]) -> list[str]:
+    """Find axes along which two painted values of the same brightness lie apart in every one of a few images."""
+    found = [_apart(pair) for pair in pairs]
+    return [axis for axis in "zyx" if all(axis in axes for axes in found)]
+
+
+def _apart(pair: Pair) -> set[str]:
+    """Find axes along which two values of the same brightness lie apart in an image."""
+    centres = label_counts(pair.labels).centres
+    values = [value for value in sorted(centres) if value][:MOST_COMPARED]
+    if len(values) < 2 or pair.image.shape != pair.labels.shape:
+        return set()
+    grey = some_planes(pair.image)[0].astype(np.float32).mean(axis=0)
+    labels = some_planes(pair.labels)[0][0]
+    looks = {value: (float(grey[labels == value].mean()), float(grey[labels == value].std())) for value in values}
+    axes = set()
+    for a, b in itertools.combinations(values, 2):
+        (mean_a, spread_a), (mean_b, spread_b) = looks[a], looks[b]
+        if abs(mean_a - mean_b) < SAME_LOOK * max(spread_a, spread_b, 1e-9):
+            distance = np.abs(centres[a] - centres[b])
+            axes |= {axis for axis, apart in zip("zyx", distance, strict=True) if apart > APART}
+    return axes
+
+
+def _sided_axes(pairs: Sequence[Pair]) -> list[str]:
     """Find axes along which one class is always before another: mirroring would exchange them."""
-    if len(pairs) < LIKELY_SIDED or settings.label_values != "classes":
-        return []
     centres = [label_counts(pair.labels).centres for pair in pairs]
     values = sorted(set().union(*centres) - {0})
     sided = []
@@ -127,8 +166,10 @@ def _sided_axes(pairs: Sequence[Pair], settings: TrainSettings) -> list[str]:
 
 def augmentation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
     """Augment as nnU-Net does."""
+    from napari_unetvnet.training.step import AUGMENTATION_START
+
     del pairs, settings, device
-    return [Decision("augment", "standard", "it starts after the first minute")]
+    return [Decision("augment", "standard", f"it begins after the first {AUGMENTATION_START} steps")]
 
 
 def hold_out(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:

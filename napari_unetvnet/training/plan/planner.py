@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import read_json, write_json
@@ -23,7 +23,9 @@ from napari_unetvnet.training.plan.learning import (
     normalisation,
     objects,
 )
+from napari_unetvnet.training.plan.meaning import meaning
 from napari_unetvnet.training.plan.memory import memory
+from napari_unetvnet.training.plan.words import in_words, meaning_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
-    as_the_model, objects, view, network, target_spacing, normalisation, normalise_in, loss, class_weights,
+    meaning, as_the_model, objects, view, network, target_spacing, normalisation, normalise_in, loss, class_weights,
     patch, batch, memory, mirroring, augmentation, hold_out, ema_decay, budget,
 )  # fmt: skip
 """Each rule sees the decisions of those before it."""
@@ -59,10 +61,12 @@ class Plan:
     @property
     def text(self) -> str:
         """The plan in a sentence."""
-        parts = [
-            f"{choice.name.replace('_', ' ')} {_formatted(choice.value)} ({choice.reason})" for choice in self.choices
-        ]
-        return f"Planned: {'; '.join(parts)}." if parts else ""
+        return in_words(self.settings, self.choices)
+
+    @property
+    def understood(self) -> str:
+        """What label 0 was taken for, and how to say otherwise; empty if that was set."""
+        return meaning_in_words(self.settings, self.choices)
 
 
 def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:
@@ -133,11 +137,3 @@ def _read_choices(path: Path) -> tuple[Decision, ...]:
 def _with(settings: TrainSettings, choice: Decision) -> TrainSettings:
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     return checked(type(settings), values | {choice.name: choice.value})
-
-
-def _formatted(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, tuple | list):
-        return " ".join(map(_formatted, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)

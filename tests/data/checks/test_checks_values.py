@@ -192,17 +192,6 @@ def test_masks_that_hide_everything_are_found():
     assert the("mask-hides", pair(hidden=1 - mask())).found == "The mask hides everything that is painted."
 
 
-def test_strokes_whose_rest_is_not_background_are_found():
-    long = np.kron(np.eye(8, dtype=np.uint8), np.ones((4, 12), np.uint8))
-    labels = np.zeros((256, 256), np.uint8)
-    labels[100:132, 20:116], labels[20:52, 140:236] = long, 2 * long
-    noise = np.random.default_rng(0).integers(0, 200, (256, 256)).astype(np.uint8)
-    found = the("unpainted", pair(labels, noise))
-    assert "--unlabelled ignore" in found.remedy
-    assert "unpainted" not in kinds(pair(labels, noise), unlabelled="ignore")
-    assert "unpainted" not in kinds(pair(labels, image_of(labels))), "small things with clear edges are no strokes"
-
-
 def test_single_painted_planes_of_a_stack_are_found():
     stack = np.stack([mask(size=64)] * 12)
     few = stack.copy()
