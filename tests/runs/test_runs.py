@@ -83,7 +83,7 @@ def test_following_gives_each_event_once(files):
 
 def test_what_is_0_in_a_mask_or_outside_of_a_box_is_background(files):
     np.save(files / "painted.npy", np.load(files / "labels.npy") + 1)
-    trained = train_folder(files, label=str(files / "painted.npy"), unlabelled="ignore", steps=1)
+    trained = train_folder(files, label=str(files / "painted.npy"), unlabelled="ignore", background=0, steps=1)
     mask = np.zeros((6, 48, 48), np.uint8)
     mask[1:4, 8:40] = 1
     np.save(files / "mask.npy", mask)

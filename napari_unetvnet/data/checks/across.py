@@ -87,9 +87,13 @@ def check_voxel_sizes(pairs: Sequence[PairFacts], settings: TrainSettings) -> It
     units = _grouped(with_spacing, lambda pair: pair.image.grid.unit)
     if with_spacing and len(with_spacing) < len(pairs):
         without = [pair.image.name for pair in pairs if not pair.image.grid.has_spacing]
+        grid = with_spacing[0].image.grid
+        size = " x ".join(f"{edge:.3g}" for edge in grid.spacing)
         yield Finding(
-            "advice", "no-spacing", name_list(without), "The files have no voxel size; others do.", "",
-            "If their voxels have another size, resample them; otherwise nothing needs doing.",
+            "warning", "no-spacing", name_list(without),
+            f"The files have no voxel size; {len(with_spacing)} others do, such as {size} {grid.unit}.",
+            "Their voxels are taken as they are, and images are not resampled to one voxel size.",
+            "Give their voxel size with --spacing and --unit, which apply to files without one.",
         )  # fmt: skip
     sizes = np.array([pair.image.grid.spacing for pair in with_spacing] or [(1.0, 1.0, 1.0)])
     flat = all(pair.image.grid.shape[0] == 1 for pair in with_spacing)

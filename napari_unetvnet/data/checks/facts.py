@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Spacing, Triple
     from napari_unetvnet.data.meaning import Evidence
 
-__all__ = ["Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbnail"]
+__all__ = ["Fit", "Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbnail"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,15 @@ class ImageFacts:
         return tuple(c for c, (low, high) in enumerate(zip(self.low, self.high, strict=True)) if low == high)
 
 
+class Fit(NamedTuple):
+    """How much higher the image gradient is at the borders of labels than at the same borders, moved a little."""
+
+    sharpness: float
+    """In standard deviations over the moved borders: chance gives about 0, and hardly ever more than 3."""
+    gain: float
+    """In standard deviations of the gradient."""
+
+
 @dataclass(frozen=True)
 class Thumbnail:
     """Shapes of the labels on some evenly spaced planes.
@@ -103,9 +112,8 @@ class Thumbnail:
         Mean of border^2 / area of the components of a value: about 10 for discs, far more for lines.
     touching : float
         Fraction of the borders of painted voxels that are between two painted values.
-    agreement : dict of str to float
-        How much higher the image gradient is at the borders of the labels than on average, in standard deviations: for
-        the labels as they are ("") and for each of `TURNS`.
+    fits : dict of str to Fit
+        How well the borders of the labels fit the image: as they are ("") and for each of `TURNS`.
     is_image : bool
         Whether the labels are the image itself.
     """
@@ -115,7 +123,7 @@ class Thumbnail:
     thin: dict[int, float] = field(default_factory=dict)
     winding: dict[int, float] = field(default_factory=dict)
     touching: float = 0.0
-    agreement: dict[str, float] = field(default_factory=dict)
+    fits: dict[str, Fit] = field(default_factory=dict)
     is_image: bool = False
 
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["check_axes", "check_fit", "check_place", "check_spacing", "check_turned", "check_turned_all", "is_turned"]
 
 COLOURS = 4
-CLEARLY = 0.2
+SHARP, SHARPER, GAIN = 3.5, 3.0, 0.15
+"""Bounds of the fit of one image, its lead over the present orientation, and its gain. Of 225 correct real pairs and 56
+generated ones, none exceeds all three in any of eight other orientations."""
+MEAN_SHARP, MEAN_GAIN, SIGNIFICANT = 1.0, 0.8, 5.0
+"""The same for the means over several images, the last in standard errors."""
 LEAST_IMAGES = 4
 COARSE = 3.0
 
@@ -107,13 +111,14 @@ def is_turned(pair: PairFacts) -> str:
     Returns
     -------
     str
-        One of `TURNS`; empty if there is none.
+        One of `TURNS`; empty if there is none that is beyond chance.
     """
-    agreement = pair.labels.thumbnail.agreement
-    if not agreement:
+    fits = pair.labels.thumbnail.fits
+    if not fits or "" not in fits:
         return ""
-    best = max(agreement, key=lambda turn: agreement[turn])
-    return best if agreement[best] > 2 * max(agreement[""], 0) + CLEARLY else ""
+    best, now = max(fits, key=lambda turn: fits[turn].sharpness), fits[""]
+    clear = fits[best].sharpness > SHARP and fits[best].sharpness - now.sharpness > SHARPER
+    return best if clear and fits[best].gain > max(GAIN, 2 * now.gain) else ""
 
 
 def check_turned(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
@@ -123,13 +128,17 @@ def check_turned(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
 
 
 def check_turned_all(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
-    """Find the same over all images, where no single one is clear."""
-    agreements = [pair.labels.thumbnail.agreement for pair in pairs if pair.labels.thumbnail.agreement]
-    if len(agreements) < LEAST_IMAGES or 2 * sum(is_turned(pair) != "" for pair in pairs) >= len(agreements):
+    """Find the same over all images, where no single one is clear: the gain must be beyond chance."""
+    all_fits = [pair.labels.thumbnail.fits for pair in pairs if "" in pair.labels.thumbnail.fits]
+    if len(all_fits) < LEAST_IMAGES or 2 * sum(is_turned(pair) != "" for pair in pairs) >= len(all_fits):
         return
     for turn in list(TURNS)[1:]:
-        gains = np.array([agreement[turn] - agreement[""] for agreement in agreements if turn in agreement])
-        if len(gains) >= LEAST_IMAGES and gains.mean() > CLEARLY / 2 and (gains > 0).mean() >= 0.9:
+        both = np.array([(fits[turn].sharpness, fits[""].sharpness) for fits in all_fits if turn in fits])
+        if len(both) < LEAST_IMAGES:
+            continue
+        gains = both[:, 0] - both[:, 1]
+        error = gains.std(ddof=1) / np.sqrt(len(gains)) + 1e-9
+        if both[:, 0].mean() > MEAN_SHARP and gains.mean() > MEAN_GAIN and gains.mean() / error > SIGNIFICANT:
             yield _turned("", turn)
             return
 

@@ -1,4 +1,4 @@
-"""Measure shapes on evenly spaced planes of the labels: components, thin lines, agreement with image edges."""
+"""Measure shapes on evenly spaced planes of the labels: components, thin lines, fit to image edges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.data.checks.facts import Thumbnail
+from napari_unetvnet.data.checks.facts import Fit, Thumbnail
 from napari_unetvnet.images.sampling import spread
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ LEAST_SIDE = 4
 LEAST_EDGE = 200
 """Minimum number of border voxels to compare orientations of the labels."""
 
+RADII = (3, 4, 6, 9, 14, 20)
+DIRECTIONS = [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7)]
+EDGE_VOXELS = 4000
 TURNS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "": lambda a: a,
     "mirrored in x": lambda a: a[:, :, ::-1],
@@ -71,7 +74,7 @@ def make_thumbnail(image: Volume, labels: Volume, painted: Sequence[bool], setti
         thin={int(v): float(e / n) for v, e, n in zip(values, at_edge, counts, strict=True) if v and n},
         winding={int(v): float(w) for v, w in zip(values, winding, strict=True) if v and w},
         touching=float((inner & labelled).sum() / max(1, (edge & labelled).sum())),
-        agreement=_agreement(image_planes, inner if settings.unlabelled == "ignore" else edge, all_planes=all_planes),
+        fits=_fits(image_planes, inner if settings.unlabelled == "ignore" else edge, all_planes=all_planes),
         is_image=bool(codes.any()) and any(np.array_equal(raw[0], channel) for channel in image_planes),
     )
 
@@ -150,17 +153,51 @@ def _pieces(
     return pieces, winding / np.maximum(area, 1)
 
 
-def _agreement(image: NDArray[Any], edge: NDArray[np.bool_], *, all_planes: bool) -> dict[str, float]:
-    """Compare the image gradient at borders of the labels, in each orientation, with the mean gradient."""
+def _fits(image: NDArray[Any], edge: NDArray[np.bool_], *, all_planes: bool) -> dict[str, Fit]:
+    """Compare the image gradient at borders of the labels, in each orientation, with that around the borders."""
     if edge.sum() < LEAST_EDGE or min(image.shape[-2:]) < LEAST_SIDE:
         return {}
-    grey = np.nan_to_num(image.astype(np.float32), posinf=0, neginf=0).mean(axis=0)
-    gradient = np.zeros_like(grey)
-    gradient[:, 1:-1] += np.abs(grey[:, 2:] - grey[:, :-2])
-    gradient[:, :, 1:-1] += np.abs(grey[:, :, 2:] - grey[:, :, :-2])
-    deviation = float(gradient.std())
-    if not 0 < deviation < math.inf:
+    gradient = _gradient(image)
+    if gradient is None:
         return {}
-    gradient = (gradient - gradient.mean()) / deviation
     turned = {name: turn(edge) for name, turn in TURNS.items() if all_planes or "planes" not in name}
-    return {name: float(gradient[mask].mean()) for name, mask in turned.items() if mask.shape == gradient.shape}
+    fits = {name: _fit(gradient, mask) for name, mask in turned.items() if mask.shape == gradient.shape}
+    return {name: fit for name, fit in fits.items() if fit is not None}
+
+
+def _gradient(image: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Sum the gradients of the channels, in standard deviations; None if there is none."""
+    grey = np.nan_to_num(image.astype(np.float32), posinf=0, neginf=0)
+    flat = grey.reshape(len(grey), -1)
+    low, high = (bound.reshape(-1, 1, 1, 1) for bound in np.percentile(flat, [0.5, 99.5], axis=1))
+    grey = np.clip((grey - low) / np.maximum(high - low, np.finfo(np.float32).tiny), 0, 1)
+    gradient: NDArray[np.float32] = np.zeros(grey.shape[1:], np.float32)
+    gradient[:, 1:-1] += np.abs(grey[:, :, 2:] - grey[:, :, :-2]).sum(axis=0)
+    gradient[:, :, 1:-1] += np.abs(grey[..., 2:] - grey[..., :-2]).sum(axis=0)
+    deviation = float(gradient.std())
+    return gradient / deviation if deviation > 0 else None
+
+
+def _fit(gradient: NDArray[np.float32], edge: NDArray[np.bool_]) -> Fit | None:
+    """Compare the mean gradient at borders with that at the borders moved in all directions."""
+    places = np.argwhere(edge)
+    if len(places) > EDGE_VOXELS:
+        places = places[np.random.default_rng(0).permutation(len(places))[:EDGE_VOXELS]]
+    moved = [_mean_at(gradient, places + np.array([0, *shift])) for shift in _shifts(min(edge.shape[1:]))]
+    around = np.array([value for value in moved if value is not None])
+    here = _mean_at(gradient, places)
+    if here is None or len(around) < len(DIRECTIONS):
+        return None
+    gain = here - float(around.mean())
+    return Fit(gain / (float(around.std()) + 1e-6), gain)
+
+
+def _mean_at(gradient: NDArray[np.float32], places: NDArray[np.int64]) -> float | None:
+    inside = places[((places >= 0) & (places < gradient.shape)).all(axis=1)]
+    return float(gradient[tuple(inside.T)].mean()) if 2 * len(inside) > len(places) else None
+
+
+def _shifts(side: int) -> set[tuple[int, int]]:
+    """Give the shifts y, x by which borders are moved, within a part of the image."""
+    radii = [radius for radius in RADII if radius <= max(RADII[0], side // 8)]
+    return {(round(r * y), round(r * x)) for r in radii for y, x in DIRECTIONS}
