@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["AUTO", "CHOSEN", "Choice", "Planned", "describe", "is_auto", "planned_in", "sentence", "show_planned"]
+__all__ = ["AUTO", "CHOSEN", "Choice", "Planned", "describe", "is_auto", "planned_in", "reasons", "show_planned"]
 
 AUTO = "auto"
 CHOSEN = "Auto: chosen from the data when the training begins."
@@ -73,18 +73,9 @@ def is_auto(text: str) -> bool:
     return text.partition(":")[0].strip().lower() == AUTO
 
 
-def sentence(planned: Sequence[Planned]) -> tuple[str, str]:
-    """Summarise a plan.
-
-    Returns
-    -------
-    short, long : str
-        The choices, and one line per choice with its reason.
-    """
-    choices = [f"{item.name.replace('_', ' ')} {item.value}" for item in planned]
-    short = ", ".join(choice.replace(" ", "\N{NO-BREAK SPACE}") for choice in choices)
-    long = "\n".join(f"{choice}: {item.reason}" for choice, item in zip(choices, planned, strict=True))
-    return f"Chosen from the data: {short}.", long
+def reasons(planned: Sequence[Planned]) -> str:
+    """Give one line for each choice of a plan, with its reason."""
+    return "\n".join(f"{item.name.replace('_', ' ')} {item.value}: {item.reason}" for item in planned)
 
 
 class Choice(QComboBox):  # type: ignore[misc]

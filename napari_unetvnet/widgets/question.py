@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Asking", "question_about", "with_meaning"]
 
+LINE = 44
+"""Letters on a line; a wrapped label inside a layout of a dock is given too little height."""
 ANYWAY = Answer("train all the same", {"label_checks": "warn"})
 
 
@@ -110,7 +113,6 @@ class Asking(QWidget):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.text = QLabel()
-        self.text.setWordWrap(True)
         self.buttons: list[QPushButton] = []
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -121,19 +123,15 @@ class Asking(QWidget):  # type: ignore[misc]
         """Show a question; None hides the last one."""
         for button in self.buttons:
             self._layout.removeWidget(button)
+            button.hide()
             button.deleteLater()
         self.buttons = [] if question is None else [self._button(answer) for answer in question.answers]
-        self.text.setText("" if question is None else question.text)
+        self.text.setText("" if question is None else textwrap.fill(question.text, LINE))
         self.setVisible(question is not None)
 
     def _button(self, answer: Answer) -> QPushButton:
-        """Make a button whose text wraps, since it is a sentence."""
-        button = QPushButton()
-        text = QLabel(answer.text[0].upper() + answer.text[1:])
-        text.setWordWrap(True)
-        inside = QVBoxLayout(button)
-        inside.addWidget(text)
-        button.setMinimumHeight(2 * button.sizeHint().height())
+        """Make a button with a sentence on several lines."""
+        button = QPushButton(textwrap.fill(answer.text[0].upper() + answer.text[1:], LINE))
         button.clicked.connect(lambda _checked=False: self.answered.emit(answer))
         self._layout.addWidget(button)
         return button

@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Notice, SlabDone, StartScored, StepDone
-from napari_unetvnet.widgets.auto import sentence
+from napari_unetvnet.widgets.auto import reasons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +123,7 @@ class RunView(QWidget):  # type: ignore[misc]
             )
 
     def show_plan(self, notice: str, planned: Sequence[Planned]) -> None:
-        """Show the plan instead of its notice.
+        """Show the plan apart from other notices, with the reasons in its tooltip.
 
         Parameters
         ----------
@@ -135,9 +135,8 @@ class RunView(QWidget):  # type: ignore[misc]
         self._texts = [text for text in self._texts if text != notice]
         self.notices.setText("\n".join(self._texts))
         self.notices.setVisible(bool(self._texts))
-        short, long = sentence(planned)
-        self._put(self.plan, short)
-        self.plan.setToolTip(long)
+        self._put(self.plan, notice)
+        self.plan.setToolTip(reasons(planned))
 
     def show_end(self) -> None:
         """Show the score of the saved model instead of the progress."""

@@ -181,9 +181,7 @@ def _what_is_unpainted(reading: Reading) -> Question:
     strokes = Answer(f"only examples are painted, and label {ignored['background']} is painted on background", ignored)
     if len(reading.values) == 1:
         found = f"Only the value {reading.values[0]} is painted, and unpainted voxels look like it."
-        strokes = Answer(
-            "only examples are painted, after painting background with another value, too", {"unlabelled": "ignore"}
-        )
+        strokes = _PAINT_BACKGROUND
     elif reading.opinion == "contradictory":
         found = f"Labels {reading.example} look finished, labels {reading.other} look like a few strokes."
     else:

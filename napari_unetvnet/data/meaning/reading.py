@@ -1,7 +1,7 @@
 """Read from the evidence what the label 0 means, and which painted value is the background.
 
-The bounds were chosen on real images: finished labels, strokes of four widths on all classes and on one, and fully
-painted parts (benchmarks/meaning.md).
+The bounds were chosen on twelve sets of real images: finished labels, strokes of four widths on all classes and on one,
+and fully painted parts.
 """
 
 from __future__ import annotations
