@@ -292,11 +292,11 @@ def starved(monkeypatch, fits):
     tried = []
     whole = Model.supervised
 
-    def supervised(self, blocks):
+    def supervised(self, blocks, objects=None):
         tried.append(tuple(blocks.shape))
         if not fits(blocks):
             raise OutOfMemory("too large")
-        return whole(self, blocks)
+        return whole(self, blocks, objects)
 
     monkeypatch.setattr(Model, "supervised", supervised)
     return tried
