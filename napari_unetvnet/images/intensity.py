@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Normalise, NormaliseIn
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["RANGE", "Intensity", "intensity", "joint_range"]
+__all__ = ["RANGE", "Intensity", "intensity", "joint_range", "unchanged"]
 
 SAMPLE_VOXELS = 2_000_000
 MOST_CHUNKS = 128
@@ -100,8 +100,7 @@ def intensity(volume: Volume, method: Normalise, where: NormaliseIn = "all", mas
     channels = [values[inside] for values, inside in zip(sample, shown, strict=True)]
     seen = np.array([np.percentile(values, RANGE) for values in channels])
     if method == "none":
-        zero = np.zeros(volume.channels, np.float32)
-        return Intensity(zero, zero + 1, seen, left_out)
+        return replace(unchanged(volume.channels), range=seen, left_out=left_out)
     if method == "zscore":
         shift, scale = (np.array([measure(values) for values in channels]) for measure in (np.mean, np.std))
     else:
@@ -116,6 +115,12 @@ def intensity(volume: Volume, method: Normalise, where: NormaliseIn = "all", mas
             f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large for single precision; rescale them."
         )
     return measured
+
+
+def unchanged(channels: int) -> Intensity:
+    """Give the normalisation that leaves the values of an image with so many channels as they are."""
+    zero = np.zeros(channels, np.float32)
+    return Intensity(zero, zero + 1)
 
 
 def joint_range(measured: Sequence[Intensity]) -> tuple[tuple[float, float, float, float], ...]:

@@ -10,7 +10,7 @@ import torch
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.arrays import cut
-from napari_unetvnet.images.intensity import intensity
+from napari_unetvnet.images.intensity import intensity, unchanged
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.inference.content import framed, part_to_segment, within
@@ -114,6 +114,8 @@ def steps(
     select(volume, volume.shape, settings, mask)  # raises at once if the box or the mask does not fit
     if settings.skip_constant:
         background_logits(card)  # raises at once if the model has no background class
+    if scale is None and card.normalise == "none":
+        scale = unchanged(volume.channels)
     scale = scale or intensity(volume, card.normalise, card.normalise_in, mask)
     box = part_to_segment(model, volume, settings)
     if box.shape == volume.shape:

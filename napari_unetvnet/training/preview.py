@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from napari_unetvnet.data.boxes import intersection, shifted
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.files import replacing
@@ -22,6 +23,7 @@ from napari_unetvnet.images.intensity import Intensity, intensity
 from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Volume
 from napari_unetvnet.inference import label_values, scores
+from napari_unetvnet.inference.content import part_to_segment
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.ema import ema_weights
 
@@ -146,6 +148,11 @@ class TrainingPreview:
         return block_around(place_back(centre, self._shape, shape), shape, size)
 
     @cached_property
+    def _content(self) -> Box:
+        """The part of the image that a segmentation labels; around it is a frame, which is background."""
+        return part_to_segment(self._run.model, self._pair.image, SegmentSettings())
+
+    @cached_property
     def _original_box(self) -> Box:
         """The part to label, in voxels of the original image."""
         shape = self._pair.image.shape
@@ -160,8 +167,12 @@ class TrainingPreview:
     def _labels(self) -> NDArray[Any]:
         """Label the part, shape (Z, Y, X)."""
         model = self._run.model
-        with ema_weights(model, self._run.ema), _evaluating(model.network):
-            labels = _labelled(model, self._pair.image, self._box, self._scale)
+        labels = np.zeros(self._box.shape, np.min_scalar_type(max(model.card.values)))
+        if (part := intersection(self._box, self._content)) is not None:
+            image, place = self._pair.image.crop(self._content), shifted(part, [-n for n in self._content.start])
+            with ema_weights(model, self._run.ema), _evaluating(model.network):
+                parts = _labelled(model, image, place, self._scale)
+            labels[shifted(part, [-n for n in self._box.start]).slices] = parts
         return Resampled(labels[None], self._original_box.shape, "nearest")[0]
 
 
@@ -177,8 +188,7 @@ def _labelled(model: Model, image: Volume, box: Box, scale: Intensity) -> NDArra
         parts.append(_painted(label_values(logits, model.card).cpu().numpy()))
         if sum(map(len, parts)) >= depth:
             break
-    labels: NDArray[Any] = np.concatenate(parts)[:depth].astype(np.min_scalar_type(max(model.card.values)))
-    return labels
+    return np.concatenate(parts)[:depth]
 
 
 def _painted(labels: NDArray[Any]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels, Shapes
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QListWidget, QListWidgetItem, QToolButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.widgets.scroll import narrow
@@ -173,6 +173,7 @@ class _MultiLayerPicker(QWidget):  # type: ignore[misc]
 
     def _refresh_list(self, _index: int = 0) -> None:
         ticked, first = self._ticked(), self.box.layer
+        blocked = QSignalBlocker(self.list)  # listeners ask for the layers, which are not all listed yet
         self._listed = [layer for layer in self.box.layers if layer is not first and type(layer) is type(first)]
         self.list.clear()
         if not self._listed:
@@ -181,6 +182,7 @@ class _MultiLayerPicker(QWidget):  # type: ignore[misc]
             item = QListWidgetItem(layer.name, self.list)
             item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
             item.setCheckState(Qt.CheckState.Checked if layer in ticked else Qt.CheckState.Unchecked)
+        blocked.unblock()
 
 
 class ImagePicker(_MultiLayerPicker):

@@ -161,7 +161,7 @@ def test_wrong_use_is_told_in_sentences_and_leaves_no_model(folder, capsys, argu
     assert "Traceback" not in error
     for word in said:
         assert word in error
-    assert len(error.strip().splitlines()) <= max(3, len(said))
+    assert len(error.strip().splitlines()) <= max(4, len(said))  # up to three notices come before the error
     assert not list(folder.glob("*.safetensors"))
     assert not list(folder.glob("runs/*"))
 

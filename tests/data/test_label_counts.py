@@ -57,19 +57,20 @@ def test_a_mask_hides_voxels_from_what_is_shown_only(labels):
 
 
 def test_labels_are_read_once_for_all_who_ask(labels):
-    """Checks, plan and classes share one pass; a second one makes the target."""
+    """Checks, plan and classes share one pass, a second one makes the target; samples are read beside them."""
     rng = np.random.default_rng(0)
-    stack = rng.integers(0, 3, (1, 8, 40, 40)).astype(np.uint8)
+    stack = rng.integers(0, 3, (1, 400, 20, 20)).astype(np.uint8)
     watched, image = Watched(stack), Volume(rng.normal(size=stack.shape).astype(np.float32))
-    job = checked(TrainJob, {"image": "a", "label": "b", "patch": (1, 16, 16), "loss": "ce"})
+    values = {"image": "a", "label": "b", "patch": (1, 16, 16), "loss": "ce", "unlabelled": "background"}
+    job = checked(TrainJob, values)
     make_thumbnail(image, Volume(watched), (), job)
     planes, watched.read = watched.read, 0  # those that are compared with the image
     pair = Pair(image, Volume(watched))
     planned = plan([pair], job, "cpu")  # counts classes, to weight rare ones
-    assert watched.read == stack.size
+    assert stack.size <= watched.read < 1.2 * stack.size
     examine([pair], planned.settings)
     prepare_data([pair], planned.settings, (1, 16, 16))
-    assert watched.read == 2 * stack.size + planes
+    assert 2 * stack.size + planes <= watched.read < 2.25 * stack.size + planes
 
 
 def test_more_is_read_where_only_parts_were(labels):

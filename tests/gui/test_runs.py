@@ -212,11 +212,11 @@ def test_masks_that_overlap_come_back_as_masks(qtbot, trainer, painted_viewer, f
     segmenter = SegmentWidget(painted_viewer)
     qtbot.addWidget(segmenter)
     segmenter.model.choose(trainer.model)
-    assert "overlapping masks 1, 2" in segmenter.model.about.text()
+    assert "overlapping masks left, upper" in segmenter.model.about.text()
     segmenter.panel.button.click()
     finish(segmenter.panel)
     assert segmenter.panel.view.error.text() == ""
-    first, second = painted_viewer.layers["cells segmented: 1"], painted_viewer.layers["cells segmented: 2"]
+    first, second = (painted_viewer.layers[f"cells segmented: {name}"] for name in masks)
     for value, layer in ((1, first), (2, second)):
         assert layer.editable
         assert layer.data.shape == (160, 192)
@@ -517,9 +517,9 @@ def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewe
     finish(trainer.panel)
     folder = tmp_path / "by_hand"
     folder.mkdir()
-    np.save(folder / "image.npy", painted_viewer.layers["cells"].data)
+    np.save(folder / "cells.npy", painted_viewer.layers["cells"].data)
     np.save(folder / "label.npy", painted_viewer.layers["strokes"].data)
-    files = {"image": (str(folder / "image.npy"),), "label": (str(folder / "label.npy"),)}
+    files = {"image": (str(folder / "cells.npy"),), "label": (str(folder / "label.npy"),)}
     made = runs.read(trainer.panel.task.folder)
     runs.create(folder, made.model_copy(update=files))
     run_by_hand(folder)
@@ -533,7 +533,7 @@ def test_a_run_of_the_viewer_is_a_run_of_the_command_line(trainer, painted_viewe
     finish(segmenter.panel)
     again = tmp_path / "segment_by_hand"
     again.mkdir()
-    files = {"image": str(folder / "image.npy"), "model": str(folder / "model.safetensors")}
+    files = {"image": str(folder / "cells.npy"), "model": str(folder / "model.safetensors")}
     runs.create(again, SegmentJob(**files, device="cpu"))
     run_by_hand(again)
     labels = np.load(again / "labels.npy")

@@ -94,6 +94,7 @@ def test_tiles_in_which_nothing_is_wanted_are_neither_read_nor_computed():
             return np.zeros((1, 12, 16, 16), np.float32)[key]
 
     data, model = Remembering(), model_of(Pointwise, patch=(4, 8, 8))
+    model.card = model.card.model_copy(update={"normalise_in": "all"})  # else a frame is looked for
     blocks = counted(model)
     chosen = {"tile": (4, 8, 8), "overlap": 0}
     segmented(model, Volume(data), box_start=(4, 0, 8), box_stop=(8, 8, 16), **chosen)

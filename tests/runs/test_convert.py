@@ -110,22 +110,8 @@ def test_a_set_is_trained_on_and_its_results_come_back(tmp_path):
         np.testing.assert_array_equal(like.affine, AFFINE)
 
     model, result = tmp_path / "m.safetensors", tmp_path / "r.nii.gz"
-    tiny = [
-        "--steps",
-        "2",
-        "--view",
-        "3d",
-        "--patch",
-        "8",
-        "8",
-        "8",
-        "--batch",
-        "2",
-        "--option",
-        "width=2",
-        "--option",
-        "depth=2",
-    ]
+    tiny = ["--steps", "2", "--view", "3d", "--patch", "8", "8", "8", "--batch", "2", "--unlabelled", "background"]
+    tiny += ["--option", "width=2", "--option", "depth=2"]
     common = ["--run", str(tmp_path / "runs"), "--device", "cpu"]
     assert main(["train", "--image", str(tmp_path / "set.h5"), *tiny, "--output", str(model), *common]) == 0
     source = f"{tmp_path}/set.h5:/subjects/p2/data"

@@ -365,7 +365,7 @@ def test_a_time_budget_is_decided_anew_for_longer(files):
 
 
 def test_a_segmentation_has_no_budget(files, model):
-    with pytest.raises(SettingsProblem, match="no budget"):
+    with pytest.raises(SettingsProblem, match="Only a training has a budget"):
         list(runs.run(segment_folder(files, model), budget={"steps": 3}))
 
 
