@@ -8,6 +8,10 @@ they are: the backward pass of group norm in this order is many times slower.
 On a CPU, convolutions in bf16 whose input is no longer than the kernel have wrong weight gradients, from memory that is
 not theirs (torch 2.13, oneDNN 3.12: 3D, and 2D with a stride). At that size they take no time, so they are computed in
 fp32 while training.
+
+On a CPU, the weight gradient of 2D convolutions that are 1 wide and have a stride writes past its memory where fewer
+than 8 channels are last, and can end the process (same versions). They use every n-th voxel only; the others are left
+out before.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,11 +71,30 @@ class _Exact(nn.Module):
             return convolve(x.float(), *rest)
 
 
-class _Conv2d(_Exact, nn.Conv2d):
+class _Thinned(_Exact):
+    """An exact convolution that, 1 wide and with a stride, is given only the voxels that it uses."""
+
+    stride: tuple[int, ...]
+    groups: int
+    padding: str | tuple[int, ...]
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve as ever, or with stride 1 the voxels that count."""
+        convolve: Callable[..., Tensor] = super()._conv_forward  # type: ignore[misc]
+        thins = max(self.kernel_size) == 1 < max(self.stride) and not any(self.padding)
+        if not (thins and x.device.type == "cpu"):
+            return convolve(x, weight, bias)
+        product = functional.conv2d if len(self.kernel_size) == 2 else functional.conv3d
+        steps = [slice(None, None, n) for n in self.stride]
+        used = x[(slice(None), slice(None), *steps)]
+        return product(used, weight, bias, groups=self.groups)
+
+
+class _Conv2d(_Thinned, nn.Conv2d):
     pass
 
 
-class _Conv3d(_Exact, nn.Conv3d):
+class _Conv3d(_Thinned, nn.Conv3d):
     pass
 
 

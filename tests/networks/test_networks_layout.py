@@ -115,3 +115,21 @@ def test_large_convolutions_are_computed_in_bf16_all_the_same():
     with torch.autocast("cpu", torch.bfloat16):
         assert network(torch.zeros(1, 1, 8, 8)).dtype == torch.bfloat16
         assert network(torch.zeros(1, 1, 3, 8)).dtype == torch.float32
+
+
+@in_one_case("dims, channels", pairs([2, 3], [1, 4, 5]))
+def test_strided_convolutions_of_one_voxel_are_torchs_and_write_only_to_their_memory(dims, channels):
+    kind = nn.Conv2d if dims == 2 else nn.Conv3d
+    convolution = kind(channels, 8, 1, 2)
+    network = nn.Sequential(convolution)
+    x = torch.randn(2, channels, *(15, 16, 9)[:dims], requires_grad=True)
+    results = []
+    for _ in range(2):
+        out = network(x)
+        results.append([out, *torch.autograd.grad(out.square().sum(), [x, *network.parameters()])])
+        fast_layout(network, dims)
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+    order = torch.channels_last if dims == 2 else torch.channels_last_3d
+    for _ in range(50):  # memory that is written past its end is noticed when it is freed
+        network(x.contiguous(memory_format=order)).square().sum().backward()
