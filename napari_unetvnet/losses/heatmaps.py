@@ -21,7 +21,7 @@ __all__ = ["heatmap_dice_ce"]
 @begins_at("frequencies")
 @roles("classes", "heatmaps")
 @head_modes("binary", "multiclass", "multilabel")
-def heatmap_dice_ce(prepared: Prepared, *, heatmap_weight: float = 0.5) -> Tensor:
+def heatmap_dice_ce(prepared: Prepared, *, heatmap_weight: float = 0.5, line_weight: float = 4.0) -> Tensor:
     """Dice plus cross-entropy of each class, and cross-entropy of the blurred copies of lines, their heat maps.
 
     A network starts with the frequencies of the classes as its probabilities. Without lines it is ``dice_ce``.
@@ -30,6 +30,9 @@ def heatmap_dice_ce(prepared: Prepared, *, heatmap_weight: float = 0.5) -> Tenso
     ----------
     heatmap_weight : float
         Factor of the mean cross-entropy of the heat maps.
+    line_weight : float
+        Weight of the voxels on a line, against 1 beside it, in addition to class weights. The larger, the fewer lines
+        are missed, and the thicker they are.
 
     Returns
     -------
@@ -38,8 +41,8 @@ def heatmap_dice_ce(prepared: Prepared, *, heatmap_weight: float = 0.5) -> Tenso
     Notes
     -----
     The mean over the classes of (1 - D) + CE, plus heatmap_weight times the mean over the heat maps of CE, with
-    D = (2 Σyp + 1) / (Σy² + Σp² + 1) and CE the binary cross-entropy. Where y is a fraction, CE is least at p = y, so a
-    heat map becomes the expected blurred line; the Dice of a faint, wide blur would only compete with that of the line.
+    D = (2 Σyp + 1) / (Σy² + Σp² + 1) and CE the binary cross-entropy, weighted as class weights are. The Dice of a
+    faint, wide blur would only compete with that of the line, so heat maps have none.
 
     References
     ----------
@@ -48,8 +51,9 @@ def heatmap_dice_ce(prepared: Prepared, *, heatmap_weight: float = 0.5) -> Tenso
     heatmaps = prepared.roles.get("heatmaps", ())
     if not heatmaps:
         return dice_ce(prepared)
-    classes = prepared.roles["classes"]
-    channels = range(prepared.raw_logits.shape[1])
+    classes, channels = prepared.roles["classes"], range(prepared.raw_logits.shape[1])
+    lines = {channel for channel in classes if channel + 1 in heatmaps}
+    prepared = prepared.with_class_weights(tuple(line_weight if c in {*lines, *heatmaps} else 1.0 for c in channels))
     of_class = tuple(float(channel in classes) / len(classes) for channel in channels)
     of_map = tuple(heatmap_weight * (channel in heatmaps) / len(heatmaps) for channel in channels)
     dice_weights = channel_factors(of_class, prepared.raw_logits).flatten()

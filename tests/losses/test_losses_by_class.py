@@ -209,3 +209,27 @@ def test_what_does_not_fit_the_classes_is_refused_in_a_sentence(text, classes, s
 )
 def test_the_text_is_read_back(text):
     assert write_loss(parse_loss(text)) == text
+
+
+def test_the_heat_maps_of_a_line_have_cross_entropy_and_no_dice():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 6, 5, 5, generator=generator, dtype=torch.float64)
+    line = torch.zeros(5, 5, dtype=torch.float64)
+    line[2] = 1
+    blurs = [line * share for share in (0.5, 0.25, 0.125)]
+    target = torch.stack([1 - line, line, *blurs, torch.eye(5, dtype=torch.float64)])[None]
+    classes = LossClasses(("0", "line", "cell"), (0, 1, 2), "multilabel", 0, (1,), 3)
+    found = build_loss("heatmap_dice_ce(heatmap_weight=2, line_weight=3)", head="multilabel", classes=classes)(
+        logits, target
+    )
+    y, p = target[0], logits[0].sigmoid()
+    weights = torch.stack([1 + (factor - 1) * channel for channel, factor in zip(y, (1, 3, 3, 3, 3, 1), strict=True)])
+    entropy = -(weights * (y * p.log() + (1 - y) * (1 - p).log())).sum((1, 2)) / weights.sum((1, 2))
+    squares = (weights * (y**2 + p**2)).sum((1, 2))
+    dice = (2 * (weights * y * p).sum((1, 2)) + 1) / (squares + 1)
+    own, maps = [0, 1, 5], [2, 3, 4]
+    expected = (1 - dice[own] + entropy[own]).mean() + 2 * entropy[maps].mean()
+    assert float(found) == pytest.approx(float(expected))
+    without = LossClasses(("0", "a", "b", "c", "d", "e"), (), "multilabel")
+    plain = build_loss("dice_ce", head="multilabel")(logits, target)
+    assert float(build_loss("heatmap_dice_ce", head="multilabel", classes=without)(logits, target)) == float(plain)

@@ -75,7 +75,7 @@ def loss(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[De
     """Choose Dice with cross-entropy, or the losses for lines and for overlapping classes."""
     del pairs, device
     if settings.lines:
-        return [Decision("loss", "heatmap_dice_ce", "finds thin lines best")]
+        return [Decision("loss", "heatmap_dice_ce", "thin lines are rare, so the network starts at their frequency")]
     if settings.multilabel:
         return [Decision("loss", "bce_dice", "classes may overlap")]
     return [Decision("loss", "dice_ce", "suits most images, also with rare classes")]
