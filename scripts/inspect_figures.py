@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "attention": ("--network", "attention_unet", "--option", "width=8"),
     "reconstruction": (
         "--network", "segresnet_vae", "--option", "width=8", "--option", "vae=paper", "--option", "patch_y=64",
-        "--option", "patch_x=64", "--patch", "1", "64", "64", "--loss", "dice_ce + vae",
+        "--option", "patch_x=64", "--patch", "1", "64", "64", "--loss", "dice_ce + 20*vae", "--steps", "600",
     ),
     "levels": ("--network", "unetpp", "--option", "width=8", "--option", "norm=true", "--option", "depth=4"),
 }  # fmt: skip
@@ -70,7 +70,7 @@ def inspected(folder: Path, what: str, steps: int) -> Path:
     image, labels = (str(SAMPLES / name) for name in ("nuclei.tif", "nuclei_objects.tif"))
     model, maps = str(folder / f"{what}.safetensors"), folder / what
     words = ("train", "--image", image, "--label", labels, "--label-values", "objects", "--objects-as", "foreground")
-    run(*words, *KINDS[what], "--steps", str(steps), "--output", model, "--run", str(folder))
+    run(*words, "--steps", str(steps), *KINDS[what], "--output", model, "--run", str(folder))
     run("inspect", image, "--model", model, "--what", what, "--output", str(maps), "--run", str(folder))
     return maps
 
@@ -102,6 +102,8 @@ def draw(what: str, maps: Path) -> Image.Image:
     for name in SHOWN[what]:
         data = read_volume(maps / rows[name]["file"]).data
         ends = (low, high) if what == "reconstruction" else (0.0, 1.0)
+        if what == "heatmaps":
+            ends = np.percentile(cut(data[-1]), [1, 99.8])
         tiles.append(coloured(cut(data[-1]), *ends, COLOURS[what], what if name == "image" else name))
     return beside(tiles)
 
