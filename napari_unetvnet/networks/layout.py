@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["InstanceNorm", "fast_layout"]
 
+FEW = 8  # channels: with fewer, the weight gradient writes past its memory
+
 
 class InstanceNorm(nn.Module):
     """Instance norm in 2D and 3D that keeps the order of its input; the same results to rounding.
@@ -72,17 +74,18 @@ class _Exact(nn.Module):
 
 
 class _Thinned(_Exact):
-    """An exact convolution that, 1 wide and with a stride, is given only the voxels that it uses."""
+    """An exact convolution that, 1 wide, of few channels and with a stride, is given only the voxels that it uses."""
 
     stride: tuple[int, ...]
     groups: int
+    in_channels: int
     padding: str | tuple[int, ...]
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve as ever, or with stride 1 the voxels that count."""
         convolve: Callable[..., Tensor] = super()._conv_forward  # type: ignore[misc]
         thins = max(self.kernel_size) == 1 < max(self.stride) and not any(self.padding)
-        if not (thins and x.device.type == "cpu"):
+        if not (thins and self.in_channels < FEW and x.device.type == "cpu"):
             return convolve(x, weight, bias)
         product = functional.conv2d if len(self.kernel_size) == 2 else functional.conv3d
         steps = [slice(None, None, n) for n in self.stride]
