@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,7 +11,7 @@ from napari_unetvnet.images.volume import Box
 from napari_unetvnet.inference.tiles import smallest_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.images.volume import Volume
@@ -71,14 +72,14 @@ def within(settings: SegmentSettings, box: Box, shape: Triple) -> SegmentSetting
 
 
 def framed(
-    slabs: Iterable[Planes], box: Box, shape: Triple, first_plane: int, background: Callable[[int, int], Planes]
+    slabs: Generator[Planes] | None, box: Box, shape: Triple, first_plane: int, background: Callable[[int, int], Planes]
 ) -> Iterator[Planes]:
     """Put the slabs of a part into the whole volume.
 
     Parameters
     ----------
-    slabs : iterable of Slab or MapSlab
-        Of the part.
+    slabs : generator of Slab or MapSlab, or None
+        Of the part; it is closed at the end. None if nothing of it is left.
     box : Box
         The part.
     first_plane : int
@@ -97,12 +98,13 @@ def framed(
             yield background(plane, min(step, stop - plane))
 
     done = first_plane
-    for slab in slabs:
-        start, depth = slab.start + box.start[0], slab.stop - slab.start
-        yield from frame(done, start)
-        whole = background(start, depth)
-        for name, array in slab.arrays.items():
-            whole.arrays[name][(..., *box.slices[1:])] = array
-        yield whole
-        done = start + depth
+    with nullcontext(()) if slabs is None else closing(slabs) as rest:
+        for slab in rest:
+            start, depth = slab.start + box.start[0], slab.stop - slab.start
+            yield from frame(done, start)
+            whole = background(start, depth)
+            for name, array in slab.arrays.items():
+                whole.arrays[name][(..., *box.slices[1:])] = array
+            yield whole
+            done = start + depth
     yield from frame(done, shape[0])

@@ -7,6 +7,7 @@ options in use, so that a resumed run computes the remaining planes as the unint
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class FallbackSteps:
         volume: Volume,
         settings: SegmentSettings,
         file: Path | None = None,
-        work: Callable[..., Iterator[Any]] | None = None,
+        work: Callable[..., Generator[Any]] | None = None,
     ) -> None:
         self._model, self._volume, self._requested, self._work = model, volume, settings, work
         self._resampled = resample_for(model.card, volume, settings)
@@ -130,13 +131,12 @@ class FallbackSteps:
         while True:
             with self.fallback.attempt() as attempt:
                 yield from self._compile()
-                slabs = (self._work or steps)(
-                    self._model, self._volume, self._settings(), first_plane=first_plane, **options
-                )
-                for slab in slabs:
-                    self.fallback.worked()
-                    first_plane = slab.stop
-                    yield slab
+                work, settings = self._work or steps, self._settings()
+                with closing(work(self._model, self._volume, settings, first_plane=first_plane, **options)) as slabs:
+                    for slab in slabs:
+                        self.fallback.worked()
+                        first_plane = slab.stop
+                        yield slab
             if not attempt.failed:
                 return
             self._compilation_decided = True

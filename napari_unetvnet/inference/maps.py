@@ -17,7 +17,7 @@ from napari_unetvnet.inference.slab import MapSlab
 from napari_unetvnet.inference.slabs import scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -38,7 +38,7 @@ def map_steps(
     *,
     first_plane: int = 0,
     scale: Intensity | None = None,
-) -> Iterator[MapSlab]:
+) -> Generator[MapSlab]:
     """Compute an output of a model slab by slab, of the part of the volume that would be segmented.
 
     In a frame of one value around it, attention maps and reconstructions are 0, levels say background with certainty,
@@ -74,7 +74,7 @@ def map_steps(
     box = part_to_segment(model, volume, settings)
     first = max(0, first_plane - box.start[0])
     part = volume if box.shape == volume.shape else volume.crop(box)
-    slabs = _computed(model, part, settings, first, scale) if first < box.shape[0] else ()
+    slabs = _computed(model, part, settings, first, scale) if first < box.shape[0] else None
     yield from framed(slabs, box, volume.shape, first_plane, partial(_frame, model, volume.shape))
 
 
@@ -91,7 +91,7 @@ def _frame(model: OutputModel, shape: Triple, start: int, depth: int) -> MapSlab
 
 def _computed(
     model: OutputModel, volume: Volume, settings: SegmentSettings, first_plane: int, scale: Intensity
-) -> Iterator[MapSlab]:
+) -> Generator[MapSlab]:
     """Compute an output of all of a volume."""
     resampled = resample_for(model.card, volume, settings)
     same = resampled is volume

@@ -33,7 +33,7 @@ from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.model.card import check_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -60,7 +60,7 @@ def steps(
     probabilities: bool = False,
     mask: Any = None,
     scale: Intensity | None = None,
-) -> Iterator[Slab]:
+) -> Generator[Slab]:
     """Segment a volume slab by slab.
 
     Logits are kept for one tile depth only, so memory does not grow with Z. A frame of one value is background, and
@@ -122,7 +122,7 @@ def steps(
         yield from _labelled(model, volume, settings, scale, first_plane, mask, probabilities=probabilities)
         return
     within_box, key, first = within(settings, box, volume.shape), (slice(None), *box.slices), first_plane - box.start[0]
-    slabs: Iterable[Slab] = ()
+    slabs: Generator[Slab] | None = None
     if within_box is not None and first < box.shape[0]:
         cut_mask = None if mask is None else cut(mask, key)
         slabs = _labelled(
@@ -141,7 +141,7 @@ def _labelled(
     mask: Any,
     *,
     probabilities: bool,
-) -> Iterator[Slab]:
+) -> Generator[Slab]:
     """Segment all of a volume slab by slab."""
     card, resampled = model.card, resample_for(model.card, volume, settings)
     selection = select(volume, resampled.shape, settings, mask)
