@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from checks_cases import discs, image_of, kinds, mask, pair, report, the
 from combinations import in_one_case
 
 from napari_unetvnet.data.checks import examine
 from napari_unetvnet.data.checks.thumbnail import TURNS
+from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.settings import TrainSettings
+from napari_unetvnet.settings import TrainJob, TrainSettings, checked
+from napari_unetvnet.training.plan import plan
 
 
 def oblong():
@@ -237,3 +240,19 @@ def test_large_images_are_read_in_parts_and_said_to_be(monkeypatch):
     assert found.classes[1].voxels == 20 * 20 * 10, "labels of this size are counted in full"
     assert seen.largest <= 1000
     assert found.images[0].read < 0.5
+
+
+@pytest.mark.parametrize("where", ["a voxel", "everywhere"])
+def test_huge_intensities_end_in_no_warning_of_numpy(where):
+    """Squares of 1e30 are beyond single precision; warnings are errors in these tests."""
+    image = image_of(mask()).astype(np.float32)
+    if where == "a voxel":
+        image[0, 0] = 1e30
+    else:
+        image *= 1e30 / image.max()
+    huge = pair(mask(), image)
+    report(huge)
+    planned = plan([huge], checked(TrainJob, {"image": "a", "label": "b"}), "cpu").settings
+    data = prepare_data([huge], planned, (1, 32, 32))
+    patches = data.train[0].scale.apply(huge.image.data)
+    assert np.isfinite(patches).all()
