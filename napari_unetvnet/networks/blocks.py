@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from math import gcd
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuxiliaryHeads",
+    "Norm",
     "UpConv",
     "batch_norm",
     "centre_crop",
     "conv",
     "conv_stack",
     "max_pool",
+    "norm_of",
     "pad_channels",
     "transposed_conv",
 ]
@@ -29,6 +32,9 @@ __all__ = [
 # Keras' epsilon, on which published weights of the sources depend. Its momentum of 0.99 would need hundreds of steps
 # until the running statistics can be used; 0.1 (the share of the newest batch) serves short trainings.
 EPSILON, MOMENTUM = 1e-3, 0.1
+GROUPS = 8
+Norm = Literal["batch", "instance", "group"]
+"""What a mean and a deviation are taken over: the batch, one sample, or a group of channels of one sample."""
 
 
 def conv(dims: int, inputs: int, outputs: int, kernel: int = 3, padding: int = 0) -> nn.Module:
@@ -79,6 +85,25 @@ def batch_norm(dims: int, channels: int) -> nn.Module:
     return kind(channels, eps=EPSILON, momentum=MOMENTUM)
 
 
+def norm_of(kind: Norm, dims: int, channels: int) -> nn.Module:
+    """Make a norm with a scale and a shift for each channel.
+
+    Parameters
+    ----------
+    dims : {2, 3}
+
+    Returns
+    -------
+    nn.Module
+        Groups are as many as divide the channels, at most GROUPS.
+    """
+    if kind == "batch":
+        return batch_norm(dims, channels)
+    if kind == "instance":
+        return (nn.InstanceNorm2d if dims == 2 else nn.InstanceNorm3d)(channels, affine=True)
+    return nn.GroupNorm(gcd(GROUPS, channels), channels)
+
+
 def max_pool(dims: int) -> nn.Module:
     """Make a max-pooling that halves each axis, rounding down.
 
@@ -93,8 +118,8 @@ def max_pool(dims: int) -> nn.Module:
     return (nn.MaxPool2d if dims == 2 else nn.MaxPool3d)(2)
 
 
-def conv_stack(dims: int, widths: Sequence[int], *, padding: int, norm: bool) -> nn.Sequential:
-    """Make a chain of 3-wide convolutions, each with ReLU and optionally batch norm.
+def conv_stack(dims: int, widths: Sequence[int], *, padding: int, norm: bool | Norm) -> nn.Sequential:
+    """Make a chain of 3-wide convolutions, each with ReLU and optionally a norm; True is batch norm.
 
     Parameters
     ----------
@@ -111,7 +136,7 @@ def conv_stack(dims: int, widths: Sequence[int], *, padding: int, norm: bool) ->
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers.append(conv(dims, inputs, outputs, padding=padding))
-        layers += [batch_norm(dims, outputs)] if norm else []
+        layers += [norm_of("batch" if norm is True else norm, dims, outputs)] if norm else []
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 

@@ -17,6 +17,7 @@ from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.networks.base import SegmentationNetwork, TrainingOutputs, by
 from napari_unetvnet.networks.blocks import (
     AuxiliaryHeads,
+    Norm,
     UpConv,
     centre_crop,
     conv,
@@ -270,9 +271,9 @@ class UNetOriginal(UShaped):
 class _ShortcutStack(nn.Module):
     """Two convolutions whose input joins their output: not at all, added, concatenated, or projected and added."""
 
-    def __init__(self, dims: int, inputs: int, width: int, shortcut: str) -> None:
+    def __init__(self, dims: int, inputs: int, width: int, shortcut: str, norm: Norm) -> None:
         super().__init__()
-        self.stack = conv_stack(dims, (inputs, width, width), padding=1, norm=True)
+        self.stack = conv_stack(dims, (inputs, width, width), padding=1, norm=norm)
         self.shortcut = shortcut
         self.projection = conv(dims, inputs, width, kernel=1) if shortcut == "project" else None
         self.outputs = inputs + width if shortcut == "concat" else width
@@ -291,7 +292,7 @@ class _ShortcutStack(nn.Module):
 
 
 class UNetPadding(UShaped):
-    """U-Net that keeps the size: same padding, batch norm, any depth, residual blocks if wanted.
+    """U-Net that keeps the size: same padding, a norm, any depth, residual blocks if wanted.
 
     Parameters
     ----------
@@ -312,6 +313,8 @@ class UNetPadding(UShaped):
         Up-step: nearest doubling with a 2-wide convolution and ReLU, or a 3-wide transposed convolution.
     deep_supervision : int
         Number of auxiliary heads on the decoder levels below the top one, for training only.
+    norm : {"batch", "instance", "group"}
+        After each convolution; instance norm, over one patch or tile, makes the result depend on the tile.
 
     References
     ----------
@@ -333,6 +336,7 @@ class UNetPadding(UShaped):
         block_in: Literal["both", "encoder"] = "both",
         up: Literal["nearest", "transposed"] = "nearest",
         deep_supervision: int = 0,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__(dims, in_channels, classes)
         widths = stage_widths(width, depth)
@@ -340,7 +344,7 @@ class UNetPadding(UShaped):
         self.encoder = nn.ModuleList()
         channels, skips = in_channels, []
         for stage_width in widths:
-            stage = _ShortcutStack(dims, channels, stage_width, block)
+            stage = _ShortcutStack(dims, channels, stage_width, block, norm)
             self.encoder.append(stage)
             channels = stage.outputs
             skips.append(channels)
@@ -350,7 +354,8 @@ class UNetPadding(UShaped):
         for stage_width, skip in zip(widths[-2::-1], skips[-2::-1], strict=True):
             step = UpConv if up == "nearest" else partial(transposed_conv, kernel=3)
             self.ups.append(step(dims, channels, stage_width))
-            stage = _ShortcutStack(dims, stage_width + skip, stage_width, block if block_in == "both" else "none")
+            shortcut = block if block_in == "both" else "none"
+            stage = _ShortcutStack(dims, stage_width + skip, stage_width, shortcut, norm)
             self.decoder.append(stage)
             channels = stage.outputs
             outputs.append(channels)
