@@ -32,6 +32,10 @@ CARD = ModelCard(
     steps=12,
     seed=3,
     scores={"dice": 0.875},
+    task="cells and walls in plant tissue",
+    data="set A",
+    licence="CC0",
+    attribution="the authors of set A",
     versions={"torch": "2"},
 )
 WEIGHTS = {"head.weight": np.arange(6, dtype=np.float32)}
