@@ -8,18 +8,17 @@ tile inside an image has image around it and not padding.
 
 from __future__ import annotations
 
-import json
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory
-from napari_unetvnet.files import replacing
+from napari_unetvnet.errors import ModelProblem, OutOfMemory
 from napari_unetvnet.model.card import ModelCard, read_card, with_options
 from napari_unetvnet.model.device import choose_device, lacks_memory
+from napari_unetvnet.model.saved import save_model
 from napari_unetvnet.model.wrappers import Wrapper, Wrappers
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
@@ -324,7 +323,7 @@ def _check_memory(card: ModelCard) -> None:
 
 
 def load_model(path: str | Path, settings: ComputeSettings, option: Mapping[str, OptionValue] | None = None) -> Model:
-    """Load a model file, ready to segment.
+    """Load a model file, ready to segment; weights that were saved in half precision become float32.
 
     Parameters
     ----------
@@ -355,45 +354,3 @@ def load_model(path: str | Path, settings: ComputeSettings, option: Mapping[str,
         raise ModelProblem(f"{path}: the weights do not fit the model card ({reason}).") from None
     model.network.eval()
     return model
-
-
-def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Write weights and card as one file, atomically.
-
-    Parameters
-    ----------
-    weights : mapping of str to Tensor
-        A state dict.
-    """
-    save_tensors(path, weights, {"card": card.model_dump_json()})
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write tensors to a safetensors file atomically: a reader finds the old file or the new one.
-
-    Raises
-    ------
-    FileProblem
-        If the file cannot be written.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    # Copies, because a network may have one tensor under two names, which the format does not allow.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    try:
-        with replacing(path) as part:
-            save_file(copies, part, dict(header))
-    except (OSError, SafetensorError) as error:
-        raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Read the JSON under "state" in a safetensors header."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-    return state

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import RunProblem
-from napari_unetvnet.model.model import read_state, save_model, save_tensors
+from napari_unetvnet.model.saved import read_state, save_model, save_tensors
 from napari_unetvnet.networks import lasting_options
 from napari_unetvnet.training.fallback import StepOptions
 from napari_unetvnet.training.resume import described, labels_hash

@@ -11,7 +11,7 @@ from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.losses import write_loss
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.differences import change, class_differences, model_differences, network_options
-from napari_unetvnet.model.model import read_state
+from napari_unetvnet.model.saved import read_state
 from napari_unetvnet.settings import TrainSettings
 from napari_unetvnet.training.score import score_weights
 

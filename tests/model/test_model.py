@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from napari_unetvnet.errors import FileProblem, ModelProblem, OutOfMemory, UserError
 from napari_unetvnet.model.card import ModelCard, read_card
-from napari_unetvnet.model.model import build_model, load_model, read_state, save_model, save_tensors
+from napari_unetvnet.model.model import build_model, load_model, save_model
+from napari_unetvnet.model.saved import read_state, save_tensors
 from napari_unetvnet.settings import ComputeSettings
 
 CPU = ComputeSettings(device="cpu", precision="fp32")
@@ -192,6 +193,32 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     save_model(tmp_path / "third", loaded.network.state_dict(), loaded.card)
     first, second, third = ((tmp_path / name).read_bytes() for name in ("first", "second", "third"))
     assert first == second == third
+
+
+@every_view
+def test_a_model_saved_in_half_precision_gives_the_same_labels(view, tmp_path):
+    model, places = a_model(**view), (tmp_path / "half", tmp_path / "whole")
+    for path, half in zip(places, (True, False), strict=True):
+        save_model(path, model.network.state_dict(), model.card, half=half)
+    again = load_model(places[0], CPU)
+    assert {p.dtype for p in again.network.parameters()} == {torch.float32}
+    block = a_block(model, (3, 32, 32))
+    assert (logits(again, block).argmax(1) == logits(model, block).argmax(1)).float().mean() >= 0.999
+    kernels = {name: t.dtype for name, t in load_file(places[0]).items() if t.ndim > 1}
+    assert set(kernels.values()) == {torch.float16}
+
+
+def test_half_precision_halves_kernels_only_and_none_beyond_its_range(tmp_path):
+    tensors = {
+        "kernel": torch.full((2, 2), 0.1),
+        "large": torch.full((2, 2), 1e6),
+        "variance": torch.full((2,), 1e-9),
+        "steps": torch.tensor(70000),
+    }
+    save_model(tmp_path / "m", tensors, a_card(), half=True)
+    saved = load_file(tmp_path / "m")
+    assert {n: t.dtype for n, t in saved.items() if t.dtype is torch.float16} == {"kernel": torch.float16}
+    assert all(torch.equal(saved[name], tensors[name]) for name in tensors if name != "kernel")
 
 
 def test_saving_replaces_what_was_there(tmp_path):

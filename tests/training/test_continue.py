@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_training_loop import TINY, squares, train, weights
 
 from napari_unetvnet.events import EpochDone, Notice, StartScored, StepDone
 from napari_unetvnet.model.card import read_card
+from napari_unetvnet.model.saved import save_model
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.training import loop, score, validation
@@ -55,6 +57,16 @@ def test_the_result_is_never_worse_than_the_start(first, tmp_path, changes):
     assert [(e.step, e.first) for e in done] == [(40 + i, 40) for i in range(1, 11)]
     assert {e.steps for e in done} == {50}
     assert [(e.epoch, e.step) for e in events if isinstance(e, EpochDone)] == [(11, 44), (12, 48), (13, 50)]
+
+
+def test_a_start_in_half_precision_scores_the_same_and_learns_in_single_precision(first, tmp_path):
+    small = tmp_path / "small.safetensors"
+    save_model(small, load_file(first), read_card(first), half=True)
+    assert small.stat().st_size < 0.8 * first.stat().st_size
+    events = train(tmp_path / "run", start_from=small, steps=4)
+    (start,) = [e for e in events if isinstance(e, StartScored)]
+    assert start.dice == pytest.approx(dice(first), abs=0.01)
+    assert {t.dtype for t in weights(tmp_path / "run").values() if t.is_floating_point()} == {torch.float32}
 
 
 def test_the_start_is_kept_if_it_is_better_on_the_whole_hold_out(first, tmp_path, monkeypatch):
