@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Normalise, NormaliseIn
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["RANGE", "Intensity", "intensity", "joint_range", "unchanged"]
+__all__ = ["RANGE", "Intensity", "intensity", "joint_brightness", "joint_range", "unchanged"]
 
 SAMPLE_VOXELS = 2_000_000
 MOST_CHUNKS = 128
@@ -44,12 +44,16 @@ class Intensity:
         Percentiles `RANGE` of the raw values of each channel; None if they were not measured.
     left_out : float
         Fraction of the measured voxels that are a frame, a cut-out background, or hidden.
+    brightness : array of float64, shape (C,), or None
+        Where the median of each channel lies between its percentiles 0.5 and 99.5, from 0 (mostly dark, as in
+        fluorescence) to 1 (mostly bright, as in histology); None if it was not measured.
     """
 
     shift: NDArray[np.float32]
     scale: NDArray[np.float32]
     range: NDArray[np.float64] | None = None
     left_out: float = 0.0
+    brightness: NDArray[np.float64] | None = None
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise raw values.
@@ -99,8 +103,9 @@ def intensity(volume: Volume, method: Normalise, where: NormaliseIn = "all", mas
     sample, shown, left_out = _measured(volume, where, mask if where == "mask" else None)
     channels = [values[inside] for values, inside in zip(sample, shown, strict=True)]
     seen = np.array([np.percentile(values, RANGE) for values in channels])
+    brightness = _brightness(seen, [float(np.median(values)) for values in channels])
     if method == "none":
-        return replace(unchanged(volume.channels), range=seen, left_out=left_out)
+        return replace(unchanged(volume.channels), range=seen, left_out=left_out, brightness=brightness)
     if method == "zscore":
         shift, scale = (np.array([measure(values) for values in channels]) for measure in (np.mean, np.std))
     else:
@@ -109,7 +114,7 @@ def intensity(volume: Volume, method: Normalise, where: NormaliseIn = "all", mas
     # A constant channel has only rounding errors; a scale of 1 keeps it finite.
     scale = np.where(scale > np.maximum(1e-12 * np.abs(shift), np.finfo(np.float32).tiny), scale, 1.0)
     with np.errstate(over="ignore"):
-        measured = Intensity(shift.astype(np.float32), scale.astype(np.float32), seen, left_out)
+        measured = Intensity(shift.astype(np.float32), scale.astype(np.float32), seen, left_out, brightness)
     if not (np.isfinite(measured.shift).all() and np.isfinite(measured.scale).all()):
         raise DataProblem(
             f"{volume.name}: values reach {np.abs(sample).max():.3g}, too large for single precision; rescale them."
@@ -137,6 +142,28 @@ def joint_range(measured: Sequence[Intensity]) -> tuple[tuple[float, float, floa
     stacked = np.stack(ranges)
     joint = np.concatenate([stacked[..., :2].min(axis=0), stacked[..., 2:].max(axis=0)], axis=1)
     return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in joint)
+
+
+def _brightness(seen: NDArray[np.float64], medians: Sequence[float]) -> NDArray[np.float64]:
+    """Place the median of each channel between its percentiles; in the middle if they are equal."""
+    low, width = seen[:, 1], seen[:, 2] - seen[:, 1]
+    flat = width <= 0
+    return np.where(flat, 0.5, (np.asarray(medians) - low) / np.where(flat, 1, width))
+
+
+def joint_brightness(measured: Sequence[Intensity]) -> tuple[tuple[float, float], ...]:
+    """Give the brightness of each channel over several images.
+
+    Returns
+    -------
+    tuple of tuple of 2 float
+        Percentiles 10 and 90 over the images; empty if not measured.
+    """
+    measures = [each.brightness for each in measured if each.brightness is not None]
+    if not measures:
+        return ()
+    low, high = np.percentile(np.stack(measures), [10, 90], axis=0)
+    return tuple((round(float(a), 4), round(float(b), 4)) for a, b in zip(low, high, strict=True))
 
 
 def _measured(volume: Volume, where: NormaliseIn, mask: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_], float]:

@@ -98,6 +98,9 @@ class ModelCard(Settings):
     """The voxels whose intensities were measured for that."""
     intensity_range: tuple[tuple[float, float, float, float], ...] = ()
     """Of each channel of the training images, without frames: lowest value, percentiles 0.5 and 99.5, highest value."""
+    brightness: tuple[tuple[float, float], ...] = ()
+    """Of each channel: where the median of an image lies between its percentiles 0.5 and 99.5, from 0 (mostly dark) to
+    1 (mostly bright); percentiles 10 and 90 over the training images."""
     loss: str = ""
     """What was minimised."""
     steps: int = 0

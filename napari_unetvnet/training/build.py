@@ -10,7 +10,7 @@ import torch
 from napari_unetvnet.data.counts import labelled_voxels
 from napari_unetvnet.data.known import records
 from napari_unetvnet.data.targets import loss_classes, loss_weights
-from napari_unetvnet.images.intensity import joint_range
+from napari_unetvnet.images.intensity import joint_brightness, joint_range
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.losses import LOSSES, build_loss, loss_needs, write_loss
 from napari_unetvnet.losses.total import DeepSupervision
@@ -140,6 +140,7 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
         normalise=settings.normalise,
         normalise_in=settings.normalise_in,
         intensity_range=joint_range([region.scale for region in data.train]),
+        brightness=joint_brightness([region.scale for region in data.train]),
         loss=write_loss(settings.loss),
         seed=settings.seed,
         scored=data.scored,

@@ -1,11 +1,13 @@
 """Intensities are measured on what an image shows, whatever lies around it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.content import content_box
-from napari_unetvnet.images.intensity import intensity, joint_range
+from napari_unetvnet.images.intensity import intensity, joint_brightness, joint_range, unchanged
 from napari_unetvnet.images.volume import Volume
 from tests.combinations import in_one_case
 
@@ -127,3 +129,23 @@ def test_the_range_of_several_images_holds_that_of_each():
     ranges = [intensity(Volume(np.linspace(a, b, 1001).reshape(1, 1, 1, -1)), "none") for a, b in ((0, 100), (50, 300))]
     np.testing.assert_allclose(joint_range(ranges), [(0, 0.5, 298.75, 300)])
     assert joint_range([]) == ()
+
+
+@in_one_case("method", ["zscore", "percentile", "none"])
+def test_brightness_tells_dark_images_from_bright_ones_whatever_their_scale(method):
+    ramp = np.linspace(0, 1, 10001) ** 3  # the median is at 1/8
+    image = ramp.reshape(1, 1, 73, 137)
+    for factor, offset in ((1, 0), (255, 0), (-1, 1), (-4000, 70)):
+        found = intensity(Volume((image * factor + offset).astype(np.float32)), method).brightness
+        expected = 0.118 if factor > 0 else 0.882  # (0.125 - 0) / 0.985, as all of the percentiles
+        np.testing.assert_allclose(found, [expected], atol=0.01)
+
+
+def test_the_brightness_of_a_constant_image_is_in_the_middle():
+    np.testing.assert_array_equal(intensity(Volume(np.full((2, 1, 8, 8), 7)), "zscore").brightness, [0.5, 0.5])
+
+
+def test_the_joint_brightness_leaves_out_a_tenth_of_the_images_on_both_sides():
+    found = [replace(unchanged(1), brightness=np.array([tenth / 10])) for tenth in range(11)]
+    assert joint_brightness(found) == ((0.1, 0.9),)
+    assert joint_brightness([unchanged(1)]) == ()

@@ -103,6 +103,7 @@ def test_padding_changes_no_label_and_another_scale_is_told(files):
     image = np.load(files / "image.npy")
     (lowest, low, high, highest) = read_card(folder / MODEL).intensity_range[0]
     assert image.min() <= lowest <= low < high <= highest <= image.max()
+    assert 0 < read_card(folder / MODEL).brightness[0][0] < 1
     np.save(files / "image.npy", image * 1000)
     events = list(runs.run(segment_folder(files, folder / MODEL, "scaled")))
     (line,) = [event.text for event in events if isinstance(event, Notice) and "trained on" in event.text]
