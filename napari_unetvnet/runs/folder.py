@@ -16,15 +16,16 @@ from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, chec
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "INDEX", "JOB", "LABELS", "LOCK", "LOG", "MAPS", "MODEL",
-    "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED", "SETTLED", "STATE",
-    "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow", "new_folder",
-    "read", "read_settings", "runs_folder", "training_files",
+    "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FIRST_MODEL", "INDEX", "JOB", "LABELS", "LOCK",
+    "LOG", "MAPS", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED",
+    "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow",
+    "new_folder", "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 MODEL, STATE, PREVIEW = "model.safetensors", "last.safetensors", "preview.npy"
-PLAN, PROVENANCE = "plan.json", "provenance.json"
+PLAN, PROVENANCE, ATTEMPTS = "plan.json", "provenance.json", "attempts.json"
+FIRST_MODEL = "first_plan.safetensors"
 DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice
 from napari_unetvnet.model.provenance import describe_input, read_inputs, save_provenance
+from napari_unetvnet.runs.attempts import train_until_it_learns
 from napari_unetvnet.runs.folder import JOB, PLAN, PROVENANCE, training_files
 from napari_unetvnet.runs.resumed import changed_labels, original_order
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
@@ -65,7 +66,10 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
         save_provenance(folder / PROVENANCE, inputs.described, *choose_device(job), inputs.earlier)
         group.barrier()
     with keep_freed_memory():
-        yield from steps(inputs.pairs, planned.settings, files, resume=resume, group=group)
+        if group.distributed:
+            yield from steps(inputs.pairs, planned.settings, files, resume=resume, group=group)
+        else:
+            yield from train_until_it_learns(folder, inputs.pairs, job, planned, files, resume=resume)
 
 
 class _Inputs(NamedTuple):

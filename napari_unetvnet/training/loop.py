@@ -26,7 +26,7 @@ from napari_unetvnet.training.step import draw, fitting_step
 from napari_unetvnet.training.validation import finish, score_parent, score_whole_hold_out, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
@@ -47,7 +47,7 @@ def steps(
     *,
     resume: bool = False,
     group: ProcessGroup = SINGLE,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Train a model, as a generator of events.
 
     Model and state are saved when the generator is closed.

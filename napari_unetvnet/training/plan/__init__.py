@@ -6,7 +6,8 @@ resumed run uses it, too.
 
 from __future__ import annotations
 
+from napari_unetvnet.training.plan.alternatives import another_plan
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.planner import Plan, load_plan, plan, save_plan
 
-__all__ = ["Decision", "Plan", "load_plan", "plan", "save_plan"]
+__all__ = ["Decision", "Plan", "another_plan", "load_plan", "plan", "save_plan"]

@@ -10,6 +10,7 @@ import numpy as np
 from napari_unetvnet.images.resample import LEAST_CHANGE, grid_at, spacing_in
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.training.plan.choice import Decision
+from napari_unetvnet.training.plan.extent import object_widths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,15 +26,19 @@ COARSE = 3.0
 FEW_PLANES = 8
 STEP_VOXELS = {"cpu": 2**16, "cuda": 2**20}
 """Voxels per step: on a CPU, many small steps learn more in minutes than few large ones."""
-PLANE_PATCH, BLOCK_VOXELS = 128, 2**16
+PLANE_PATCH = 128
+BLOCK_VOXELS = {"cpu": 2**16, "cuda": 2**19}
+LEAST_EDGE = 8.0
+"""Voxels that the smallest class keeps along each axis where images are made coarser for the largest one."""
+MOST_COARSE, HELD = 3.0, 0.8
+"""How many times coarser at most, and how much of a block's edge the largest object then takes."""
 STEP = 16
 """Most networks halve their input four times."""
 WIDTH = {"cpu": 16, "cuda": 32}
 
 
 def view(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
-    """Choose 3D for volumes, unless planes are far apart, few, or mostly unlabelled."""
-    del device
+    """Choose 3D for volumes, unless planes are far apart, few, mostly unlabelled, or objects larger than a block."""
     depth = max(pair.image.shape[0] for pair in pairs)
     z, y, x = pairs[0].image.spacing
     coarse = z / min(y, x)
@@ -50,7 +55,21 @@ def view(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[De
         if painted < max(3, planes // 10):
             return [Decision("view", "2.5d", f"only {painted} of {planes} planes have labels")]
         return [Decision("view", "3d", f"the images are volumes, and {painted} of {planes} planes have labels")]
+    largest, block = max(object_widths(pairs, settings).values(), default=0.0), _block_edge(pairs, device)
+    if largest > block:
+        reason = (
+            f"objects are up to {largest:.0f} voxels wide, and a {device.upper()} learns from blocks of {block:.0f}"
+        )
+        return [Decision("view", "2.5d", reason)]
     return [Decision("view", "3d", "the images are volumes")]
+
+
+def _block_edge(pairs: Sequence[Pair], device: str) -> float:
+    """Give the edge of a cube as large as a planned block, in voxels of the finest axis."""
+    spacing = pairs[0].image.spacing
+    shape = [int(np.median([pair.image.shape[axis] for pair in pairs])) for axis in range(3)]
+    block = _block(shape, spacing, BLOCK_VOXELS[device])
+    return float((prod(block) * prod(spacing)) ** (1 / 3) / min(spacing))
 
 
 def _painted(pairs: Sequence[Pair]) -> tuple[int, int]:
@@ -77,39 +96,50 @@ def network(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list
 
 
 def target_spacing(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
-    """Resample images with different voxel sizes to their median."""
-    del device
+    """Resample images with different voxel sizes to their median, and coarser where a block is smaller than objects."""
     unit = pairs[0].image.unit
     sizes = [spacing_in(pair.image.spacing, pair.image.unit, unit) for pair in pairs]
     comparable = np.array([size for size in sizes if size is not None])
     comparable = comparable[:, 1:] if settings.dims == 2 else comparable
     if len(comparable) < len(pairs):
         return []
+    median = [float(np.median([size[axis] for size in sizes if size is not None])) for axis in range(3)]
+    if (times := _coarser(settings, pairs, device)) > 1:
+        coarse = [max(edge, round(times * min(median), 6)) for edge in median]
+        return [Decision("target_spacing", coarse, f"{times:.2g} times coarser, a block holds a whole object")]
     if (comparable.max(axis=0) <= LEAST_CHANGE * comparable.min(axis=0)).all():
         return []
-    median = [float(np.median([size[axis] for size in sizes if size is not None])) for axis in range(3)]
     return [Decision("target_spacing", median, f"the median of different voxel sizes, in {unit}")]
+
+
+def _coarser(settings: TrainSettings, pairs: Sequence[Pair], device: str) -> float:
+    """Give how many times coarser images have to be for a block to hold the largest object, and keep the smallest."""
+    chosen = settings.view != "3d" or "patch" in settings.model_fields_set
+    widths = {} if chosen else object_widths(pairs, settings)
+    if not widths or max(widths.values()) <= _block_edge(pairs, device):
+        return 1.0
+    wanted = max(widths.values()) / (HELD * _block_edge(pairs, device))
+    return float(min(MOST_COARSE, np.ceil(4 * wanted) / 4, max(1.0, min(widths.values()) / LEAST_EDGE)))
 
 
 def patch(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
     """Choose a part of a plane, or a block of equal physical edges."""
-    del device
     planar, spacing = settings.dims == 2, settings.target_spacing
     shapes = [grid_at(pair.image, spacing, planar=planar) for pair in pairs]
     shape = [int(np.median([lengths[axis] for lengths in shapes])) for axis in range(3)]
     if planar:
         edges = (1, min(PLANE_PATCH, _divisible(shape[1])), min(PLANE_PATCH, _divisible(shape[2])))
         return [Decision("patch", list(settings.built_for(edges)), "a part of a plane that fits the images")]
-    block = _block(shape, spacing or pairs[0].image.spacing)
+    block = _block(shape, spacing or pairs[0].image.spacing, BLOCK_VOXELS[device])
     return [Decision("patch", list(settings.built_for(block)), "a block with equal edges, within the images")]
 
 
-def _block(shape: Sequence[int], spacing: Sequence[float]) -> Triple:
-    """Give a block of about BLOCK_VOXELS voxels, of equal physical edges, not larger than the images."""
+def _block(shape: Sequence[int], spacing: Sequence[float], voxels: int) -> Triple:
+    """Give a block of about so many voxels, of equal physical edges, not larger than the images."""
     fine = [s / min(spacing) for s in spacing]
     for edge in range(256, STEP - 1, -8):
         block = [min(_divisible(n), max(STEP, STEP * round(edge / f / STEP))) for n, f in zip(shape, fine, strict=True)]
-        if prod(block) <= BLOCK_VOXELS * 1.25:
+        if prod(block) <= voxels * 1.25:
             return block[0], block[1], block[2]
     return STEP, STEP, STEP
 
