@@ -33,7 +33,7 @@ View = Literal["2d", "2.5d", "3d"]
 Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Normalise = Literal["zscore", "percentile", "none"]
+Normalise = Literal["zscore", "percentile", "none", "fixed", "dataset"]
 NormaliseIn = Literal["content", "all", "nonzero", "mask"]
 Axes = Literal["zyx", "cyx", "czyx", "zcyx", "yx", "yxc", "yxz", "zyxc", "xyz"]
 """The axes of the array in a file; c is channels."""

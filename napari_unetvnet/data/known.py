@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.data.patches import TrainingData
     from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.settings import Normalisation
 
 __all__ = ["KnownImages", "Role", "known_images", "records"]
 
@@ -41,12 +42,15 @@ class KnownImages:
         The split by position of a model from before images were recorded.
     resumed : bool
         Whether the model is that of the run itself.
+    normalisation : Normalisation or None
+        That of the run itself.
     """
 
     model: str = ""
     images: list[ImageRecord] = field(default_factory=list)
     by_position: tuple[tuple[int, ...], ...] = ()
     resumed: bool = False
+    normalisation: Normalisation | None = None
 
     def role(self, image: Volume) -> Role | None:
         """Give the role that an image had; None for a new one."""

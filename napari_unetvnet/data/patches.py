@@ -51,7 +51,7 @@ class Region:
     target : array of uint8, shape (Z, Y, X) or (K, Z, Y, X)
         Class indices, or a channel for each class where they may overlap; and IGNORE.
     scale : Intensity
-        Measured on the whole volume.
+        Measured on the whole volume, or the same for all.
     maps : mapping of str to array of float32, shape (Z, Y, X) or (C, Z, Y, X)
         What else the loss asks for, by the names of `TARGET_MAPS`.
     number : int

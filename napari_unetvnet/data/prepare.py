@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.conventions import WHITE
+from napari_unetvnet.data.joint_constants import at_joint_constants
 from napari_unetvnet.data.known import KnownImages, known_images
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.patches import Region, TrainingData
@@ -29,10 +30,10 @@ from napari_unetvnet.data.targets import (
 )
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import new_array, parts
-from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.refusals import check_pair
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
+from napari_unetvnet.model.normalisation import measured_normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,6 +113,9 @@ def prepare_data(
     regions = [_region(i, pair, classes, settings) for i, pair in enumerate(pairs)]
     known = known_images(settings.start_from) if known is None else known
     train, hold_out, notices = split_images(pairs, regions, classes, settings, patch, known)
+    if settings.normalise == "dataset":
+        train, hold_out, text = at_joint_constants(train, hold_out, known)
+        notices = [*notices, text]
     scored = scored_on(hold_out, classes, classes.foreground[:1] if settings.label_values == "objects" else None)
     if scored is not None:
         notices = [*notices, f"The score stands on {scored}."]
@@ -142,7 +146,7 @@ def _region(number: int, pair: Pair, classes: Classes, settings: TrainSettings) 
     target = _target(pair, classes, settings)
     maps = {name: _map(row, pair, target, settings) for name, row in needed_maps(settings).items()}
     mask = None if pair.mask is None else pair.mask.data
-    scale = intensity(pair.image, settings.normalise, settings.normalise_in, mask)
+    scale = measured_normalisation(pair.image, settings, mask)
     return Region(pair.image, target, scale, maps, number)
 
 

@@ -35,7 +35,7 @@ FEWEST = 16
 
 @dataclass(frozen=True, eq=False)
 class Intensity:
-    """Normalisation of raw values to network input: ``(value - shift) / scale`` for each channel.
+    """Normalisation of raw values to network input: ``(value - shift) / scale`` for each channel, perhaps clipped.
 
     Parameters
     ----------
@@ -47,6 +47,8 @@ class Intensity:
     brightness : array of float64, shape (C,), or None
         Where the median of each channel lies between its percentiles 0.5 and 99.5, from 0 (mostly dark, as in
         fluorescence) to 1 (mostly bright, as in histology); None if it was not measured.
+    clipped : bool
+        Whether the results are clipped to 0 and 1.
     """
 
     shift: NDArray[np.float32]
@@ -54,6 +56,7 @@ class Intensity:
     range: NDArray[np.float64] | None = None
     left_out: float = 0.0
     brightness: NDArray[np.float64] | None = None
+    clipped: bool = False
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Normalise raw values.
@@ -68,7 +71,8 @@ class Intensity:
         """
         columns = (-1, *(1,) * (values.ndim - 1))
         shifted = values.astype(np.float32) - self.shift.reshape(columns)
-        return shifted / self.scale.reshape(columns)
+        scaled = shifted / self.scale.reshape(columns)
+        return np.clip(scaled, 0, 1, out=scaled) if self.clipped else scaled
 
 
 def intensity(volume: Volume, method: Normalise, where: NormaliseIn = "all", mask: Any = None) -> Intensity:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.inference.content import framed, part_to_segment
 from napari_unetvnet.inference.labels import of_classes
 from napari_unetvnet.inference.regrid import plane_before, regrid
 from napari_unetvnet.inference.segment import check_fits, resample_for
 from napari_unetvnet.inference.slab import MapSlab
 from napari_unetvnet.inference.slabs import scores
+from napari_unetvnet.model.normalisation import normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -70,7 +70,7 @@ def map_steps(
     card = model.card
     check_fits(model, volume, settings)
     model.network.eval()
-    scale = scale or intensity(volume, card.normalise, card.normalise_in)
+    scale = scale or normalisation(volume, card)
     box = part_to_segment(model, volume, settings)
     first = max(0, first_plane - box.start[0])
     part = volume if box.shape == volume.shape else volume.crop(box)

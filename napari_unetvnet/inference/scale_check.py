@@ -14,6 +14,11 @@ __all__ = ["scale_notices"]
 
 OTHER_SCALE = 3.0
 """Factor between the widths of two ranges from which on they are different scales."""
+RAW = {
+    "none": "takes values as they are (normalise none)",
+    "fixed": "brings all images to scale with the same constants (normalise fixed)",
+}
+"""Normalisations that do not measure each image."""
 INSIDE = 0.5
 """Least fraction of the range of an image that lies within the values of the training."""
 
@@ -47,11 +52,11 @@ def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool)
         where = name if card.channels == 1 else f"Channel {channel} of {name}"
         if lowest == highest:
             notices.append(f"{where} has the same value {lowest:g} everywhere, so there is nothing to recognise.")
-        elif card.normalise == "none" and card.intensity_range and _differs(low, high, card, channel - 1):
+        elif card.normalise in RAW and card.intensity_range and _differs(low, high, card, channel - 1):
             _, trained_low, trained_high, _ = card.intensity_range[channel - 1]
             notices.append(
                 f"{where} has intensities of {low:g} to {high:g}, but the model was trained on {trained_low:g} to "
-                f"{trained_high:g} and takes values as they are (normalise none), so the labels are probably wrong. "
+                f"{trained_high:g} and {RAW[card.normalise]}, so the labels are probably wrong. "
                 "Bring the image to that scale, or train with --normalise zscore."
             )
     return notices

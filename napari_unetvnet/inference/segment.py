@@ -10,7 +10,6 @@ import torch
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.arrays import cut
-from napari_unetvnet.images.intensity import intensity, unchanged
 from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.inference.content import framed, part_to_segment, within
@@ -31,6 +30,7 @@ from napari_unetvnet.inference.tiles import smallest_image
 from napari_unetvnet.inference.uncertainty import entropy
 from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.model.card import check_channels
+from napari_unetvnet.model.normalisation import normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -114,9 +114,7 @@ def steps(
     select(volume, volume.shape, settings, mask)  # raises at once if the box or the mask does not fit
     if settings.skip_constant:
         background_logits(card)  # raises at once if the model has no background class
-    if scale is None and card.normalise == "none":
-        scale = unchanged(volume.channels)
-    scale = scale or intensity(volume, card.normalise, card.normalise_in, mask)
+    scale = scale or normalisation(volume, card, mask)
     box = part_to_segment(model, volume, settings)
     if box.shape == volume.shape:
         yield from _labelled(model, volume, settings, scale, first_plane, mask, probabilities=probabilities)

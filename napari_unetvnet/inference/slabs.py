@@ -240,6 +240,7 @@ class _Work:
         """Cut tiles out of a slab and normalise them, (B, C, Z, Y, X)."""
         shift, scale = self.measure
         blocks = [torch.sub(self.cut(slab.image, place), shift).div_(scale) for place in places]
+        blocks = [block.clamp_(0, 1) for block in blocks] if self.scale.clipped else blocks
         return blocks[0][None] if len(blocks) == 1 else torch.stack(blocks)
 
     def logits(self, blocks: Tensor) -> Tensor:

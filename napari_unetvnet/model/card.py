@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from napari_unetvnet.conventions import Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
+from napari_unetvnet.conventions import Head, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem, SettingsProblem
 from napari_unetvnet.networks import NETWORKS
-from napari_unetvnet.settings import BLURS, Settings
+from napari_unetvnet.settings import BLURS, Normalisation, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ class ScoredOn(Settings):
         return f"{images}, {self.voxels} voxels{objects}"
 
 
-class ModelCard(Settings):
+class ModelCard(Normalisation):
     """All that is needed to rebuild the network and to use it correctly."""
 
     network: str
@@ -92,10 +92,8 @@ class ModelCard(Settings):
     """Unit of the spacing."""
     resampled: bool = False
     """Whether the training images were brought to that voxel size."""
-    normalise: Normalise = "zscore"
-    """How intensities were brought to scale."""
     normalise_in: NormaliseIn = "all"
-    """The voxels whose intensities were measured for that."""
+    """The voxels whose intensities were measured to bring them to scale."""
     intensity_range: tuple[tuple[float, float, float, float], ...] = ()
     """Of each channel of the training images, without frames: lowest value, percentiles 0.5 and 99.5, highest value."""
     brightness: tuple[tuple[float, float], ...] = ()
@@ -145,6 +143,8 @@ class ModelCard(Settings):
             raise ValueError(f"label values {self.values} do not fit a {self.head} head")
         if self.class_names and len(self.class_names) != len(self.values):
             raise ValueError(f"class names {self.class_names} are not as many as label values {self.values}")
+        if self.normalise == "dataset":
+            raise ValueError("normalise=dataset has no constants; a card has them as fixed ones")
         if any(not 0 <= i < len(self.values) for i in (*self.paint_order, *self.lines)):
             raise ValueError(f"classes {self.paint_order} or {self.lines} are beyond {len(self.values)} label values")
         return self

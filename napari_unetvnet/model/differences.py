@@ -20,6 +20,9 @@ ANSWER = {
     "channels": "the number of image channels",
     "normalise": "the intensity normalisation",
     "normalise_in": "the voxels that intensities are measured in",
+    "normalise_mean": "the mean that is subtracted",
+    "normalise_std": "the standard deviation that intensities are divided by",
+    "normalise_window": "the window of intensities",
 }
 """Fields of a card that say what is asked of a model."""
 PLURAL = ("the label values", "the voxels that")

@@ -73,10 +73,10 @@ def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
     ModelProblem
         If the model has not what is asked for.
     """
-    from napari_unetvnet.images.intensity import intensity
     from napari_unetvnet.inference import scale_notices
     from napari_unetvnet.model.device import autotuned_convolutions, keep_freed_memory
     from napari_unetvnet.model.model import load_model
+    from napari_unetvnet.model.normalisation import measured_normalisation
     from napari_unetvnet.model.outputs import OutputModel, choose_outputs
 
     yield from _check_folder(job)
@@ -84,7 +84,7 @@ def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
     card, volume = read_card(path), read_image(job.image, job)
     kinds = choose_outputs(card, job.what)
     ending = yield from _ending(job)
-    scale = intensity(volume, card.normalise, card.normalise_in)
+    scale = measured_normalisation(volume, card)
     for text in scale_notices(card, scale, volume.name, masked=False):
         yield Notice(text)
     model, maps = load_model(path, job), list[_Map]()

@@ -71,16 +71,16 @@ def find_region(
 def _find(job: SegmentJob, volume: Volume, mask: Any, found: FileArray) -> Iterator[Event]:
     """Write the voxels of the region's classes."""
     from napari_unetvnet import inference
-    from napari_unetvnet.images.intensity import intensity
     from napari_unetvnet.inference.region import cut_of, region_classes, voxels_of
     from napari_unetvnet.model.model import load_model
+    from napari_unetvnet.model.normalisation import normalisation
 
     settings = SegmentSettings(**{name: getattr(job, name) for name in SHARED})
     model = load_model(find_model(str(job.region_model)), settings)
     classes, cut = region_classes(model.card, job.region_class), cut_of(model.card, job.region_threshold)
     yield Notice(f"Finding the region with {job.region_model}.")
     try:
-        scale = intensity(volume, model.card.normalise, model.card.normalise_in, mask)
+        scale = normalisation(volume, model.card, mask)
         if job.precision == "auto" and (text := inference.choose_precision(model, volume, settings, scale)):
             yield Notice(text)
         options = {"probabilities": cut is not None, "mask": mask, "scale": scale}

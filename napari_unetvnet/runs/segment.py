@@ -89,8 +89,9 @@ def _settled(
     path: Path, model: Model, volume: Volume, job: SegmentJob, mask: Any, *, again: bool
 ) -> Generator[Notice, None, Intensity]:
     """Choose normalisation and precision; a resumed run reuses them unless the device type has changed."""
-    from napari_unetvnet.images.intensity import Intensity, intensity
+    from napari_unetvnet.images.intensity import Intensity
     from napari_unetvnet.inference import choose_precision, scale_notices
+    from napari_unetvnet.model.normalisation import measured_normalisation
 
     stored: dict[str, Any] = {}
     try:
@@ -98,18 +99,19 @@ def _settled(
     except FileProblem as problem:
         yield Notice(str(problem))
     if stored:
-        scale = Intensity(np.array(stored["shift"], np.float32), np.array(stored["scale"], np.float32))
+        shift, factor = (np.array(stored[name], np.float32) for name in ("shift", "scale"))
+        scale = Intensity(shift, factor, clipped=bool(stored.get("clipped")))
     else:
         hides_all = job.region_model is not None and not any(mask[0, z].any() for z in range(volume.shape[0]))
-        scale = intensity(volume, model.card.normalise, model.card.normalise_in, None if hides_all else mask)
+        scale = measured_normalisation(volume, model.card, None if hides_all else mask)
         for text in scale_notices(model.card, scale, volume.name, masked=mask is not None):
             yield Notice(text)
     if stored.get("device") == model.device.type and job.precision == "auto":
         model.move_to(model.device, stored["precision"])
     elif job.precision == "auto" and (text := choose_precision(model, volume, job, scale)):
         yield Notice(text)
-    facts = {"device": model.device.type, "precision": model.precision}
-    facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist()}
+    facts: dict[str, Any] = {"device": model.device.type, "precision": model.precision}
+    facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist(), "clipped": scale.clipped}
     write_json(path, facts)
     return scale
 

@@ -9,6 +9,7 @@ from napari_unetvnet.settings.base import ComputeSettings, Settings, checked
 from napari_unetvnet.settings.convert import ConvertJob
 from napari_unetvnet.settings.inspect import InspectJob
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
+from napari_unetvnet.settings.normalisation import CONSTANTS, Normalisation
 from napari_unetvnet.settings.postprocess import CleanJob, PostprocessSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
 from napari_unetvnet.settings.train import Sampling, TrainJob, TrainSettings
@@ -18,12 +19,14 @@ Job = TrainJob | SegmentJob | InspectJob
 
 __all__ = [
     "BLURS",
+    "CONSTANTS",
     "CleanJob",
     "ComputeSettings",
     "ConvertJob",
     "InspectJob",
     "Job",
     "LabelSettings",
+    "Normalisation",
     "PostprocessSettings",
     "Sampling",
     "SegmentJob",

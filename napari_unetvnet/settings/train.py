@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from napari_unetvnet.conventions import Axes, Head, Normalise, NormaliseIn, OptionValue, Spacing, Triple, View
+from napari_unetvnet.conventions import Axes, Head, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import format_of
@@ -15,6 +15,7 @@ from napari_unetvnet.losses import LOSSES, LossTerm, class_misfits, head_misfits
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.labels import LabelSettings, numbers
+from napari_unetvnet.settings.normalisation import Normalisation
 
 __all__ = ["Sampling", "TrainJob", "TrainSettings"]
 LearningRateSchedule = Literal["linear", "poly", "one_cycle"]
@@ -42,7 +43,7 @@ def _loss_terms(value: Any) -> Any:
         raise ValueError(str(problem)) from None
 
 
-class TrainSettings(ComputeSettings, LabelSettings):
+class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     """How to train."""
 
     network: str = "unet_padding"
@@ -105,11 +106,6 @@ class TrainSettings(ComputeSettings, LabelSettings):
     target_spacing: Spacing | None = None
     """Voxel size z y x, in the unit of the images, to which images are resampled for the network (default: none); in 2d
     and 2.5d the distance between planes is kept."""
-    normalise: Normalise = "zscore"
-    """Intensity normalisation per image and channel: zscore, percentile (1 to 99.8) or none."""
-    normalise_in: NormaliseIn = "content"
-    """Voxels whose intensities are measured for it: content (without a frame or cut-out background of one value), all,
-    nonzero, or mask (content where the mask is not 0)."""
     preview: Voxel | None = None
     """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None

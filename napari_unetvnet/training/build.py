@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model
 from napari_unetvnet.model.provenance import brief
 from napari_unetvnet.networks import options_for_training
+from napari_unetvnet.settings import CONSTANTS
 from napari_unetvnet.settings.regions import paint_order
 from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import step_fallback
@@ -137,7 +138,7 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
         spacing=image.spacing,
         unit=image.unit,
         resampled=settings.target_spacing is not None,
-        normalise=settings.normalise,
+        **_normalisation(data, settings),
         normalise_in=settings.normalise_in,
         intensity_range=joint_range([region.scale for region in data.train]),
         brightness=joint_brightness([region.scale for region in data.train]),
@@ -147,6 +148,15 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
         images=records(data, [pair.image for pair in pairs]),
         versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},
     )
+
+
+def _normalisation(data: TrainingData, settings: TrainSettings) -> dict[str, Any]:
+    """Describe how intensities are brought to scale; what was measured over the dataset is fixed from now on."""
+    if settings.normalise != "dataset":
+        return {name: getattr(settings, name) for name in ("normalise", *CONSTANTS)}
+    joint = data.train[0].scale
+    mean, deviation = (tuple(map(float, values)) for values in (joint.shift, joint.scale))
+    return {"normalise": "fixed", "normalise_mean": mean, "normalise_std": deviation}
 
 
 def _within_regions(data: TrainingData, patch: Triple) -> Triple:

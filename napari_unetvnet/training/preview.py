@@ -19,11 +19,11 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.files import replacing
 from napari_unetvnet.images.arrays import parts
-from napari_unetvnet.images.intensity import Intensity, intensity
 from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Volume
 from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.inference.content import part_to_segment
+from napari_unetvnet.model.normalisation import normalisation
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.ema import ema_weights
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from napari_unetvnet.conventions import Triple
+    from napari_unetvnet.images.intensity import Intensity
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.run import Run
@@ -160,9 +161,8 @@ class TrainingPreview:
 
     @cached_property
     def _scale(self) -> Intensity:
-        settings = self._run.settings
         mask = None if self._pair.mask is None else self._pair.mask.data
-        return intensity(self._pair.image, settings.normalise, settings.normalise_in, mask)
+        return normalisation(self._pair.image, self._run.model.card, mask)
 
     def _labels(self) -> NDArray[Any]:
         """Label the part, shape (Z, Y, X)."""

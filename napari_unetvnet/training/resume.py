@@ -12,7 +12,7 @@ from napari_unetvnet.losses import write_loss
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.differences import change, class_differences, model_differences, network_options
 from napari_unetvnet.model.saved import read_state
-from napari_unetvnet.settings import TrainSettings
+from napari_unetvnet.settings import CONSTANTS, TrainSettings
 from napari_unetvnet.training.score import score_weights
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 FIXED = (
-    "network", "view", "context", "optimizer", "normalise", "normalise_in", "target_spacing", "folds", "fold",
+    "network", "view", "context", "optimizer", "normalise", "normalise_in", *CONSTANTS, "target_spacing", "folds",
+    "fold",
 )  # fmt: skip
 """Settings that a resumed training cannot change."""
 BUDGET = ("minutes", "epochs", "steps")
@@ -68,7 +69,7 @@ class SavedState:
     @property
     def known(self) -> KnownImages:
         """What was trained on and held out, which a resumed training keeps."""
-        return KnownImages(self.files.model.name, list(self.card.images), self.card.split, resumed=True)
+        return KnownImages(self.files.model.name, list(self.card.images), self.card.split, True, self.card)
 
 
 def read_saved(files: TrainingFiles) -> SavedState:

@@ -7,6 +7,7 @@ from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import scale_notices
 from napari_unetvnet.model.card import ModelCard
+from napari_unetvnet.model.normalisation import measured_normalisation
 
 
 def card(**chosen):
@@ -16,10 +17,11 @@ def card(**chosen):
 
 def told(card, image):
     image = image[:, None]
-    measured = intensity(Volume(image), card.normalise, card.normalise_in)
+    measured = measured_normalisation(Volume(image), card)
     return scale_notices(card, measured, "cells", masked=False)
 
 
+ALIKE = "brings all images to scale with the same constants (normalise fixed)"
 TRAINED = np.linspace(5, 245, 2500).reshape(1, 50, 50)
 
 
@@ -37,6 +39,8 @@ def test_values_on_another_scale_are_told_unless_they_are_normalised(image, diff
     lines = told(card(), image)
     assert len(lines) == differs
     assert all("trained on 10 to 240" in line and "--normalise zscore" in line for line in lines)
+    alike = told(card(normalise="fixed", normalise_window=(0, 255)), image)
+    assert alike == [line.replace("takes values as they are (normalise none)", ALIKE) for line in lines]
     assert not told(card(normalise="zscore"), image)
     assert not told(card(intensity_range=()), image)  # of an older model
 

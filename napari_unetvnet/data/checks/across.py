@@ -20,6 +20,12 @@ __all__ = ["check_channel_counts", "check_duplicates", "check_patch", "check_ran
 
 OTHER_RANGE = 5.0
 OTHER_SIZE = 1.5
+ALIKE = {
+    "none": "Without normalisation",
+    "fixed": "Normalised with the same constants",
+    "dataset": "Normalised with the same constants",
+}
+"""Normalisations after which images of different ranges stay different."""
 
 
 def check_channel_counts(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[Finding]:
@@ -71,11 +77,11 @@ def check_ranges(pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterato
     if len(spans) < 2 or max(spans.values()) < OTHER_RANGE * min(spans.values()):
         return
     low, high = (min(spans, key=spans.__getitem__), max(spans, key=spans.__getitem__))
-    raw = settings.normalise == "none"
+    raw = settings.normalise in ALIKE
     yield Finding(
         "warning" if raw else "advice", "ranges", "",
         f"Intensities differ: from a range of {spans[low]:.3g} in {low} to one of {spans[high]:.3g} in {high}.",
-        "Without normalisation, a network cannot learn from both." if raw else
+        f"{ALIKE[settings.normalise]}, a network cannot learn from both." if raw else
         f"Each image is normalised by itself ({settings.normalise}), as are images to segment: nothing to do.",
         "Give --normalise zscore." if raw else "",
     )  # fmt: skip

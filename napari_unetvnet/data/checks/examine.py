@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_unetvnet.data.checks import across, classes, grids, intensities, kinds, meaning, strays, values
+from napari_unetvnet.data.checks import across, classes, constants, grids, intensities, kinds, meaning, strays, values
 from napari_unetvnet.data.checks.findings import Finding, PairSummary, Report
 from napari_unetvnet.data.checks.frequency import class_voxels, labelled_count, shares
 from napari_unetvnet.data.checks.measure import measure
@@ -56,6 +56,7 @@ DATA_CHECKS: tuple[Callable[[Sequence[PairFacts], TrainSettings], Iterator[Findi
     across.check_voxel_sizes,
     classes.check_lonely,
     across.check_ranges,
+    constants.check_constants,
     across.check_patch,
     values.check_gaps,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.model.card import read_card
+from napari_unetvnet.settings import CONSTANTS
 from napari_unetvnet.training.plan.choice import Decision
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) ->
     if settings.start_from is None:
         return []
     card = read_card(settings.start_from)
-    values: dict[str, Any] = {"view": card.view, "normalise": card.normalise, "normalise_in": card.normalise_in}
+    values: dict[str, Any] = {"view": card.view, "normalise_in": card.normalise_in}
+    if not {"normalise", *CONSTANTS} & settings.model_fields_set:
+        values |= {name: getattr(card, name) for name in ("normalise", *CONSTANTS) if getattr(card, name)}
     values |= {"context": card.context} if card.view == "2.5d" else {}
     if settings.view == card.view or "view" not in settings.model_fields_set:
         values |= {"patch": list(card.patch)}

@@ -84,10 +84,9 @@ def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:
     """
     choices: list[Decision] = []
     for rule in RULES:
-        for choice in rule(pairs, settings, device):
-            if choice.name not in settings.model_fields_set:
-                settings = _with(settings, choice)
-                choices.append(choice)
+        made = [each for each in rule(pairs, settings, device) if each.name not in settings.model_fields_set]
+        settings = _with(settings, made)
+        choices += made
     return Plan(settings, tuple(choices))
 
 
@@ -122,9 +121,7 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
         raise FileProblem(f"{path} does not choose {', '.join(missing)}; {ADVICE}.")
     fixed = settings.model_fields_set | ({"minutes"} if {"epochs", "steps"} & settings.model_fields_set else set())
     choices = tuple(choice for choice in choices if choice.name not in fixed)
-    for choice in choices:
-        settings = _with(settings, choice)
-    return Plan(settings, choices)
+    return Plan(_with(settings, choices), choices)
 
 
 def _read_choices(path: Path) -> tuple[Decision, ...]:
@@ -134,6 +131,7 @@ def _read_choices(path: Path) -> tuple[Decision, ...]:
         raise FileProblem(f"{path} has an invalid choice ({error}); {ADVICE}.") from error
 
 
-def _with(settings: TrainSettings, choice: Decision) -> TrainSettings:
+def _with(settings: TrainSettings, choices: Sequence[Decision]) -> TrainSettings:
+    """Add choices together, since one may only be valid with another."""
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return checked(type(settings), values | {choice.name: choice.value})
+    return checked(type(settings), values | {choice.name: choice.value for choice in choices}) if choices else settings

@@ -73,7 +73,8 @@ def _inputs(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     if "target_spacing" in chosen and settings.target_spacing:
         parts.append(f"images resampled to voxels of {' x '.join(f'{edge:.3g}' for edge in settings.target_spacing)}")
     if chosen.get("normalise", "zscore") != "zscore":
-        parts.append(f"intensities scaled by {settings.normalise}")
+        how = "fixed constants" if settings.normalise == "fixed" else settings.normalise
+        parts.append(f"intensities scaled by {how}")
     return parts
 
 

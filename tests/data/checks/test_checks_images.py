@@ -197,7 +197,32 @@ def test_other_channels_are_an_error_and_other_ranges_matter_without_normalisati
     dim = pair(mask(1), image_of(mask(1), 1).astype(np.uint16) * 100, seed=1)
     assert the("ranges", pair(), dim).severity == "advice"
     assert the("ranges", pair(), dim, normalise="none").severity == "warning"
+    assert the("ranges", pair(), dim, normalise="dataset").severity == "warning"
     assert "ranges" not in kinds(pair(), pair(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "misfit"),
+    [
+        ({"normalise_mean": (0.5,), "normalise_std": (0.1,)}, "not on the scale of the mean"),
+        ({"normalise_mean": (100,), "normalise_std": (5000,)}, "not on the scale of the mean"),
+        ({"normalise_window": (1000, 2000)}, "beside the window"),
+        ({"normalise_mean": (100,), "normalise_std": (30,)}, ""),
+        ({"normalise_window": (20, 200)}, ""),
+    ],
+)
+def test_constants_that_do_not_fit_the_images_are_found(chosen, misfit):
+    if misfit:
+        found = the("constants", pair(), **chosen)
+        assert (found.severity, found.about) == ("warning", "image0")
+        assert misfit in found.found
+    else:
+        assert "constants" not in kinds(pair(), **chosen)
+
+
+def test_constants_for_other_channels_are_an_error():
+    found = the("constants", pair(), normalise_mean=(1, 2), normalise_std=(1, 2))
+    assert (found.severity, found.found) == ("error", "There are constants for 2 channels, but image0 has 1.")
 
 
 def test_other_voxel_sizes_and_missing_ones_are_found():
