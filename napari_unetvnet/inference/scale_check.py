@@ -19,6 +19,9 @@ RAW = {
     "fixed": "brings all images to scale with the same constants (normalise fixed)",
 }
 """Normalisations that do not measure each image."""
+MIDDLE, APART = 0.5, 0.3
+"""An image is mostly dark or bright by the side of the middle; that it is the other way round in the training is told
+if it is so far from there."""
 INSIDE = 0.5
 """Least fraction of the range of an image that lies within the values of the training."""
 
@@ -38,7 +41,7 @@ def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool)
     Returns
     -------
     list of str
-        With normalisation, a different scale does not matter, and is not mentioned.
+        With normalisation of each image by itself, a different scale does not matter, and is not mentioned.
     """
     notices = []
     if card.normalise_in == "mask" and not masked:
@@ -59,7 +62,23 @@ def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool)
                 f"{trained_high:g} and {RAW[card.normalise]}, so the labels are probably wrong. "
                 "Bring the image to that scale, or train with --normalise zscore."
             )
-    return notices
+    return [*notices, *_contrast(card, scale, name)]
+
+
+def _contrast(card: ModelCard, scale: Intensity, name: str) -> list[str]:
+    """Say that an image is bright where those of the training were dark, or the other way round."""
+    if scale.brightness is None or len(card.brightness) != len(scale.brightness):
+        return []
+    for channel, (brightness, (low, high)) in enumerate(zip(scale.brightness, card.brightness, strict=True), 1):
+        bright = brightness > max(MIDDLE, high + APART) and high < MIDDLE
+        if bright or (brightness < min(MIDDLE, low - APART) and low > MIDDLE):
+            words, where = ("bright", "dark") if bright else ("dark", "bright"), f"Channel {channel} of {name}"
+            return [
+                f"{name if card.channels == 1 else where} is mostly {words[0]}, but the model was trained on mostly "
+                f"{words[1]} images. Its contrast may be inverted, or it shows something else, and the labels are then "
+                "wrong: invert it, or choose another model."
+            ]
+    return []
 
 
 def _differs(low: float, high: float, card: ModelCard, channel: int) -> bool:

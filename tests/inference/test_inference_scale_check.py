@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_unetvnet.images.intensity import intensity
+from napari_unetvnet.images.intensity import intensity, joint_brightness
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import scale_notices
 from napari_unetvnet.model.card import ModelCard
@@ -51,6 +51,31 @@ def test_the_channel_that_differs_is_named_and_a_constant_one_in_any_case():
     assert line.startswith("Channel 2 of cells has intensities of ")
     (line,) = told(card(normalise="zscore"), 7 + 0 * TRAINED)
     assert line == "cells has the same value 7 everywhere, so there is nothing to recognise."
+
+
+DARK = TRAINED**4
+"""Median at 1/16 of its range."""
+
+
+@pytest.mark.parametrize("normalise", ["zscore", "percentile", "none"])
+def test_an_inverted_image_is_told_where_the_training_images_were_dark_or_bright(normalise):
+    inverted = DARK.max() - DARK
+    for image, other, words in ((DARK, inverted, ("bright", "dark")), (inverted, DARK, ("dark", "bright"))):
+        seen = joint_brightness([intensity(Volume(image[:, None]), "none")])
+        trained = card(normalise=normalise, brightness=seen, intensity_range=())
+        assert not told(trained, image)
+        assert not told(trained, image + TRAINED * image.max() / 500)
+        (line,) = told(trained, other)
+        assert line.startswith(f"cells is mostly {words[0]}, but the model was trained on mostly {words[1]} images. ")
+
+
+def test_contrast_is_not_told_where_it_cannot_be_known():
+    inverted = DARK.max() - DARK
+    for brightness in ((), ((0.05, 0.9),), ((0.4, 0.6),)):  # older model; both kinds; as dark as bright
+        assert not told(card(normalise="zscore", brightness=brightness), inverted)
+    two = card(normalise="zscore", channels=2, intensity_range=(), brightness=((0.4, 0.6), (0.02, 0.1)))
+    (line,) = told(two, np.concatenate([TRAINED, inverted]))
+    assert line.startswith("Channel 2 of cells is mostly bright")
 
 
 def test_a_model_of_masked_images_asks_for_the_mask():
