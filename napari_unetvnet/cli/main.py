@@ -216,7 +216,7 @@ def _train(parsed: Namespace) -> None:
     _print(f"Run: {results['run']}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _print(f"Trained for {results['steps']} steps. To reproduce, add --steps {results['steps']}.")
+    _print(f"Trained for {results['steps']} steps. To reproduce, add {results['repeat']}.")
 
 
 def _segment(parsed: Namespace) -> None:

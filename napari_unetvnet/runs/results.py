@@ -29,6 +29,7 @@ from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
 from napari_unetvnet.runs.inspect import maps_in
 from napari_unetvnet.runs.lines import lines_beside
+from napari_unetvnet.runs.repeat import options_to_repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -307,8 +308,8 @@ def deliver(folder: Path, job: Job) -> Delivery:
     Returns
     -------
     Delivery
-        With "model" and "steps", or "labels" and, if they were divided, "objects", or thinned, "lines", and tables of
-        "class names", or "maps"; empty if there is no result.
+        With "model", "steps" and "repeat" (the options that repeat the training); or "labels" and, if they were
+        divided, "objects", or thinned, "lines", and tables of "class names"; or "maps"; empty if there is no result.
 
     Raises
     ------
@@ -350,4 +351,5 @@ def _deliver_model(folder: Path, job: TrainJob) -> Delivery:
     if job.output is not None:
         path, others = deliver_model(folder, job.output)
         notices += others
-    return Delivery({"model": str(path), "steps": str(steps)}, tuple(notices))
+    results = {"model": str(path), "steps": str(steps), "repeat": options_to_repeat(folder, job, steps)}
+    return Delivery(results, tuple(notices))

@@ -34,7 +34,6 @@ MOST_COARSE, HELD = 3.0, 0.8
 """How many times coarser at most, and how much of a block's edge the largest object then takes."""
 STEP = 16
 """Most networks halve their input four times."""
-WIDTH = {"cpu": 16, "cuda": 32}
 
 
 def view(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
@@ -85,14 +84,11 @@ def _has_form(settings: TrainSettings, dims: int) -> bool:
 
 
 def network(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
-    """Choose a plain U-Net of a width that the device trains in minutes."""
-    del pairs
+    """Choose a plain U-Net."""
+    del pairs, device
     if "network" in settings.model_fields_set:
         return []
-    decisions = [Decision("network", settings.network, "a plain U-Net, which learns fast")]
-    if "option" not in settings.model_fields_set:
-        decisions.append(Decision("option", {"width": WIDTH[device]}, f"a {device.upper()} trains it in minutes"))
-    return decisions
+    return [Decision("network", settings.network, "a plain U-Net, which learns fast")]
 
 
 def target_spacing(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
