@@ -12,8 +12,9 @@ from napari_unetvnet import runs
 from napari_unetvnet.events import EpochDone, Notice
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import ATTEMPTS, FIRST_MODEL, MODEL, PLAN
+from napari_unetvnet.runs.repeat import options_to_repeat
 from napari_unetvnet.settings import TrainJob, checked
-from napari_unetvnet.training.plan import inputs, stall
+from napari_unetvnet.training.plan import pace, stall
 from napari_unetvnet.training.plan.stall import Watch
 
 OPEN = {name: value for name, value in TINY.items() if name not in ("network", "option", "learning_rate", "view")}
@@ -52,7 +53,7 @@ def noise(tmp_path, monkeypatch):
     monkeypatch.setattr(stall, "LEAST_STEPS", 4)
     monkeypatch.setattr(stall, "LEAST_DICE", 2.0)
     monkeypatch.setattr(stall, "FALL", 0.9)
-    monkeypatch.setattr(inputs, "WIDTH", {"cpu": 2, "cuda": 2})
+    monkeypatch.setattr(pace, "NARROW", 2)
     rng = np.random.default_rng(0)
     np.save(tmp_path / "image.npy", rng.normal(size=(16, 48, 48)).astype(np.float32))
     np.save(tmp_path / "labels.npy", (rng.random((16, 48, 48)) < 0.3).astype(np.uint8))
@@ -97,6 +98,17 @@ def test_what_the_user_set_stays(noise):
     assert len(texts) == 1
     assert "nothing left" in texts[0]
     assert not (folder / ATTEMPTS).exists()
+
+
+def test_what_repeats_a_training_names_what_was_measured_or_changed(tmp_path):
+    rows = [{"name": "option", "value": {"width": 8}, "reason": ""}, {"name": "view", "value": "2.5d", "reason": ""}]
+    (tmp_path / PLAN).write_text(json.dumps(rows))
+    timed = checked(TrainJob, {"image": "a", "label": "b", "minutes": 1})
+    assert options_to_repeat(tmp_path, timed, 40) == "--steps 40 --option width=8"
+    (tmp_path / ATTEMPTS).write_text(json.dumps({"changed": {"view": "2.5d"}, "seconds": 9.0, "epochs": 3}))
+    assert options_to_repeat(tmp_path, timed, 40) == "--steps 40 --option width=8 --view 2.5d"
+    counted = checked(TrainJob, {"image": "a", "label": "b", "steps": 40})
+    assert options_to_repeat(tmp_path, counted, 40) == "--steps 40"
 
 
 def test_the_model_of_the_first_plan_stays_if_it_is_the_better_one(noise):

@@ -62,7 +62,8 @@ def test_a_run_leaves_model_events_and_settings(files):
     folder = train_folder(files, output=str(files / "out.safetensors"))
     events = list(runs.run(folder))
     assert events[-1] == RunFinished(
-        "done", results={"model": str(files / "out.safetensors"), "steps": "6", "run": str(folder)}
+        "done",
+        results={"model": str(files / "out.safetensors"), "steps": "6", "repeat": "--steps 6", "run": str(folder)},
     )
     assert (folder / MODEL).read_bytes() == (files / "out.safetensors").read_bytes()
     written, _ = runs.follow(folder)

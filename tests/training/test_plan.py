@@ -17,7 +17,13 @@ from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings import TrainJob, TrainSettings, checked
-from napari_unetvnet.training.plan import load_plan, memory, plan, planner, save_plan
+from napari_unetvnet.training.plan import load_plan, memory, pace, plan, planner, save_plan
+
+
+@pytest.fixture(autouse=True)
+def usual_speed(monkeypatch):
+    """A machine that takes a tenth of a second for a step, so that nothing is measured."""
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *_: 0.1)
 
 
 def a_pair(shape=(1, 200, 200), spacing=(1.0, 1.0, 1.0), labels=None, seed=0):

@@ -8,8 +8,14 @@ import pytest
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings, checked
-from napari_unetvnet.training.plan import plan
+from napari_unetvnet.training.plan import pace, plan
 from napari_unetvnet.training.plan.extent import object_widths
+
+
+@pytest.fixture(autouse=True)
+def usual_speed(monkeypatch):
+    """A machine that takes a tenth of a second for a step, so that nothing is measured."""
+    monkeypatch.setattr(pace, "seconds_per_step", lambda *_: 0.1)
 
 
 def a_pair(labels, spacing=(1.0, 1.0, 1.0)):
