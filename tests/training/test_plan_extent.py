@@ -77,6 +77,12 @@ def test_an_object_larger_than_a_block_is_learnt_from_planes():
     assert plan([a_pair(cube((20, 20, 20)))], checked(TrainSettings, {}), "cpu").settings.view == "3d"
 
 
+def test_boundaries_are_learnt_from_planes():
+    ids = np.repeat(np.repeat(np.arange(1, 65).reshape(4, 4, 4), 12, 1), 12, 2).repeat(8, 0).astype(np.uint16)
+    chosen = checked(TrainSettings, {"label_values": "objects", "objects_as": "boundaries"})
+    assert plan([a_pair(ids)], chosen, "cpu").settings.view == "2.5d"
+
+
 def test_in_3d_images_become_coarser_until_a_block_holds_the_object():
     labels = cube((50, 60, 60), (80, 120, 120))
     made = plan([a_pair(labels, (0.5, 0.5, 0.5))], checked(TrainSettings, {"view": "3d"}), "cpu")

@@ -38,29 +38,38 @@ STEP = 16
 
 def view(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
     """Choose 3D for volumes, unless planes are far apart, few, mostly unlabelled, or objects larger than a block."""
-    depth = max(pair.image.shape[0] for pair in pairs)
-    z, y, x = pairs[0].image.spacing
-    coarse = z / min(y, x)
-    if depth == 1:
+    if max(pair.image.shape[0] for pair in pairs) == 1:
         return [Decision("view", "2d", "the images are planes")]
     if not _has_form(settings, 3):
         return [Decision("view", "2d", f"{settings.network} has no 3D form")]
-    if depth < FEW_PLANES:
-        return [Decision("view", "2.5d", f"there are only {depth} planes")]
-    if coarse >= COARSE:
-        return [Decision("view", "2.5d", f"planes are {coarse:.1f} times as far apart as pixels")]
+    if reason := _against_blocks(pairs) or _labels_against_blocks(settings, pairs, device):
+        return [Decision("view", "2.5d", reason)]
     if settings.unlabelled == "ignore":
         painted, planes = _painted(pairs)
-        if painted < max(3, planes // 10):
-            return [Decision("view", "2.5d", f"only {painted} of {planes} planes have labels")]
         return [Decision("view", "3d", f"the images are volumes, and {painted} of {planes} planes have labels")]
-    largest, block = max(object_widths(pairs, settings).values(), default=0.0), _block_edge(pairs, device)
-    if largest > block:
-        reason = (
-            f"objects are up to {largest:.0f} voxels wide, and a {device.upper()} learns from blocks of {block:.0f}"
-        )
-        return [Decision("view", "2.5d", reason)]
     return [Decision("view", "3d", "the images are volumes")]
+
+
+def _against_blocks(pairs: Sequence[Pair]) -> str:
+    """Say why the planes of the images are better seen with their neighbours than in blocks; empty if they are not."""
+    depth = max(pair.image.shape[0] for pair in pairs)
+    z, y, x = pairs[0].image.spacing
+    if depth < FEW_PLANES:
+        return f"there are only {depth} planes"
+    return f"planes are {z / min(y, x):.1f} times as far apart as pixels" if z / min(y, x) >= COARSE else ""
+
+
+def _labels_against_blocks(settings: TrainSettings, pairs: Sequence[Pair], device: str) -> str:
+    """Say why labels are better learnt from planes than from blocks; empty if they are not."""
+    if settings.label_values == "objects" and settings.objects_as == "boundaries":
+        return "boundaries are thin, so what is far away along z tells little of them"
+    if settings.unlabelled == "ignore":
+        painted, planes = _painted(pairs)
+        return f"only {painted} of {planes} planes have labels" if painted < max(3, planes // 10) else ""
+    largest, block = max(object_widths(pairs, settings).values(), default=0.0), _block_edge(pairs, device)
+    if largest <= block:
+        return ""
+    return f"objects are up to {largest:.0f} voxels wide, and a {device.upper()} learns from blocks of {block:.0f}"
 
 
 def _block_edge(pairs: Sequence[Pair], device: str) -> float:
