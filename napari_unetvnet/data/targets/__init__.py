@@ -12,7 +12,7 @@ from napari_unetvnet.data.targets.classes import Classes, loss_classes, loss_tar
 from napari_unetvnet.data.targets.kinds import LABEL_KINDS, find_classes, label_margin, make_target
 from napari_unetvnet.data.targets.lines import draw_paths, gaussian_masks, with_line_channels
 from napari_unetvnet.data.targets.maps import TARGET_MAPS, TargetMap, for_loss, needed_maps
-from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
+from napari_unetvnet.data.targets.objects import borders, boundaries, components_of, cores
 from napari_unetvnet.data.targets.values import MANY_VALUES, encode, find_values, is_black_and_white, output_values
 from napari_unetvnet.data.targets.weight_map import separation_weights
 
@@ -26,6 +26,7 @@ __all__ = [
     "boundaries",
     "class_weights",
     "components_of",
+    "cores",
     "draw_paths",
     "encode",
     "find_classes",

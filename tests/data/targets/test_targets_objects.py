@@ -12,7 +12,7 @@ from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
 from napari_unetvnet.conventions import IGNORE
-from napari_unetvnet.data.targets import borders, boundaries, components_of
+from napari_unetvnet.data.targets import borders, boundaries, components_of, cores
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 
 ids = arrays(np.uint8, array_shapes(min_dims=3, max_dims=3, max_side=6), elements=st.sampled_from([0, 0, 1, 2, 9]))
@@ -67,6 +67,46 @@ def test_borders_in_a_row():
     assert borders(objects)[0, 0].tolist() == [0, 2, 1, 1, 2, 2, 1, 1, 2, 0]
     assert borders(objects, touching=True)[0, 0].tolist() == [0, 1, 1, 1, 2, 2, 1, 1, 1, 0]
     assert borders(objects, touching=True, width=3)[0, 0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2, 1, 0]
+
+
+def test_cores_in_a_row():
+    # Distances to the border: 1 2 3 2 1 | 1 2 1 | 1 | 1 2 3 4 to the end of the image, which is no border.
+    objects = row(0, 5, 5, 5, 5, 5, 7, 7, 7, 0, 3, 0, 4, 4, 4, 4)
+    assert cores(objects)[0, 0].tolist() == [0, 2, 1, 1, 1, 2, 2, 1, 2, 0, 1, 0, 2, 2, 1, 1]
+
+
+def test_thin_objects_that_touch_have_no_core_between_them():
+    assert cores(row(0, 5, 7, 0, 5))[0, 0].tolist() == [0, 2, 2, 0, 1]
+
+
+def test_a_large_disk_has_a_broad_rim():
+    y, x = np.mgrid[-30:31, -30:31]
+    classes = cores(((y**2 + x**2) < 21**2).astype(np.uint8)[None])
+    assert np.sqrt((classes == 1).sum() / np.pi) == pytest.approx(10.5, abs=0.7)
+
+
+def test_cores_in_planes_do_not_look_along_z():
+    objects = np.ones((3, 5, 5), np.uint8)
+    objects[:, [0, -1]] = objects[:, :, [0, -1]] = 0
+    alone = cores(objects[:1])
+    np.testing.assert_array_equal(cores(objects, planar=True), np.repeat(alone, 3, axis=0))
+
+
+def test_unknown_voxels_are_in_no_core():
+    known = np.ones((1, 1, 9), bool)
+    known[..., 5] = False
+    assert cores(row(0, 5, 5, 5, 5, 5, 5, 5, 0), known=known)[0, 0].tolist() == [0, 2, 1, 1, 2, IGNORE, 2, 2, 0]
+
+
+@given(ids, st.booleans())
+def test_a_piece_of_core_belongs_to_one_object(objects, planar):
+    classes = cores(objects, planar=planar)
+    np.testing.assert_array_equal(classes > 0, objects > 0)
+    blocks = [slice(z, z + 1) for z in range(len(objects))] if planar else [slice(None)]
+    for block in blocks:
+        pieces = label(classes[block] == 1, connectivity=3)
+        for piece in range(1, pieces.max() + 1):
+            assert len(np.unique(objects[block][pieces == piece])) == 1
 
 
 @given(ids, st.permutations([1, 2, 9]), widths, st.booleans())
