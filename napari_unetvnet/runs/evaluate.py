@@ -18,6 +18,7 @@ from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
 from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
+from napari_unetvnet.runs.clean import table_beside
 from napari_unetvnet.settings.class_names import ClassName
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     ----------
     settings : EvaluateSettings
         If no spacing or unit is set, that of the ground truth file is used, or else that of the prediction; if no
-        class names are set, those of the prediction, or else those of the ground truth.
+        class names are set, those of the prediction, or else those of the ground truth. If truth_is is "auto" and a
+        table of objects lies beside the prediction, values are read as object ids.
 
     Returns
     -------
@@ -100,6 +102,8 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     names = [ClassName(value=value, name=name) for value, name in predicted.class_names or true.class_names]
     update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
     update["class_names"] = settings.class_names or tuple(names)
+    has_ids = settings.truth_is == "auto" and not settings.regions and table_beside(Path(prediction)).exists()
+    update |= {"truth_is": "objects"} if has_ids else {}
     evaluation = evaluate(predicted.data[0], values, settings.model_copy(update=update))
     notices = _grid_notices(predicted, true, spacing_is_set=settings.spacing is not None)
     notices += [f"The truth holds 0 and {WHITE}, the prediction 0 and 1: {WHITE} was read as 1."] if white else []

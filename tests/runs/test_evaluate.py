@@ -160,6 +160,17 @@ def test_a_case_with_few_objects_is_read_like_the_others(folder, capsys):
     assert (plain["pooled"]["mean_dice"], plain["notices"]) == (1.0, [])
 
 
+def test_a_table_of_objects_beside_a_prediction_says_that_it_holds_ids(folder, capsys):
+    ids = np.repeat(np.arange(4), 4)[None].repeat(3, 0).astype(np.uint16)
+    tifffile.imwrite("ids.tif", ids)
+    tifffile.imwrite("cells.tif", np.array([0, 2, 3, 1], np.uint16)[ids])  # the same objects, other ids
+    assert json.loads(evaluated(capsys, "cells.tif", "ids.tif", "--json"))["mean_dice"] == 0
+    Path("cells_objects.csv").touch()
+    plain = json.loads(evaluated(capsys, "cells.tif", "ids.tif", "--json"))
+    assert (plain["truth_is"], plain["mean_dice"], plain["objects"]["f1"]) == ("objects", 1, 1)
+    assert json.loads(evaluated(capsys, "cells.tif", "ids.tif", "--json", "--truth-is", "classes"))["mean_dice"] == 0
+
+
 def test_distances_are_in_the_unit_of_the_truth(folder, capsys):
     truth = np.zeros((8, 9, 10), np.uint8)  # x, y, z as NIfTI has them
     truth[2:5, 3:6, 4:7] = 1
