@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.settings import CONSTANTS
+from napari_unetvnet.settings.labels import OBJECT_CLASSES
 from napari_unetvnet.training.plan.choice import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["as_the_model"]
@@ -37,4 +39,12 @@ def as_the_model(pairs: Sequence[Pair], settings: TrainSettings, device: str) ->
         values |= {"loss": card.loss}
     if card.resampled:
         values |= {"target_spacing": list(card.spacing)}
+    if settings.label_values == "objects" and (kind := _objects_as(card)):
+        values |= {"objects_as": kind}
     return [Decision(name, value, REASON) for name, value in values.items()]
+
+
+def _objects_as(card: ModelCard) -> str:
+    """Tell from the classes of a model what it learnt of ids; empty if they are of another kind."""
+    kinds = {names: kind for kind, names in OBJECT_CLASSES.items()}  # background and object: separated, the later one
+    return kinds.get(card.class_names) or ("separated" if len(card.values) == 2 else "")
