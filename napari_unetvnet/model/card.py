@@ -13,14 +13,23 @@ from pydantic import Field, ValidationError, model_validator
 from napari_unetvnet.conventions import Head, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem, SettingsProblem
 from napari_unetvnet.networks import NETWORKS
-from napari_unetvnet.settings import BLURS, Normalisation, Settings
+from napari_unetvnet.settings import BLURS, Normalisation, ObjectRule, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["ImageRecord", "ModelCard", "ScoredOn", "check_channels", "read_card", "shipped_models", "with_options"]
+__all__ = [
+    "ImageRecord",
+    "ModelCard",
+    "ObjectsLearnt",
+    "ScoredOn",
+    "check_channels",
+    "read_card",
+    "shipped_models",
+    "with_options",
+]
 
 Numbers = tuple[int, int, int, int, int, int]
 """A box of voxels: its first voxel z, y, x and its end (exclusive)."""
@@ -57,6 +66,24 @@ class ScoredOn(Settings):
         images = f"{self.images} image{'s' if self.images != 1 else ''}"
         objects = "" if self.objects is None else f", {self.objects} object{'s' if self.objects != 1 else ''}"
         return f"{images}, {self.voxels} voxels{objects}"
+
+
+class ObjectsLearnt(Settings):
+    """The single objects that a model learnt from, and what makes single objects of its classes."""
+
+    rule: ObjectRule
+    """How the classes are divided."""
+    count: int
+    """Objects in the training labels."""
+    voxels: tuple[int, int, int]
+    """Voxels of the smallest, the median and the largest object; smallest and largest are percentiles 1 and 99."""
+    radius_voxels: float
+    """Median radius, of disks or balls of the same voxels."""
+
+    @property
+    def least_voxels(self) -> int:
+        """Voxels below which a piece is no object: half of the smallest one."""
+        return max(1, self.voxels[0] // 2)
 
 
 class ModelCard(Normalisation):
@@ -113,6 +140,8 @@ class ModelCard(Normalisation):
     """Dice of the parent on the hold-out of this training; nothing where it could not be compared."""
     unchanged: bool = False
     """Whether the weights are the parent's, because no step of this training scored better."""
+    objects: ObjectsLearnt | None = None
+    """Of a model whose classes are to be divided into single objects: what it learnt from."""
     scores: dict[str, float] = Field(default_factory=dict)
     """Scores on the hold-out."""
     scored: ScoredOn | None = None

@@ -1,4 +1,4 @@
-"""Divide classes into objects: components, components split at necks, or insides grown into borders.
+"""Divide classes into objects: components, components split at necks, or insides and cores grown into what is around.
 
 Each component is processed in the box around it, so besides the ids only the largest component needs memory.
 """
@@ -42,12 +42,13 @@ def objects(
     Parameters
     ----------
     classes : array of shape (Z, Y, X), integers
-        0 is the background. Read as a whole; needs about 10 more bytes per voxel (border: 15), and per voxel of the
-        box around the largest component 130 bytes with watershed, 55 with border.
-    rule : {"components", "watershed", "border"}
+        0 is the background. Read as a whole; needs about 10 more bytes per voxel (border, cores: 15), and per voxel of
+        the box around the largest component 130 bytes with watershed and cores, 55 with border.
+    rule : {"components", "watershed", "border", "cores"}
         Components are the connected components of each class. Watershed splits them at necks. Border takes class 1 as
         the inside and class 2 as the border of objects, and grows each component of inside into the connected border;
-        a component of border without inside is an object, too.
+        a component of border without inside is an object, too. Cores does the same, and splits components of class 1
+        at necks first.
     connectivity : {"faces", "edges", "corners"}
         What voxels must share to be connected.
     spacing : tuple of 3 float
@@ -65,7 +66,7 @@ def objects(
     Raises
     ------
     DataProblem
-        If the classes are of a wrong type or shape, or with rule "border" have values other than 0, 1, 2.
+        If the classes are of a wrong type or shape, or with rule "border" or "cores" have values other than 0, 1, 2.
     SettingsProblem
         If the rule is unknown.
 
@@ -80,13 +81,26 @@ def objects(
     check_classes(classes)
     if rule == "components":
         return components(classes, connectivity)
+    if rule not in ("watershed", "border", "cores"):
+        raise SettingsProblem(f"There is no rule {rule!r} for objects; choose components, watershed, border or cores.")
+    edges = [edge for edge, n in zip(spacing, classes.shape, strict=True) if n > 1]
+    depth = max(edges, default=1.0) if split_depth is None else split_depth
     if rule == "watershed":
-        edges = [edge for edge, n in zip(spacing, classes.shape, strict=True) if n > 1]
-        depth = max(edges, default=1.0) if split_depth is None else split_depth
         return _split_at_necks(components(classes, connectivity), connectivity, spacing, depth)
-    if rule == "border":
-        return _grown(classes, connectivity, spacing)
-    raise SettingsProblem(f"There is no rule {rule!r} for objects; choose components, watershed or border.")
+    insides = components(_inside(classes, rule), connectivity)
+    if rule == "cores":
+        insides = _split_at_necks(insides, connectivity, spacing, depth)
+    return _grown(insides, classes, connectivity, spacing)
+
+
+def _inside(classes: NDArray[Any], rule: ObjectRule) -> NDArray[np.bool_]:
+    """Find the inside, class 1, and refuse other classes than it and the border."""
+    if (highest := int(classes.max())) > BORDER:
+        raise DataProblem(
+            f"Rule {rule} needs the classes 0, 1 (inside) and 2 (around it), not {highest}; choose another rule."
+        )
+    inside: NDArray[np.bool_] = classes == INSIDE
+    return inside
 
 
 def _split_at_necks(
@@ -129,15 +143,12 @@ def _parts(
     return parts
 
 
-def _grown(classes: NDArray[Any], connectivity: Connectivity, spacing: Spacing) -> NDArray[np.int32]:
-    """Grow each component of inside into the border around it."""
+def _grown(
+    ids: NDArray[np.int32], classes: NDArray[Any], connectivity: Connectivity, spacing: Spacing
+) -> NDArray[np.int32]:
+    """Grow each id into the border around it; ``ids`` is changed in place."""
     from scipy.ndimage import find_objects
 
-    if (highest := int(classes.max())) > BORDER:
-        raise DataProblem(
-            f"Rule border needs the classes 0, 1 (inside) and 2 (border), not {highest}; choose another rule."
-        )
-    ids = components(classes == INSIDE, connectivity)
     count, pieces = int(ids.max()), components(classes > 0, connectivity)
     for number, box in enumerate(find_objects(pieces), start=1):
         mask = pieces[box] == number

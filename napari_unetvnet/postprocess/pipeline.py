@@ -94,21 +94,21 @@ def _cleaned(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spaci
         classes = _filled(classes, settings)
     if settings.thin:
         classes = thinned(classes, settings.thin)
-    rule = settings.objects
-    if rule == "none" and not (settings.min_size or settings.keep_largest):
+    rule = settings.object_rule
+    if rule is None and not (settings.min_size or settings.keep_largest):
         return Cleaned(classes)
     ids = objects(
         classes,
-        "components" if rule == "none" else rule,
+        rule or "components",
         connectivity=settings.connectivity,
         spacing=spacing,
         split_depth=settings.split_depth,
     )
     of_class = classes_of(ids, classes)
-    if rule == "border":  # there is one class of objects, the inside
+    if rule in ("border", "cores"):  # there is one class of objects, the inside
         of_class = np.minimum(of_class, 1)
     keep = _ids_to_keep(voxels_of(ids), of_class, settings, spacing)
-    if rule == "none":
+    if rule is None:
         return Cleaned(np.where(keep[ids], classes, classes.dtype.type(0)))
     table = (np.cumsum(keep) * keep).astype(np.int32)
     for part in ids:

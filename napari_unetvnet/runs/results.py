@@ -73,7 +73,7 @@ class Results:
 
     def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
         self._folder, self._placement = folder, placement_of(job.image)
-        self._volume = replace(volume, class_names=card.names_by_value)
+        self._volume = replace(volume, class_names=() if job.object_rule else card.names_by_value)
         self._specs = _specs(job, card, volume, grows=self._placement is None)
         # The slabs of a 2D network are one batch thick; thicker chunks would delay progress until a chunk is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES

@@ -15,6 +15,7 @@ from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
+from napari_unetvnet.runs.objects import settle_objects
 from napari_unetvnet.runs.region import find_region
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
 
@@ -54,12 +55,11 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     path = find_model(job.model)
     volume = read_image(job.image, job)
     mask = None if job.mask is None else read_labels(job.mask, job.spacing, job.axes or "").data
-    if job.uncertainty is not None and job.uncertainty_kind is None:
-        job = job.model_copy(update={"uncertainty_kind": "entropy"})
     model, depth = load_model(path, job, job.option), volume.shape[0]
+    job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from (Notice(text) for text in [model.card.one_stage] if text and job.cascade)
+    yield from map(Notice, notices)
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
     if first:
@@ -83,6 +83,14 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         return
     yield Notice("All planes are labelled. Cleaning the labels.")
     yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
+
+
+def _completed(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[SegmentJob, list[str]]:
+    """Choose what the job leaves open; notices say what is not as it may be expected."""
+    if job.uncertainty is not None and job.uncertainty_kind is None:
+        job = job.model_copy(update={"uncertainty_kind": "entropy"})
+    job, divided = settle_objects(job, card, volume)
+    return job, [text for text in (card.one_stage if job.cascade else "", divided) if text]
 
 
 def _settled(

@@ -10,7 +10,7 @@ from napari_unetvnet.settings.convert import ConvertJob
 from napari_unetvnet.settings.inspect import InspectJob
 from napari_unetvnet.settings.labels import BLURS, LabelSettings
 from napari_unetvnet.settings.normalisation import CONSTANTS, Normalisation
-from napari_unetvnet.settings.postprocess import CleanJob, PostprocessSettings
+from napari_unetvnet.settings.postprocess import CleanJob, ObjectRule, PostprocessSettings
 from napari_unetvnet.settings.segment import SegmentJob, SegmentSettings
 from napari_unetvnet.settings.train import Sampling, TrainJob, TrainSettings
 
@@ -27,6 +27,7 @@ __all__ = [
     "Job",
     "LabelSettings",
     "Normalisation",
+    "ObjectRule",
     "PostprocessSettings",
     "Sampling",
     "SegmentJob",

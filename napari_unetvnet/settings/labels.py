@@ -22,6 +22,7 @@ OBJECT_CLASSES = {
     "separated": ("background", "object"),
     "boundaries": ("inside", "boundary"),
     "borders": ("background", "inside", "border"),
+    "cores": ("background", "core", "rim"),
 }
 """Names of the classes that are learnt from object ids, by label value in results."""
 BY_VALUE = ("background", "ignore_value", "classes", "lines")
@@ -72,9 +73,9 @@ class LabelSettings(Settings):
     """Names of the classes by label value, such as 1=cell 2="left line"; of overlapping masks by their number."""
     label_values: Literal["classes", "objects", "overlapping"] = "classes"
     """Meaning of label values: classes, ids of single objects of one class, or one mask per class (overlapping)."""
-    objects_as: Literal["foreground", "separated", "boundaries", "borders"] = "foreground"
+    objects_as: Literal["foreground", "separated", "boundaries", "borders", "cores"] = "foreground"
     """What is learnt from object ids: foreground, foreground with a gap between touching objects, the boundaries
-    between them, or inside and border as two classes."""
+    between them, inside and border as two classes, or core and rim, whose width grows with the object."""
     boundary_width: int = Field(1, ge=1, le=50)
     """With objects_as=boundaries: distance in voxels to another object that counts as boundary; 1 makes lines two
     voxels wide."""

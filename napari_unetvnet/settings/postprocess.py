@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CleanJob", "Connectivity", "Holes", "ObjectRule", "PostprocessSettings", "for_class"]
 
-ObjectRule = Literal["components", "watershed", "border"]
+ObjectRule = Literal["components", "watershed", "border", "cores"]
 Connectivity = Literal["faces", "edges", "corners"]
 Holes = Literal["none", "planes", "volume"]
 ALL = 0
@@ -72,14 +72,16 @@ def for_class(choices: Iterable[tuple[int, Value]], label: int, default: Value) 
 class PostprocessSettings(Settings):
     """How a label image is cleaned and divided into objects."""
 
-    objects: Literal["none", "components", "watershed", "border"] = "none"
+    objects: Literal["auto", "none", "components", "watershed", "border", "cores"] = "auto"
     """What the result holds: classes (none), or ids of single objects: the connected components of each class,
-    components split at their necks (watershed), or the inside (class 1) grown into the border (class 2)."""
+    components split at their necks (watershed), the inside (class 1) grown into the border (class 2), or the cores
+    (class 1) split at their necks and grown into the rim (class 2). Auto: ids in the way that the model was made for,
+    if it was trained on ids of objects; else classes."""
     connectivity: Connectivity = "corners"
     """Voxels of one class are connected if they share a face, an edge or a corner."""
     split_depth: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """With objects=watershed: how much narrower than the parts on both sides, in radius, a neck must be to be split, in
-    the unit of the voxel size (default: the longest voxel edge)."""
+    """With objects=watershed or cores: how much narrower than the parts on both sides, in radius, a neck must be to be
+    split, in the unit of the voxel size (default: the longest voxel edge)."""
     keep_largest: Counts = ()
     """Keep the N largest components or objects per class, such as 1, or 1=1 2=3 for classes 1 and 2."""
     min_size: Sizes = ()
@@ -96,21 +98,30 @@ class PostprocessSettings(Settings):
 
     @model_validator(mode="after")
     def _depth_has_a_use(self) -> Self:
-        if self.split_depth is not None and self.objects != "watershed":
-            raise ValueError("split_depth is for objects=watershed only.")
+        if self.split_depth is not None and self.objects not in ("watershed", "cores"):
+            raise ValueError("split_depth is for objects=watershed and objects=cores only.")
         return self
 
     @model_validator(mode="after")
     def _lines_stay_classes(self) -> Self:
-        if self.thin and self.objects != "none":
+        if self.thin and self.object_rule:
             raise ValueError(f"thin makes lines of classes, objects={self.objects} makes ids of objects; choose one.")
         return self
 
     @property
+    def object_rule(self) -> ObjectRule | None:
+        """How classes are divided into objects; None if they are not, or if that is the model's to say."""
+        match self.objects:
+            case "auto" | "none":
+                return None
+            case rule:
+                return rule
+
+    @property
     def postprocessed(self) -> bool:
-        """Whether the settings change anything."""
-        divides = (self.objects, self.nested) != ("none", "none")
-        return divides or bool(self.keep_largest or self.min_size or self.fill_holes or self.thin)
+        """Whether the settings change anything, whatever the model."""
+        cleans = self.keep_largest or self.min_size or self.fill_holes or self.thin
+        return bool(self.object_rule or self.nested != "none" or cleans)
 
 
 class CleanJob(PostprocessSettings):

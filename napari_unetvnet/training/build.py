@@ -24,6 +24,7 @@ from napari_unetvnet.training.ema import ema_of
 from napari_unetvnet.training.fallback import step_fallback
 from napari_unetvnet.training.frozen import frozen_notices
 from napari_unetvnet.training.initial import begin_at, initial_logits
+from napari_unetvnet.training.objects import objects_learnt
 from napari_unetvnet.training.run import Run
 from napari_unetvnet.training.schedule import Schedule
 from napari_unetvnet.training.start import take_weights
@@ -144,6 +145,7 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
         brightness=joint_brightness([region.scale for region in data.train]),
         loss=write_loss(settings.loss),
         seed=settings.seed,
+        objects=objects_learnt(pairs, settings),
         scored=data.scored,
         images=records(data, [pair.image for pair in pairs]),
         versions={"napari-unetvnet": version("napari-unetvnet"), "torch": str(torch.__version__)},

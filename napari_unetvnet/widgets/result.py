@@ -148,8 +148,8 @@ class ResultLayer(QObject):  # type: ignore[misc]
                 layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is read-only
                 if self._folder is not None and (self._folder / OBJECTS).exists():
                     table = pandas.read_csv(self._folder / OBJECTS)
-                    if self._class_names and "class" in table:
-                        table["name"] = table["class"].map(self._class_names)
+                    if names := {1: "object"} if self._metadata.get("objects") else self._class_names:
+                        table["name"] = table["class"].map(names)
                     layer.features = table
         if paths:
             self.shapes = _add_lines(self._task.viewer, paths, self._image, f"{self._names[0]}: lines")

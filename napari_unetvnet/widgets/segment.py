@@ -84,6 +84,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if self.panel.attempt(self._start) and path is not None and card is not None:
             name = f"{image.name} segmented"
             metadata: dict[str, Any] = {"model": str(path), "network": card.network, "values": list(card.values)}
+            metadata["objects"] = card.objects is not None
             metadata["class_names"] = {str(value): name for value, name in card.names_by_value}
             classes = class_words(card) if card.overlapping else ()
             self._started = image, class_words(card)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_unetvnet.data.targets import borders
+from napari_unetvnet.data.targets import borders, cores
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.metrics import object_scores
 from napari_unetvnet.postprocess import components, objects
@@ -213,14 +213,35 @@ def test_a_border_voxel_goes_to_the_inside_that_is_nearer_in_physical_units(edge
     assert objects(classes, "border", connectivity="faces", spacing=(edge, 1, 1))[2, 0, 0] == expected
 
 
-def test_other_classes_than_inside_and_border_are_refused():
+@in_one_case("depth, count", [(None, 2), (1.99, 2), (2, 1)])
+def test_cores_are_split_at_their_necks_and_grown_into_the_rim(depth, count):
+    classes = np.where(DUMBBELL, 1, 2).astype(np.uint8)  # rim all around
+    found = objects(classes, "cores", split_depth=depth)
+    assert (found.max(), found.min()) == (count, 1)
+    if count == 2:
+        assert set(found[0, :, :8].ravel()) == {1}
+        assert set(found[0, :, 13:].ravel()) == {2}
+    assert (objects(classes, "border") == 1).all()
+
+
+@given(cells())
+def test_a_rim_without_a_core_is_an_object(ids):
+    rims = np.where(ids != 0, 2, 0).astype(np.uint8)
+    np.testing.assert_array_equal(objects(rims, "cores"), components(ids != 0))
+
+
+@pytest.mark.parametrize("rule", ["border", "cores"])
+def test_other_classes_than_inside_and_border_are_refused(rule):
     with pytest.raises(DataProblem, match="not 3"):
-        objects(np.full((1, 2, 2), 3, np.uint8), "border")
+        objects(np.full((1, 2, 2), 3, np.uint8), rule)
 
 
-@pytest.mark.parametrize(("rule", "least"), [("components", 0.85), ("watershed", 0.97), ("border", 0.999)])
+@pytest.mark.parametrize(
+    ("rule", "least"), [("components", 0.85), ("watershed", 0.97), ("border", 0.999), ("cores", 0.98)]
+)
 def test_real_nuclei_are_told_apart(nuclei_objects, rule, least):
     """Of the truth's own foreground, or inside and border: the more is known, the more objects are right."""
     truth = nuclei_objects[None]
-    classes = borders(truth, touching=True) if rule == "border" else (truth > 0).astype(np.uint8)
+    classes = (truth > 0).astype(np.uint8)
+    classes = {"border": borders(truth, touching=True), "cores": cores(truth, planar=True)}.get(rule, classes)
     assert object_scores(objects(classes, rule), truth).f1 > least

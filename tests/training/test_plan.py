@@ -232,6 +232,28 @@ def test_what_goes_on_from_a_model_is_what_the_model_is(tmp_path):
     assert other.option == {}
 
 
+@in_one_case(
+    "names, count, kind",
+    [
+        (("background", "core", "rim"), 3, "cores"),
+        (("background", "inside", "border"), 3, "borders"),
+        (("background", "object"), 2, "separated"),
+        ((), 2, "separated"),
+        ((), 3, "separated"),  # not known: as if there were no model
+    ],
+)
+def test_what_goes_on_from_a_model_learns_the_same_of_objects(tmp_path, names, count, kind):
+    from napari_unetvnet.model.card import ModelCard
+    from napari_unetvnet.model.model import build_model, save_model
+
+    card = ModelCard(network="vnet2d", option={"width": 2}, head="multiclass", view="2d", values=tuple(range(count)),
+                     class_names=names, patch=(1, 48, 48))  # fmt: skip
+    save_model(tmp_path / "m.safetensors", build_model(card, TrainSettings()).network.state_dict(), card)
+    chosen = {"start_from": tmp_path / "m.safetensors", "label_values": "objects"}
+    assert planned([a_pair()], **chosen)[0].objects_as == kind
+    assert planned([a_pair()], **chosen | {"label_values": "classes"})[0].objects_as == "foreground"
+
+
 def test_a_batch_that_does_not_fit_is_computed_in_parts(monkeypatch):
     settings, _ = planned([a_pair()])
     needed = memory.step_bytes(settings, 1, settings.batch)

@@ -97,7 +97,7 @@ def _for_lines(classes: Sequence[ClassShare], pairs: Sequence[PairFacts], settin
 
 def _for_objects(classes: Sequence[ClassShare], pairs: Sequence[PairFacts], settings: TrainSettings) -> Iterator[str]:
     """Suggest how to separate touching objects."""
-    if settings.label_values != "objects" or settings.objects_as not in {"foreground", "separated"}:
+    if settings.label_values != "objects" or settings.objects_as in {"boundaries", "borders"}:
         return
     touching = [pair.labels.thumbnail.touching for pair in pairs if pair.labels.painted]
     share = next((share.share for share in classes if share.name == "objects"), 0.0)
@@ -106,8 +106,8 @@ def _for_objects(classes: Sequence[ClassShare], pairs: Sequence[PairFacts], sett
     contact = f"{percent(sum(touching) / len(touching))} of the objects' borders touch another object"
     if share > DENSE:
         yield f"Objects fill {percent(share)} of the voxels and {contact}: try --objects-as boundaries."
-    else:
-        weighted = " or ".join(["--objects-as borders", *_loss("unet_weighted_ce", settings)])
+    elif settings.objects_as != "cores":
+        weighted = " or ".join(["--objects-as cores", *_loss("unet_weighted_ce", settings)])
         yield f"{contact[0].upper()}{contact[1:]}: to separate them try {weighted}."
 
 

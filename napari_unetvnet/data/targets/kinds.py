@@ -7,7 +7,7 @@ one row, the functions it names, and its name among the choices of ``label_value
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.targets import object_ids, painted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.data.targets.classes import Classes
     from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.settings import TrainSettings
+    from napari_unetvnet.settings import ObjectRule, TrainSettings
 
 __all__ = ["LABEL_KINDS", "LabelKind", "find_classes", "kind_of", "label_margin", "make_target"]
 
@@ -44,17 +44,25 @@ class LabelKind:
         ``(labels (C, Z, Y, X), classes, settings, name) -> target``, of a part of one volume.
     margin : callable
         ``(settings) -> int``: how many voxels around a voxel its target depends on.
+    objects_by : str
+        How results are divided into single objects; empty if they stay classes.
     """
 
     classes: Callable[[Sequence[Volume], TrainSettings], Classes]
     target: Callable[[NDArray[Any], Classes, TrainSettings, str], NDArray[np.uint8]]
     margin: Callable[[TrainSettings], int] = _no_margin
+    objects_by: ObjectRule | Literal[""] = ""
 
 
-def _object_kind(name: str, codes: object_ids.Codes, margin: Callable[[TrainSettings], int]) -> LabelKind:
+def _object_kind(
+    name: str,
+    codes: object_ids.Codes,
+    margin: Callable[[TrainSettings], int],
+    objects_by: ObjectRule | Literal[""] = "",
+) -> LabelKind:
     """Make a row for labels that are ids of objects."""
-    names = OBJECT_CLASSES[name]
-    return LabelKind(classes=object_ids.named(names), target=object_ids.target_of(codes), margin=margin)
+    classes, target = object_ids.named(OBJECT_CLASSES[name]), object_ids.target_of(codes)
+    return LabelKind(classes=classes, target=target, margin=margin, objects_by=objects_by)
 
 
 LABEL_KINDS: Mapping[str, LabelKind] = {
@@ -63,9 +71,10 @@ LABEL_KINDS: Mapping[str, LabelKind] = {
     "regions": LabelKind(classes=painted.region_classes, target=painted.region_target),
     "overlapping": LabelKind(classes=painted.mask_classes, target=painted.mask_target),
     "foreground": _object_kind("foreground", object_ids.foreground, _no_margin),
-    "separated": _object_kind("separated", object_ids.separated, object_ids.margin),
+    "separated": _object_kind("separated", object_ids.separated, object_ids.margin, "watershed"),
     "boundaries": _object_kind("boundaries", object_ids.between, object_ids.margin),
-    "borders": _object_kind("borders", object_ids.inside_and_border, object_ids.margin),
+    "borders": _object_kind("borders", object_ids.inside_and_border, object_ids.margin, "border"),
+    "cores": _object_kind("cores", object_ids.core_and_rim, object_ids.core_margin, "cores"),
 }
 
 

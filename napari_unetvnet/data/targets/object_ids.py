@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.data.targets.classes import Classes
-from napari_unetvnet.data.targets.objects import borders, boundaries, components_of
+from napari_unetvnet.data.targets.objects import borders, boundaries, components_of, cores
 from napari_unetvnet.data.targets.painted import labelled
 from napari_unetvnet.data.targets.values import named as class_names
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
 
     Codes = Callable[[NDArray[Any], TrainSettings], NDArray[Any]]
+
+LARGE = 32
+"""Radius in voxels up to which cores do not depend on where labels are read part by part."""
 
 __all__ = ["between", "foreground", "inside_and_border", "margin", "named", "objects_in", "separated", "target_of"]
 
@@ -67,6 +70,16 @@ def between(ids: NDArray[Any], settings: TrainSettings) -> NDArray[Any]:
 def inside_and_border(ids: NDArray[Any], settings: TrainSettings) -> NDArray[Any]:
     """Give 1 inside objects and 2 at their border."""
     return borders(ids, planar=settings.view != "3d")
+
+
+def core_and_rim(ids: NDArray[Any], settings: TrainSettings) -> NDArray[Any]:
+    """Give 1 in the core of objects and 2 around it."""
+    return cores(ids, planar=settings.view != "3d")
+
+
+def core_margin(_settings: TrainSettings) -> int:
+    """Say how many voxels around a voxel decide whether it is in the core; of larger objects the cores are rough."""
+    return LARGE
 
 
 def margin(settings: TrainSettings) -> int:

@@ -44,6 +44,9 @@ DICE_LIKE = ("dice", "tversky", "log_dice", "hausdorff", "line", "block", "ten_c
 MANY = 10
 """From this number of images on, a tenth is held out instead of a fifth."""
 MINUTES, SOON = 5.0, 2.0
+SEPARATED = (
+    "with pieces cut at their necks, more objects that touch come out single than with borders (benchmarks/objects.md)"
+)
 STROKES = 0.05
 """Maximum painted fraction of sparse labels that count as strokes."""
 
@@ -53,7 +56,7 @@ def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list
     del pairs, device
     if settings.label_values != "objects":
         return []
-    return [Decision("objects_as", "separated", "each connected component is then one object")]
+    return [Decision("objects_as", "separated", SEPARATED)]
 
 
 def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:

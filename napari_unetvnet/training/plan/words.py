@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["in_words", "meaning_in_words"]
 
+OBJECTS = {"separated": "a gap between touching objects", "cores": "objects by their cores"}
 SMALL = 16
 """Width up to which a network is called small."""
 
@@ -96,8 +97,8 @@ def _learning(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
         parts.append(f"loss {' + '.join(term.name for term in settings.loss)}")
     if chosen.get("class_weights", "none") != "none":
         parts.append("rare classes weighted more")
-    if chosen.get("objects_as") == "separated":
-        parts.append("a gap between touching objects")
+    if words := OBJECTS.get(chosen.get("objects_as", "")):
+        parts.append(words)
     if "mirror_axes" in chosen:
         parts.append(f"mirrored along {' '.join(settings.mirror_axes)}" if settings.mirror_axes else "not mirrored")
     if "augment" in chosen:

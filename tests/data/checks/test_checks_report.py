@@ -60,7 +60,8 @@ def test_touching_objects_are_kept_apart_and_dense_ones_by_their_boundaries():
     cells = np.kron(np.arange(1, 65).reshape(8, 8), np.ones((16, 16), np.int64)).astype(np.uint16)
     assert "--objects-as boundaries" in told(pair(cells), label_values="objects")
     cells[:, ::3] = 0
-    assert "--objects-as borders" in told(pair(cells), label_values="objects")
+    assert "--objects-as cores" in told(pair(cells), label_values="objects")
+    assert "--objects-as" not in told(pair(cells), label_values="objects", objects_as="cores")
     apart = discs(size=256, count=3, radius=(8, 10))
     assert "--objects-as" not in told(pair(apart), label_values="objects")
 

@@ -44,16 +44,17 @@ def test_each_choice_of_labels_is_a_row():
     assert set(LABEL_KINDS) == {*choices, "lines", "regions"} - {"objects"}
 
 
-@pytest.mark.parametrize("kind", ["foreground", "separated", "boundaries", "borders"])
+@pytest.mark.parametrize("kind", ["foreground", "separated", "boundaries", "borders", "cores"])
 def test_a_part_with_its_margin_has_the_target_of_the_whole(kind):
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, 3, (1, 4, 6, 6)).repeat(5, 2).repeat(5, 3)
+    ids = rng.integers(0, 3, (1, 4, 20, 4)).repeat(5, 2).repeat(5, 3)
+    ids += 3 * (np.arange(100)[:, None] // 10)  # no object is longer than 10 rows
     chosen = {"label_values": "objects", "objects_as": kind} | ({"boundary_width": 3} if kind == "boundaries" else {})
     margin = label_margin(checked(TrainSettings, chosen))
     assert (margin > 0) == (kind != "foreground")
     _, whole = of(ids, **chosen)
-    _, part = of(ids[:, :, 10 - margin : 20 + margin], **chosen)
-    np.testing.assert_array_equal(part[:, margin : margin + 10], whole[:, 10:20])
+    _, part = of(ids[:, :, 45 - margin : 55 + margin], **chosen)
+    np.testing.assert_array_equal(part[:, margin : margin + 10], whole[:, 45:55])
 
 
 def test_an_ignored_value_is_no_class():
