@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.errors import UserError
+from napari_unetvnet.cli.models import print_models
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -32,12 +32,15 @@ def add_listings(add: Add) -> None:
     for name, function, text in (
         ("networks", _networks, "List the networks with their options."),
         ("losses", _losses, "List the losses with their options."),
-        ("models", _models, "List the models that were trained here or shipped with the package."),
+        ("models", print_models, "List the models that were trained here or shipped with the package."),
     ):
         listing = add(name, function, text)
         listing.add_argument("--json", action="store_true", help="Print JSON.")
         if name == "networks":
             _add_network_options(listing)
+        if name == "models":
+            text = "Image file; models that fit it come first, and it is said what does not fit."
+            listing.add_argument("--for", dest="image", metavar="IMAGE", help=text)
 
 
 def _print(text: str) -> None:
@@ -101,28 +104,3 @@ def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *,
         for option in entry.options:
             choices = f" of {', '.join(map(str, option.choices))}" if option.choices else ""
             _print(f"    {option.name}={option.default}{choices}  {option.help}")
-
-
-def _models(parsed: Namespace) -> None:
-    from napari_unetvnet.model.card import read_card
-    from napari_unetvnet.runs.models import list_models
-
-    cards, broken = {}, []
-    for name, path in list_models().items():
-        try:
-            cards[name] = (path, read_card(path))
-        except UserError as problem:
-            broken.append(str(problem))
-    for line in broken:
-        sys.stderr.write(line + "\n")
-    if parsed.json:
-        rows = [
-            {"name": name, "path": str(path), **card.model_dump(mode="json")} for name, (path, card) in cards.items()
-        ]
-        _print(json.dumps(rows, indent=2))
-        return
-    if not cards:
-        _print("There are no models yet; train one with: napari-unetvnet train, or in the viewer.")
-    for name, (_, card) in cards.items():
-        score = f", {card.score}" if card.score else ""
-        _print(f"{name}: {card.network} in {card.view}, {card.channels} channel(s), classes {card.values}{score}")

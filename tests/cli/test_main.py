@@ -116,11 +116,29 @@ def test_a_run_folder_can_be_named_as_a_model(folder, runs_folder, capsys):
     assert train() == 0
     capsys.readouterr()
     assert main(["models", "--json"]) == 0
-    (listed,) = json.loads(capsys.readouterr().out)
+    listed = json.loads(capsys.readouterr().out)[0]  # shipped models come after it
     assert listed["network"] == "unet_padding"
     assert main(["segment", "image.tif", "--model", listed["name"], "--output", "out.png"]) == 0
     assert main(["models"]) == 0
     assert listed["name"] in capsys.readouterr().out
+
+
+def test_models_are_listed_for_an_image_the_best_first_and_why_others_do_not_fit(folder, runs_folder, capsys):
+    assert train() == 0
+    np.save("colour.npy", np.zeros((3, 1, 32, 32), np.uint8))
+    capsys.readouterr()
+    assert main(["models", "--for", "image.tif"]) == 0
+    first, name, facts, remark, *_ = capsys.readouterr().out.splitlines()
+    assert first == "Models that fit image.tif, the best first:"
+    assert "trained on image" in name
+    assert facts.strip().startswith("2D, 1 channel, voxel size unknown, Dice ")
+    assert remark.strip() == "It was trained on this image."
+    assert main(["models", "--for", "colour.npy", "--json"]) == 0
+    own = next(row for row in json.loads(capsys.readouterr().out) if name.startswith(row["name"] + ":"))
+    assert (own["fits"], own["trained_on_it"]) == (False, False)
+    assert own["misfits"] == ["It needs images of 1 channel; colour has 3."]
+    assert main(["models", "--for", "gone.tif"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_unreadable_model_does_not_hide_the_others(folder, runs_folder, capsys):
