@@ -61,6 +61,7 @@ NOT_DIVISIBLE = (
 )
 NOTHING_LEFT = "Nothing is left to score the model on; add an image that it was not trained on."
 ONE_PLACE = "in one place only"
+PART_ONLY = "a part goes on scoring, and the rest is trained on."
 SHOWN_BLOCKS = 3
 """In a notice."""
 
@@ -103,7 +104,11 @@ def split_images(
         split = _marked(pairs, regions, task)
     elif settings.hold_out == 0:
         split = Split(regions, [], ["Nothing is held out, so the model has no validation score."])
-    elif roles := _roles(regions, known):
+    elif (roles := _roles(regions, known)) and _all_held_out(regions, roles):
+        split = _chosen(regions, task)
+        names = ", ".join(dict.fromkeys(region.image.name for region in regions))
+        split = split._replace(notices=[f"{known.model} was scored on all of {names}; {PART_ONLY}", *split.notices])
+    elif roles:
         split = _as_before(regions, roles, task)
     else:
         split = _chosen(regions, task)
@@ -224,6 +229,12 @@ def _roles(regions: Sequence[Region], known: KnownImages) -> dict[int, Role]:
         roles = [known.role_at(images, i) for i in range(len(images))]
         roles = roles if all(roles) else []
     return {i: role for i, role in enumerate(roles) if role is not None}
+
+
+def _all_held_out(regions: Sequence[Region], roles: dict[int, Role]) -> bool:
+    """Whether keeping what was held out would leave nothing to train on."""
+    whole = [sum(map(volume_of, role.held_out)) == math.prod(regions[i].image.shape) for i, role in roles.items()]
+    return len(roles) == len(regions) and all(whole)
 
 
 def _as_before(regions: list[Region], roles: dict[int, Role], task: _Task) -> Split:

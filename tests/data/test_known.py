@@ -79,6 +79,21 @@ def test_images_keep_their_part_whatever_their_order_number_and_storage(tmp_path
     assert {each.name for each in read_card(tmp_path / "m3").images} == {"i0", "i1", "i2", "i3", "i8", "i9"}
 
 
+def test_an_image_that_only_scored_a_model_can_be_trained_on_in_part(tmp_path):
+    scored = pair(3)
+    pairs = [pair(0), pair(1), replace(scored, split="val")]
+    trained(tmp_path / "m", pairs)
+    data = trained(tmp_path / "m2", [scored], start_from=tmp_path / "m")
+    assert data.notices[0] == ("m was scored on all of i3; a part goes on scoring, and the rest is trained on.")
+    assert all(data.parts(0)), "trained on and held out"
+    assert held_out(data, [scored]) == held_out(prepared([scored]), [scored])
+    check_never_scored_on(read_card(tmp_path / "m2"))
+    again = trained(tmp_path / "m3", [scored], start_from=tmp_path / "m2", seed=5)
+    assert held_out(again, [scored]) == held_out(data, [scored])
+    both = prepared([pair(0), scored], start_from=tmp_path / "m")
+    assert set(held_out(both, [pair(0), scored])) == {"i3"}, "with others to train on, it stays whole"
+
+
 def test_a_block_is_kept_after_more_labels_were_painted_and_what_it_lacks_is_told(tmp_path):
     one = pair(0)
     first = trained(tmp_path / "m", [one])
