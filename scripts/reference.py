@@ -40,7 +40,7 @@ COMMANDS = """
 | `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
 | `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
 | `run FOLDER` | Run the job of a run folder; `--resume` continues an interrupted run. |
-| `networks`, `losses`, `models` | List networks, losses and models; `--json`. `models --for IMAGE`: the best for an image first. |
+| `networks`, `losses`, `models` | List networks, losses, models (`--for IMAGE`: the best first); `--json`. |
 | `demo` | Train on one half of a real image and segment all of it, in about a minute. |
 
 Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name

@@ -181,6 +181,7 @@ def _print_error(text: str) -> None:
 def _values(parsed: Namespace, kind: type[Job], command: str) -> dict[str, Any]:
     """Read settings from the command line and from a settings file if there is one."""
     from napari_unetvnet.runs import absolute_paths, read_settings
+    from napari_unetvnet.runs.models import named_start
 
     values = {name: value for name, value in vars(parsed).items() if name in kind.model_fields}
     values = absolute_paths(values, Path.cwd())
@@ -189,7 +190,7 @@ def _values(parsed: Namespace, kind: type[Job], command: str) -> dict[str, Any]:
         raise SettingsProblem(
             f"{parsed.settings} holds settings for {stored_command}, not for {command}; give a file for {command}."
         )
-    return merge(values, stored)
+    return named_start(merge(values, stored))
 
 
 def _job(parsed: Namespace, kind: type[Kind], command: str) -> Kind:

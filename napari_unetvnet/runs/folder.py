@@ -33,7 +33,8 @@ CLEANED, OBJECTS, REGION = "cleaned.npy", "objects.csv", "region.npy"
 MAPS, INDEX = "maps", "index.json"
 COMMANDS: dict[str, type[Job]] = {"train": TrainJob, "segment": SegmentJob, "inspect": InspectJob}
 SOURCES = ("image", "label", "mask")
-PATHS = ("pairs", "output", "probabilities", "uncertainty", "start_from")
+PATHS = ("pairs", "output", "probabilities", "uncertainty")
+MODELS = ("model", "region_model", "start_from")
 LONGEST_NAME = 80
 
 
@@ -153,7 +154,7 @@ def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in PATHS:
         if isinstance(value := values.get(name), str | Path):
             resolved[name] = str(folder.absolute() / Path(value).expanduser())
-    for name in ("model", "region_model"):
+    for name in MODELS:
         if isinstance(model := values.get(name), str) and model and (folder / model).is_file():
             resolved[name] = str(folder.absolute() / model)
     return resolved

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from napari_unetvnet.errors import FileProblem, UserError, near_names
 from napari_unetvnet.events import EpochDone, Event, StepDone
 from napari_unetvnet.model.card import shipped_models
 from napari_unetvnet.runs.folder import JOB, MODEL, follow, read, runs_folder
 
-__all__ = ["earlier_events", "find_model", "list_models"]
+__all__ = ["earlier_events", "find_model", "list_models", "named_start"]
 
 MODELS_COMMAND = "napari-unetvnet models"
 
@@ -56,6 +57,29 @@ def find_model(name: str) -> Path:
     if name.endswith(".safetensors") or os.sep in name or not models:
         raise FileProblem(f"There is no model file {name}; train a model, or list the models with: {MODELS_COMMAND}.")
     raise FileProblem(f"There is no model {name!r}{near_names(name, models)}")
+
+
+def named_start(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace the name of the model that a training starts from by its file.
+
+    Parameters
+    ----------
+    values : dict
+        Settings before validation; "auto", "none" and nothing stay.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    FileProblem
+        If there is no such model.
+    """
+    name = values.get("start_from")
+    if not isinstance(name, str) or name in ("auto", "none"):
+        return values
+    return values | {"start_from": str(find_model(name).absolute())}
 
 
 def earlier_events(model: Path) -> list[Event]:

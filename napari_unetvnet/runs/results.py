@@ -342,10 +342,10 @@ def _tables(output: Path) -> list[str]:
 
 def _deliver_model(folder: Path, job: TrainJob) -> Delivery:
     card, path, notices = read_card(folder / MODEL), folder / MODEL, list[str]()
-    steps = card.steps - card.parent_steps
+    steps, parent = card.steps - card.parent_steps, card.parent.partition(",")[0]
     if card.unchanged:
         notices.append(
-            f"None of the {steps} steps scored better on the hold-out than {job.start_from} (Dice "
+            f"None of the {steps} steps scored better on the hold-out than {job.start_from or parent} (Dice "
             f"{card.scores['hold_out_dice']:.3f}), so the result is that model, unchanged."
         )
     if job.output is not None:

@@ -109,7 +109,13 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     preview: Voxel | None = None
     """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None
-    """Model file whose weights training starts from; it is the result, unless a step scores better."""
+    """Model (name or file) whose weights training starts from; it is the result, unless a step scores better. none is
+    random weights; auto a model that is shipped with the program, if its labels agree with those of the training."""
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _none_is_no_model(cls, value: Any) -> Any:
+        return None if value == "none" else value
 
     @field_validator("option")
     @classmethod
@@ -289,7 +295,7 @@ class TrainJob(TrainSettings):
     left_open: ClassVar[tuple[str, ...]] = (
         "view", "network", "option", "target_spacing", "normalise", "normalise_in", "objects_as", "loss",
         "class_weights", "patch", "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay",
-        "minutes", "unlabelled", "background",
+        "minutes", "unlabelled", "background", "start_from",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 

@@ -13,6 +13,7 @@ from napari_unetvnet.training.frozen import frozen_notices
 from napari_unetvnet.training.run import Parent
 
 if TYPE_CHECKING:
+    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
 
@@ -46,7 +47,8 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
             f"{settings.network} {settings.option}: choose its network and options, or start without it."
         )
     model.network.load_state_dict(target | copied)
-    differences, notices = model_differences(model.card, other.card), list[str]()
+    card, notices = _in_order(other.card, model.card, path)
+    differences = model_differences(model.card, card)
     initialised = [name for name in target if name not in copied]
     if initialised:
         named = ", ".join(initialised[:6]) + (", ..." if len(initialised) > 6 else "")
@@ -61,3 +63,12 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Parent(f"{path.name}, sha256 {digest}", str(path), other.card.steps, tuple(differences)), notices
+
+
+def _in_order(old: ModelCard, new: ModelCard, path: Path) -> tuple[ModelCard, list[str]]:
+    """Take as many classes with other label values for those of the new model, in their order; scores then judge."""
+    if old.values == new.values or len(old.values) != len(new.values):
+        return old, []
+    pairs = ", ".join(f"{a} as {b}" for a, b in zip(old.values, new.values, strict=True) if a != b)
+    text = f"The classes of {path.name} are taken in order, label {pairs}."
+    return old.model_copy(update={"values": new.values}), [text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qtpy.QtCore import QSignalBlocker
@@ -13,7 +14,6 @@ from napari_unetvnet.widgets.scroll import narrow, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 __all__ = ["AUTO", "CHOSEN", "Choice", "Planned", "describe", "is_auto", "planned_in", "reasons", "show_planned"]
 
@@ -45,7 +45,7 @@ def planned_in(path: Path) -> tuple[Planned, ...]:
     try:
         rows = read_json(path, list, "start a new run")
         return tuple(
-            Planned(name, _written(value), row["reason"])
+            Planned(name, Path(value).stem if name == "start_from" else _written(value), row["reason"])
             for row in rows
             for name, value in (row["value"] if isinstance(row["value"], dict) else {row["name"]: row["value"]}).items()
         )

@@ -44,7 +44,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         viewer = unwrapped(napari_viewer)
-        self.image, self.model = ImagePicker(viewer), ModelPicker()
+        self.image = ImagePicker(viewer)
+        self.model = ModelPicker(self.image)
         self.settings = SettingsForm(SegmentJob, ("device", *OBJECTS, *REGION, *ADVANCED))
         self.mask, self.probabilities = MaskPicker(viewer, "everywhere"), QCheckBox()
         self.mask.setToolTip(wrapped(str(SegmentJob.model_fields["mask"].description)))
@@ -75,8 +76,13 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         whole.addWidget(Scrolling(form, self.objects, self.region, self.advanced, self.inspecting))
         whole.addWidget(self.panel)
         whole.addStretch(1)
+        self.settings.fields["resample"].widget.changed.connect(self._resample_chosen)
         self.panel.start_requested.connect(self.segment)
         self.panel.finished.connect(self._finished)
+
+    def _resample_chosen(self, _value: Any = None) -> None:
+        self.model.resample = bool(self.settings.values().get("resample", True))
+        self.model.refresh()
 
     def segment(self) -> None:
         """Segment the chosen image with the chosen model."""

@@ -20,7 +20,7 @@ from napari_unetvnet.widgets.class_names import ClassNameTable
 from napari_unetvnet.widgets.form import SettingsForm, form_layout, show_row
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
 from napari_unetvnet.widgets.losses import LOSS_RELEVANT, LossBox, LossOptions
-from napari_unetvnet.widgets.models import MODEL_SIGNALS
+from napari_unetvnet.widgets.models import MODEL_SIGNALS, StartPicker
 from napari_unetvnet.widgets.network import NetworkBox
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
 from napari_unetvnet.widgets.pickers import ImagePicker, LabelsPicker, MaskPicker
@@ -82,7 +82,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         viewer = unwrapped(napari_viewer)
         self._viewer, self.overlay, self.split = viewer, Overlay(viewer), SplitLayer(viewer)
         self.image, self.labels = ImagePicker(viewer), LabelsPicker(viewer)
-        self.mask = MaskPicker(viewer, "everywhere")
+        self.mask, self.start = MaskPicker(viewer, "everywhere"), StartPicker(self.image)
         self.mask.setToolTip(wrapped("A labels layer as mask: voxels where it is 0 are ignored in training."))
         self._sections = {title: form_layout() for title in ("Labels", "Training", "Network", "Loss")}
         self.network, self.loss = NetworkBox(self._sections["Network"]), LossBox()
@@ -177,7 +177,8 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             If a row cannot be read.
         """
         values = self.settings.values() | self.network.values() | self.loss.values() | self.class_names.values()
-        return values | self.budget.values() | self.label_rows.values() | {"label_checks": self._label_checks}
+        values |= self.budget.values() | self.label_rows.values() | self.start.values()
+        return values | {"label_checks": self._label_checks}
 
     def _read_job(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
         """Read and validate layers and settings before anything is written."""
@@ -188,7 +189,8 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         files = {"image": inputs.files.image, "label": inputs.files.label, "mask": inputs.files.mask or ()}
         grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit}
         grid["preview"] = voxel_in_view(self._viewer, self.image.layer, inputs.channels[0].shape)
-        return inputs, checked(TrainJob, values | files | grid | {"start_from": start_from})
+        start = {} if start_from is None else {"start_from": start_from}
+        return inputs, checked(TrainJob, values | files | grid | start)
 
     def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
         inputs, job = self._read_job(start_from)
@@ -238,6 +240,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         for button in (self.targets_button, self.augmented_button):
             buttons.addWidget(button)
         form.addRow("show", buttons)
+        form.addRow("start from", self.start)
         form.addRow("network", self.network)
         form.addRow("width", self.network.width_box)
         form.addRow("loss", self.loss)
@@ -315,7 +318,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         """Show the chosen value in each row that is auto; without a plan, remove it."""
         rows = {name: self.settings.fields[name].widget.native for name in self.settings.auto_fields}
         rows |= {"network": self.network, "width": self.network.width_box, "loss": self.loss}
-        rows["minutes"] = self.budget.amount
+        rows |= {"minutes": self.budget.amount, "start_from": self.start.box}
         rows |= {"unlabelled": self.unpainted.meaning, "background": self.unpainted.background}
         items = {item.name: item for item in planned}
         for name, row in rows.items():

@@ -125,7 +125,8 @@ def test_a_deleted_widget_hears_no_more(qtbot, viewer):
     viewer.add_image(DATA).name = "other"  # raises if a deleted box were told
 
 
-def test_models_are_listed_and_described(qtbot, runs_folder, tiny_model):
+def test_models_are_listed_and_described(qtbot, runs_folder, tiny_model, monkeypatch):
+    monkeypatch.setattr("napari_unetvnet.runs.models.shipped_models", dict)
     picker = ModelPicker()
     qtbot.addWidget(picker)
     assert picker.path is None

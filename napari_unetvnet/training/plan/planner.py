@@ -26,6 +26,7 @@ from napari_unetvnet.training.plan.learning import (
 from napari_unetvnet.training.plan.meaning import meaning
 from napari_unetvnet.training.plan.memory import memory
 from napari_unetvnet.training.plan.pace import width
+from napari_unetvnet.training.plan.start import start_from
 from napari_unetvnet.training.plan.words import in_words, meaning_in_words
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
-    meaning, as_the_model, objects, view, network, target_spacing, normalisation, normalise_in, loss, class_weights,
-    patch, batch, budget, width, memory, mirroring, augmentation, hold_out, ema_decay,
+    meaning, start_from, as_the_model, objects, view, network, target_spacing, normalisation, normalise_in, loss,
+    class_weights, patch, batch, budget, width, memory, mirroring, augmentation, hold_out, ema_decay,
 )  # fmt: skip
 """Each rule sees the decisions of those before it."""
 ALWAYS = ("view", "network", "normalise", "loss", "patch", "batch", "ema_decay")

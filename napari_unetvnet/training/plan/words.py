@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def _inputs(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
 
 def _network(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     """Say what is trained."""
+    if "start_from" in chosen:
+        return [f"starting from the model {Path(str(settings.start_from)).stem}, which agrees with your labels"]
     if "network" not in chosen and "option" not in chosen:
         return []
     width = settings.option.get("width") if "option" in chosen else None
