@@ -212,7 +212,7 @@ def fit(name: str, path: Path, card: ModelCard, image: ImageFacts, *, resample: 
         return Fit(name, path, card, misfits, trained_on_it=known)
     ratio = _size_ratio(card, image)
     beyond = _brightness_beyond(card, image)
-    other_scale = card.normalise == "none" and _scale_differs(card, image)
+    other_scale = card.normalise in ("none", "fixed") and _scale_differs(card, image)
     distance = abs(math.log2(ratio)) + BY_BRIGHTNESS * abs(beyond) + BY_SCALE * other_scale
     distance += PLANE_BY_PLANE * (card.dims == 2 and card.view == "2d" and image.planes > 1) + ON_THIS_IMAGE * known
     remarks = (*_size_remark(card, image, ratio, resample=resample), *_brightness_remark(beyond, image))
@@ -220,7 +220,7 @@ def fit(name: str, path: Path, card: ModelCard, image: ImageFacts, *, resample: 
     return Fit(name, path, card, (), remarks, distance, known)
 
 
-_SCALE_REMARK = "{} has another range of intensities than its training images, and it takes values as they are."
+_SCALE_REMARK = "{} has another range of intensities than its training images, and it has one scale for all images."
 
 
 def _channels(card: ModelCard, image: ImageFacts) -> Iterable[str]:

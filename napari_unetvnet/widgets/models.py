@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.model.card import read_card
@@ -14,7 +14,7 @@ from napari_unetvnet.model.ranking import rank
 from napari_unetvnet.runs.models import list_models
 from napari_unetvnet.widgets.auto import AUTO
 from napari_unetvnet.widgets.image_facts import layer_facts
-from napari_unetvnet.widgets.scroll import narrow, wrapped
+from napari_unetvnet.widgets.scroll import WrappedLabel, narrow, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
         self.box = narrow(QComboBox())
         self.button = QPushButton("File...")
         self.button.setToolTip("Use a model from any .safetensors file")
-        self.about = QLabel()
-        self.about.setWordWrap(True)
-        self.about.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.about = WrappedLabel()
         row = QHBoxLayout()
         row.addWidget(self.box, 1)
         row.addWidget(self.button)
@@ -183,7 +181,7 @@ class ModelPicker(QWidget):  # type: ignore[misc]
             card = read_card(self.path)
         except UserError as problem:
             return str(problem)
-        return "\n".join([*filter(None, [card.task]), _about(card), *self._said()])
+        return "\n".join([*self._said(), *filter(None, [card.task]), _about(card)])
 
     def _said(self) -> list[str]:
         """Say what does not fit the image, or differs from the images of the training."""

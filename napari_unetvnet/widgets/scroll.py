@@ -6,10 +6,10 @@ import textwrap
 from typing import Any
 
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QComboBox, QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-__all__ = ["Scrolling", "folded", "narrow", "wrapped"]
+__all__ = ["Scrolling", "WrappedLabel", "folded", "narrow", "wrapped"]
 
 LEAST_WIDTH, LEAST_HEIGHT = 300, 90
 BORDER = 4
@@ -60,6 +60,28 @@ class Scrolling(QScrollArea):  # type: ignore[misc]
             self.setMinimumWidth(max(LEAST_WIDTH, self.widget().minimumSizeHint().width() + bar + BORDER))
             self.updateGeometry()
         return bool(super().eventFilter(watched, event))
+
+
+class WrappedLabel(QLabel):  # type: ignore[misc]
+    """Text in lines of the width that there is, always as high as these: Qt cuts off lines in a form otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def setText(self, text: str) -> None:  # noqa: N802 (Qt's name)
+        """Show a text."""
+        super().setText(text)
+        self._grow()
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 (Qt's name)
+        """Adapt the height to a new width."""
+        super().resizeEvent(event)
+        self._grow()
+
+    def _grow(self) -> None:
+        self.setMinimumHeight(self.heightForWidth(self.width()) if self.text() else 0)
 
 
 def folded(title: str) -> tuple[Any, Any]:

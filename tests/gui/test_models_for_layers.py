@@ -69,6 +69,9 @@ def test_another_layer_orders_them_anew_and_a_choice_by_hand_stays_with_a_senten
     segmenter.image.box.setCurrentText("cells")
     assert segmenter.model.path.stem == "volumes"
     assert "It needs a volume; cells is a single plane." in segmenter.model.about.text()
+    label = segmenter.model.about
+    assert label.text().startswith("It needs a volume"), "what matters most comes first"
+    assert label.minimumHeight() >= label.heightForWidth(label.width()), "no line is cut off"
     assert "Choose another model, or train one." in segmenter.model.about.text()
     segmenter.panel.button.click()
     assert segmenter.panel.view.error.text()
