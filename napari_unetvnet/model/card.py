@@ -77,8 +77,8 @@ class ObjectsLearnt(Settings):
     """Objects in the training labels."""
     voxels: tuple[int, int, int]
     """Voxels of the smallest, the median and the largest object; smallest and largest are percentiles 1 and 99."""
-    radius_voxels: float
-    """Median radius, of disks or balls of the same voxels."""
+    split_edges: float | None = None
+    """How deep a neck must be to be split, in the longest voxel edge; nothing for the default."""
 
     @property
     def least_voxels(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_unetvnet.images.resample import spacing_in
 
@@ -17,8 +17,6 @@ __all__ = ["settle_objects"]
 
 BYTES = 15
 """Bytes per voxel that dividing an image takes; large components take more."""
-NECK = 0.1
-"""A neck is split if it is narrower than the parts on both sides by this fraction of the usual radius of objects."""
 
 
 def settle_objects(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[SegmentJob, str]:
@@ -49,7 +47,7 @@ def settle_objects(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[Se
             f"classes; with more memory, clean --objects {rule} divides them."
         )
     edges = _edges(card, volume)
-    chosen = {"objects": rule, "split_depth": _split_depth(card.objects, edges, volume)}
+    chosen: dict[str, object] = {"objects": rule, "split_depth": _split_depth(card.objects, edges, volume)}
     told = "The model learnt single objects, so the result holds an id for each"
     if not job.min_size:
         least = max(1, round(card.objects.least_voxels * prod(edges) / prod(volume.spacing)))
@@ -64,16 +62,11 @@ def _edges(card: ModelCard, volume: Volume) -> Spacing:
     return volume.spacing if learnt is None else learnt
 
 
-def _split_depth(learnt: ObjectsLearnt, edges: Spacing, volume: Volume) -> Any:
-    """Give how deep a neck must be, in the unit of the image; None where a voxel edge, the default, is more."""
-    if learnt.rule not in ("watershed", "cores"):
+def _split_depth(learnt: ObjectsLearnt, edges: Spacing, volume: Volume) -> float | None:
+    """Give how deep a neck must be, in the unit of the image."""
+    if learnt.split_edges is None:
         return None
-    extended = [i for i, n in enumerate(volume.shape) if n > 1]
-    if not extended:
-        return None
-    edge = prod(edges[i] for i in extended) ** (1 / len(extended))
-    depth = NECK * learnt.radius_voxels * edge
-    return depth if depth > max(volume.spacing[i] for i in extended) else None
+    return learnt.split_edges * max((edge for edge, n in zip(edges, volume.shape, strict=True) if n > 1), default=1.0)
 
 
 def _memory_bytes() -> int:

@@ -15,7 +15,7 @@ from napari_unetvnet.model.card import ModelCard, ObjectsLearnt
 from napari_unetvnet.runs import objects
 from napari_unetvnet.settings import SegmentJob, checked
 
-LEARNT = ObjectsLearnt(rule="components", count=3, voxels=(7, 20, 90), radius_voxels=2)
+LEARNT = ObjectsLearnt(rule="components", count=3, voxels=(7, 20, 90))
 
 
 def job(**chosen):
@@ -72,27 +72,26 @@ def test_the_least_size_is_that_of_the_grid_that_was_learnt(resampled, spacing, 
 
 
 @in_one_case(
-    "rule, radius, spacing, depth",
+    "edges, resampled, spacing, unit, depth",
     [
-        ("cores", 30.0, (1.0, 1.0, 1.0), 3.0),  # a tenth of the radius
-        ("cores", 9.0, (1.0, 1.0, 1.0), None),  # less than a voxel edge, which is the default
-        ("cores", 30.0, (4.0, 0.5, 0.5), None),  # of voxels of volume 1
-        ("watershed", 30.0, (0.5, 0.5, 0.5), 1.5),
-        ("components", 30.0, (1.0, 1.0, 1.0), None),
-        ("border", 30.0, (1.0, 1.0, 1.0), None),
+        (None, False, (1.0, 1.0, 1.0), "micrometer", None),
+        (2.0, False, (4.0, 0.5, 0.5), "micrometer", 8.0),
+        (2.0, True, (4.0, 0.5, 0.5), "micrometer", 2.0),  # the network sees edges of 1
+        (2.0, True, (0.004, 0.0005, 0.0005), "mm", 0.002),
     ],
 )
-def test_large_objects_are_split_at_deeper_necks(rule, radius, spacing, depth):
-    learnt = card(LEARNT.model_copy(update={"rule": rule, "radius_voxels": radius}))
-    settled, _ = objects.settle_objects(job(), learnt, image(spacing=spacing))
-    assert settled.objects == rule
+def test_necks_are_split_at_the_depth_that_was_learnt(edges, resampled, spacing, unit, depth):
+    learnt = LEARNT.model_copy(update={"rule": "watershed", "split_edges": edges})
+    told = card(learnt, resampled=resampled, spacing=(1.0, 1.0, 1.0), unit="micrometer")
+    settled, _ = objects.settle_objects(job(), told, image(spacing=spacing, unit=unit))
+    assert settled.objects == "watershed"
     assert settled.split_depth == (None if depth is None else pytest.approx(depth))
 
 
 def test_a_plane_has_no_depth():
-    learnt = card(LEARNT.model_copy(update={"rule": "cores", "radius_voxels": 30.0}))
-    settled, _ = objects.settle_objects(job(), learnt, image((1, 8, 8), spacing=(9.0, 1.0, 1.0)))
-    assert settled.split_depth == pytest.approx(3)
+    learnt = LEARNT.model_copy(update={"rule": "watershed", "split_edges": 3.0})
+    settled, _ = objects.settle_objects(job(), card(learnt), image((1, 8, 8), spacing=(9.0, 1.0, 1.0)))
+    assert settled.split_depth == 3
 
 
 def test_an_image_that_does_not_fit_into_memory_stays_classes(monkeypatch):

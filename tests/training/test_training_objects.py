@@ -28,12 +28,43 @@ def test_sizes_are_those_of_all_images():
     assert told.least_voxels == 5
 
 
-def test_the_radius_is_that_of_a_disk_in_images_and_of_a_ball_in_volumes():
-    assert learnt([pair([314, 314, 5000])], objects_as="cores").radius_voxels == 10.0  # pi 10^2
-    ids = np.zeros((2, 1, 2000), np.uint16)
-    ids[0, 0, :905] = 1  # 4/3 pi 6^3
-    volume = Pair(Volume(np.zeros((1, 2, 1, 2000), np.float32)), Volume(ids[None]))
-    assert learnt([volume], objects_as="cores").radius_voxels == 6.0
+def squares(*sides, gap):
+    """Squares beside each other."""
+    ids = np.zeros((1, 40, 120), np.uint16)
+    x = 2
+    for number, side in enumerate(sides, start=1):
+        ids[0, 20 - side // 2 : 20 + side // 2 + 1, x : x + side] = number
+        x += side + gap
+    return Pair(Volume(np.zeros((1, *ids.shape), np.float32)), Volume(ids[None]))
+
+
+def dumbbell(ids):
+    """The dumbbell of a neck of depth 2, painted as so many objects."""
+    labels = np.zeros((1, 1, 9, 21), np.uint16)
+    labels[..., 1:8, 1:8] = labels[..., 1:8, 13:20] = labels[..., 3:6, 8:13] = 1
+    if ids == 2:
+        labels[..., 11:] *= 2
+    return Pair(Volume(np.zeros(labels.shape, np.float32)), Volume(labels))
+
+
+@in_one_case(
+    "painted, expected", [([2], ("watershed", 1.5)), ([1], ("components", None)), ([2, 2, 1], ("watershed", 1.5))]
+)
+def test_necks_are_split_if_that_gives_the_objects_that_were_painted(painted, expected):
+    """The neck is 2 deep, so 1.5 is the deepest of the depths that split it; of three, two are right if split."""
+    told = learnt([dumbbell(ids) for ids in painted], objects_as="separated")
+    assert (told.rule, told.split_edges) == expected
+
+
+def test_objects_that_are_apart_are_not_split():
+    told = learnt([squares(7, 9, 15, gap=2)], objects_as="separated")
+    assert (told.rule, told.split_edges) == ("components", None)
+
+
+def test_the_depth_of_a_neck_is_in_voxel_edges():
+    coarse = dumbbell(2)
+    labels = Volume(np.asarray(coarse.labels.data), (9.0, 0.25, 0.25), "micrometer")
+    assert learnt([Pair(coarse.image, labels)], objects_as="separated").split_edges == 1.5
 
 
 def test_a_slip_of_the_brush_is_not_the_smallest_object():
@@ -42,7 +73,7 @@ def test_a_slip_of_the_brush_is_not_the_smallest_object():
 
 def test_ignored_voxels_are_no_object():
     told = learnt([pair([10, 30, 99])], objects_as="separated", ignore_value=3)
-    assert (told.rule, told.count, told.voxels[2]) == ("watershed", 2, 30)
+    assert (told.rule, told.count, told.voxels[2]) == ("components", 2, 30)
 
 
 @in_one_case("chosen", [{"objects_as": "foreground"}, {"objects_as": "boundaries"}, {"label_values": "classes"}])
