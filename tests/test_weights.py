@@ -19,7 +19,6 @@ from napari_unetvnet.settings import ComputeSettings, SegmentSettings
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "weights"
 FILES = sorted(WEIGHTS.glob("*.safetensors"))
-BORDER_OF_IT = "border"
 LEAST = 0.5
 LICENCES = {"CC0 1.0", "MIT", "CC BY 3.0", "CC BY 4.0", "CC BY-SA 4.0"}
 
@@ -47,7 +46,7 @@ def dice(prediction, truth):
 
 
 def test_there_are_models_and_they_are_small():
-    assert set(shipped_models()) == {path.stem for path in FILES}
+    assert set(shipped_models()) == {path.stem for path in FILES} != set()
     assert sum(path.stat().st_size for path in FILES) <= 40e6
 
 
@@ -141,5 +140,4 @@ def test_a_generated_image_of_its_kind_is_segmented(path):
     assert found.shape == image.shape[1:]
     assert set(np.unique(found)) <= set(card.values)
     for value, truth in classes.items():
-        there = found > 0 if BORDER_OF_IT in card.class_names else found == value
-        assert dice(there.reshape(truth.shape), truth) > LEAST, (path, value)
+        assert dice((found == value).reshape(truth.shape), truth) > LEAST, (path, value)
