@@ -3,7 +3,7 @@
 Run: python benchmarks/auto.py run --data FOLDER --work FOLDER [--sets NAME ...] [--choices NAME ...] [--seconds 30 120]
      python benchmarks/auto.py halve --data FOLDER --work FOLDER     (all choices at 30 s, the better half at 2 minutes,
                                                                       the best of those at 10 minutes with three seeds)
-     python benchmarks/auto.py table [--write FILE.md]               (tables, and a picture beside them, from the results)
+     python benchmarks/auto.py table [--write FILE.md]               (tables, and a picture beside them)
 
 FOLDER as for accuracy.py, with make_organ.py's volumes in generated_organ/ if there are any. Results are appended to
 auto.jsonl, one line a training; what is there already is not computed again, so a run can be stopped at any time. The
@@ -219,9 +219,10 @@ def cell(name, variant, choice, budget, seed, data, work):
 
     from napari_unetvnet.model.card import read_card
     from napari_unetvnet.training import loop
+    from napari_unetvnet.training.plan import pace
 
     torch.set_num_threads(1)
-    loop.time = SimpleNamespace(monotonic=time.process_time)
+    loop.time = pace.time = SimpleNamespace(monotonic=time.process_time)
     train, val = prepare(name, variant, data, work)
     began = time.time()
     with tempfile.TemporaryDirectory(dir=work) as scratch:
@@ -374,7 +375,7 @@ def table(rows):
 
 
 def against_best(rows):
-    """Give a table of auto beside the best other choice of each set and budget, and the one that other sets would take."""
+    """Compare auto with the best other choice of each set and budget, and with the one that other sets would take."""
     rows = [r for r in rows if "dice" in r]
     lines = ["## Auto beside single choices", "", "| set | seconds | auto | best other | the best on other sets |"]
     lines += ["|---|---|---|---|---|"]
@@ -409,7 +410,11 @@ def picture(rows):
              'font-size="10">', '<rect width="100%" height="100%" fill="white"/>']  # fmt: skip
     for i, name in enumerate(sets):
         left, top = (WIDTH + 130) * (i % 3), (HEIGHT + 60) * (i // 3)
-        parts += [f'<g transform="translate({left},{top})">', *_frame(name, [r for r in rows if r["set"] == name]), "</g>"]
+        parts += [
+            f'<g transform="translate({left},{top})">',
+            *_frame(name, [r for r in rows if r["set"] == name]),
+            "</g>",
+        ]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -427,14 +432,18 @@ def _frame(name, rows):
     for score in (low, high):
         parts.append(f'<text x="4" y="{float(place(30, score).split(",")[1]) + 4}">{score:.2f}</text>')
     for budget in BUDGETS:
-        parts.append(f'<text x="{place(budget, low).split(",")[0]}" y="{HEIGHT + 34}" text-anchor="middle">{budget}</text>')
+        parts.append(
+            f'<text x="{place(budget, low).split(",")[0]}" y="{HEIGHT + 34}" text-anchor="middle">{budget}</text>'
+        )
     final = _means([r for r in rows if r["seconds"] == max(s["seconds"] for s in rows)])
     chosen = ["auto", *sorted((c for c in _means(rows) if c != "auto"), key=lambda c: -final.get(c, 0))][: len(COLOURS)]
     for line, (choice, colour) in enumerate(zip(chosen, COLOURS, strict=False)):
         here = sorted({r["seconds"] for r in rows if r["choice"] == choice})
         points = [(b, _means([r for r in rows if r["seconds"] == b]).get(choice)) for b in here]
         path = " ".join(place(b, v) for b, v in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{2 if line == 0 else 1}"/>')
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{2 if line == 0 else 1}"/>'
+        )
         for point in points:
             x, y = place(*point).split(",")
             parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>')
