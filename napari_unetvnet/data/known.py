@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import Normalisation
 
-__all__ = ["KnownImages", "Role", "known_images", "records"]
+__all__ = ["KnownImages", "Role", "all_learnt", "known_images", "records"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def records(data: TrainingData, images: Sequence[Volume]) -> tuple[ImageRecord, 
     tuple of ImageRecord
         Images that only earlier models were trained on come last.
     """
-    earlier = {record.content: record for record in data.known}
+    # A training that starts from a model starts from its weights before the final fit.
+    earlier = {record.content: record.model_copy(update={"fitted": ()}) for record in data.known}
     described: dict[str, ImageRecord] = {}
     for i, image in enumerate(images):
         content, shape = content_hash(image), original_shape(image)
@@ -133,6 +134,27 @@ def records(data: TrainingData, images: Sequence[Volume]) -> tuple[ImageRecord, 
             held_out=tuple(map(numbers, subtract(held_out, trained))),
         )
     return (*described.values(), *(record for content, record in earlier.items() if content not in described))
+
+
+def all_learnt(images: Sequence[ImageRecord], fitted: Sequence[Volume]) -> tuple[ImageRecord, ...]:
+    """Add to the records of a model that its final fit learnt the rest of some images.
+
+    Parameters
+    ----------
+    images : sequence of ImageRecord
+    fitted : sequence of Volume
+        Those of the training.
+
+    Returns
+    -------
+    tuple of ImageRecord
+    """
+    contents, described = {content_hash(image) for image in fitted}, []
+    for record in images:
+        rest = subtract([Box((0, 0, 0), record.shape)], map(from_numbers, record.trained))
+        learnt = record.content in contents
+        described.append(record.model_copy(update={"fitted": tuple(map(numbers, rest))}) if learnt else record)
+    return tuple(described)
 
 
 def _joined(boxes: Iterable[Box], more: Sequence[Box]) -> list[Box]:

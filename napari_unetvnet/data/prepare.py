@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.data.targets import TargetMap
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["prepare_data", "resample_pairs"]
+__all__ = ["prepare_data", "resample_pairs", "undivided"]
 
 
 AS_ONE = f"The labels hold 0 and {WHITE}, as a mask saved as a picture does; results have 1 where they have {WHITE}."
@@ -122,6 +122,24 @@ def prepare_data(
     if is_black_and_white(classes.values, settings):
         notices = [*notices, AS_ONE]
     return TrainingData(train, hold_out, classes, settings, notices, scored, known.images)
+
+
+def undivided(pairs: Sequence[Pair], data: TrainingData) -> TrainingData:
+    """Prepare the same pairs again with nothing held out and no margins, those marked val included.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+        Those of the data, at its voxel size.
+    data : TrainingData
+        Its classes and settings are kept.
+
+    Returns
+    -------
+    TrainingData
+    """
+    regions = [_region(i, pair, data.classes, data.settings) for i, pair in enumerate(pairs)]
+    return TrainingData(regions, [], data.classes, data.settings)
 
 
 def _check_painted(pairs: Sequence[Pair], settings: TrainSettings) -> None:

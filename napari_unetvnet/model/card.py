@@ -31,6 +31,8 @@ __all__ = [
     "with_options",
 ]
 
+BEFORE_FIT = "before_final_fit."
+"""The weights before the final fit have this before their names in a model file."""
 Numbers = tuple[int, int, int, int, int, int]
 """A box of voxels: its first voxel z, y, x and its end (exclusive)."""
 
@@ -48,6 +50,9 @@ class ImageRecord(Settings):
     """Boxes that were ever trained on; never scored on by a training that starts from this model."""
     held_out: tuple[Numbers, ...] = ()
     """Boxes that scored the model, and score each training that starts from it."""
+    fitted: tuple[Numbers, ...] = ()
+    """Boxes that only the final fit learnt, the held-out ones among them. A training that starts from this model starts
+    from the weights before."""
 
 
 class ScoredOn(Settings):
@@ -130,6 +135,8 @@ class ModelCard(Normalisation):
     """What was minimised."""
     steps: int = 0
     """Optimiser steps that were taken in all, those of the parent included."""
+    final_fit_steps: int = 0
+    """How many of the steps belong to the final fit, which learnt what was held out after it had scored the model."""
     seed: int = 0
     """Of the training."""
     parent: str = ""

@@ -18,7 +18,7 @@ from torch.nn import functional
 from napari_unetvnet.errors import ModelProblem, OutOfMemory
 from napari_unetvnet.model.card import ModelCard, read_card, with_options
 from napari_unetvnet.model.device import choose_device, lacks_memory
-from napari_unetvnet.model.saved import save_model
+from napari_unetvnet.model.saved import read_weights, save_model
 from napari_unetvnet.model.wrappers import Wrapper, Wrappers
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import TrainingOutputs
@@ -322,13 +322,21 @@ def _check_memory(card: ModelCard) -> None:
         )
 
 
-def load_model(path: str | Path, settings: ComputeSettings, option: Mapping[str, OptionValue] | None = None) -> Model:
+def load_model(
+    path: str | Path,
+    settings: ComputeSettings,
+    option: Mapping[str, OptionValue] | None = None,
+    *,
+    before_fit: bool = False,
+) -> Model:
     """Load a model file, ready to segment; weights that were saved in half precision become float32.
 
     Parameters
     ----------
     option : mapping of str to value, optional
         Options of the network to change.
+    before_fit : bool
+        Whether with the weights before the final fit, if there was one, which have not learnt what is held out.
 
     Returns
     -------
@@ -340,15 +348,15 @@ def load_model(path: str | Path, settings: ComputeSettings, option: Mapping[str,
     FileProblem
         If there is no such file.
     ModelProblem
-        If it is cut off, of another program, or its weights do not fit its card.
+        If it is cut off, of another program, its weights do not fit its card, or those before its final fit are gone.
     SettingsProblem
         If an option cannot be changed.
     """
-    from safetensors.torch import load_file
-
-    model = build_model(with_options(read_card(path), option or {}), settings)
+    card = with_options(read_card(path), option or {})
+    model = build_model(card, settings)
+    weights = read_weights(path, before_fit=before_fit and card.final_fit_steps > 0)
     try:
-        model.network.load_state_dict(load_file(path))
+        model.network.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelProblem(f"{path}: the weights do not fit the model card ({reason}).") from None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import FileProblem, ModelProblem
 from napari_unetvnet.files import replacing
+from napari_unetvnet.model.card import BEFORE_FIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +19,17 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.model.card import ModelCard
 
-__all__ = ["read_state", "save_model", "save_tensors"]
+__all__ = ["read_state", "read_weights", "save_model", "save_tensors"]
 
 
-def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard, *, half: bool = False) -> None:
+def save_model(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    card: ModelCard,
+    *,
+    half: bool = False,
+    before_fit: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write weights and card as one file, atomically.
 
     Parameters
@@ -31,9 +39,43 @@ def save_model(path: Path, weights: Mapping[str, Tensor], card: ModelCard, *, ha
     half : bool
         Whether the file has the kernels in float16, half the size, for a model that is passed on. `load_model` gives
         float32 again.
+    before_fit : mapping of str to Tensor, optional
+        The state dict before the final fit.
     """
-    written = {name: _halved(tensor) for name, tensor in weights.items()} if half else weights
+    everything = {**weights, **{f"{BEFORE_FIT}{name}": tensor for name, tensor in (before_fit or {}).items()}}
+    written = {name: _halved(tensor) for name, tensor in everything.items()} if half else everything
     save_tensors(path, written, {"card": card.model_dump_json()})
+
+
+def read_weights(path: str | Path, *, before_fit: bool = False) -> dict[str, Tensor]:
+    """Read the state dict of a model file.
+
+    Parameters
+    ----------
+    before_fit : bool
+        Whether that before the final fit.
+
+    Returns
+    -------
+    dict of str to Tensor
+
+    Raises
+    ------
+    ModelProblem
+        If the file does not hold it.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    before = {name.removeprefix(BEFORE_FIT): t for name, t in tensors.items() if name.startswith(BEFORE_FIT)}
+    if before_fit and not before:
+        raise ModelProblem(
+            f"{path} has learnt what was held out in a final fit, and does not hold the weights before it, so nothing "
+            "is left to score a training on that starts from it; train the model again with final_fit 0."
+        )
+    return (
+        before if before_fit else {name: tensor for name, tensor in tensors.items() if not name.startswith(BEFORE_FIT)}
+    )
 
 
 def _halved(tensor: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, chec
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FIRST_MODEL", "INDEX", "JOB", "LABELS", "LOCK",
-    "LOG", "MAPS", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED",
+    "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "INDEX", "JOB", "LABELS",
+    "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED",
     "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow",
     "new_folder", "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
@@ -25,7 +25,7 @@ __all__ = [
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 MODEL, STATE, PREVIEW = "model.safetensors", "last.safetensors", "preview.npy"
 PLAN, PROVENANCE, ATTEMPTS = "plan.json", "provenance.json", "attempts.json"
-FIRST_MODEL = "first_plan.safetensors"
+FIRST_MODEL, FINAL_FIT = "first_plan.safetensors", "final_fit.safetensors"
 DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
@@ -110,7 +110,9 @@ def create(folder: Path, job: Job) -> None:
 
 def training_files(folder: Path, output: Path | None = None) -> TrainingFiles:
     """Return the paths of the training's files in a run folder."""
-    return TrainingFiles(folder / MODEL, folder / STATE, folder / PREVIEW, folder / PROVENANCE, output)
+    return TrainingFiles(
+        folder / MODEL, folder / STATE, folder / FINAL_FIT, folder / PREVIEW, folder / PROVENANCE, output
+    )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.files import TrainingFiles
     from napari_unetvnet.training.run import Parent
 
-__all__ = ["build_run"]
+__all__ = ["build_optimizer", "build_run"]
 
 WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 3e-5}
 MOMENTUM = 0.99
+NOTHING_TO_FIT = "There is no final fit, because nothing is held out and all labels are learnt anyway."
 
 
 def build_run(
@@ -73,11 +74,14 @@ def build_run(
     notices += [model.card.one_stage] if model.card.one_stage else []
     first = 0 if parent is None else parent.steps
     budget = settings.planned_minutes, settings.planned_steps
-    schedule = Schedule(settings.peak_rate, *budget, settings.lr_schedule, first=first)
+    # Where nothing is held out, all of the budget is for the training.
+    fit = settings.final_fit if data.hold_out else 0.0
+    schedule = Schedule(settings.peak_rate, *budget, settings.lr_schedule, first=first, fit=fit)
+    notices += [NOTHING_TO_FIT] if settings.final_fit and not data.hold_out else []
     known = loss_classes(data.classes, settings)
     loss = build_loss(settings.loss, head=model.card.head, class_weights=counted.weights, classes=known)
     criterion = DeepSupervision(loss, settings.deep_supervision_weights, settings.roi_weight)
-    optimizer, ema = _optimizer(model, settings), ema_of(model.network, settings.ema_decay, first)
+    optimizer, ema = build_optimizer(model, settings), ema_of(model.network, settings.ema_decay, first)
     scaler = torch.amp.GradScaler(model.device.type, enabled=model.precision == "fp16")
     fallback = step_fallback(model, optimizer, ema, settings)
     return Run(files, settings, data, model, criterion, optimizer, scaler, schedule, ema, fallback, parent), notices
@@ -90,7 +94,8 @@ def _start(model: Model, settings: TrainSettings) -> tuple[Parent | None, list[s
     return None, frozen_notices(model.network, settings, list(model.network.state_dict()))
 
 
-def _optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+def build_optimizer(model: Model, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Create the optimizer of a model."""
     parameters, rate, decay = model.network.parameters(), settings.peak_rate, WEIGHT_DECAY[settings.optimizer]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, nesterov=True, weight_decay=decay)

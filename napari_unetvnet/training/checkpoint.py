@@ -33,8 +33,14 @@ def save_best(run: Run, best: Best) -> None:
     if run.parent is not None:
         parent = run.parent
         dice = parent.whole if parent.whole is not None or parent.start is None else parent.start.dice
-        values |= {"parent": parent.name, "parent_steps": parent.steps, "parent_dice": dice, "unchanged": not best.step}
-    save_model(run.files.model, best.weights, run.model.card.model_copy(update=values))
+        values |= {"parent": parent.name, "parent_steps": parent.steps, "parent_dice": dice}
+        values |= {"unchanged": not best.step and not parent.fitted}
+    before, weights = None, best.weights
+    if run.fitted is not None:
+        before, weights, steps = weights, run.fitted.weights, run.fitted.steps
+        values |= {"steps": run.schedule.taken + steps, "final_fit_steps": steps, "images": run.fitted.images}
+        values |= {"unchanged": False}
+    save_model(run.files.model, weights, run.model.card.model_copy(update=values), before_fit=before)
 
 
 def save_last(run: Run) -> None:
@@ -89,7 +95,7 @@ def load_last(run: Run) -> None:
     run.optimizer.load_state_dict(optimizer)
     if state["scaler"]:
         run.scaler.load_state_dict(state["scaler"])
-    budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps}
+    budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps, "fit": run.schedule.fit}
     if run.schedule.steps is None and run.schedule.minutes == state["schedule"]["minutes"]:
         budget["steps"] = state["schedule"]["steps"]  # the time budget has fixed it already
     run.schedule.__dict__.update(state["schedule"] | budget)
@@ -108,7 +114,9 @@ def _parent_state(parent: Parent | None) -> dict[str, Any] | None:
     if parent is None:
         return None
     start = None if parent.start is None else _numbers(parent.start)
-    return {name: getattr(parent, name) for name in ("name", "path", "steps", "differences")} | {"start": start}
+    return {name: getattr(parent, name) for name in ("name", "path", "steps", "differences", "fitted")} | {
+        "start": start
+    }
 
 
 def _parent(state: dict[str, Any] | None, best: Best, weights: dict[str, Tensor]) -> Parent | None:

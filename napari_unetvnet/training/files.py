@@ -21,6 +21,8 @@ class TrainingFiles:
         The best model so far.
     state : Path
         Weights, optimizer and progress, from which it is resumed.
+    final_fit : Path
+        The same of its final fit.
     preview : Path
         Labels of a part of the first image.
     provenance : Path
@@ -31,6 +33,7 @@ class TrainingFiles:
 
     model: Path
     state: Path
+    final_fit: Path
     preview: Path
     provenance: Path
     output: Path | None = None

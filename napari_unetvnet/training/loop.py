@@ -15,6 +15,7 @@ from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS, has_batch_norm
 from napari_unetvnet.training.build import build_run
 from napari_unetvnet.training.checkpoint import load_last, save_last
 from napari_unetvnet.training.fallback import begin_fallback
+from napari_unetvnet.training.final_fit import final_fit
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.output import score_output
 from napari_unetvnet.training.prefetch import Prefetcher
@@ -106,6 +107,7 @@ def steps(
         yield from score_whole_hold_out(run)
         if run.final is not None:
             yield from score_output(run, run.data.hold_out)
+        yield from final_fit(run, pairs)
     finally:
         run.prefetcher.close()
         finish(run)

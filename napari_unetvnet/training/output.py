@@ -50,7 +50,7 @@ def _score(run: Run, regions: Sequence[Region], path: Path, digest: str) -> tupl
     parent = run.parent
     if parent is not None and parent.name.endswith(digest) and parent.start is not None:
         return (parent.start.dice if parent.whole is None else parent.whole), ""
-    model = load_model(path, run.settings)
+    model = load_model(path, run.settings, before_fit=True)
     if differences := answer_differences(run.model.card, model.card):
         return None, f"its model cannot be compared with the new one ({'; '.join(differences)})"
     dice, _ = dice_on(regions, model, run.data.classes)

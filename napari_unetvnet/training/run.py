@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.data.patches import Region, TrainingData
     from napari_unetvnet.losses.total import DeepSupervision
+    from napari_unetvnet.model.card import ImageRecord
     from napari_unetvnet.model.fallback import MemoryFallback
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
 
-__all__ = ["Best", "Parent", "Run"]
+__all__ = ["Best", "FinalFit", "Parent", "Run"]
 
 
 @dataclass
@@ -37,6 +38,15 @@ class Best:
     dice: float | None = None
     reached: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class FinalFit:
+    """The best model after the final fit: its weights on the CPU, the steps that were added, and what it has learnt."""
+
+    weights: dict[str, Tensor]
+    steps: int
+    images: tuple[ImageRecord, ...]
 
 
 @dataclass
@@ -57,6 +67,8 @@ class Parent:
         Its weights, if they can be compared, with their score on the part of the hold-out that each epoch is scored on.
     whole : float or None
         Their score on the whole hold-out, once the training is over.
+    fitted : bool
+        Whether the weights that are started from are those before a final fit.
     """
 
     name: str
@@ -65,6 +77,7 @@ class Parent:
     differences: tuple[str, ...] = ()
     start: Best | None = None
     whole: float | None = None
+    fitted: bool = False
 
 
 @dataclass
@@ -87,6 +100,10 @@ class Run:
         The part of the hold-out that is scored after each epoch; set by the loop.
     final : Best or None
         The best model with its score on the whole hold-out, once the training is over.
+    fitting : bool
+        Whether the final fit has begun, so that the network is no longer that of the training.
+    fitted : FinalFit or None
+        Its result, if that is no worse.
     learn : Module
         Maps a part of a batch to its loss; set by the loop.
     group : ProcessGroup
@@ -110,6 +127,8 @@ class Run:
     prefetcher: Prefetcher = field(init=False)
     scored: list[Region] = field(default_factory=list)
     final: Best | None = None
+    fitting: bool = False
+    fitted: FinalFit | None = None
     learn: nn.Module = field(init=False)
     group: ProcessGroup = SINGLE
     within_step: bool = False

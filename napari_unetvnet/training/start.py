@@ -38,7 +38,7 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
         If tensors that it has not would never be trained.
     """
     path = Path(str(settings.start_from))
-    other = load_model(path, settings)
+    other = load_model(path, settings, before_fit=True)
     source, target = other.network.state_dict(), model.network.state_dict()
     copied = {name: tensor for name, tensor in source.items() if name in target and target[name].shape == tensor.shape}
     if not any(tensor.ndim > 1 for tensor in copied.values()):
@@ -61,8 +61,14 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
             f"{path} cannot be compared with the new model ({'; '.join(differences)}), so the best model of this "
             "training is kept even if it is worse."
         )
+    fit = other.card.final_fit_steps
+    if fit:
+        notices.append(
+            f"{path} goes on from its weights before the final fit, so that what was held out still scores the model."
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Parent(f"{path.name}, sha256 {digest}", str(path), other.card.steps, tuple(differences)), notices
+    name, steps = f"{path.name}, sha256 {digest}", other.card.steps - fit
+    return Parent(name, str(path), steps, tuple(differences), fitted=fit > 0), notices
 
 
 def _in_order(old: ModelCard, new: ModelCard, path: Path) -> tuple[ModelCard, list[str]]:

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.run import Run
 
-__all__ = ["draw", "fitting_step"]
+__all__ = ["Diverged", "draw", "fitting_step"]
 
 GRADIENT_NORM = 5.0
 RANK_SEEDS = 500_000
 """Distance between the dropout seeds of two processes, above any number of steps."""
 AUGMENTATION_START = 100
 """Strong augmentation slows early learning: it starts at this step, and reaches full strength over 3 times as many."""
+
+
+class Diverged(RunProblem):
+    """The loss is no longer a number."""
 
 
 def fitting_step(run: Run) -> Generator[Event, None, float]:
@@ -50,6 +54,8 @@ def fitting_step(run: Run) -> Generator[Event, None, float]:
     ------
     OutOfMemory
         If one patch of the smallest size does not fit on the device.
+    Diverged
+        If the loss is no longer a number; no weight is changed then.
     """
     run.within_step = True
     # With several processes there is no fallback: the others already wait for this one's gradients.
@@ -90,7 +96,7 @@ def _update(run: Run, loss: float) -> None:
     """Take one optimizer step."""
     if not np.isfinite(loss):
         state = "the best model so far is saved" if run.schedule.step else "there is no model yet"
-        raise RunProblem(
+        raise Diverged(
             f"The loss is no longer a number at step {run.schedule.step + 1}: the training diverged. Choose a learning "
             f"rate below {run.settings.peak_rate:g}; {state}."
         )

@@ -120,7 +120,8 @@ def finish(run: Run) -> None:
     if run.schedule.step == 0 or not run.group.is_first:
         return
     save_best(run, run.final or _reached(run))
-    if not run.within_step:  # the state within a step is inconsistent; that of the last epoch is on disk
+    # Within a step the state is inconsistent, in a final fit it has another network; that of the last epoch is on disk.
+    if not (run.within_step or run.fitting):
         save_last(run)
 
 

@@ -34,6 +34,7 @@ LABEL_LETTERS = 18
 """Minimum width of row labels, so that consecutive forms are aligned."""
 LABELS = {
     "hold_out": "hold-out",
+    "final_fit": "final fit",
     "steps_per_epoch": "steps per epoch",
     "overlap": "tile overlap",
     "label_values": "labels are",

@@ -60,6 +60,7 @@ TRAINING = (
     "steps_per_epoch",
     "seed",
     "hold_out",
+    "final_fit",
     "augment",
     "mirror_axes",
     "normalise",

@@ -12,7 +12,7 @@ from napari_unetvnet.errors import FileProblem, RunProblem, UserError
 from napari_unetvnet.events import EpochDone, RunFinished, SplitMade, StepDone, from_line
 from napari_unetvnet.files import read_json
 from napari_unetvnet.losses import LossTerm, write_loss
-from napari_unetvnet.model.card import ModelCard, read_card
+from napari_unetvnet.model.card import BEFORE_FIT, ModelCard, read_card
 from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, MODEL, PLAN
 from napari_unetvnet.settings import LabelSettings
 from napari_unetvnet.settings.describe import describe_settings
@@ -251,7 +251,7 @@ def _parameters(path: Path) -> int | None:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if not name.endswith(NOT_TRAINED)]  # noqa: SIM118 (no mapping)
+            names = [name for name in file.keys() if not (name.endswith(NOT_TRAINED) or name.startswith(BEFORE_FIT))]  # noqa: SIM118 (no mapping)
             return sum(prod(map(int, file.get_slice(name).get_shape())) for name in names)
     except (SafetensorError, OSError):
         return None
