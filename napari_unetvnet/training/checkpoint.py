@@ -63,7 +63,7 @@ def save_last(run: Run) -> None:
     }
     state |= {"best": _numbers(run.best), "parent": _parent_state(run.parent)}
     state |= {"card": run.model.card.model_dump(mode="json"), "settings": described(run.settings)}
-    state |= {"labels": labels_hash(run.scored)}
+    state |= {"labels": labels_hash(run.scored), "curve": run.curve}
     save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
 
 
@@ -96,8 +96,11 @@ def load_last(run: Run) -> None:
     if state["scaler"]:
         run.scaler.load_state_dict(state["scaler"])
     budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps, "fit": run.schedule.fit}
-    if run.schedule.steps is None and run.schedule.minutes == state["schedule"]["minutes"]:
-        budget["steps"] = state["schedule"]["steps"]  # the time budget has fixed it already
+    if run.schedule.minutes == state["schedule"]["minutes"]:
+        run.curve = state.get("curve", [])
+        budget["steps"] = budget["steps"] or state["schedule"]["steps"]  # the time budget may have fixed it already
+    else:
+        budget["flat"] = False  # whoever gives a new budget wants it to be used
     run.schedule.__dict__.update(state["schedule"] | budget)
     run.fallback.use(options)
     run.best = Best(_with_prefix("best.", tensors), **state["best"])

@@ -20,7 +20,7 @@ from napari_unetvnet.training.build import build_optimizer
 from napari_unetvnet.training.checkpoint import load_last, save_best, save_last
 from napari_unetvnet.training.fallback import step_fallback
 from napari_unetvnet.training.prefetch import Prefetcher
-from napari_unetvnet.training.run import Best, FinalFit
+from napari_unetvnet.training.run import Best, FinalFit, copied
 from napari_unetvnet.training.schedule import Schedule
 from napari_unetvnet.training.score import score_weights
 from napari_unetvnet.training.step import Diverged, draw, fitting_step
@@ -65,7 +65,7 @@ def final_fit(run: Run, pairs: Sequence[Pair]) -> Iterator[Event]:
     fit = _begin(run, pairs, kept, steps)
     yield Notice(f"The score is known; the last {steps} steps learn what was held out, too (final fit).")
     diverged = yield from _steps(fit, run)
-    fitted = _present(fit)
+    fitted = Best(copied(fit.model.network))
     dice = None if diverged else score_weights(run, fitted, run.data.hold_out).dice
     if diverged or (dice is not None and kept.dice is not None and dice < kept.dice):
         reason = "diverged" if diverged else f"made the Dice of what was held out {dice:.3f} instead of {kept.dice:.3f}"
@@ -127,9 +127,3 @@ def _steps(fit: Run, run: Run) -> Generator[Event, None, bool]:
         if schedule.step and not fit.within_step:
             save_last(fit)
     return False
-
-
-def _present(fit: Run) -> Best:
-    """Copy the present weights."""
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in fit.model.network.state_dict().items()}
-    return Best(weights, fit.schedule.step)

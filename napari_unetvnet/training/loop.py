@@ -18,6 +18,7 @@ from napari_unetvnet.training.fallback import begin_fallback
 from napari_unetvnet.training.final_fit import final_fit
 from napari_unetvnet.training.forward import learner
 from napari_unetvnet.training.output import score_output
+from napari_unetvnet.training.plateau import FLAT
 from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.preview import TrainingPreview
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
@@ -90,6 +91,7 @@ def steps(
             schedule.seconds = time.monotonic() - clock
             epoch = schedule.epoch(settings.steps_per_epoch)
             epoch_ended = schedule.step % settings.steps_per_epoch == 0 or schedule.over
+            was_flat = schedule.flat
             # Validate before yielding: a run that is stopped at this event has the score of an uninterrupted run.
             dice, saved = validate(run) if epoch_ended else (None, False)
             schedule.seconds = group.broadcast(time.monotonic() - clock)
@@ -101,6 +103,8 @@ def steps(
                 continue
             loss, losses = sum(losses) / len(losses), []
             yield EpochDone(epoch, schedule.taken, loss, dice, *times)
+            if schedule.flat and not was_flat:
+                yield Notice(FLAT)
             if saved:
                 yield CheckpointSaved(str(files.model), schedule.taken, dice)
             save_last(run)
@@ -174,7 +178,8 @@ def _split(data: TrainingData, number: int, image: Volume, shape: Triple) -> Spl
 def _restore(run: Run, saved: SavedState) -> list[str]:
     """Load the saved state of the run; return notices."""
     load_last(run)
-    return [f"Resuming after step {run.schedule.taken}.", *rescore(run, saved)]
+    flat = [FLAT] if run.schedule.flat and not run.schedule.over else []
+    return [f"Resuming after step {run.schedule.taken}.", *flat, *rescore(run, saved)]
 
 
 def _shared(settings: TrainSettings, group: ProcessGroup) -> TrainSettings:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.prefetch import Prefetcher
     from napari_unetvnet.training.schedule import Schedule
 
-__all__ = ["Best", "FinalFit", "Parent", "Run"]
+__all__ = ["Best", "FinalFit", "Parent", "Run", "copied"]
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    """Copy the weights of a network to the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 @dataclass
@@ -98,6 +103,8 @@ class Run:
         Draws batches; set by the loop.
     scored : list of Region
         The part of the hold-out that is scored after each epoch; set by the loop.
+    curve : list of float
+        The score of each epoch.
     final : Best or None
         The best model with its score on the whole hold-out, once the training is over.
     fitting : bool
@@ -126,6 +133,7 @@ class Run:
     best: Best = field(default_factory=Best)
     prefetcher: Prefetcher = field(init=False)
     scored: list[Region] = field(default_factory=list)
+    curve: list[float] = field(default_factory=list)
     final: Best | None = None
     fitting: bool = False
     fitted: FinalFit | None = None

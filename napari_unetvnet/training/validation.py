@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import CheckpointSaved, Notice, StartScored
 from napari_unetvnet.training.checkpoint import save_best, save_last
 from napari_unetvnet.training.ema import ema_weights
+from napari_unetvnet.training.plateau import note_score
 from napari_unetvnet.training.processes import SINGLE
-from napari_unetvnet.training.run import Best
-from napari_unetvnet.training.score import dice_on, score_weights
+from napari_unetvnet.training.run import Best, copied
+from napari_unetvnet.training.score import counts_on, dice_on, mean_dice, score_weights, standard_error, with_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from napari_unetvnet.events import Event
     from napari_unetvnet.training.processes import ProcessGroup
@@ -30,6 +34,7 @@ def validate(run: Run) -> tuple[float | None, bool]:
     saved : bool
     """
     newest = _snapshot(run, run.group)
+    note_score(run, newest)
     if not _replaces_best(run, newest):
         return newest.dice, False
     if newest.dice is not None and newest.dice == run.best.dice:
@@ -54,12 +59,18 @@ def _beats(new: Best, old: Best) -> bool:
 
 def _snapshot(run: Run, group: ProcessGroup) -> Best:
     """Score and copy the present weights, or their EMA."""
+    with _present(run, group) as weights:
+        dice, by_class = dice_on(run.scored, run.model, run.data.classes, group)
+    return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
+
+
+@contextmanager
+def _present(run: Run, group: ProcessGroup) -> Iterator[dict[str, Tensor]]:
+    """Use the EMA of the weights, if there is one, and give a copy of the weights."""
     with ema_weights(run.model, run.ema):
         # On CPUs the running statistics of batch norm differ between processes; those of rank 0 are saved.
         group.broadcast_tensors(run.model.network.buffers())
-        dice, by_class = dice_on(run.scored, run.model, run.data.classes, group)
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in run.model.network.state_dict().items()}
-    return Best(weights, run.schedule.step, dice, run.schedule.step, by_class)
+        yield copied(run.model.network)
 
 
 def score_parent(run: Run) -> Iterator[Event]:
@@ -90,9 +101,11 @@ def score_parent(run: Run) -> Iterator[Event]:
 
 
 def score_whole_hold_out(run: Run) -> Iterator[Event]:
-    """Score the best model on the whole hold-out if only a part of it was scored before.
+    """Choose between the best model and the last one on the whole hold-out, also if only a part was scored before.
 
-    The model that training started from is scored, too, and is kept if it is the better one of both.
+    The best of many scores is so by chance, too. The last model, whose learning rate has fallen to 0, is kept unless
+    the best one is better by more than the standard error of their difference. The model that training started from
+    is scored, too, and is kept if it is the better one.
 
     Parameters
     ----------
@@ -102,17 +115,45 @@ def score_whole_hold_out(run: Run) -> Iterator[Event]:
     Yields
     ------
     CheckpointSaved
+        If model or score are not those that were saved before.
     """
-    if run.scored == run.data.hold_out or not run.best.weights:
+    if not run.best.weights:
         return
-    run.final = score_weights(run, run.best, run.data.hold_out)
-    if run.parent is not None and run.parent.start is not None:
-        start = score_weights(run, run.parent.start, run.data.hold_out)
-        run.parent.whole = start.dice
-        if not _beats(run.final, start):
-            run.final = start
+    last = _last_if_as_good(run)
+    if last is None and run.scored == run.data.hold_out:
+        return
+    final = last or score_weights(run, run.best, run.data.hold_out)
+    start = _start_on_whole(run)
+    if start is not None and not _beats(final, start):
+        best = final if last is None else score_weights(run, run.best, run.data.hold_out)
+        final = best if _beats(best, start) else start
+    run.final = final
     save_best(run, run.final)
     yield CheckpointSaved(str(run.files.model), run.schedule.first + run.final.step, run.final.dice)
+
+
+def _start_on_whole(run: Run) -> Best | None:
+    """Score the model that training started from on the whole hold-out; None if there is none to compare with."""
+    if run.parent is None or run.parent.start is None:
+        return None
+    start = score_weights(run, run.parent.start, run.data.hold_out)
+    run.parent.whole = start.dice
+    return start
+
+
+def _last_if_as_good(run: Run) -> Best | None:
+    """Give the last model with its score on the whole hold-out; None if the best one is better by more than chance."""
+    best, regions, classes, step = run.best, run.data.hold_out, run.data.classes, run.schedule.step
+    if best.dice is None or not best.step or best.step == step or not run.schedule.over:
+        return None
+    with with_weights(run, best):
+        of_best = counts_on(regions, run.model, classes, run.group)
+    with _present(run, run.group) as weights:
+        of_last = counts_on(regions, run.model, classes, run.group)
+        last = Best(weights, step, None, best.reached)
+    last.dice, last.scores = mean_dice(of_last, classes)
+    least = (mean_dice(of_best, classes)[0] or 0.0) - standard_error(of_best, of_last, classes)
+    return last if last.dice is not None and last.dice >= least else None
 
 
 def finish(run: Run) -> None:
