@@ -17,9 +17,9 @@ from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
     "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "INDEX", "JOB", "LABELS",
-    "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED",
-    "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create", "discard_if_empty", "follow",
-    "new_folder", "read", "read_settings", "runs_folder", "training_files",
+    "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION",
+    "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
+    "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"

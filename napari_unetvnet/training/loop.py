@@ -28,7 +28,7 @@ from napari_unetvnet.training.step import draw, fitting_step
 from napari_unetvnet.training.validation import finish, score_parent, score_whole_hold_out, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from napari_unetvnet.conventions import Triple
     from napari_unetvnet.data.patches import TrainingData
@@ -108,13 +108,18 @@ def steps(
             if saved:
                 yield CheckpointSaved(str(files.model), schedule.taken, dice)
             save_last(run)
-        yield from score_whole_hold_out(run)
-        if run.final is not None:
-            yield from score_output(run, run.data.hold_out)
-        yield from final_fit(run, pairs)
+        yield from _end(run, pairs)
     finally:
         run.prefetcher.close()
         finish(run)
+
+
+def _end(run: Run, pairs: Sequence[Pair]) -> Iterator[Event]:
+    """Choose the model on the whole hold-out, and give it the final fit."""
+    yield from score_whole_hold_out(run)
+    if run.final is not None and run.scored != run.data.hold_out:
+        yield from score_output(run, run.data.hold_out)
+    yield from final_fit(run, pairs)
 
 
 def _begin(
