@@ -191,7 +191,8 @@ class ModelCard(Normalisation):
         dice = self.scores.get("hold_out_dice")
         if dice is None:
             return ""
-        return f"Dice {dice:.3f} on its hold-out" + (f" ({self.scored})" if self.scored else "")
+        before = " before its final fit" if self.final_fit_steps else ""
+        return f"Dice {dice:.3f} on its hold-out{before}" + (f" ({self.scored})" if self.scored else "")
 
     @property
     def dims(self) -> int:
