@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "IGNORE", "WHITE", "Axes", "Device", "Edge", "Head", "Length", "Normalise", "NormaliseIn", "Option",
+    "IGNORE", "WHITE", "Axes", "Device", "Edge", "Head", "Length", "Measure", "Normalise", "NormaliseIn", "Option",
     "OptionValue", "Precision", "Size", "Spacing", "Triple", "View",
 ]  # fmt: skip
 
@@ -33,6 +33,8 @@ View = Literal["2d", "2.5d", "3d"]
 Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Measure = Literal["zscore", "percentile", "none"]
+"""What is measured of the intensities of an image."""
 Normalise = Literal["zscore", "percentile", "none", "fixed", "dataset"]
 NormaliseIn = Literal["content", "all", "nonzero", "mask"]
 Axes = Literal["zyx", "cyx", "czyx", "zcyx", "yx", "yxc", "yxz", "zyxc", "xyz"]

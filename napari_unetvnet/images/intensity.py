@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.conventions import Normalise, NormaliseIn
+    from napari_unetvnet.conventions import Measure, NormaliseIn
     from napari_unetvnet.images.volume import Volume
 
 __all__ = ["RANGE", "Intensity", "intensity", "joint_brightness", "joint_range", "unchanged"]
@@ -75,7 +75,7 @@ class Intensity:
         return np.clip(scaled, 0, 1, out=scaled) if self.clipped else scaled
 
 
-def intensity(volume: Volume, method: Normalise, where: NormaliseIn = "all", mask: Any = None) -> Intensity:
+def intensity(volume: Volume, method: Measure, where: NormaliseIn = "all", mask: Any = None) -> Intensity:
     """Measure the intensities of each channel of a volume, from evenly spaced voxels.
 
     Of a chunked array that is too large to be read completely, some chunks are read, chosen at random with a fixed

@@ -13,6 +13,7 @@ from napari_unetvnet.images.intensity import Intensity, intensity, unchanged
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_unetvnet.conventions import Measure
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import Normalisation
 
@@ -63,10 +64,10 @@ def measured_normalisation(volume: Volume, how: Normalisation, mask: Any = None)
     DataProblem
         As for `normalisation`.
     """
+    measured = intensity(volume, _method(how), how.normalise_in, mask)
     if how.normalise != "fixed":
-        return intensity(volume, _method(how), how.normalise_in, mask)
+        return measured
     constants = _constants(how, volume)
-    measured = intensity(volume, "none", how.normalise_in, mask)
     return replace(measured, shift=constants.shift, scale=constants.scale, clipped=constants.clipped)
 
 
@@ -87,9 +88,9 @@ def joint_constants(measured: Sequence[Intensity]) -> Intensity:
     return Intensity(shift.astype(np.float32), scale.astype(np.float32))
 
 
-def _method(how: Normalisation) -> Any:
+def _method(how: Normalisation) -> Measure:
     """Give what is measured of each image; constants of a dataset are made of its means and deviations."""
-    return "zscore" if how.normalise == "dataset" else how.normalise
+    return "none" if how.normalise == "fixed" else "zscore" if how.normalise == "dataset" else how.normalise
 
 
 def _constants(how: Normalisation, volume: Volume) -> Intensity:
