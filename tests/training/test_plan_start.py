@@ -61,6 +61,17 @@ def test_strokes_of_other_values_are_enough(shipped):
     assert made.settings.start_from == shipped
 
 
+def test_of_a_large_image_the_part_with_most_labels_is_tried(shipped, monkeypatch):
+    monkeypatch.setattr(start, "PART", {2: (1, 40, 32)})
+    pair = other_squares()
+    labels = pair.labels.data.copy()
+    labels[..., :24] = 0
+    part = start._part(replace(pair, labels=Volume(labels)), 2)
+    assert part.image.shape == part.labels.shape == (1, 40, 32)
+    assert (part.labels.data > 0).sum() > 0.6 * (labels > 0).sum()
+    assert planned(pair)[0].settings.start_from == shipped
+
+
 def test_images_of_its_own_training_are_told():
     _, reasons = planned(squares())
     assert reasons["start_from"].endswith("images of its own training")

@@ -6,6 +6,7 @@ the first image, and their labels are compared with what is painted there.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from napari_unetvnet.images.volume import Box
 from napari_unetvnet.model.card import shipped_models
 from napari_unetvnet.model.differences import network_options
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.model.normalisation import normalisation
 from napari_unetvnet.model.ranking import facts_of, rank
 from napari_unetvnet.settings import CONSTANTS, checked
 from napari_unetvnet.training.plan.choice import Decision
@@ -36,8 +38,8 @@ __all__ = ["start_from"]
 
 AGREES, BETTER = 0.7, 0.1
 """Dice with the labels that a model needs, and by how much it must beat the answer that all is foreground."""
-PART = (32, 512, 512)
-"""Voxels z, y, x of the part of the image that models are applied to, at most."""
+PART = {2: (2, 512, 512), 3: (32, 96, 96)}
+"""Voxels z, y, x of the part of the image that a model of planes, or of volumes, is applied to, at most."""
 MOST_MODELS, MOST_VOXELS = 3, 1 << 27
 """Models that are applied, and voxels of an image from which on none is."""
 
@@ -51,8 +53,8 @@ def start_from(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> l
     fits = [each for each in rank(shipped_models(), facts_of(image)) if each.alike and _allowed(each.card, settings)]
     if not fits:
         return []
-    pair = _part(pairs[0])
-    scored = [(dice, each) for each in fits[:MOST_MODELS] if (dice := _agreement(each, pair, settings)) is not None]
+    agreed = ((_agreement(each, pairs[0], settings), each) for each in fits[:MOST_MODELS])
+    scored = [(dice, each) for dice, each in agreed if dice is not None]
     if not scored:
         return []
     dice, best = max(scored, key=itemgetter(0))
@@ -79,11 +81,11 @@ def _allowed(card: ModelCard, settings: TrainSettings) -> bool:
     return "option" not in is_set or chosen == own
 
 
-def _part(pair: Pair) -> Pair:
+def _part(pair: Pair, dims: int) -> Pair:
     """Crop a pair to where most is painted."""
     painted = np.asarray(pair.labels.data[0]) != 0
     ranges = []
-    for axis, (n, most) in enumerate(zip(painted.shape, PART, strict=True)):
+    for axis, (n, most) in enumerate(zip(painted.shape, PART[dims], strict=True)):
         size, others = min(n, most), tuple(other for other in range(3) if other != axis)
         before = np.concatenate([[0], np.cumsum(painted.sum(axis=others))])
         first = int(np.argmax(before[size:] - before[: n - size + 1]))
@@ -103,11 +105,13 @@ def _agreement(fit: Fit, pair: Pair, settings: TrainSettings) -> float | None:
     if settings.label_values == "objects" and (kind := objects_as(card)):
         values |= {"objects_as": kind}
     seen = checked(type(settings), values)
-    data = prepare_data(resample_pairs([pair], seen), seen, card.patch)
+    data = prepare_data(resample_pairs([_part(pair, card.dims)], seen), seen, card.patch)
     same = len(data.classes) == len(card.values) and seen.head_for(len(data.classes)) == card.head
     if not same:
         return None
-    dice = dice_on(data.train, load_model(fit.path, settings), data.classes)[0]
+    scale = normalisation(pair.image, card, None if pair.mask is None else pair.mask.data)
+    regions = [replace(region, scale=scale) for region in data.train]
+    dice = dice_on(regions, load_model(fit.path, settings), data.classes)[0]
     return dice if dice is not None and dice >= max(AGREES, _constant(data) + BETTER) else None
 
 
