@@ -41,7 +41,7 @@ COMMANDS = """
 | `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
 | `run FOLDER` | Run the job of a run folder; `--resume` continues an interrupted run. |
 | `networks`, `losses`, `models` | List networks, losses, models (`--for IMAGE`: the best first); `--json`. |
-| `demo` | Train on one half of a real image and segment all of it, in about a minute. |
+| `demo` | Segment a real image with a shipped model, then improve it by half a minute of training. |
 
 Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name
 with `_` for `-`; the `job.json` of a run is such a file. Options on the command line override those of the file.

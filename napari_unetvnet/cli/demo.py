@@ -1,33 +1,42 @@
-"""Demonstration on a real image: paint one half, train, segment the whole image, evaluate on the unpainted half."""
+"""Demonstration on a real image: segment it with a shipped model, train on with one half painted, score the other."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["demo"]
+    from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.model.ranking import Fit
+
+__all__ = ["best_shipped", "demo"]
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 BACKGROUND, NUCLEUS = 1, 2
+SHIPPED, TRAINED = "Shipped", "Trained"
+"""What results are called."""
 
 
 def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
-    """Train on the left half of the nuclei image, segment all of it, and show the result.
+    """Segment the nuclei image with a shipped model, improve it with labels of the left half, and show both results.
+
+    Without a shipped model that fits, a model is trained on the left half from random weights.
 
     Parameters
     ----------
     folder : Path
-        For labels, model, result and overlay; created if missing.
+        For labels, model, results and overlay; created if missing.
     minutes : float
         Training time.
     viewer : bool
@@ -44,41 +53,100 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
         If the folder cannot be written.
     """
     from napari_unetvnet.images.io import read_labels, read_volume, write_labels
-    from napari_unetvnet.metrics import evaluate
     from napari_unetvnet.runs import new_folder
 
     folder = new_folder("demo", folder.absolute())
     image, objects = read_volume(SAMPLES / "nuclei.tif"), read_labels(SAMPLES / "nuclei_objects.tif").data[0]
+    results: dict[str, NDArray[Any]] = {}
+    shipped = best_shipped(image)
+    if shipped is None:
+        yield "No model that comes with the program fits this image, so one is trained from the start."
+    else:
+        yield f"Segmenting with the model {shipped.name}, which comes with the program: {shipped.about} ..."
+        results[SHIPPED] = _segment(shipped.path, folder, "shipped")
+        yield f"Done without any training, {_seconds():.0f} s after the start. {_scored(results[SHIPPED], objects)}"
     painted = paint_half(objects)
     write_labels(folder / "painted.tif", painted, image)
     yield f"Image of {image.shape[1]} x {image.shape[2]} pixels, left half painted: {folder / 'painted.tif'}"
-    yield f"Training a small U-Net on it for {minutes:g} minute(s) ..."
-    training = {
+    yield f"Training {'on from that model' if shipped else 'a small U-Net on it'} for {minutes:g} minute(s) ..."
+    model = _train(folder, minutes, None if shipped is None else shipped.path)
+    results[TRAINED] = _segment(model, folder, "segmented")
+    yield from (f"{name}: {_scored(labels, objects)}" for name, labels in results.items())
+    _write_overlay(folder / "overlay.png", image.data[0, 0], [labels[0] for labels in results.values()])
+    yield f"Labels: {folder / 'segmented.tif'}"
+    yield f"Overlay{' (shipped left, trained right)' if shipped else ''}: {folder / 'overlay.png'}"
+    yield from _shown(image.data[0, 0], painted[0], results, viewer=viewer)
+
+
+def best_shipped(image: Volume) -> Fit | None:
+    """Give the shipped model that fits an image best; None if no image of its training was like it.
+
+    Parameters
+    ----------
+    image : Volume, data of shape (C, Z, Y, X)
+
+    Returns
+    -------
+    Fit or None
+    """
+    from napari_unetvnet.model.card import shipped_models
+    from napari_unetvnet.model.ranking import facts_of, rank
+
+    return next((fit for fit in rank(shipped_models(), facts_of(image)) if fit.alike), None)
+
+
+def _seconds() -> float:
+    """Give the seconds since the command was started."""
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
+
+
+def _train(folder: Path, minutes: float, start: Path | None) -> Path:
+    """Train on the painted half, from a model or from random weights."""
+    model = folder / "nuclei.safetensors"
+    training: dict[str, Any] = {
         "image": str(SAMPLES / "nuclei.tif"),
         "label": str(folder / "painted.tif"),
-        "option": {"width": 16},
         "minutes": minutes,
         "unlabelled": "ignore",
         "background": BACKGROUND,
-        "output": folder / "nuclei.safetensors",
+        "start_from": start,
+        "output": model,
     }
+    training |= {"option": {"width": 16}} if start is None else {}
     _run(checked(TrainJob, training), folder / "train")
-    result = folder / "segmented.tif"
-    segmenting = {"image": training["image"], "model": str(training["output"]), "output": result}
-    _run(checked(SegmentJob, segmenting), folder / "segment")
-    labels = read_labels(result).data[0]
-    unpainted = slice(image.shape[2] // 2, None)
+    return model
+
+
+def _segment(model: Path, folder: Path, name: str) -> NDArray[Any]:
+    """Segment the image, and read the labels (Z, Y, X)."""
+    from napari_unetvnet.images.io import read_labels
+
+    result = folder / f"{name}.tif"
+    segmenting = {"image": str(SAMPLES / "nuclei.tif"), "model": str(model), "output": result}
+    _run(checked(SegmentJob, segmenting), folder / f"{name}_run")
+    return np.asarray(read_labels(result).data[0])
+
+
+def _scored(labels: NDArray[Any], objects: NDArray[Any]) -> str:
+    """Score the half that is not painted."""
+    from napari_unetvnet.metrics import evaluate
+
+    unpainted = slice(objects.shape[-1] // 2, None)
     scores = evaluate(labels[..., unpainted], objects[..., unpainted], truth_is="objects")
-    yield f"On the unpainted half: Dice {scores.foreground.dice:.3f}, object F1 {scores.objects.f1:.3f}"
-    overlay = folder / "overlay.png"
-    _write_overlay(overlay, image.data[0, 0], labels[0])
-    yield f"Labels: {result}"
-    yield f"Overlay: {overlay}"
+    return f"On the unpainted half: Dice {scores.foreground.dice:.3f}, object F1 {scores.objects.f1:.3f}"
+
+
+def _shown(
+    image: NDArray[Any], painted: NDArray[Any], results: dict[str, NDArray[Any]], *, viewer: bool
+) -> Iterator[str]:
+    """Open napari with the results, if there is a display."""
     if viewer and _has_display():
         from napari_unetvnet.widgets.show import show
 
         yield "Opening napari; close its window to continue."
-        show(image.data[0, 0], {"painted": painted[0], "segmented": labels[0]})
+        show(image, {"painted": painted} | {name.lower(): labels[0] for name, labels in results.items()})
     elif viewer:
         yield "There is no display, so napari was not opened; open the overlay instead."
 
@@ -96,8 +164,6 @@ def paint_half(objects: NDArray[np.integer]) -> NDArray[np.uint8]:
     array of uint8 of the same shape
         0 unpainted, 1 background, 2 nucleus.
     """
-    import numpy as np
-
     painted = np.where(objects > 0, NUCLEUS, BACKGROUND).astype(np.uint8)
     painted[..., objects.shape[-1] // 2 :] = 0
     return painted
@@ -114,18 +180,20 @@ def _run(job: TrainJob | SegmentJob, folder: Path) -> None:
             progress.show(event)
 
 
-def _write_overlay(path: Path, image: NDArray[Any], labels: NDArray[np.integer]) -> None:
-    """Draw the outlines of the result over the image (Y, X), and a line at the end of the painted half."""
-    import numpy as np
+def _write_overlay(path: Path, image: NDArray[Any], results: Sequence[NDArray[Any]]) -> None:
+    """Draw the outlines of results over the image (Y, X), side by side, and a line at the end of the painted half."""
     from PIL import Image
     from skimage.segmentation import find_boundaries
 
     low, high = np.percentile(image, [1, 99.8])
     gray = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1) * 255
-    picture = np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
-    picture[:, image.shape[1] // 2] = (255, 255, 255)
-    picture[find_boundaries(labels, mode="inner")] = (255, 170, 0)
-    Image.fromarray(picture).save(path)
+    pictures = []
+    for labels in results:
+        picture = np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+        picture[:, image.shape[1] // 2] = (255, 255, 255)
+        picture[find_boundaries(labels, mode="inner")] = (255, 170, 0)
+        pictures.append(picture)
+    Image.fromarray(np.concatenate(pictures, axis=1)).save(path)
 
 
 def _has_display() -> bool:

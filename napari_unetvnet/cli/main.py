@@ -103,8 +103,10 @@ def _parser(command: str) -> Parser:
         text = f"With --resume: continue until this total number of {name}, instead of the budget in the job."
         running.add_argument(f"--{name}", type=kind, help=text)
     add_listings(add)
-    showing = add("demo", _demo, "Train on one half of a real image and segment all of it, in about a minute.")
-    showing.add_argument("--minutes", type=float, default=1.0, help="Training time. Default: 1.")
+    showing = add(
+        "demo", _demo, "Segment a real image with a shipped model, then improve it by half a minute of training."
+    )
+    showing.add_argument("--minutes", type=float, default=0.5, help="Training time. Default: 0.5.")
     showing.add_argument("--output", type=Path, default=Path("demo"), help="Folder for the results. Default: demo.")
     showing.add_argument("--no-viewer", action="store_true", help="Only write files, do not open napari.")
     return parser
