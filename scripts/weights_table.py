@@ -117,7 +117,7 @@ MODELS: dict[str, Recipe] = {
     "nuclei": Recipe(
         accuracy.nuclei,
         ("--view", "2d", "--label-values", "objects", "--objects-as", "separated", "--option", "width=16"),
-        500,
+        1500,
         "nuclei in fluorescence microscopy and in purple H&E stain, 2D, three channels (red, green, blue)",
         f"{BOWL}: 63 fluorescence images, 12 of stained tissue; 15 others for validation",
         "CC0 1.0",
@@ -129,8 +129,8 @@ MODELS: dict[str, Recipe] = {
     ),
     "hippocampus": Recipe(
         accuracy.hippocampus,
-        ("--view", "3d", "--network", "unet3d_ds", "--option", "depth=4", "--class-names", "1=anterior", "2=posterior"),
-        1000,
+        ("--view", "3d", "--network", "unet3d_ds", "--class-names", "1=anterior", "2=posterior"),
+        1100,
         "anterior (head) and posterior (body and tail) hippocampus in crops of T1-weighted MRI, 3D",
         "Medical Segmentation Decathlon, task 04: 64 volumes; 16 others for validation",
         "CC BY-SA 4.0",
@@ -161,7 +161,7 @@ MODELS: dict[str, Recipe] = {
     "retinal_vessels": Recipe(
         accuracy.vessels,
         ("--view", "2d", "--class-names", "1=vessel"),
-        900,
+        1200,
         "vessels in photographs of the retina, 2D, three channels (red, green, blue)",
         "CHASE_DB1: 18 photographs; 2 others, of another child, for validation",
         "CC BY 4.0",
@@ -175,7 +175,7 @@ MODELS: dict[str, Recipe] = {
         (
             "--view", "2.5d", "--label-values", "objects", "--objects-as", "boundaries", "--boundary-width", "2",
         ),
-        700,
+        1500,
         "boundaries between neurons in electron microscopy, planes with their neighbours (2.5D), one channel",
         "FIB-SEM of the Drosophila medulla: 96 planes of 250 x 250; the next 16 planes for validation",
         "CC BY 3.0",
@@ -188,7 +188,7 @@ MODELS: dict[str, Recipe] = {
     "embryo_nuclei": Recipe(
         accuracy.embryo,
         ("--view", "3d", "--network", "vnet3d", "--spacing", "2.18", "1", "1", "--class-names", "1=nucleus"),
-        250,
+        300,
         "nuclei of mouse embryos in confocal microscopy, 3D, one channel",
         "QCANet, one embryo of 8 cells: the part with 6 nuclei; the part with the 2 others for validation",
         "MIT",
