@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 from combinations import in_one_case
 
+from napari_unetvnet import runs
+from napari_unetvnet.events import Notice
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.settings import TrainSettings, checked
+from napari_unetvnet.metrics import object_scores
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.folder import training_files
+from napari_unetvnet.runs.results import labels_in, open_labels
+from napari_unetvnet.settings import SegmentJob, TrainSettings, checked
+from napari_unetvnet.training import loop
 from napari_unetvnet.training.objects import objects_learnt
 
 
@@ -79,3 +86,31 @@ def test_ignored_voxels_are_no_object():
 @in_one_case("chosen", [{"objects_as": "foreground"}, {"objects_as": "boundaries"}, {"label_values": "classes"}])
 def test_classes_stay_classes(chosen):
     assert learnt([pair([10, 30])], **chosen) is None
+
+
+@in_one_case("kind", ["separated", "cores"])
+def test_ids_are_learnt_and_come_back_as_ids(tmp_path, kind):
+    """Discs of radius 9 in a row that touch: a foreground would be one object."""
+    y, x = np.mgrid[:64, :96]
+    ids = np.zeros((1, 64, 96), np.uint16)
+    for number, (cy, cx) in enumerate([(16, 14), (16, 32), (16, 50), (46, 20), (46, 38), (46, 70)], start=1):
+        ids[0][np.hypot(y - cy, x - cx) < 9.4] = number
+    image = (ids > 0) + np.random.default_rng(0).normal(0, 0.1, ids.shape)
+    pair = Pair(Volume(image[None].astype(np.float32)), Volume(ids[None]))
+    chosen = {"label_values": "objects", "objects_as": kind, "option": {"width": 4, "depth": 3}, "patch": (1, 64, 96)}
+    chosen |= {"batch": 2, "hold_out": 0, "learning_rate": 0.01, "steps": 80, "augment": "none", "device": "cpu"}
+    folder = tmp_path / kind
+    folder.mkdir()
+    files = training_files(folder)
+    for _ in loop.steps([pair], checked(TrainSettings, chosen), files):
+        pass
+    assert read_card(files.model).objects.count == 6
+    np.save(tmp_path / "image.npy", image[0].astype(np.float32))
+    run = tmp_path / f"segmented {kind}"
+    run.mkdir()
+    job = {"image": str(tmp_path / "image.npy"), "model": str(files.model), "device": "cpu"}
+    runs.create(run, checked(SegmentJob, job))
+    told = [event.text for event in runs.run(run) if isinstance(event, Notice)]
+    assert any("an id for each" in text for text in told)
+    found = open_labels(labels_in(run))
+    assert object_scores(np.asarray(found), ids.astype(np.int64)).f1 == 1

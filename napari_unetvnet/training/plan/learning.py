@@ -45,7 +45,8 @@ MANY = 10
 """From this number of images on, a tenth is held out instead of a fifth."""
 MINUTES, SOON = 5.0, 2.0
 SEPARATED = (
-    "with pieces cut at their necks, more objects that touch come out single than with borders (benchmarks/objects.md)"
+    "a gap is learnt where objects touch, and necks that are left are cut; learnt as core and rim, objects came out "
+    "single no more often (benchmarks/objects.md)"
 )
 STROKES = 0.05
 """Maximum painted fraction of sparse labels that count as strokes."""
