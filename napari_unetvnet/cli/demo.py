@@ -65,11 +65,13 @@ def demo(folder: Path, minutes: float, *, viewer: bool = True) -> Iterator[str]:
         yield f"Segmenting with the model {shipped.name}, which comes with the program: {shipped.about} ..."
         results[SHIPPED] = _segment(shipped.path, folder, "shipped")
         yield f"Done without any training, {_seconds():.0f} s after the start. {_scored(results[SHIPPED], objects)}"
-    painted = paint_half(objects)
+    ids = shipped is not None and shipped.card.objects is not None
+    painted = half_of(objects) if ids else paint_half(objects)
     write_labels(folder / "painted.tif", painted, image)
+    write_labels(folder / "mask.tif", half_of(np.ones_like(objects)), image)
     yield f"Image of {image.shape[1]} x {image.shape[2]} pixels, left half painted: {folder / 'painted.tif'}"
     yield f"Training {'on from that model' if shipped else 'a small U-Net on it'} for {minutes:g} minute(s) ..."
-    model = _train(folder, minutes, None if shipped is None else shipped.path)
+    model = _train(folder, minutes, None if shipped is None else shipped.path, ids=ids)
     results[TRAINED] = _segment(model, folder, "segmented")
     yield from (f"{name}: {_scored(labels, objects)}" for name, labels in results.items())
     _write_overlay(folder / "overlay.png", image.data[0, 0], [labels[0] for labels in results.values()])
@@ -102,18 +104,20 @@ def _seconds() -> float:
     return time.time() - psutil.Process().create_time()
 
 
-def _train(folder: Path, minutes: float, start: Path | None) -> Path:
-    """Train on the painted half, from a model or from random weights."""
+def _train(folder: Path, minutes: float, start: Path | None, *, ids: bool) -> Path:
+    """Train on the painted half, ids of nuclei or classes, from a model or from random weights."""
     model = folder / "nuclei.safetensors"
     training: dict[str, Any] = {
         "image": str(SAMPLES / "nuclei.tif"),
         "label": str(folder / "painted.tif"),
         "minutes": minutes,
-        "unlabelled": "ignore",
-        "background": BACKGROUND,
         "start_from": start,
         "output": model,
     }
+    if ids:  # between the nuclei is background, and the mask hides the other half
+        training |= {"label_values": "objects", "unlabelled": "background", "mask": str(folder / "mask.tif")}
+    else:
+        training |= {"unlabelled": "ignore", "background": BACKGROUND}
     training |= {"option": {"width": 16}} if start is None else {}
     _run(checked(TrainJob, training), folder / "train")
     return model
@@ -167,6 +171,13 @@ def paint_half(objects: NDArray[np.integer]) -> NDArray[np.uint8]:
     painted = np.where(objects > 0, NUCLEUS, BACKGROUND).astype(np.uint8)
     painted[..., objects.shape[-1] // 2 :] = 0
     return painted
+
+
+def half_of(labels: NDArray[Any]) -> NDArray[Any]:
+    """Keep the left half of labels (Z, Y, X); the right half becomes 0."""
+    half = labels.copy()
+    half[..., labels.shape[-1] // 2 :] = 0
+    return half
 
 
 def _run(job: TrainJob | SegmentJob, folder: Path) -> None:
