@@ -161,7 +161,7 @@ MODELS: dict[str, Recipe] = {
     "retinal_vessels": Recipe(
         accuracy.vessels,
         ("--view", "2d", "--class-names", "1=vessel"),
-        1200,
+        550,
         "vessels in photographs of the retina, 2D, three channels (red, green, blue)",
         "CHASE_DB1: 18 photographs; 2 others, of another child, for validation",
         "CC BY 4.0",
@@ -175,7 +175,7 @@ MODELS: dict[str, Recipe] = {
         (
             "--view", "2.5d", "--label-values", "objects", "--objects-as", "boundaries", "--boundary-width", "2",
         ),
-        1500,
+        800,
         "boundaries between neurons in electron microscopy, planes with their neighbours (2.5D), one channel",
         "FIB-SEM of the Drosophila medulla: 96 planes of 250 x 250; the next 16 planes for validation",
         "CC BY 3.0",
