@@ -117,7 +117,7 @@ MODELS: dict[str, Recipe] = {
     "nuclei": Recipe(
         accuracy.nuclei,
         ("--view", "2d", "--label-values", "objects", "--objects-as", "separated", "--option", "width=16"),
-        1500,
+        500,
         "nuclei in fluorescence microscopy and in purple H&E stain, 2D, three channels (red, green, blue)",
         f"{BOWL}: 63 fluorescence images, 12 of stained tissue; 15 others for validation",
         "CC0 1.0",
@@ -130,7 +130,7 @@ MODELS: dict[str, Recipe] = {
     "hippocampus": Recipe(
         accuracy.hippocampus,
         ("--view", "3d", "--network", "unet3d_ds", "--class-names", "1=anterior", "2=posterior"),
-        1100,
+        700,
         "anterior (head) and posterior (body and tail) hippocampus in crops of T1-weighted MRI, 3D",
         "Medical Segmentation Decathlon, task 04: 64 volumes; 16 others for validation",
         "CC BY-SA 4.0",
