@@ -191,6 +191,8 @@ def measure(name, method, seconds, data):
     return facts | {"segment_s": used - task.trained} | scores
 
 
+OBJECTS = ("dsb2018_nuclei", "qcanet_embryo3d")
+"""Sets of which the truth are objects, or their connected components."""
 WORDS = {"otsu": "Otsu", "forest": "random forest", "network": "this program"}
 
 
@@ -201,9 +203,10 @@ def table(rows):
     for row in sorted(rows, key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"]))):
         named = {key.removeprefix("dice_"): value for key, value in row.items() if key.startswith("dice_")}
         parts = [f"{key} {value:.3f}" for key, value in named.items() if key != "foreground"]
-        objects = "" if row.get("object_f1") is None else f"{row['object_f1']:.3f}"
+        objects = "" if row["set"] not in OBJECTS or row.get("object_f1") is None else f"{row['object_f1']:.3f}"
+        segmenting = "" if row["segment_s"] is None else f"{row['segment_s']:.0f}"
         lines.append(
-            f"| {row['set']} | {WORDS[row['method']]} | {row['train_s']:.0f} | {row['segment_s']:.0f} | "
+            f"| {row['set']} | {WORDS[row['method']]} | {row['train_s']:.0f} | {segmenting} | "
             f"{row['mean_dice']:.3f} | {', '.join(parts)} | {objects} |"
         )
     return "\n".join(lines) + "\n"
@@ -230,7 +233,7 @@ def picture(rows):
 
 def diagram(rows, name, left, top):
     """Draw the diagram of one set."""
-    right, low, high = left + WIDTH - 12, top + HEIGHT - 12, top + 46
+    right, low, high = left + WIDTH - 24, top + HEIGHT - 12, top + 46
     low_y = low - 16
 
     def place(row):
