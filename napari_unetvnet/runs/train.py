@@ -60,7 +60,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
         report = examine(inputs.pairs, planned.settings)
         refuse_contradictions(report)
         save_plan(planned, folder / PLAN)
-        texts = (*notices(report), planned.understood, planned.text)
+        texts = (*notices(report), planned.understood, planned.proposed, planned.text)
         yield from (Notice(text) for text in texts if text)
     if group.is_first:
         save_provenance(folder / PROVENANCE, inputs.described, *choose_device(job), inputs.earlier)

@@ -112,7 +112,8 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None
     """Model (name or file) whose weights training starts from; it is the result, unless a step scores better. none is
-    random weights; auto a model that is shipped with the program, if its labels agree with those of the training."""
+    random weights; auto a shipped model, if its labels agree with those of the training and more than strokes are
+    painted."""
 
     @field_validator("start_from", mode="before")
     @classmethod

@@ -45,12 +45,16 @@ def planned_in(path: Path) -> tuple[Planned, ...]:
     try:
         rows = read_json(path, list, "start a new run")
         return tuple(
-            Planned(name, Path(value).stem if name == "start_from" else _written(value), row["reason"])
+            Planned(name, _model(value) if name == "start_from" else _written(value), row["reason"])
             for row in rows
             for name, value in (row["value"] if isinstance(row["value"], dict) else {row["name"]: row["value"]}).items()
         )
     except (FileProblem, TypeError, KeyError):
         return ()
+
+
+def _model(value: str | None) -> str:
+    return Path(value).stem if value else "nothing"
 
 
 def _written(value: Any) -> str:

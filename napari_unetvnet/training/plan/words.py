@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.plan.choice import Decision
 
-__all__ = ["in_words", "meaning_in_words"]
+__all__ = ["in_words", "meaning_in_words", "model_in_words"]
 
 OBJECTS = {"separated": "a gap between touching objects", "cores": "objects by their cores"}
 SMALL = 16
@@ -82,7 +82,7 @@ def _inputs(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
 
 def _network(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     """Say what is trained."""
-    if "start_from" in chosen:
+    if chosen.get("start_from"):
         return [f"starting from the model {Path(str(settings.start_from)).stem}, which agrees with your labels"]
     if "network" not in chosen and "option" not in chosen:
         return []
@@ -111,3 +111,14 @@ def _learning(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     if "minutes" in chosen and settings.minutes:
         parts.append(f"{settings.minutes:g} minute{'s' * (settings.minutes != 1)}")
     return parts
+
+
+def model_in_words(choices: Sequence[Decision]) -> str:
+    """Name a shipped model that agrees with the labels, but is not trained on; empty if there is none.
+
+    Returns
+    -------
+    str
+    """
+    reasons = [choice.reason for choice in choices if choice.name == "start_from" and choice.value is None]
+    return f"The model {reasons[0]}." if reasons else ""
