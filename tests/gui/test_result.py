@@ -149,6 +149,20 @@ def test_objects_replace_the_classes_at_the_end_and_bring_their_table(viewer, tm
     assert ": 300; voxels: 14, volume_um3: 3.5" in shown
 
 
+def test_an_object_that_was_learnt_by_its_core_is_called_an_object(viewer, tmp_path):
+    np.save(tmp_path / "labels.npy", np.ones((1, 6, 7), np.uint8))
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    learnt = {"class_names": {"0": "background", "1": "core", "2": "rim"}, "objects": True}
+    result.ResultLayer(following, viewer.add_image(np.zeros((6, 7))), "labels", learnt)
+    following.event_received.emit(SlabDone(0, 1, 1))
+    ids = np.ones((1, 6, 7), np.uint8)
+    np.save(tmp_path / "cleaned.npy", ids)
+    write_table(tmp_path / "objects.csv", table_of(ids, (1, 1, 1), "pixel", np.array([0, 1])))
+    following.finished.emit(None)
+    assert viewer.layers["labels"].features["name"].tolist() == ["object"]
+
+
 def test_the_layer_has_the_names_of_its_classes(viewer, tmp_path):
     following = task.Task("segment", viewer)
     following.folder = tmp_path
