@@ -274,8 +274,8 @@ def _brightness_beyond(card: ModelCard, image: ImageFacts) -> float:
 
 def _brightness_remark(beyond: float, image: ImageFacts) -> Iterable[str]:
     if abs(beyond) > OTHER_BRIGHTNESS:
-        seen, trained = ("bright", "darker") if beyond > 0 else ("dark", "brighter")
-        yield f"{image.name} is mostly {seen}; its training images were {trained}, so they probably show another thing."
+        seen = "brighter" if beyond > 0 else "darker"
+        yield f"Most of {image.name} is {seen} than of its training images, so they probably show another thing."
 
 
 def _scale_differs(card: ModelCard, image: ImageFacts) -> bool:
