@@ -114,12 +114,12 @@ def test_dark_and_bright_images_are_told_apart_unless_one_is_not_known():
     other = judged(dark, brightness=((0.5, 0.6),))
     assert other.fits
     assert other.remarks == (
-        "a.tif is mostly dark; its training images were brighter, so they probably show another thing.",
+        "Most of a.tif is darker than of its training images, so they probably show another thing.",
     )
     assert (
         judged(ImageFacts("b", 1, 1, brightness=(0.9,)), brightness=((0.5, 0.6),))
         .remarks[0]
-        .startswith("b is mostly b")
+        .startswith("Most of b is brighter than of its training images")
     )
     assert judged(PLANE, brightness=((0.5, 0.6),)).alike
     assert judged(dark).alike
