@@ -11,7 +11,7 @@ from napari_unetvnet.training.ema import ema_weights
 from napari_unetvnet.training.plateau import note_score
 from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best, copied
-from napari_unetvnet.training.score import counts_on, dice_on, mean_dice, score_weights, standard_error, with_weights
+from napari_unetvnet.training.score import dice_on, score_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,11 +101,10 @@ def score_parent(run: Run) -> Iterator[Event]:
 
 
 def score_whole_hold_out(run: Run) -> Iterator[Event]:
-    """Choose between the best model and the last one on the whole hold-out, also if only a part was scored before.
+    """Score the best model and the last one on the whole hold-out if only a part of it was scored before.
 
-    The best of many scores is so by chance, too. The last model, whose learning rate has fallen to 0, is kept unless
-    the best one is better by more than the standard error of their difference. The model that training started from
-    is scored, too, and is kept if it is the better one.
+    The better one is kept, and of equal ones the last, whose learning rate has fallen to 0. The model that training
+    started from is scored, too, and is kept if it is the better one.
 
     Parameters
     ----------
@@ -115,19 +114,15 @@ def score_whole_hold_out(run: Run) -> Iterator[Event]:
     Yields
     ------
     CheckpointSaved
-        If model or score are not those that were saved before.
     """
-    if not run.best.weights:
+    if run.scored == run.data.hold_out or not run.best.weights:
         return
-    last = _last_if_as_good(run)
-    if last is None and run.scored == run.data.hold_out:
-        return
-    final = last or score_weights(run, run.best, run.data.hold_out)
+    final = score_weights(run, run.best, run.data.hold_out)
+    last = _last_on_whole(run)
+    if last is not None and not _beats(final, last):
+        final = last
     start = _start_on_whole(run)
-    if start is not None and not _beats(final, start):
-        best = final if last is None else score_weights(run, run.best, run.data.hold_out)
-        final = best if _beats(best, start) else start
-    run.final = final
+    run.final = final if start is None or _beats(final, start) else start
     save_best(run, run.final)
     yield CheckpointSaved(str(run.files.model), run.schedule.first + run.final.step, run.final.dice)
 
@@ -141,19 +136,14 @@ def _start_on_whole(run: Run) -> Best | None:
     return start
 
 
-def _last_if_as_good(run: Run) -> Best | None:
-    """Give the last model with its score on the whole hold-out; None if the best one is better by more than chance."""
-    best, regions, classes, step = run.best, run.data.hold_out, run.data.classes, run.schedule.step
+def _last_on_whole(run: Run) -> Best | None:
+    """Score the last model on the whole hold-out; None if it is the best one, or its rate has not fallen."""
+    best, step = run.best, run.schedule.step
     if best.dice is None or not best.step or best.step == step or not run.schedule.over:
         return None
-    with with_weights(run, best):
-        of_best = counts_on(regions, run.model, classes, run.group)
     with _present(run, run.group) as weights:
-        of_last = counts_on(regions, run.model, classes, run.group)
-        last = Best(weights, step, None, best.reached)
-    last.dice, last.scores = mean_dice(of_last, classes)
-    least = (mean_dice(of_best, classes)[0] or 0.0) - standard_error(of_best, of_last, classes)
-    return last if last.dice is not None and last.dice >= least else None
+        dice, by_class = dice_on(run.data.hold_out, run.model, run.data.classes, run.group)
+    return Best(weights, step, dice, best.reached, by_class)
 
 
 def finish(run: Run) -> None:
