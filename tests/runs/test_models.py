@@ -49,21 +49,21 @@ def test_no_runs_yet_is_no_error(runs_folder):
 
 
 def test_a_model_is_found_by_its_name_or_its_file(runs_folder, tmp_path):
-    trained = write(runs_folder / "nuclei" / "model.safetensors")
+    trained = write(runs_folder / "cells" / "model.safetensors")
     other = write(tmp_path / "my own.weights")
-    assert find_model("nuclei") == trained
+    assert find_model("cells") == trained
     assert find_model(str(trained)) == trained
     assert find_model(str(other)) == other
 
 
 def test_a_mistyped_model_is_answered_with_near_names(runs_folder):
-    write(runs_folder / "nuclei" / "model.safetensors")
-    with pytest.raises(FileProblem, match=r"^There is no model 'nuclie'; did you mean nuclei\?$"):
-        find_model("nuclie")
+    write(runs_folder / "cells" / "model.safetensors")
+    with pytest.raises(FileProblem, match=r"^There is no model 'celsl'; did you mean cells\?$"):
+        find_model("celsl")
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "folder/gone", "", "x" * 300])
 def test_a_model_that_is_nowhere_is_refused_with_a_sentence(runs_folder, name):
-    write(runs_folder / "nuclei" / "model.safetensors")
+    write(runs_folder / "cells" / "model.safetensors")
     with pytest.raises(FileProblem, match=r"[.?]$"):
         find_model(name)
