@@ -105,6 +105,7 @@ def _network(**options):
 
 CHOICES = {
     "auto": [],
+    "the plan now": [],
     "width 8": _network(width=8),
     "width 12": _network(width=12),
     "width 24": _network(width=24),

@@ -23,7 +23,7 @@ def planned(device="cpu", **chosen):
 
 @pytest.mark.parametrize(
     ("seconds", "minutes", "width", "steps"),
-    [(0.1, 0.5, 16, 300), (0.1, 0.49, 8, 294), (1.0, 10, 16, 600), (3.0, 10, 8, 200)],
+    [(0.1, 2, 16, 1200), (0.1, 0.5, 8, 300), (0.5, 10, 16, 1200), (1.0, 10, 8, 600)],
 )
 def test_few_steps_get_a_narrow_network(monkeypatch, seconds, minutes, width, steps):
     monkeypatch.setattr(pace, "seconds_per_step", lambda settings, channels: seconds)
@@ -35,8 +35,8 @@ def test_few_steps_get_a_narrow_network(monkeypatch, seconds, minutes, width, st
 def test_a_budget_in_steps_needs_no_measurement(monkeypatch):
     monkeypatch.setattr(pace, "seconds_per_step", lambda *_: pytest.fail("measured"))
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**33)
-    assert planned(steps=299)[0] == 8
-    assert planned(epochs=12, steps_per_epoch=25)[0] == 16
+    assert planned(steps=999)[0] == 8
+    assert planned(epochs=40, steps_per_epoch=25)[0] == 16
     assert planned("cuda", minutes=1)[0] == 32
     assert planned(network="vnet", minutes=1)[0] is None
     assert planned(network="unet_padding", option={"width": 4}, minutes=1)[0] == 4

@@ -22,8 +22,9 @@ __all__ = ["seconds_per_step", "width"]
 
 NARROW, USUAL = 8, 16
 CUDA_WIDTH = 32
-FEW_STEPS = 300
-"""A network of the usual width that takes fewer steps learns less than a narrow one, which takes more of them."""
+FEW_STEPS = 1000
+"""A network of the usual width that takes fewer steps learns less than a narrow one, which takes more of them
+(benchmarks/auto.md, width and steps)."""
 TIMED, CLASSES = 2, 4
 
 
