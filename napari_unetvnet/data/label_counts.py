@@ -7,6 +7,7 @@ part. The numbers are kept as long as the volume they belong to.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ CENTRE_PLANES = 64
 """Centres are measured on this many evenly spaced planes at most."""
 CENTRE_VALUES = 64
 """Planes with more values have object ids, whose centres are not needed."""
+THINNED_VOXELS = 2**20
+"""Of larger labels, the thinned copy has every n-th voxel along each axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,9 @@ class LabelCounts:
         Hash of the values.
     read : float
         Fraction of the voxels that was read.
+    thinned : array of shape (Z', Y', X')
+        Every ``step``-th voxel of the first channel along each axis; all planes of labels that have only one.
+    step : int
     """
 
     counts: tuple[Counter[int], ...]
@@ -62,6 +68,8 @@ class LabelCounts:
     digest: str = ""
     read: float = 1.0
     mask: Volume | None = None
+    thinned: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
+    step: int = 1
 
     @property
     def painted(self) -> int:
@@ -106,7 +114,7 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
     counts = [Counter[int]() for _ in range(labels.channels)]
     shown = counts if mask is None else [Counter[int]() for _ in range(labels.channels)]
     painted, unpainted, centres = [False] * labels.shape[0], 0, _Centres(labels.shape)
-    digest = hashlib.blake2b(digest_size=16)
+    digest, thinned = hashlib.blake2b(digest_size=16), _Thinned(labels.shape)
     for box, part in _parts(labels, where):
         digest.update(np.ascontiguousarray(part).data)
         labelled: NDArray[np.bool_] = (part != 0).any(axis=0)
@@ -119,9 +127,13 @@ def _counted(labels: Volume, mask: Volume | None, limit: int | None) -> LabelCou
         if mask is not None:
             _count_visible(shown, part, visible)
         centres.add(box, part[0])
+        thinned.add(box, part[0])
     read = covers(where, labels.shape)
     planes = tuple(painted) if read == 1 else ()
-    return LabelCounts(tuple(counts), tuple(shown), unpainted, planes, centres.result(), digest.hexdigest(), read, mask)
+    return LabelCounts(
+        tuple(counts), tuple(shown), unpainted, planes, centres.result(), digest.hexdigest(), read, mask,
+        thinned.values, thinned.step,
+    )  # fmt: skip
 
 
 def _parts(labels: Volume, where: list[Box]) -> Iterator[tuple[Box, NDArray[Any]]]:
@@ -135,6 +147,29 @@ def _count_visible(shown: list[Counter[int]], part: NDArray[Any], visible: Any) 
     for count, channel in zip(shown, part, strict=True):
         if (values := channel[visible]).size:
             count.update(count_values(values.reshape(1, 1, -1)))
+
+
+class _Thinned:
+    """Every n-th voxel of labels along each axis.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Voxels z, y, x of the labels.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        axes = 2 if shape[0] == 1 else 3
+        self.step = max(1, math.ceil((math.prod(shape) / THINNED_VOXELS) ** (1 / axes)))
+        self.values: NDArray[Any] = np.zeros([-(-n // self.step) for n in shape], np.uint8)
+
+    def add(self, box: Box, part: NDArray[Any]) -> None:
+        """Take the voxels of a part of shape (Z, Y, X) that lies in a box of the labels."""
+        if part.dtype != self.values.dtype:
+            self.values = self.values.astype(np.promote_types(part.dtype, self.values.dtype))
+        chosen = part[tuple(slice(-start % self.step, None, self.step) for start in box.start)]
+        first = [-(-start // self.step) for start in box.start]
+        self.values[tuple(slice(a, a + n) for a, n in zip(first, chosen.shape, strict=True))] = chosen
 
 
 class _Centres:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import EpochDone, Event, Notice
 from napari_unetvnet.files import read_json, remove, replacing, write_json
 from napari_unetvnet.model.card import read_card
@@ -110,10 +110,17 @@ def _watch(folder: Path, attempts: Attempts, *, resume: bool) -> Watch:
     from napari_unetvnet.training.plan.stall import Watch
 
     watch = Watch()
-    epochs = [event for event in follow(folder)[0] if isinstance(event, EpochDone)] if resume else []
-    for event in epochs[attempts.epochs :]:
+    for event in _epochs(folder)[attempts.epochs :] if resume else []:
         watch.add(event)
     return watch
+
+
+def _epochs(folder: Path) -> list[EpochDone]:
+    """Read the epochs so far; a damaged file tells of none, and a training does not need them."""
+    try:
+        return [event for event in follow(folder)[0] if isinstance(event, EpochDone)]
+    except RunProblem:
+        return []
 
 
 def _in_time_left(settings: TrainSettings, attempts: Attempts) -> TrainSettings:
@@ -131,8 +138,8 @@ def _begin_again(
     remove(files.state)
     if files.model.exists() and not (folder / FIRST_MODEL).exists():
         files.model.rename(folder / FIRST_MODEL)
-    epochs = sum(isinstance(event, EpochDone) for event in follow(folder)[0])
-    attempts = Attempts(changed, attempts.seconds + getattr(last, "seconds", 0.0), epochs)
+    seconds = attempts.seconds + getattr(last, "seconds", 0.0)
+    attempts = Attempts(changed, seconds, len(_epochs(folder)))
     write_json(folder / ATTEMPTS, asdict(attempts))
     return attempts
 

@@ -95,7 +95,7 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     """Seed of the random numbers; the same seed, data and settings give the same model on the same machine."""
     hold_out: float = Field(0.2, ge=0, le=0.5)
     """Share of the labels that is held out to score the model and never trained on; 0 for none."""
-    final_fit: float = Field(0, ge=0, le=0.5)
+    final_fit: float = Field(0.0, ge=0, le=0.5)
     """Share of the steps that learn what was held out, too, at a low rate after the score was measured; 0 for none."""
     folds: int = Field(1, ge=1, le=100)
     """Cross-validation: number of folds into which the labels are divided; 1 for none."""

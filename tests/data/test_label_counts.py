@@ -7,10 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from napari_unetvnet.data import label_counts as label_counts_module
 from napari_unetvnet.data.checks import examine
 from napari_unetvnet.data.checks.thumbnail import make_thumbnail
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.prepare import prepare_data
+from napari_unetvnet.images import sampling
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainJob, checked
@@ -56,12 +58,24 @@ def test_a_mask_hides_voxels_from_what_is_shown_only(labels):
     assert counted.unpainted == 187 - 6
 
 
+@pytest.mark.parametrize("shape", [(1, 40, 50), (30, 40, 50), (7, 11, 13)])
+def test_the_thinned_copy_has_every_nth_voxel(monkeypatch, shape):
+    monkeypatch.setattr(label_counts_module, "THINNED_VOXELS", 300)
+    monkeypatch.setattr(sampling, "SLAB_VOXELS", 700)  # read in many parts
+    values = np.random.default_rng(0).integers(0, 1000, (1, *shape)).astype(np.uint16)
+    counted = label_counts(Volume(values))
+    n = counted.step
+    assert n > 1
+    np.testing.assert_array_equal(counted.thinned, values[0, ::n, ::n, ::n])
+
+
 def test_labels_are_read_once_for_all_who_ask(labels):
     """Checks, plan and classes share one pass, a second one makes the target; samples are read beside them."""
     rng = np.random.default_rng(0)
     stack = rng.integers(0, 3, (1, 400, 20, 20)).astype(np.uint8)
     watched, image = Watched(stack), Volume(rng.normal(size=stack.shape).astype(np.float32))
     values = {"image": "a", "label": "b", "patch": (1, 16, 16), "loss": "ce", "unlabelled": "background"}
+    values |= {"start_from": "none"}  # otherwise shipped models are applied to a part
     job = checked(TrainJob, values)
     make_thumbnail(image, Volume(watched), (), job)
     planes, watched.read = watched.read, 0  # those that are compared with the image

@@ -66,7 +66,7 @@ def test_the_job_says_what_the_form_says(trainer, no_child, finish):
     made = runs.read(no_child[0])
     assert isinstance(made, TrainJob)
     shown = {"width": 4, "depth": 3, "block": "none", "block_in": "both", "up": "nearest", "deep_supervision": 0}
-    assert made.option == shown
+    assert made.option == shown | {"norm": "batch"}
     assert [(term.name, term.weight) for term in made.loss] == [("dice", 1), ("bce", 10)]
     assert (made.learning_rate, made.seed, made.steps, made.patch) == (1e-3, 7, 10, (1, 48, 48))
     assert (made.unlabelled, made.background, made.view) == ("ignore", 1, "2d")
@@ -440,7 +440,8 @@ def test_the_wrong_number_of_channels_is_refused_at_once(segmenter, painted_view
     assert not no_child
 
 
-def test_without_a_model_nothing_is_started(qtbot, painted_viewer):
+def test_without_a_model_nothing_is_started(qtbot, painted_viewer, monkeypatch):
+    monkeypatch.setattr("napari_unetvnet.runs.models.shipped_models", dict)
     widget = SegmentWidget(painted_viewer)
     qtbot.addWidget(widget)
     widget.panel.button.click()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, prod
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["object_widths"]
 
-VOXELS = 2**20
-"""Of larger labels, every n-th voxel along each axis is looked at."""
 MOST_IMAGES, MOST_VALUES = 8, 8
-LARGEST = 2**29
-"""Voxels of labels that are too large to look at."""
 
 
 def object_widths(pairs: Sequence[Pair], settings: TrainSettings) -> dict[int, float]:
@@ -55,13 +51,9 @@ def _widths(labels: Volume, spacing: Sequence[float], settings: TrainSettings) -
     """Measure the classes of one image."""
     from scipy.ndimage import distance_transform_edt
 
-    if prod(labels.shape) > LARGEST:
-        return {}
-    planar = labels.shape[0] == 1
-    step = max(1, ceil((prod(labels.shape) / VOXELS) ** (1 / (2 if planar else 3))))
-    thinned = np.asarray(labels.data[0, :: 1 if planar else step, ::step, ::step])
-    thinned, axes = (thinned[0], spacing[1:]) if planar else (thinned, spacing)
-    sampling = [step * edge / min(axes) for edge in axes]
+    counted = label_counts(labels)
+    thinned, axes = (counted.thinned[0], spacing[1:]) if labels.shape[0] == 1 else (counted.thinned, spacing)
+    sampling = [counted.step * edge / min(axes) for edge in axes]
     masks = (
         {1: _inside(thinned)}
         if settings.label_values == "objects"

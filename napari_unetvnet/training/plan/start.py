@@ -94,12 +94,13 @@ def _allowed(card: ModelCard, settings: TrainSettings) -> bool:
 
 def _part(pair: Pair, dims: int) -> Pair:
     """Crop a pair to where most is painted."""
-    painted = np.asarray(pair.labels.data[0]) != 0
-    ranges = []
-    for axis, (n, most) in enumerate(zip(painted.shape, PART[dims], strict=True)):
+    counted = label_counts(pair.labels)
+    painted, ranges = counted.thinned != 0, []
+    for axis, (n, most) in enumerate(zip(pair.labels.shape, PART[dims], strict=True)):
         size, others = min(n, most), tuple(other for other in range(3) if other != axis)
+        window = -(-size // counted.step)
         before = np.concatenate([[0], np.cumsum(painted.sum(axis=others))])
-        first = int(np.argmax(before[size:] - before[: n - size + 1]))
+        first = min(n - size, counted.step * int(np.argmax(before[window:] - before[: len(before) - window])))
         ranges.append((first, first + size))
     (z, z_end), (y, y_end), (x, x_end) = ranges
     box = Box((z, y, x), (z_end, y_end, x_end))
