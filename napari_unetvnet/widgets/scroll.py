@@ -12,6 +12,8 @@ from superqt import QCollapsible
 __all__ = ["Scrolling", "WrappedLabel", "folded", "narrow", "wrapped"]
 
 LEAST_WIDTH, LEAST_HEIGHT = 300, 90
+UNBOUNDED = (1 << 24) - 1
+"""Height of a widget without a maximum (Qt's QWIDGETSIZE_MAX)."""
 BORDER = 4
 """Width of the border that the style of napari draws around a scroll area."""
 
@@ -81,7 +83,10 @@ class WrappedLabel(QLabel):  # type: ignore[misc]
         self._grow()
 
     def _grow(self) -> None:
-        self.setMinimumHeight(self.heightForWidth(self.width()) if self.text() else 0)
+        # A height that is set is a part of the answer for a width, so a text that became shorter would keep it.
+        self.setMinimumHeight(0)
+        self.setMaximumHeight(UNBOUNDED)
+        self.setFixedHeight(self.heightForWidth(self.width()) if self.text() else 0)
 
 
 def folded(title: str) -> tuple[Any, Any]:
