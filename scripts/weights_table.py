@@ -129,8 +129,8 @@ MODELS: dict[str, Recipe] = {
     ),
     "hippocampus": Recipe(
         accuracy.hippocampus,
-        ("--view", "3d", "--network", "unet3d_ds", "--class-names", "1=anterior", "2=posterior"),
-        700,
+        ("--view", "3d", "--network", "unet3d_ds", "--option", "depth=4", "--class-names", "1=anterior", "2=posterior"),
+        1400,
         "anterior (head) and posterior (body and tail) hippocampus in crops of T1-weighted MRI, 3D",
         "Medical Segmentation Decathlon, task 04: 64 volumes; 16 others for validation",
         "CC BY-SA 4.0",
@@ -145,7 +145,7 @@ MODELS: dict[str, Recipe] = {
     "axon_myelin": Recipe(
         axons_in_micrometers,
         ("--view", "2d", "--class-names", "1=axon", "2=myelin", "--target-spacing", "1", "0.13", "0.13"),
-        1500,
+        3000,
         "axons and myelin of the spinal cord in scanning electron microscopy, 2D, one channel",
         "data_axondeepseg_sem, rat spinal cord: 6 images; 1 other for validation",
         "MIT",
@@ -161,7 +161,7 @@ MODELS: dict[str, Recipe] = {
     "retinal_vessels": Recipe(
         accuracy.vessels,
         ("--view", "2d", "--class-names", "1=vessel"),
-        550,
+        3000,
         "vessels in photographs of the retina, 2D, three channels (red, green, blue)",
         "CHASE_DB1: 18 photographs; 2 others, of another child, for validation",
         "CC BY 4.0",
@@ -175,7 +175,7 @@ MODELS: dict[str, Recipe] = {
         (
             "--view", "2.5d", "--label-values", "objects", "--objects-as", "boundaries", "--boundary-width", "2",
         ),
-        500,
+        2500,
         "boundaries between neurons in electron microscopy, planes with their neighbours (2.5D), one channel",
         "FIB-SEM of the Drosophila medulla: 96 planes of 250 x 250; the next 16 planes for validation",
         "CC BY 3.0",
