@@ -117,7 +117,7 @@ MODELS: dict[str, Recipe] = {
     "nuclei": Recipe(
         accuracy.nuclei,
         ("--view", "2d", "--label-values", "objects", "--objects-as", "separated", "--option", "width=16"),
-        500,
+        1500,
         "nuclei in fluorescence microscopy and in purple H&E stain, 2D, three channels (red, green, blue)",
         f"{BOWL}: 63 fluorescence images, 12 of stained tissue; 15 others for validation",
         "CC0 1.0",
