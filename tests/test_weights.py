@@ -100,10 +100,12 @@ def axon_myelin():
 
 
 def retinal_vessels():
-    """Dark red lines on an orange ground."""
+    """Dark red lines with soft edges, as the camera shows vessels, on an uneven orange ground."""
     y, x = np.indices((160, 160))
-    vessel = np.min([abs(y - a - b * x) for a, b in ((20, 0.3), (60, 0.0), (150, -0.4))], axis=0) < 3
-    colours = [noisy(ground - vessel * darker, 0.7) for ground, darker in ((200, 40), (110, 45), (50, 20))]
+    vessel = np.min([abs(y - a - b * x) for a, b in ((20, 0.3), (60, 0.0), (150, -0.4))], axis=0) < 4
+    uneven = gaussian_filter(np.random.default_rng(3).normal(size=(160, 160)), 12)
+    uneven, soft = 10 * uneven / uneven.std(), gaussian_filter(vessel.astype(float), 1.5)
+    colours = [noisy(ground + uneven - soft * darker, 0.7) for ground, darker in ((200, 40), (110, 45), (50, 20))]
     return np.stack(colours)[:, None], {1: vessel}
 
 
