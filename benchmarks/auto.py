@@ -105,7 +105,6 @@ def _network(**options):
 
 CHOICES = {
     "auto": [],
-    "the plan now": [],
     "width 8": _network(width=8),
     "width 12": _network(width=12),
     "width 24": _network(width=24),
@@ -375,6 +374,9 @@ def table(rows):
     return lines
 
 
+HEADER = 4  # lines of a table without a row
+
+
 def against_best(rows):
     """Compare auto with the best other choice of each set and budget, and with the one that other sets would take."""
     rows = [r for r in rows if "dice" in r]
@@ -390,7 +392,7 @@ def against_best(rows):
         best, left_out = max(others, key=others.get), f"{ranks[0]} {others[ranks[0]]:.3f}" if ranks else ""
         row = f"| {name}, {variant} | {budget} | {here['auto']:.3f} | {best} {others[best]:.3f} | {left_out} |"
         lines.append(row)
-    return [*lines, ""]
+    return [*lines, ""] if len(lines) > HEADER else []
 
 
 def _means(rows):
@@ -399,6 +401,7 @@ def _means(rows):
 
 
 WIDTH, HEIGHT, MARGIN = 300, 200, 40
+AUTO = "auto"
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 
 
@@ -437,14 +440,12 @@ def _frame(name, rows):
             f'<text x="{place(budget, low).split(",")[0]}" y="{HEIGHT + 34}" text-anchor="middle">{budget}</text>'
         )
     final = _means([r for r in rows if r["seconds"] == max(s["seconds"] for s in rows)])
-    chosen = ["auto", *sorted((c for c in _means(rows) if c != "auto"), key=lambda c: -final.get(c, 0))][: len(COLOURS)]
+    chosen = sorted(_means(rows), key=lambda c: (c != AUTO, -final.get(c, 0), c))[: len(COLOURS)]
     for line, (choice, colour) in enumerate(zip(chosen, COLOURS, strict=False)):
         here = sorted({r["seconds"] for r in rows if r["choice"] == choice})
         points = [(b, _means([r for r in rows if r["seconds"] == b]).get(choice)) for b in here]
         path = " ".join(place(b, v) for b, v in points)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{2 if line == 0 else 1}"/>'
-        )
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{1 + (choice == AUTO)}"/>')
         for point in points:
             x, y = place(*point).split(",")
             parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{colour}"/>')
