@@ -210,7 +210,8 @@ def words_of(name, variant, choice, budget, seed):
         meaning = SETS[name][1]
     if variant == "scribbles":
         meaning = [*meaning, "--unlabelled", "ignore", "--background", "1"]
-    return [*meaning, "--minutes", str(budget / 60), "--seed", str(seed), *choice]
+    fresh = ["--start-from", "none"]  # shipped models have learnt these images
+    return [*meaning, "--minutes", str(budget / 60), "--seed", str(seed), *fresh, *choice]
 
 
 def cell(name, variant, choice, budget, seed, data, work):
