@@ -165,6 +165,8 @@ def _add_evaluate_options(parser: Parser) -> None:
     parser.add_argument(
         "--pairs", type=Path, metavar="FILE", help="CSV file with the columns image (the prediction) and label (truth)."
     )
+    text = "Pair the files of two folders in the order of their names and numbers, not by name."
+    parser.add_argument("--in-order", action="store_true", help=text)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_const", const="json", dest="form", help="Print JSON.")
     forms.add_argument("--csv", action="store_const", const="csv", dest="form", help="Print CSV.")
@@ -314,8 +316,9 @@ def _check(parsed: Namespace) -> int:
     from napari_unetvnet.runs.check import as_text, check_files
     from napari_unetvnet.settings import TrainJob
 
-    report = check_files(_job(parsed, TrainJob, "train"))
-    _print(as_text(report, as_json=parsed.json))
+    job = _job(parsed, TrainJob, "train")
+    report = check_files(job)
+    _print(as_text(report, job, as_json=parsed.json))
     return 2 if report.of("error") else 0
 
 
@@ -384,7 +387,8 @@ def _evaluate(parsed: Namespace) -> None:
     from napari_unetvnet.settings import checked
 
     values = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
-    result = score(parsed.prediction, parsed.truth, parsed.pairs, checked(EvaluateSettings, values))
+    sources = (parsed.prediction, parsed.truth, parsed.pairs)
+    result = score(*sources, checked(EvaluateSettings, values), in_order=parsed.in_order)
     _print(as_text(result, parsed.form or "table"))
 
 

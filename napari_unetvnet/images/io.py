@@ -27,7 +27,8 @@ from napari_unetvnet.images.formats import endings_for, format_of, listed
 from napari_unetvnet.images.image_file import LARGE_BYTES, ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
 from napari_unetvnet.images.outputs import check_fits, check_writable
-from napari_unetvnet.images.pairs import PairFiles, find_pairs, read_pairs_csv, resolve
+from napari_unetvnet.images.pair_table import read_pairs_csv, resolve
+from napari_unetvnet.images.pairs import PairFiles, find_pairs
 from napari_unetvnet.images.sources import existing, paths_of, stem_of
 from napari_unetvnet.images.volume import Volume
 

@@ -1,32 +1,28 @@
-"""Pair images with labels: by name, in order, or from a table."""
+"""Pair images with labels by name, or in order where a person says so."""
 
 from __future__ import annotations
 
-import csv
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from napari_unetvnet.images.volume import Volume
-
-
 from napari_unetvnet.images.formats import endings, listed
+from napari_unetvnet.images.names import channel_of, image_forms, label_forms
 from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_of
 
-__all__ = ["Pair", "PairFiles", "find_pairs", "read_pairs_csv", "resolve"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-# Words in file names that distinguish images from labels, as in "a_seg", "mask-a", "a.labels", "21_manual1".
-WORDS = (
-    r"labels?|masks?|seg(mentation|mented)?|gt|truth|pred(iction)?|result|annotations?|objects|images?|img|raw|"
-    r"training|test|manual\d*|1stHO|2ndHO"
-)
-AFFIX = re.compile(rf"^({WORDS})[ _.-]+|[ _.-]+({WORDS})$", re.IGNORECASE)
+    from napari_unetvnet.images.names import Words
+    from napari_unetvnet.images.volume import Volume
+
+__all__ = ["Pair", "PairFiles", "describe_pairs", "files_in", "find_pairs", "same_name", "shortened"]
+
+MOST_NAMED = 12
+"""Files that a message names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +65,26 @@ class PairFiles:
     mask: str = ""
 
 
-def find_pairs(images: Sequence[str], labels: Sequence[str], kind: str = "labels") -> list[tuple[str, str]]:
+def find_pairs(
+    images: Sequence[str],
+    labels: Sequence[str],
+    kinds: tuple[str, str] = ("images", "labels"),
+    *,
+    in_order: bool = False,
+) -> list[tuple[str, str]]:
     """Pair images with labels, or with masks, by name.
 
     Parameters
     ----------
     images, labels : sequence of str
-        Files, channel files separated by ``|``, or folders, for all readable images in them, sorted. Names match if
-        they differ only in the ending and in words as in "a_seg", "mask_a", "image_a". One image and one file of labels
-        are a pair whatever their names are.
-    kind : str
-        What the labels are, for messages.
+        Files, channel files separated by ``|``, or folders, for all readable images in them. Names match as
+        `images.names` reads them, and files in equally named folders are preferred. Files that are
+        channels of an image (``a_0000``, ``a_0001``) are joined where the labels are of their common name. One image
+        and one file of labels are a pair whatever their names are.
+    kinds : tuple of (str, str)
+        What both are, for messages.
+    in_order : bool
+        Pair the first image with the first labels and so on, whatever their names are.
 
     Returns
     -------
@@ -91,126 +96,212 @@ def find_pairs(images: Sequence[str], labels: Sequence[str], kind: str = "labels
     FileProblem
         If a file does not exist, or a folder holds no image.
     DataProblem
-        If the numbers differ, a file is on both sides, or files cannot be paired by name.
+        If a file is on both sides, or any image or labels have no partner, or more than one.
     """
-    image_files, label_files = ([file for entry in entries for file in _expand(entry)] for entries in (images, labels))
-    if len(image_files) != len(label_files):
-        raise DataProblem(
-            f"There are {len(image_files)} images but {len(label_files)} {kind}; give one file of {kind} each."
-        )
-    if shared := sorted(set(image_files) & set(label_files)):
-        raise DataProblem(f"{shared[0]} is given both as image and as {kind}; give different files.")
-    candidates = [_partners(label, image_files) for label in label_files]
-    matched = [indices[0] for indices in candidates if len(indices) == 1]
-    if len(set(matched)) == len(label_files):
-        return sorted(
-            zip((image_files[i] for i in matched), label_files, strict=True),
-            key=lambda pair: image_files.index(pair[0]),
-        )
-    if len(image_files) == 1:
-        return [(image_files[0], label_files[0])]
-    free = [paths_of(image)[0].name for i, image in enumerate(image_files) if matched.count(i) != 1]
-    unpaired = [
-        paths_of(label)[0].name
-        for label, indices in zip(label_files, candidates, strict=True)
-        if len(indices) != 1 or matched.count(indices[0]) > 1
-    ]
-    raise DataProblem(
-        f"These images and {kind} cannot be paired by name: {_some(free)} and {_some(unpaired)}. Name {kind} like "
-        "their images (a.tif and a_labels.tif), or list the files in a CSV file of pairs (--pairs)."
+    image_files, label_files = (
+        [file for entry in entries for file in _expand(entry, by_number=in_order)] for entries in (images, labels)
     )
+    if shared := sorted(set(image_files) & set(label_files)):
+        raise DataProblem(f"{shared[0]} is given both as image and as {kinds[1]}; give different files.")
+    if in_order:
+        return _in_order(image_files, label_files, kinds)
+    if len(image_files) == len(label_files) == 1:
+        return [(image_files[0], label_files[0])]
+    matched = _match(image_files, label_files)
+    joined = None if matched.complete else _joined(image_files)
+    if joined is not None:
+        matched = min(_match(joined, label_files), matched, key=lambda each: each.left_over)
+    if not matched.complete:
+        raise DataProblem(*_left_over(matched, kinds))
+    return [(image, matched.labels_of[image][0]) for image in matched.labels_of]
 
 
-def read_pairs_csv(path: str | Path) -> list[PairFiles]:
-    """Read a table of pairs.
-
-    Parameters
-    ----------
-    path : str or Path
-        CSV file with the columns image, label and, optionally, split and mask. Paths are relative to its folder.
-
-    Returns
-    -------
-    list of PairFiles
-
-    Raises
-    ------
-    FileProblem
-        If the file is missing, empty, not text, or lacks a column.
-    DataProblem
-        If a row lacks a path or has another split than train, val or none.
-    """
-    path = existing(Path(path))
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        delimiter = ";" if lines and ";" in lines[0] and "," not in lines[0] else ","
-        table = csv.reader(lines, delimiter=delimiter)
-        header = [name.strip().lower() for name in next(table, [])]
-        rows = [(table.line_num, dict(zip(header, map(str.strip, row), strict=False))) for row in table if any(row)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise FileProblem(f"{path} is not a CSV table ({error}); save it as text in UTF-8.") from error
-    if missing := {"image", "label"} - set(header):
-        raise FileProblem(f"{path} has no column {' and no column '.join(sorted(missing))}; its first row names them.")
-    if not rows:
-        raise FileProblem(f"{path} lists no pairs; add a row with an image and a label file.")
-    return [_pair(row, f"{path}, row {number}", path.parent) for number, row in rows]
+def same_name(image: str, labels: str) -> bool:
+    """Whether labels are of an image by their names."""
+    return _match([image], [labels]).complete
 
 
-def resolve(source: str, folder: Path) -> str:
-    """Make the paths of a source absolute.
+def files_in(folder: Path) -> list[str]:
+    """List the images in a folder, sorted by name; not those of its folders."""
+    files = [
+        f for f in folder.iterdir() if f.name.lower().endswith(endings()) and f.name[0] != "." and not is_folder(f)
+    ]
+    return [str(file) for file in sorted(files)]
+
+
+def describe_pairs(pairs: Sequence[PairFiles], most: int = MOST_NAMED) -> str:
+    """Write which labels each image has, a line each, or in one line if there is one.
 
     Parameters
     ----------
-    source : str
-        One file or several, separated by ``|``.
-    folder : Path
-        Base of relative paths.
+    most : int
+        Pairs to write; of more, those in the middle are left out.
 
     Returns
     -------
     str
     """
-    return "|".join(str(folder.absolute() / path) for path in paths_of(source))
+    same = len({_names(pair.image) for pair in pairs}) == len(pairs)
+    name = _names if same else _names_with_folder
+    lines = [
+        f"{name(pair.image)} <- {name(pair.label)}" + (f", mask {name(pair.mask)}" if pair.mask else "")
+        for pair in pairs
+    ]
+    if len(lines) == 1:
+        return f"Pair (image <- labels): {lines[0]}"
+    return "\n  ".join([f"{len(pairs)} pairs (image <- labels):", *shortened(lines, most)])
 
 
-def _pair(row: dict[str, str], position: str, folder: Path) -> PairFiles:
-    """Check one row of a table of pairs."""
-    split = row.get("split", "").lower()
-    if not row.get("image") or not row.get("label"):
-        raise DataProblem(f"{position}: image or label is empty; give both files.")
-    if split not in {"train", "val", ""}:
-        raise DataProblem(f"{position}: split is {split!r}; write train or val, or leave it empty.")
-    mask = resolve(row["mask"], folder) if row.get("mask") else ""
-    files = resolve(row["image"], folder), resolve(row["label"], folder)
-    return PairFiles(*files, split=cast("Literal['train', 'val', '']", split), mask=mask)
+def shortened(lines: Sequence[str], most: int, gap: str = "... {} more ...") -> list[str]:
+    """Leave out those in the middle of a long list.
+
+    Parameters
+    ----------
+    most : int
+        Lines to keep.
+    gap : str
+        What stands in their place; ``{}`` is their number.
+
+    Returns
+    -------
+    list of str
+    """
+    if len(lines) <= most:
+        return list(lines)
+    last = most // 2
+    return [*lines[: most - last], gap.format(len(lines) - most), *lines[-last:]]
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+@dataclass(frozen=True)
+class _Matches:
+    """The labels that fit each image, the images that fit each of the labels, and whether these are pairs."""
+
+    labels_of: Mapping[str, list[str]]
+    images_of: Mapping[str, list[str]]
+
+    @property
+    def complete(self) -> bool:
+        return all(len(found) == 1 for each in (self.labels_of, self.images_of) for found in each.values())
+
+    @property
+    def left_over(self) -> int:
+        return sum(len(found) != 1 for each in (self.labels_of, self.images_of) for found in each.values())
 
 
-def _expand(entry: str) -> list[str]:
-    """List the images of a folder; a file stands for itself."""
+def _match(images: Sequence[str], labels: Sequence[str]) -> _Matches:
+    """Find the images that each of the labels fits, by the strictest form of its name that fits any."""
+    named: dict[tuple[int, Words], list[str]] = defaultdict(list)
+    for image in images:
+        for i, form in enumerate(image_forms(image)):
+            for words in form:
+                named[i, words].append(image)
+    images_of = {label: _closest(label, _candidates(label, named)) for label in labels}
+    labels_of: dict[str, list[str]] = {image: [] for image in images}
+    for label, found in images_of.items():
+        for image in found:
+            labels_of[image].append(label)
+    return _Matches(labels_of, images_of)
+
+
+def _candidates(label: str, named: Mapping[tuple[int, Words], list[str]]) -> list[str]:
+    forms = label_forms(label)
+    for i, form in enumerate(forms):
+        if found := [image for words in sorted(form) for image in named.get((i, words), ())]:
+            return list(dict.fromkeys(found))
+    last = len(forms) - 1
+    for whole in forms[last]:
+        for n in range(len(whole) - 1, 0, -1):  # "a_nuclei" are labels of "a", but "a_2" are not
+            if (last, whole[:n]) in named and not _numbered(whole[n:]):
+                return named[last, whole[:n]]
+        longer = [(words, found) for (i, words), found in named.items() if i == last and words[: len(whole)] == whole]
+        if found := [image for words, some in longer for image in some if whole and not _numbered(words[len(whole) :])]:
+            return found
+    return []
+
+
+def _numbered(words: Words) -> bool:
+    return any(letter.isdigit() for word in words for letter in word)
+
+
+def _closest(label: str, images: list[str]) -> list[str]:
+    """Of several images of a name keep those in a folder of the same name, such as that of a subject."""
+    folder = paths_of(label)[0].parent.name
+    beside = [image for image in images if paths_of(image)[0].parent.name == folder]
+    return beside if len(images) > 1 and len(beside) == 1 else images
+
+
+def _joined(images: Sequence[str]) -> list[str] | None:
+    """Join the files of each image that are its numbered or named channels; None if any is not."""
+    groups: dict[tuple[Path, str], dict[str, str]] = defaultdict(dict)
+    for image in images:
+        path = paths_of(image)[0]
+        split = channel_of(stem_of(path))
+        if split is None or "|" in image:
+            return None
+        groups[path.parent, split[0]][split[1]] = image
+    if len(groups) == len(images):
+        return None
+    channels = sorted({channel for group in groups.values() for channel in group})
+    if lacking := [f"{name} has no {channel}" for (_, name), group in groups.items() for channel in channels
+                   if channel not in group]:  # fmt: skip
+        raise DataProblem(
+            f"The images have the channels {listed(channels)}, but {listed(shortened(lacking, MOST_NAMED))}; give the "
+            "same channels of each."
+        )
+    return ["|".join(group[channel] for channel in channels) for group in groups.values()]
+
+
+def _in_order(images: Sequence[str], labels: Sequence[str], kinds: tuple[str, str]) -> list[tuple[str, str]]:
+    if len(images) != len(labels):
+        raise DataProblem(
+            f"There are {len(images)} {kinds[0]} but {len(labels)} {kinds[1]}; in order, each needs its own file."
+        )
+    return list(zip(images, labels, strict=True))
+
+
+def _left_over(matched: _Matches, kinds: tuple[str, str]) -> list[str]:
+    """Name what has no partner, and what has several."""
+    counts = len(matched.labels_of), len(matched.images_of)
+    lines = [f"These {kinds[0]} ({counts[0]}) and {kinds[1]} ({counts[1]}) cannot be paired by name."]
+    for (kind, others), each in zip((kinds, kinds[::-1]), (matched.labels_of, matched.images_of), strict=True):
+        if alone := [_names(source) for source, found in each.items() if not found]:
+            lines.append(
+                f"{kind.capitalize()} without {others} ({len(alone)}): {listed(shortened(alone, MOST_NAMED))}."
+            )
+    several = [
+        f"{_names_with_folder(source)} fits {' and '.join(map(_names_with_folder, shortened(found, 4)))}"
+        for each in (matched.labels_of, matched.images_of)
+        for source, found in each.items()
+        if len(found) > 1
+    ]
+    if several:
+        lines.append(f"Not clear: {'; '.join(shortened(several, MOST_NAMED))}.")
+    advice = (
+        f"Name {kinds[1]} like their {kinds[0]} (a.tif and a_labels.tif), list them in a CSV file of pairs "
+        "(--pairs), or, if both are in the same order, say so (--in-order)."
+    )
+    return [*lines, advice]
+
+
+def _names(source: str) -> str:
+    return " + ".join(path.name for path in paths_of(source))
+
+
+def _names_with_folder(source: str) -> str:
+    return " + ".join(f"{path.parent.name}/{path.name}" for path in paths_of(source))
+
+
+def _expand(entry: str, *, by_number: bool) -> list[str]:
+    """List the images of a folder, sorted by name or by the numbers in it; a file stands for itself."""
     folder = Path(entry).expanduser()
     if not is_folder(folder):
         return ["|".join(str(existing(path)) for path in paths_of(entry))]
-    files = sorted(
-        f for f in folder.iterdir() if f.name.lower().endswith(endings()) and f.name[0] != "." and not is_folder(f)
-    )
+    files = files_in(folder)
     if not files:
         raise FileProblem(f"Folder {folder} holds no image; expected files ending in {listed(endings())}.")
-    return [str(file) for file in files]
+    return sorted(files, key=_with_numbers) if by_number else files
 
 
-def _partners(label: str, images: list[str]) -> list[int]:
-    """Find the images with the name of a label file: the same name, else the same without added words."""
-    stems = [{stem_of(path) for path in paths_of(image)} for image in images]
-    stem = stem_of(Path(label))
-    exact = [i for i, names in enumerate(stems) if stem in names]
-    return exact or [i for i, names in enumerate(stems) if _identity(stem) in map(_identity, names)]
-
-
-def _identity(stem: str) -> str:
-    """Leave out all words around the name of a subject."""
-    shorter = AFFIX.sub("", stem)
-    return stem if shorter == stem else _identity(shorter)
+def _with_numbers(file: str) -> list[tuple[int, str]]:
+    """Sort "a10" after "a9"."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", Path(file).name)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.data.checks import SEVERITIES, Finding, Report, examine, is_of_meaning, table
 from napari_unetvnet.data.meaning import MOST_IMAGES, UnclearLabels, understand
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.sources import paths_of, stem_of
-from napari_unetvnet.runs.inputs import pair_files, read_pair
+from napari_unetvnet.runs.inputs import pair_files, pairs_text, read_pair
 from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
@@ -105,12 +105,20 @@ def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
         yield pair
 
 
-def as_text(report: Report, *, as_json: bool) -> str:
-    """Format a report as a table or as JSON.
+def as_text(report: Report, job: TrainJob, *, as_json: bool) -> str:
+    """Format a report, with the files of each pair, as a table or as JSON.
+
+    Parameters
+    ----------
+    job : TrainJob
+        That was checked.
 
     Returns
     -------
     str
         Without a line break at the end.
     """
-    return json.dumps(report.as_dict(), indent=2, allow_nan=False) if as_json else table(report)
+    files = pair_files(job)
+    if as_json:
+        return json.dumps({"pairs": [*map(asdict, files)], **report.as_dict()}, indent=2, allow_nan=False)
+    return f"{pairs_text(files, job)}\n\n{table(report)}"

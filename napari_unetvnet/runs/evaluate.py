@@ -36,7 +36,12 @@ Files = tuple[str, str]
 
 
 def score(
-    prediction: str | None, truth: str | None, pairs: str | Path | None, settings: EvaluateSettings
+    prediction: str | None,
+    truth: str | None,
+    pairs: str | Path | None,
+    settings: EvaluateSettings,
+    *,
+    in_order: bool = False,
 ) -> Evaluation | Summary:
     """Compare predictions with ground truth.
 
@@ -46,6 +51,8 @@ def score(
         Two files, or two folders whose files are paired by name.
     pairs : str, Path or None
         Instead of them, a CSV file with the columns image (the prediction) and label (the ground truth).
+    in_order : bool
+        Pair the files of folders in their order, not by name.
 
     Returns
     -------
@@ -67,7 +74,8 @@ def score(
         return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
     sources = str(prediction), str(truth)
     if any(is_folder(Path(source).expanduser()) for source in sources):
-        return score_cases(find_pairs([sources[0]], [sources[1]]), settings)
+        kinds = ("predictions", "truth files")
+        return score_cases(find_pairs([sources[0]], [sources[1]], kinds, in_order=in_order), settings)
     return score_files(*sources, settings)
 
 

@@ -11,20 +11,20 @@ from typing import Any
 from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
 from napari_unetvnet.files import TEMPORARY, read_json, write_json, writing
-from napari_unetvnet.images.pairs import resolve
+from napari_unetvnet.images.pair_table import resolve
 from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
     "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "INDEX", "JOB", "LABELS",
-    "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE", "REGION",
-    "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
+    "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PAIRS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE",
+    "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
     "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
 MODEL, STATE, PREVIEW = "model.safetensors", "last.safetensors", "preview.npy"
-PLAN, PROVENANCE, ATTEMPTS = "plan.json", "provenance.json", "attempts.json"
+PLAN, PROVENANCE, ATTEMPTS, PAIRS = "plan.json", "provenance.json", "attempts.json", "pairs.csv"
 FIRST_MODEL, FINAL_FIT = "first_plan.safetensors", "final_fit.safetensors"
 DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
@@ -221,5 +221,5 @@ def ask_to_stop(folder: Path) -> None:
 def discard_if_empty(folder: Path) -> None:
     """Remove a run folder that has neither results nor input files."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
-    if names <= {JOB, EVENTS, STOP, LOCK, PLAN, SETTLED, PROVENANCE}:
+    if names <= {JOB, EVENTS, STOP, LOCK, PLAN, PAIRS, SETTLED, PROVENANCE}:
         shutil.rmtree(folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
-from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
 from napari_unetvnet.images.subjects import subjects_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import Job, TrainJob
 
-__all__ = ["pair_files", "read_image", "read_pair"]
+__all__ = ["pair_files", "pairs_text", "read_image", "read_pair"]
 
 
 def pair_files(job: TrainJob) -> list[PairFiles]:
@@ -36,9 +36,13 @@ def pair_files(job: TrainJob) -> list[PairFiles]:
     if job.pairs is not None:
         return read_pairs_csv(job.pairs)
     images = [source for entry in job.image for source, _ in subjects_of(entry) or [(entry, "")]]
-    pairs = find_pairs(images, job.label) if job.label else _with_own_labels(job.image)
-    masks = dict(find_pairs([image for image, _ in pairs], job.mask, "masks")) if job.mask else {}
+    pairs = find_pairs(images, job.label, in_order=job.in_order) if job.label else _with_own_labels(job.image)
+    masks = dict(_with_masks([image for image, _ in pairs], job)) if job.mask else {}
     return [PairFiles(image, label, "", masks.get(image, "")) for image, label in pairs]
+
+
+def _with_masks(images: Sequence[str], job: TrainJob) -> list[tuple[str, str]]:
+    return find_pairs(images, job.mask, ("images", "masks"), in_order=job.in_order)
 
 
 def _with_own_labels(sources: Sequence[str]) -> list[tuple[str, str]]:
@@ -50,6 +54,20 @@ def _with_own_labels(sources: Sequence[str]) -> list[tuple[str, str]]:
             raise DataProblem(f"{source} is no set of images with labels (data and truth); give --label.")
         pairs += subjects
     return pairs
+
+
+def pairs_text(files: Sequence[PairFiles], job: TrainJob) -> str:
+    """Tell which labels each image has, and where they were paired by something else than their names.
+
+    Returns
+    -------
+    str
+        Of many pairs, those in the middle are left out.
+    """
+    how = "\nThey were paired in order, not by name." if job.in_order else ""
+    if len(files) == 1 and job.pairs is None and job.label and not same_name(files[0].image, files[0].label):
+        how = "; the names differ, but there is one of each."
+    return describe_pairs(files) + how
 
 
 def read_image(source: str, job: Job) -> Volume:

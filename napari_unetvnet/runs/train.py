@@ -11,7 +11,7 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice
 from napari_unetvnet.model.provenance import describe_input, read_inputs, save_provenance
 from napari_unetvnet.runs.attempts import train_until_it_learns
-from napari_unetvnet.runs.folder import JOB, PLAN, PROVENANCE, training_files
+from napari_unetvnet.runs.folder import JOB, PAIRS, PLAN, PROVENANCE, training_files
 from napari_unetvnet.runs.resumed import changed_labels, original_order
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.images.pairs import Pair, PairFiles
     from napari_unetvnet.model.provenance import Input
     from napari_unetvnet.settings import TrainJob
     from napari_unetvnet.training.files import TrainingFiles
@@ -41,6 +41,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     """
     from napari_unetvnet.data.checks import examine, notices, refuse_contradictions
     from napari_unetvnet.images.io import check_writable
+    from napari_unetvnet.images.pair_table import write_pairs_csv
     from napari_unetvnet.model.device import choose_device, keep_freed_memory
     from napari_unetvnet.training.loop import steps
     from napari_unetvnet.training.plan import load_plan, plan, save_plan
@@ -63,6 +64,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
         texts = (*notices(report), planned.understood, planned.proposed, planned.text)
         yield from (Notice(text) for text in texts if text)
     if group.is_first:
+        write_pairs_csv(folder / PAIRS, inputs.files)
         save_provenance(folder / PROVENANCE, inputs.described, *choose_device(job), inputs.earlier)
         group.barrier()
     with keep_freed_memory():
@@ -73,8 +75,9 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
 
 
 class _Inputs(NamedTuple):
-    """Images with labels, their hashes, and what a resumed run was trained on before."""
+    """Images with labels, their files and hashes, and what a resumed run was trained on before."""
 
+    files: list[PairFiles]
     pairs: list[Pair]
     described: list[Input]
     earlier: list[dict[str, Any]]
@@ -84,7 +87,7 @@ class _Inputs(NamedTuple):
 def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
     """Read the images and labels of a job."""
     from napari_unetvnet.images.identity import content_hash
-    from napari_unetvnet.runs.inputs import pair_files, read_pair
+    from napari_unetvnet.runs.inputs import pair_files, pairs_text, read_pair
 
     try:
         files = pair_files(job)
@@ -96,7 +99,7 @@ def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
             *problem.lines, f"If it was moved, write its new place into {folder / JOB}, and resume the run again."
         ) from problem
     described = [describe_input(each, content_hash(pair.image)) for each, pair in zip(files, pairs, strict=True)]
-    return _Inputs(pairs, described, [], [])
+    return _Inputs(files, pairs, described, [], [pairs_text(files, job)])
 
 
 def _compared(inputs: _Inputs, folder: Path, files: TrainingFiles) -> _Inputs:
@@ -108,10 +111,13 @@ def _compared(inputs: _Inputs, folder: Path, files: TrainingFiles) -> _Inputs:
     try:
         old, earlier = read_inputs(folder / PROVENANCE)
     except FileProblem as problem:
-        return inputs._replace(notices=[f"{problem} The images and labels could not be compared with those before."])
+        return inputs._replace(
+            notices=[*inputs.notices, f"{problem} The images and labels could not be compared with those before."]
+        )
     order = original_order(folder, inputs.described, old)
-    pairs, described = [inputs.pairs[i] for i in order], [inputs.described[i] for i in order]
+    listed, pairs = [inputs.files[i] for i in order], [inputs.pairs[i] for i in order]
+    described = [inputs.described[i] for i in order]
     step = read_saved(files).step
     notices = changed_labels(described, old, step)
     earlier = [*earlier, {"until_step": step, "inputs": old}] if notices else earlier
-    return _Inputs(pairs, described, earlier, notices)
+    return _Inputs(listed, pairs, described, earlier, [*inputs.notices, *notices])

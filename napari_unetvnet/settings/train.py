@@ -309,6 +309,9 @@ class TrainJob(TrainSettings):
     """Label files or a folder, paired with the images by name; overlapping masks are separated by |."""
     mask: tuple[str, ...] = ()
     """Mask files or a folder, paired with the images by name; nothing is learnt where a mask is 0."""
+    in_order: bool = False
+    """Pair images with labels and masks in the order in which they are given (folders: that of names and numbers), not
+    by name."""
     pairs: Path | None = None
     """CSV file with the columns image, label and, if wanted, split (train or val) and mask."""
     spacing: Spacing | None = None

@@ -8,6 +8,7 @@ from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QListWidget, QListWidgetItem, QToolButton, QVBoxLayout, QWidget
 
+from napari_unetvnet.images.pairs import same_name
 from napari_unetvnet.widgets.scroll import narrow
 
 if TYPE_CHECKING:
@@ -198,6 +199,19 @@ class LabelsPicker(_MultiLayerPicker):
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer, (Labels, Shapes), "masks of further classes", "no further labels layer")
         self.allow_further(allowed=False)
+
+    def follow(self, image: Any) -> None:
+        """Choose the labels of an image: the only layer whose name is of it, unless that of the chosen one is, too.
+
+        Parameters
+        ----------
+        image : napari Image layer or None
+        """
+        if image is None or self.layer is None or same_name(image.name, self.layer.name):
+            return
+        own = [layer for layer in self.box.layers if same_name(image.name, layer.name)]
+        if len(own) == 1:
+            self.box.choose(own[0])
 
     @property
     def drawn(self) -> bool:

@@ -118,6 +118,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             if name in self.settings.fields:
                 self.settings.fields[name].widget.changed.connect(self._labels_changed)
         self.labels.box.currentIndexChanged.connect(self._labels_changed)
+        self.image.box.currentIndexChanged.connect(lambda _: self.labels.follow(self.image.layer))
         self.labels.list.itemChanged.connect(lambda _: self.class_names.refresh())
         self.class_names.changed.connect(self._refresh_losses)
         for picker in (self.image, self.labels):

@@ -72,6 +72,19 @@ def test_labels_are_listed_by_themselves(qtbot, viewer):
     assert box.layer is strokes
 
 
+def test_labels_follow_the_image_that_they_are_named_after(qtbot, viewer):
+    box = LabelsPicker(viewer)
+    qtbot.addWidget(box)
+    images = {name: viewer.add_image(DATA, name=name) for name in ("day1.tif", "day2.tif", "other")}
+    labels = {name: viewer.add_labels(DATA, name=name) for name in ("day2_labels", "day1-mask", "strokes")}
+    for image, expected in (("day1.tif", "day1-mask"), ("day2.tif", "day2_labels"), ("other", "day2_labels")):
+        box.follow(images[image])
+        assert box.layer is labels[expected]
+    labels["strokes"].name = "day2"
+    box.follow(images["day2.tif"])
+    assert box.layer is labels["day2_labels"]  # named after it, too, so the choice stays
+
+
 def test_labels_come_before_shapes_and_previews_are_not_listed(qtbot, viewer):
     box = LabelsPicker(viewer)
     qtbot.addWidget(box)

@@ -22,13 +22,9 @@ from PIL import Image
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.io import (
-    PairFiles,
     check_writable,
-    find_pairs,
     read_labels,
-    read_pairs_csv,
     read_volume,
-    resolve,
     write_labels,
     write_probabilities,
 )
@@ -501,100 +497,3 @@ def test_labels_beyond_32_bits_are_kept(tmp_path, ending):
     labels = counted(2, 3, 4, dtype=np.uint64) + 2**40
     write_labels(tmp_path / f"a{ending}", labels, like(labels.shape))
     assert np.array_equal(read_labels(tmp_path / f"a{ending}").data[0], labels)
-
-
-# Pairs ----------------------------------------------------------------------------------------------------------------
-
-
-def touch(folder, *names):
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        (folder / name).touch()
-    return [str(folder / name) for name in names]
-
-
-@pytest.mark.parametrize(
-    "form", ["{}.tif", "{}_labels.png", "{}_seg.tif", "{}-mask.npy", "{}.GT.nii.gz", "mask_{}.tif"]
-)
-def test_folders_pair_by_name(tmp_path, form):
-    images = touch(tmp_path / "i", "a.png", "b_1.png", "c.nii.gz", ".hidden.png", "notes.txt")
-    labels = touch(tmp_path / "l", *(form.format(name) for name in ("a", "b_1", "c")))
-    assert find_pairs([str(tmp_path / "i")], [str(tmp_path / "l")]) == list(zip(images[:3], labels, strict=True))
-
-
-def test_files_pair_by_name_whatever_their_order(tmp_path):
-    images, labels = touch(tmp_path, "x.tif", "y.tif", "x_raw.tif"), touch(tmp_path, "y_gt.tif", "x.npy", "x_raw.npy")
-    assert find_pairs(images, labels) == [(images[0], labels[1]), (images[1], labels[0]), (images[2], labels[2])]
-
-
-def test_only_one_image_needs_no_common_name(tmp_path):
-    images, labels = touch(tmp_path, "1.tif", "2.tif"), touch(tmp_path, "b.tif", "a.tif")
-    channels = "|".join(images)
-    assert find_pairs([channels], labels[:1]) == [(channels, labels[0])]
-    with pytest.raises(DataProblem, match=r"cannot be paired by name: 1\.tif, 2\.tif and b\.tif, a\.tif\."):
-        find_pairs(images, labels)
-    with pytest.raises(DataProblem, match=r"images and masks cannot be paired by name"):
-        find_pairs(images, labels, "masks")
-
-
-def test_sets_pair_as_they_are_distributed(tmp_path):
-    for part, numbers in (("training", (21, 22, 23)), ("test", (1, 2, 3))):
-        images = touch(tmp_path / part, *(f"{n:02}_{part}.tif" for n in numbers))
-        labels = touch(tmp_path / f"{part}-manual", *(f"{n:02}_manual1.gif" for n in numbers))
-        masks = touch(tmp_path / f"{part}-mask", *(f"{n:02}_{part}_mask.gif" for n in numbers))
-        pairs = find_pairs([str(tmp_path / part)], [str(tmp_path / f"{part}-manual")])
-        assert pairs == list(zip(images, labels, strict=True))
-        assert find_pairs(images, masks[::-1], "masks") == list(zip(images, masks, strict=True))
-    images = touch(tmp_path, *(f"Image_{n}.jpg" for n in ("01L", "01R", "02L")))
-    for observer in ("1stHO", "2ndHO"):
-        labels = touch(tmp_path, *(f"Image_{n}_{observer}.png" for n in ("01L", "01R", "02L")))
-        assert find_pairs(images, labels) == list(zip(images, labels, strict=True))
-    both = touch(tmp_path, "01_test.tif", "01_training.tif"), touch(tmp_path, "01_manual1.gif", "02_manual1.gif")
-    with pytest.raises(DataProblem, match=r"01_test\.tif, 01_training\.tif and 01_manual1\.gif, 02_manual1\.gif"):
-        find_pairs(*both)
-
-
-def test_pairs_that_cannot_be(tmp_path):
-    images, labels = touch(tmp_path / "i", "a.tif", "b.tif"), touch(tmp_path / "l", "a.tif", "z.tif")
-    with pytest.raises(DataProblem, match=r"cannot be paired by name: b\.tif and z\.tif\."):
-        find_pairs([str(tmp_path / "i")], [str(tmp_path / "l")])
-    with pytest.raises(DataProblem, match="2 images but 1 labels"):
-        find_pairs(images, labels[:1])
-    with pytest.raises(FileProblem, match="There is no file"):
-        find_pairs(["none.tif"], labels[:1])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileProblem, match="holds no image"):
-        find_pairs([str(tmp_path / "empty")], labels)
-
-
-def test_resolve_makes_every_part_absolute(tmp_path):
-    assert resolve(f"a.nii | {tmp_path}/b.nii", tmp_path / "f") == f"{tmp_path}/f/a.nii|{tmp_path}/b.nii"
-
-
-@pytest.mark.parametrize("mark", [",", ";"])
-def test_table_of_pairs(tmp_path, mark):
-    rows = [["Image", "label", "split"], ["a.nii|b.nii", "l.nii", "Train"], [], ["c.nii", "m.nii", ""]]
-    (tmp_path / "p.csv").write_text("\n".join(mark.join(row) for row in rows), encoding="utf-8-sig")
-    assert read_pairs_csv(tmp_path / "p.csv") == [
-        PairFiles(f"{tmp_path}/a.nii|{tmp_path}/b.nii", f"{tmp_path}/l.nii", "train"),
-        PairFiles(f"{tmp_path}/c.nii", f"{tmp_path}/m.nii", ""),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem", "sentence"),
-    [
-        ("", FileProblem, "no column image and no column label"),
-        ("image,mask\na,b\n", FileProblem, "no column label; its first row"),
-        ("image,label\n", FileProblem, "lists no pairs"),
-        ("image,label,split\na,b,train\nc,d,test\n", DataProblem, "row 3: split is 'test'; write train or val"),
-        ("image,label\na,b\n\nc\n", DataProblem, "row 4: image or label is empty"),
-        ("image,label\n\xff,b\n", FileProblem, "save it as text in UTF-8"),
-    ],
-)
-def test_bad_tables_of_pairs(tmp_path, text, problem, sentence):
-    (tmp_path / "p.csv").write_bytes(text.encode("latin-1"))
-    with pytest.raises(problem, match=sentence):
-        read_pairs_csv(tmp_path / "p.csv")
-    with pytest.raises(FileProblem, match="There is no file"):
-        read_pairs_csv(tmp_path / "q.csv")

@@ -230,7 +230,10 @@ WRONG = {
     "pairs and files": (["found", "right", "--pairs", "p.csv"], ["nothing else"]),
     "no such file": (["none.tif", "right/a_labels.tif"], ["There is no file none.tif"]),
     "no such table": (["--pairs", "none.csv"], ["none.csv"]),
-    "file and folder": (["found/a.tif", "right"], ["1 images but 3 labels"]),
+    "file and folder": (
+        ["found/a.tif", "right"],
+        ["predictions (1) and truth files (3)", "without predictions (2): b_labels.tif, c_labels.tif", "--in-order"],
+    ),
     "one folder twice": (["found", "found"], ["different files"]),
     "JSON and CSV": (["found", "right", "--json", "--csv"], ["--csv", "--json"]),
     "no region": (["found", "right", "--regions", "WT"], ["name=value"]),
