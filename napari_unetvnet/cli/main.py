@@ -314,11 +314,12 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
 
 def _check(parsed: Namespace) -> int:
     from napari_unetvnet.runs.check import as_text, check_files
+    from napari_unetvnet.runs.inputs import find_inputs
     from napari_unetvnet.settings import TrainJob
 
-    job = _job(parsed, TrainJob, "train")
-    report = check_files(job)
-    _print(as_text(report, job, as_json=parsed.json))
+    inputs = find_inputs(_job(parsed, TrainJob, "train"))
+    report = check_files(inputs)
+    _print(as_text(report, inputs, as_json=parsed.json))
     return 2 if report.of("error") else 0
 
 

@@ -15,10 +15,10 @@ from napari_unetvnet.images.sources import paths_of, stem_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Words", "channel_of", "has_label_word", "image_forms", "label_forms"]
+__all__ = ["Words", "channel_of", "has_label_word", "image_forms", "label_forms", "of_second_observer"]
 
 OF_LABELS = (
-    r"labels?|lbls?|masks?|d?segs?|segmented|segmentations?|gt|truth|pred(?:ictions?)?|results?|annotations?|"
+    r"labels?(?:tr)?|lbls?|masks?|d?segs?|segm|segmented|segmentations?|gt|truth|pred(?:ictions?)?|results?|annot(?:ation)?s?|"
     r"objects?|instances?|manual\d*|targets?|\d(?:st|nd|rd)ho"
 )
 OF_IMAGES = r"images?|imgs?|im|imaging|raw|vol(?:umes?)?|scans?|input"
@@ -34,6 +34,8 @@ PHRASES = (
 )
 """Words that only together say what a file is."""
 
+SECOND = re.compile(r"2nd[ _-]?(ho|manual|observer)|manual2|(observer|rater|annotator)[ _-]?2", re.IGNORECASE)
+
 Words = tuple[str, ...]
 
 
@@ -41,6 +43,11 @@ def has_label_word(name: str) -> bool:
     """Whether a name says that the file holds labels."""
     words = _words(name)
     return _without(words, OF_LABELS) != words
+
+
+def of_second_observer(name: str) -> bool:
+    """Whether labels are those of a second observer, which measure how far two people agree."""
+    return SECOND.search(name) is not None
 
 
 def image_forms(source: str) -> list[set[Words]]:

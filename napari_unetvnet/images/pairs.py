@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.names import Words
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["Pair", "PairFiles", "describe_pairs", "files_in", "find_pairs", "same_name", "shortened"]
+__all__ = ["MOST_NAMED", "Pair", "PairFiles", "describe_pairs", "files_in", "find_pairs", "same_name", "shortened"]
 
 MOST_NAMED = 12
 """Files that a message names."""
+FIRST_PLAIN = 3
+"""The first form of a name without the words that only say what a file is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,7 @@ def find_pairs(
     kinds: tuple[str, str] = ("images", "labels"),
     *,
     in_order: bool = False,
+    images_may_lack: bool = False,
 ) -> list[tuple[str, str]]:
     """Pair images with labels, or with masks, by name.
 
@@ -85,6 +88,8 @@ def find_pairs(
         What both are, for messages.
     in_order : bool
         Pair the first image with the first labels and so on, whatever their names are.
+    images_may_lack : bool
+        Leave out images that no labels fit.
 
     Returns
     -------
@@ -107,10 +112,13 @@ def find_pairs(
         return _in_order(image_files, label_files, kinds)
     if len(image_files) == len(label_files) == 1:
         return [(image_files[0], label_files[0])]
-    matched = _match(image_files, label_files)
-    joined = None if matched.complete else _joined(image_files)
-    if joined is not None:
-        matched = min(_match(joined, label_files), matched, key=lambda each: each.left_over)
+    matched = _match(image_files, label_files, all_images=not images_may_lack)
+    if not matched.complete and (groups := _channel_groups(image_files)):
+        joined = ["|".join(group[channel] for channel in sorted(group)) for group in groups.values()]
+        of_joined = _match(joined, label_files, all_images=not images_may_lack)
+        if of_joined.left_over < matched.left_over:
+            _check_channels(groups)
+            matched = of_joined
     if not matched.complete:
         raise DataProblem(*_left_over(matched, kinds))
     return [(image, matched.labels_of[image][0]) for image in matched.labels_of]
@@ -188,7 +196,7 @@ class _Matches:
         return sum(len(found) != 1 for each in (self.labels_of, self.images_of) for found in each.values())
 
 
-def _match(images: Sequence[str], labels: Sequence[str]) -> _Matches:
+def _match(images: Sequence[str], labels: Sequence[str], *, all_images: bool = True) -> _Matches:
     """Find the images that each of the labels fits, by the strictest form of its name that fits any."""
     named: dict[tuple[int, Words], list[str]] = defaultdict(list)
     for image in images:
@@ -200,23 +208,28 @@ def _match(images: Sequence[str], labels: Sequence[str]) -> _Matches:
     for label, found in images_of.items():
         for image in found:
             labels_of[image].append(label)
-    return _Matches(labels_of, images_of)
+    return _Matches({image: found for image, found in labels_of.items() if found or all_images}, images_of)
 
 
 def _candidates(label: str, named: Mapping[tuple[int, Words], list[str]]) -> list[str]:
-    forms = label_forms(label)
-    for i, form in enumerate(forms):
+    """Find the images of a name, or of one that has a word more or less in the end, by the strictest form."""
+    for i, form in enumerate(label_forms(label)):
         if found := [image for words in sorted(form) for image in named.get((i, words), ())]:
             return list(dict.fromkeys(found))
-    last = len(forms) - 1
-    for whole in forms[last]:
-        for n in range(len(whole) - 1, 0, -1):  # "a_nuclei" are labels of "a", but "a_2" are not
-            if (last, whole[:n]) in named and not _numbered(whole[n:]):
-                return named[last, whole[:n]]
-        longer = [(words, found) for (i, words), found in named.items() if i == last and words[: len(whole)] == whole]
-        if found := [image for words, some in longer for image in some if whole and not _numbered(words[len(whole) :])]:
+        if i >= FIRST_PLAIN and (found := [image for words in form for image in _extended(i, words, named)]):
             return found
     return []
+
+
+def _extended(i: int, whole: Words, named: Mapping[tuple[int, Words], list[str]]) -> list[str]:
+    """Find images of a name with words more or less: "a_nuclei" are labels of "a", but "a_2" are not."""
+    for n in range(len(whole) - 1, 0, -1):
+        if (i, whole[:n]) in named and not _numbered(whole[n:]):
+            return named[i, whole[:n]]
+    longer = [
+        (words[len(whole) :], found) for (k, words), found in named.items() if k == i and words[: len(whole)] == whole
+    ]
+    return [image for rest, found in longer for image in found if whole and not _numbered(rest)]
 
 
 def _numbered(words: Words) -> bool:
@@ -230,25 +243,27 @@ def _closest(label: str, images: list[str]) -> list[str]:
     return beside if len(images) > 1 and len(beside) == 1 else images
 
 
-def _joined(images: Sequence[str]) -> list[str] | None:
-    """Join the files of each image that are its numbered or named channels; None if any is not."""
-    groups: dict[tuple[Path, str], dict[str, str]] = defaultdict(dict)
+def _channel_groups(images: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Group files that are numbered or named channels by their image; empty if any is none, or each is alone."""
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
     for image in images:
         path = paths_of(image)[0]
         split = channel_of(stem_of(path))
         if split is None or "|" in image:
-            return None
-        groups[path.parent, split[0]][split[1]] = image
-    if len(groups) == len(images):
-        return None
+            return {}
+        groups[str(path.parent / split[0])][split[1]] = image
+    return groups if len(groups) < len(images) else {}
+
+
+def _check_channels(groups: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse images that lack a channel that another has."""
     channels = sorted({channel for group in groups.values() for channel in group})
-    if lacking := [f"{name} has no {channel}" for (_, name), group in groups.items() for channel in channels
-                   if channel not in group]:  # fmt: skip
+    absent = {Path(name).name: sorted(set(channels) - group.keys()) for name, group in groups.items()}
+    if lines := [f"{name} has no {listed(missing)}" for name, missing in absent.items() if missing]:
         raise DataProblem(
-            f"The images have the channels {listed(channels)}, but {listed(shortened(lacking, MOST_NAMED))}; give the "
+            f"The images have the channels {listed(channels)}, but {listed(shortened(lines, MOST_NAMED))}; give the "
             "same channels of each."
         )
-    return ["|".join(group[channel] for channel in channels) for group in groups.values()]
 
 
 def _in_order(images: Sequence[str], labels: Sequence[str], kinds: tuple[str, str]) -> list[tuple[str, str]]:

@@ -43,10 +43,11 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     from napari_unetvnet.data.augment import augment, recipe
     from napari_unetvnet.data.prepare import prepare_data, resample_pairs
     from napari_unetvnet.model.device import choose_device
-    from napari_unetvnet.runs.inputs import pair_files, read_pair
+    from napari_unetvnet.runs.inputs import find_inputs, read_pair
     from napari_unetvnet.training.plan import plan
 
-    pairs = [read_pair(files, job) for files in pair_files(job)]
+    listed, job, _ = find_inputs(job)
+    pairs = [read_pair(files, job) for files in listed]
     settings = plan(pairs, job, choose_device(job)[0].type).settings
     pairs, patch = resample_pairs(pairs, settings), settings.planned_patch
     rng = np.random.default_rng(settings.seed)

@@ -11,19 +11,25 @@ from napari_unetvnet.data.checks import SEVERITIES, Finding, Report, examine, is
 from napari_unetvnet.data.meaning import MOST_IMAGES, UnclearLabels, understand
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.sources import paths_of, stem_of
-from napari_unetvnet.runs.inputs import pair_files, pairs_text, read_pair
+from napari_unetvnet.runs.inputs import read_pair
 from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_unetvnet.images.pairs import Pair
+    from napari_unetvnet.images.pairs import Pair, PairFiles
+    from napari_unetvnet.runs.inputs import Inputs
 
 __all__ = ["as_text", "check_files"]
 
 
-def check_files(job: TrainJob) -> Report:
+def check_files(inputs: Inputs) -> Report:
     """Examine the images and labels of a training job.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        As `runs.inputs.find_inputs` gives them for a job.
 
     Returns
     -------
@@ -32,14 +38,12 @@ def check_files(job: TrainJob) -> Report:
 
     Raises
     ------
-    FileProblem
-        If a file or the table is missing.
     DataProblem
-        If files cannot be paired, or none can be read; one line per mistake.
+        If none can be read; one line per mistake.
     """
     problems: list[str] = []
-    job, understood = _with_meaning(job)
-    report = examine(_readable(job, problems), job)
+    job, understood = _with_meaning(inputs.job, inputs.files)
+    report = examine(_readable(inputs.files, job, problems), job)
     if not report.images:
         raise DataProblem(*problems)
     if any(finding.kind == "unclear-meaning" for finding in understood):  # with the same advice
@@ -52,11 +56,10 @@ def _order(finding: Finding) -> int:
     return SEVERITIES.index(finding.severity)
 
 
-def _with_meaning(job: TrainJob) -> tuple[TrainJob, list[Finding]]:
+def _with_meaning(job: TrainJob, listed: list[PairFiles]) -> tuple[TrainJob, list[Finding]]:
     """Choose the meaning of label 0 as a training does, if it is left open, and tell it."""
     if not job.unlabelled_is_open:
         return job, []
-    listed = pair_files(job)
     some = listed[:: max(1, -(-len(listed) // MOST_IMAGES))]
     try:
         found = understand([read_pair(files, job) for files in some], job)
@@ -85,9 +88,8 @@ def _set(job: TrainJob, values: dict[str, Any]) -> TrainJob:
     return checked(TrainJob, values | {name: value for name, value in chosen.items() if name not in values or value})
 
 
-def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
+def _readable(listed: list[PairFiles], job: TrainJob, problems: list[str]) -> Iterator[Pair]:
     """Yield the readable pairs one by one and append the errors of the others to ``problems``."""
-    listed = pair_files(job)
     count = Counter(stem_of(paths_of(files.image)[0]) for files in listed)
     for files in listed:
         try:
@@ -105,20 +107,20 @@ def _readable(job: TrainJob, problems: list[str]) -> Iterator[Pair]:
         yield pair
 
 
-def as_text(report: Report, job: TrainJob, *, as_json: bool) -> str:
+def as_text(report: Report, inputs: Inputs, *, as_json: bool) -> str:
     """Format a report, with the files of each pair, as a table or as JSON.
 
     Parameters
     ----------
-    job : TrainJob
-        That was checked.
+    inputs : Inputs
+        That were checked.
 
     Returns
     -------
     str
         Without a line break at the end.
     """
-    files = pair_files(job)
     if as_json:
-        return json.dumps({"pairs": [*map(asdict, files)], **report.as_dict()}, indent=2, allow_nan=False)
-    return f"{pairs_text(files, job)}\n\n{table(report)}"
+        files = [asdict(each) for each in inputs.files]
+        return json.dumps({"notices": inputs.notices, "pairs": files, **report.as_dict()}, indent=2, allow_nan=False)
+    return "\n".join([*inputs.notices, "", table(report)])

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
+from napari_unetvnet.images.layouts import recognise
 from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
+from napari_unetvnet.images.sources import is_folder
 from napari_unetvnet.images.subjects import subjects_of
+from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.settings import Job, TrainJob
+    from napari_unetvnet.settings import Job
 
-__all__ = ["pair_files", "pairs_text", "read_image", "read_pair"]
+__all__ = ["Inputs", "find_inputs", "read_image", "read_pair"]
 
 
-def pair_files(job: TrainJob) -> list[PairFiles]:
-    """List the files of each pair.
+class Inputs(NamedTuple):
+    """The files of each pair, the job with what their folder says of them, and the sentences about both."""
+
+    files: list[PairFiles]
+    job: TrainJob
+    notices: list[str]
+
+
+def find_inputs(job: TrainJob) -> Inputs:
+    """Find the files of each pair, and tell them.
 
     Returns
     -------
-    list of PairFiles
+    Inputs
 
     Raises
     ------
@@ -34,40 +44,52 @@ def pair_files(job: TrainJob) -> list[PairFiles]:
         If files cannot be paired, or a set has no labels.
     """
     if job.pairs is not None:
-        return read_pairs_csv(job.pairs)
+        files = read_pairs_csv(job.pairs)
+        return Inputs(files, job, [describe_pairs(files)])
+    if not job.label:
+        return _with_own_labels(job)
     images = [source for entry in job.image for source, _ in subjects_of(entry) or [(entry, "")]]
-    pairs = find_pairs(images, job.label, in_order=job.in_order) if job.label else _with_own_labels(job.image)
-    masks = dict(_with_masks([image for image, _ in pairs], job)) if job.mask else {}
-    return [PairFiles(image, label, "", masks.get(image, "")) for image, label in pairs]
+    files = [PairFiles(*pair) for pair in find_pairs(images, job.label, in_order=job.in_order)]
+    how = "\nThey were paired in order, not by name." if job.in_order else ""
+    if len(files) == 1 and not same_name(files[0].image, files[0].label):
+        how = "; the names differ, but there is one of each."
+    files = _with_masks(files, job)
+    return Inputs(files, job, [describe_pairs(files) + how])
 
 
-def _with_masks(images: Sequence[str], job: TrainJob) -> list[tuple[str, str]]:
-    return find_pairs(images, job.mask, ("images", "masks"), in_order=job.in_order)
-
-
-def _with_own_labels(sources: Sequence[str]) -> list[tuple[str, str]]:
-    """List the subjects of sets with their labels."""
-    pairs = []
-    for source in sources:
+def _with_own_labels(job: TrainJob) -> Inputs:
+    """List the images of sets, files or folders, with their labels, and take over what the folders say of these."""
+    files, notices, settings = list[PairFiles](), list[str](), dict[str, Any]()
+    for source in job.image:
+        if is_folder(Path(source).expanduser()):
+            layout = recognise(Path(source).expanduser())
+            files += layout.pairs
+            notices.append(layout.sentence)
+            settings = {**layout.settings, **settings}
+            continue
         subjects = subjects_of(source)
         if not subjects or not all(labels for _, labels in subjects):
             raise DataProblem(f"{source} is no set of images with labels (data and truth); give --label.")
-        pairs += subjects
-    return pairs
+        files += [PairFiles(*subject) for subject in subjects]
+    files = _with_masks(files, job)
+    return Inputs(files, _completed(job, settings), [*notices, describe_pairs(files)])
 
 
-def pairs_text(files: Sequence[PairFiles], job: TrainJob) -> str:
-    """Tell which labels each image has, and where they were paired by something else than their names.
+def _with_masks(files: list[PairFiles], job: TrainJob) -> list[PairFiles]:
+    """Give each image the mask that is named like it."""
+    if not job.mask:
+        return files
+    images = [pair.image for pair in files]
+    masks = dict(find_pairs(images, job.mask, ("images", "masks"), in_order=job.in_order))
+    return [replace(pair, mask=masks[pair.image]) for pair in files]
 
-    Returns
-    -------
-    str
-        Of many pairs, those in the middle are left out.
-    """
-    how = "\nThey were paired in order, not by name." if job.in_order else ""
-    if len(files) == 1 and job.pairs is None and job.label and not same_name(files[0].image, files[0].label):
-        how = "; the names differ, but there is one of each."
-    return describe_pairs(files) + how
+
+def _completed(job: TrainJob, settings: dict[str, Any]) -> TrainJob:
+    """Set what a folder says of its labels, where the job leaves it open; names and regions exclude each other."""
+    chosen = {name: getattr(job, name) for name in job.model_fields_set}
+    if {"regions", "class_names"} & chosen.keys() or job.label_values != "classes":
+        settings = {name: value for name, value in settings.items() if name not in ("regions", "class_names")}
+    return checked(TrainJob, settings | chosen)
 
 
 def read_image(source: str, job: Job) -> Volume:

@@ -50,6 +50,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
         check_writable(job.output, "model")
     files = training_files(folder, job.output)
     inputs = _read(folder, job, resume=resume)
+    job = inputs.job
     if not group.is_first:
         group.barrier()  # wait until rank 0 has saved the plan
     if resume and files.state.exists():
@@ -75,8 +76,9 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
 
 
 class _Inputs(NamedTuple):
-    """Images with labels, their files and hashes, and what a resumed run was trained on before."""
+    """The job with what its folder says of labels, images with labels, and what a resumed run was trained on before."""
 
+    job: TrainJob
     files: list[PairFiles]
     pairs: list[Pair]
     described: list[Input]
@@ -87,10 +89,10 @@ class _Inputs(NamedTuple):
 def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
     """Read the images and labels of a job."""
     from napari_unetvnet.images.identity import content_hash
-    from napari_unetvnet.runs.inputs import pair_files, pairs_text, read_pair
+    from napari_unetvnet.runs.inputs import find_inputs, read_pair
 
     try:
-        files = pair_files(job)
+        files, job, notices = find_inputs(job)
         pairs = [read_pair(each, job) for each in files]
     except FileProblem as problem:
         if not resume:
@@ -99,7 +101,7 @@ def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
             *problem.lines, f"If it was moved, write its new place into {folder / JOB}, and resume the run again."
         ) from problem
     described = [describe_input(each, content_hash(pair.image)) for each, pair in zip(files, pairs, strict=True)]
-    return _Inputs(files, pairs, described, [], [pairs_text(files, job)])
+    return _Inputs(job, files, pairs, described, [], notices)
 
 
 def _compared(inputs: _Inputs, folder: Path, files: TrainingFiles) -> _Inputs:
@@ -120,4 +122,4 @@ def _compared(inputs: _Inputs, folder: Path, files: TrainingFiles) -> _Inputs:
     step = read_saved(files).step
     notices = changed_labels(described, old, step)
     earlier = [*earlier, {"until_step": step, "inputs": old}] if notices else earlier
-    return _Inputs(listed, pairs, described, earlier, [*inputs.notices, *notices])
+    return _Inputs(inputs.job, listed, pairs, described, earlier, [*inputs.notices, *notices])

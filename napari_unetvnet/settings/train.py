@@ -30,9 +30,9 @@ def _is_auto(value: Any) -> bool:
 
 
 def _may_hold_labels(source: str) -> bool:
-    """Whether a file may be a set of images with their labels."""
+    """Whether a file or a folder may be a set of images with their labels."""
     kind = format_of(source)
-    return kind is not None and kind.datasets
+    return Path(source).is_dir() or (kind is not None and kind.datasets)
 
 
 def _loss_terms(value: Any) -> Any:
@@ -303,8 +303,8 @@ class TrainJob(TrainSettings):
     """Fields that are chosen from the data where they are not set."""
 
     image: tuple[str, ...] = ()
-    """Image files, datasets (file.h5:/path), a folder, or a set of images with labels (.h5); the channel files of one
-    image are separated by |."""
+    """Image files, datasets (file.h5:/path), or a folder; the channel files of one image are separated by |. Without
+    label: a set of images with labels, as .h5 or as a folder (of nnU-Net, BIDS, BraTS, DRIVE and the like)."""
     label: tuple[str, ...] = ()
     """Label files or a folder, paired with the images by name; overlapping masks are separated by |."""
     mask: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.subjects import placement_of, subjects_of
 from napari_unetvnet.runs.convert import convert
-from napari_unetvnet.runs.inputs import pair_files, read_pair
+from napari_unetvnet.runs.inputs import find_inputs, read_pair
 from napari_unetvnet.settings import ConvertJob, TrainJob, checked
 
 MODALITIES = ("t1", "t1ce", "flair", "t2")
@@ -98,7 +98,7 @@ def test_a_set_is_trained_on_and_its_results_come_back(tmp_path):
     ]
     convert(job(tmp_path))  # of two sizes
     read = checked(TrainJob, {"image": str(tmp_path / "set.h5")})
-    pairs = [read_pair(files, read) for files in pair_files(read)]
+    pairs = [read_pair(files, read) for files in find_inputs(read).files]
     assert [pair.image.name for pair in pairs] == ["p1", "p2"]
     assert [pair.image.data.shape for pair in pairs] == [(4, 9, 8, 6), (4, 9, 8, 7)]
     assert pairs[0].image.spacing == (1.5, 2, 1)
@@ -149,7 +149,7 @@ def test_the_layout_of_others_is_many_images_not_time(tmp_path):
     with h5py.File(tmp_path / "o.h5", "w") as file:
         file["data"], file["truth"], file["affine"] = data, truth.astype(np.uint8), np.stack([np.eye(4)] * 3)
     read = checked(TrainJob, {"image": str(tmp_path / "o.h5")})
-    pairs = [read_pair(files, read) for files in pair_files(read)]
+    pairs = [read_pair(files, read) for files in find_inputs(read).files]
     assert [pair.image.name for pair in pairs] == ["o[0]", "o[1]", "o[2]"]
     for i, pair in enumerate(pairs):
         np.testing.assert_array_equal(pair.image.data[...], data[i])
@@ -159,7 +159,7 @@ def test_the_layout_of_others_is_many_images_not_time(tmp_path):
     with h5py.File(tmp_path / "n.h5", "w") as file:
         file["data"] = data
     with pytest.raises(DataProblem, match="give --label"):
-        pair_files(checked(TrainJob, {"image": str(tmp_path / "n.h5")}))
+        find_inputs(checked(TrainJob, {"image": str(tmp_path / "n.h5")}))
 
 
 def test_what_is_wrong_with_a_subject_is_named_and_leaves_no_file(tmp_path):

@@ -11,7 +11,7 @@ from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.evaluate import score_files
-from napari_unetvnet.runs.inputs import pair_files
+from napari_unetvnet.runs.inputs import find_inputs
 from napari_unetvnet.settings import TrainJob, TrainSettings, checked
 
 
@@ -87,7 +87,9 @@ def test_outside_of_the_field_of_view_nothing_is_learnt(drive):
 
     names = {"image": str(drive / "images"), "label": str(drive / "1st_manual"), "mask": str(drive / "mask")}
     job = checked(TrainJob, names)
-    pairs = [read_pair(files, job) for files in pair_files(job)]
+    listed = find_inputs(job).files
+    assert listed == find_inputs(checked(TrainJob, {"image": str(drive)})).files
+    pairs = [read_pair(files, job) for files in listed]
     data = prepare_data(pairs, TrainSettings(hold_out=0), (1, 16, 16))
     vessels, inside = view()
     np.testing.assert_array_equal(data.train[0].target[0], np.where(inside, vessels, IGNORE))
