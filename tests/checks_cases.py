@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_unetvnet.data.checks import examine
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings
@@ -33,7 +34,7 @@ def image_of(labels, seed=0):
 
 def volume(array, name, **space):
     """A plane or stack as a Volume."""
-    return Volume(array.reshape((1,) * (4 - array.ndim) + array.shape), name=name, **space)
+    return Volume(array.reshape((1,) * (4 - array.ndim) + array.shape), Geometry(**space), name)
 
 
 def pair(labels=None, image=None, seed=0, split="", hidden=None, space=None, label_space=None):

@@ -10,6 +10,7 @@ import numpy as np
 from combinations import in_one_case
 from scipy.ndimage import gaussian_filter
 
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps
 from napari_unetvnet.model.card import read_card, shipped_models
@@ -26,7 +27,7 @@ LICENCES = {"CC0 1.0", "MIT", "CC BY 3.0", "CC BY 4.0", "CC BY-SA 4.0"}
 def segmented(name, image, spacing=(1.0, 1.0, 1.0)):
     """Label an image (C, Z, Y, X) as a user would, with the model's own settings."""
     model = load_model(WEIGHTS / f"{name}.safetensors", ComputeSettings(device="cpu", precision="fp32"))
-    volume = Volume(image.astype(np.float32), spacing=spacing)
+    volume = Volume(image.astype(np.float32), Geometry(spacing))
     return np.concatenate([slab.labels for slab in steps(model, volume, SegmentSettings())])
 
 

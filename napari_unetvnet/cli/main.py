@@ -330,7 +330,9 @@ def _clean(parsed: Namespace) -> None:
     job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
     written = clean_file(job)
     _print(f"Labels: {job.output}")
-    for name, paths in written.items():
+    for text in written.notices:
+        _print_error(text)
+    for name, paths in written.tables.items():
         _print(f"{name}: {', '.join(map(str, paths))}")
 
 

@@ -13,8 +13,9 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.arrays import View
 from napari_unetvnet.images.axes import axis_places
 from napari_unetvnet.images.damage import slicing
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.image_file import ImageFile
-from napari_unetvnet.images.units import common_spacing, unit_name
+from napari_unetvnet.images.units import common_spacing, in_unit_of_x, unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,11 +30,15 @@ LISTED = 8
 
 
 class StoredArray(NamedTuple):
-    """An array in a container, a letter for each axis, and voxel length and unit for some of the letters."""
+    """An array in a container, a letter for each axis, and voxel length and unit for some of the letters.
+
+    ``positions`` is where the first voxel lies, in the same units; empty if that is not known.
+    """
 
     array: Any
     axes: str
     lengths: dict[str, tuple[float, str]]
+    positions: dict[str, float] = {}  # noqa: RUF012 - a default that is never changed
 
 
 class _Checked:
@@ -64,7 +69,9 @@ def image_of(array: StoredArray, path: Path) -> ImageFile:
     data = View(_Checked(array.array, path), [places.get(letter) for letter in "CZYX"])
     units = {letter: unit_name(unit) for letter, (_, unit) in array.lengths.items()}
     spacing, unit = common_spacing({letter: size for letter, (size, _) in array.lengths.items()}, units)
-    return ImageFile(data, spacing, unit)
+    if array.positions and spacing is not None:
+        return ImageFile(data, Geometry.upright(spacing, unit, in_unit_of_x(array.positions, units)))
+    return ImageFile(data, Geometry(spacing or (1.0, 1.0, 1.0), unit))
 
 
 def only_image(path: Path, images: Mapping[str, Any], prefix: str) -> str:

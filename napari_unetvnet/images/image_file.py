@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.arrays import View
 from napari_unetvnet.images.formats import endings, listed
+from napari_unetvnet.images.geometry import UNKNOWN, Geometry
 from napari_unetvnet.images.sources import source_format
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.images.class_names import ClassNames
 
 __all__ = ["LARGE_BYTES", "ImageFile", "read_file"]
@@ -25,17 +22,13 @@ LARGE_BYTES = 1 << 28
 
 
 class ImageFile(NamedTuple):
-    """The image in a file: data (C, Z, Y, X), its position in space and, of labels, the names of classes.
-
-    The spacing is None if the file has none.
+    """The image in a file: data (C, Z, Y, X), where it lies and, of labels, the names of classes.
 
     ``question`` asks for the axes if the channels may be planes.
     """
 
     data: Any
-    spacing: Spacing | None = None
-    unit: str = "pixel"
-    affine: NDArray[np.float64] | None = None
+    geometry: Geometry = UNKNOWN
     palette: bool = False
     question: str = ""
     class_names: ClassNames = ()

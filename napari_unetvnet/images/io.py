@@ -5,9 +5,9 @@ and its position in space. The rest is common to all formats: channel files are 
 are written atomically. Exceptions of libraries on bad files become one sentence, and a file that is cut off is refused
 even where the library would fill the gap with zeros.
 
-Spacing comes from the zooms and unit of NIfTI ("mm" if the file has none), from ImageJ or OME metadata of TIFF,
-from OME-Zarr, and from the attribute element_size_um of HDF5; it is unknown in PNG, JPEG and npy files. Units that
-NIfTI and TIFF do not have are converted (nm to mm) or left out.
+Voxel size, unit and position come from NIfTI ("mm" if the file has no unit), from ImageJ or OME metadata of TIFF, and
+from OME-Zarr, the voxel size also from the attribute element_size_um of HDF5; they are unknown in PNG, JPEG and npy
+files. Units that NIfTI does not have are converted (nm to mm) or left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,13 @@ from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.arrays import Stack, Typed, View, cut, parts
 from napari_unetvnet.images.class_names import write_tables
 from napari_unetvnet.images.formats import endings_for, format_of, listed
+from napari_unetvnet.images.geometry import Grid
 from napari_unetvnet.images.image_file import LARGE_BYTES, ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
 from napari_unetvnet.images.outputs import check_fits, check_writable
 from napari_unetvnet.images.pair_table import read_pairs_csv, resolve
 from napari_unetvnet.images.pairs import PairFiles, find_pairs
+from napari_unetvnet.images.same_grid import difference
 from napari_unetvnet.images.sources import existing, paths_of, stem_of
 from napari_unetvnet.images.volume import Volume
 
@@ -236,15 +238,14 @@ def _load(source: str | Path, spacing: Spacing | None, axes: str, *, palette: bo
     for path, image in zip(paths, images, strict=True):
         if image.palette and not palette:
             raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
-        if difference := _difference(first, image):
+        if found := difference(_grid(first), _grid(image), paths[0].name):
             raise DataProblem(
-                f"{path.name} has a different {difference} than {paths[0].name}; the channels of one image "
-                "must have the same grid, so resample one to the other first."
+                f"{path.name} {found.text}; the channels of one image must have the same grid, so resample one to the "
+                "other first."
             )
     arrays = [image.data for image in images]
     data = arrays[0] if len(arrays) == 1 else _stacked(arrays)
-    size = first.spacing or spacing or (1.0, 1.0, 1.0)
-    volume = Volume(data, size, first.unit, first.affine, stem_of(paths[0]), first.class_names)
+    volume = Volume(data, first.geometry.completed(spacing), stem_of(paths[0]), first.class_names)
     return volume, first.question
 
 
@@ -261,17 +262,9 @@ def _channels_equal(data: Any) -> bool:
     return all(np.array_equal(part[0], channel) for part in read for channel in part[1:])
 
 
-def _difference(a: ImageFile, b: ImageFile) -> str:
-    """Describe how the grids of two channel files differ; empty if they are equal."""
-    if a.data.shape[1:] != b.data.shape[1:]:
-        return f"shape {b.data.shape[1:]} {a.data.shape[1:]}".replace(") (", ") instead of (")
-    sizes = a.spacing or (1.0, 1.0, 1.0), b.spacing or (1.0, 1.0, 1.0)
-    if a.unit != b.unit or not np.allclose(*sizes, rtol=1e-3, atol=0):
-        return "spacing"
-    if (a.affine is None) != (b.affine is None):
-        return "affine"
-    equal = a.affine is None or np.allclose(a.affine, cast("Any", b.affine), rtol=1e-3, atol=1e-3)
-    return "" if equal else "affine"
+def _grid(image: ImageFile) -> Grid:
+    z, y, x = image.data.shape[1:]
+    return Grid((z, y, x), image.geometry)
 
 
 def _check_grid(array: Any, axes: int, like: Volume) -> None:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-__all__ = ["canonical", "orientation_of", "original_axes", "resized_affine"]
+__all__ = ["IDENTITY", "canonical", "orientation_of", "original_axes"]
 
 IDENTITY = np.array([[0, 1], [1, 1], [2, 1]], float)
+"""The orientation of axes that are the canonical ones."""
 
 
 def orientation_of(affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -38,25 +37,6 @@ def original_axes(array: NDArray[Any], orientation: NDArray[np.float64]) -> NDAr
     from nibabel.orientations import ornt_transform
 
     return _turned(array, ornt_transform(IDENTITY, orientation))
-
-
-def resized_affine(affine: NDArray[np.float64], shape: Sequence[int], new: Sequence[int]) -> NDArray[np.float64]:
-    """Give the affine after resizing: both grids cover the same extent.
-
-    Parameters
-    ----------
-    affine : array of shape (4, 4)
-    shape, new : 3 int
-        Voxels z, y, x before and after.
-
-    Returns
-    -------
-    array of shape (4, 4)
-    """
-    factors = np.array([n / m for n, m in zip(shape[::-1], new[::-1], strict=True)])
-    step = np.eye(4)
-    step[:3, :3], step[:3, 3] = np.diag(factors), (factors - 1) / 2
-    return affine @ step
 
 
 def _turned(array: NDArray[Any], orientation: NDArray[np.float64]) -> NDArray[Any]:

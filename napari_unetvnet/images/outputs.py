@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.images.formats import Format, Kind, endings_for, format_of, listed
+from napari_unetvnet.images.formats import FORMATS, Format, Kind, endings_for, format_of, listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_fits", "check_writable", "writing_format"]
+    from napari_unetvnet.images.volume import Volume
+
+__all__ = ["check_fits", "check_writable", "place_not_kept", "writing_format"]
 
 MODEL = (".safetensors",)
 
@@ -110,3 +112,24 @@ def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0) -
         alternatives = listed(endings_for(kind, shape, highest))
         raise DataProblem(f"{path.name} cannot be written: {file_format.name} holds {problem}; use {alternatives}.")
     return file_format
+
+
+def place_not_kept(path: Path, like: Volume) -> str:
+    """Say what a file cannot hold of the place of its image.
+
+    Returns
+    -------
+    str
+        A sentence; empty if the format holds all, or nothing is known.
+    """
+    file_format, geometry = format_of(path), like.geometry
+    if file_format is None or geometry.affine is None or "affine" in file_format.keeps:
+        return ""
+    if geometry.origin is None:
+        lost = "how the voxels of the image are turned in space, and where they lie"
+    elif "position" not in file_format.keeps:
+        lost = "where the voxels of the image lie"
+    else:
+        return ""
+    others = listed(ending for row in FORMATS if "affine" in row.keeps for ending in row.endings)
+    return f"{path.name} cannot hold {lost}; to overlay both by their position, use {others}."

@@ -188,7 +188,7 @@ def at_spacing(volume: Volume, shape: Triple, rule: Rule = "linear") -> Volume:
     Returns
     -------
     Volume
-        The same volume if it has that grid; else computed when sliced, without an affine.
+        The same volume if it has that grid; else computed when sliced.
 
     Raises
     ------
@@ -202,8 +202,8 @@ def at_spacing(volume: Volume, shape: Triple, rule: Rule = "linear") -> Volume:
             f"{volume.name} would have {' x '.join(map(str, shape))} voxels at the target voxel size, {times:.0f} "
             "times as many as it has; check its voxel size and unit."
         )
-    z, y, x = (s * n / m for s, n, m in zip(volume.spacing, volume.shape, shape, strict=True))
-    return replace(volume, data=Resampled(volume.data, shape, rule), spacing=(z, y, x), affine=None)
+    geometry = volume.geometry.resized(volume.shape, shape)
+    return replace(volume, data=Resampled(volume.data, shape, rule), geometry=geometry)
 
 
 def place_back(place: Sequence[int], resampled: Sequence[int], original: Sequence[int]) -> Triple:

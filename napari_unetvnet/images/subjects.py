@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats import format_of
+from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.orientation import original_axes
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.sources import split_dataset
@@ -82,9 +83,8 @@ class Placement:
         part = original_axes(Resampled(masks, self.cut_shape, "nearest")[:], self.orientation)
         whole = np.zeros((len(masks), *self.shape), masks.dtype)
         whole[(slice(None), *self.box.slices)] = part
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         grid = np.broadcast_to(np.zeros((), np.uint8), (1, *self.shape))
-        placed = replace(like, data=grid, spacing=(z, y, x), unit=self.unit, affine=self.affine)
+        placed = replace(like, data=grid, geometry=Geometry(spacing_of(self.affine), self.unit, self.affine))
         return whole.reshape(*labels.shape[:-3], *self.shape), placed
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Spacing
 
-__all__ = ["METRES", "MICRO", "common_spacing", "edge_length", "unit_name"]
+__all__ = ["METRES", "MICRO", "common_spacing", "edge_length", "in_unit_of_x", "unit_name"]
 
 MICRO = "\u00b5m"
 METRES = {"nm": 1e-9, "micrometer": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "inch": 0.0254}
@@ -50,7 +50,26 @@ def common_spacing(lengths: Mapping[str, Any], units: Mapping[str, str]) -> tupl
     """
     if not any(axis in lengths for axis in "ZYX"):
         return None, "pixel"
+    z, y, x = in_unit_of_x({axis: edge_length(lengths.get(axis, 1)) for axis in "ZYX"}, units)
+    return (z, y, x), units.get("X", "pixel")
+
+
+def in_unit_of_x(values: Mapping[str, float], units: Mapping[str, str]) -> Spacing:
+    """Convert lengths or positions along the axes to the unit of x.
+
+    Parameters
+    ----------
+    values : mapping of str to float
+        For some of the letters Z, Y and X; 0 for others.
+    units : mapping of str to str
+        Names from `unit_name`; an axis without a unit of length has that of x.
+
+    Returns
+    -------
+    tuple of 3 float
+        z, y, x.
+    """
     unit = units.get("X", "pixel")
     base = METRES.get(unit, 1.0)
-    z, y, x = (edge_length(lengths.get(axis, 1)) * METRES.get(units.get(axis, unit), base) / base for axis in "ZYX")
-    return (z, y, x), unit
+    z, y, x = (values.get(axis, 0.0) * METRES.get(units.get(axis, unit), base) / base for axis in "ZYX")
+    return z, y, x

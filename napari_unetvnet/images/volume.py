@@ -7,20 +7,21 @@ reach beyond it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import cut
+from napari_unetvnet.images.geometry import UNKNOWN, Geometry, Grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from napari_unetvnet.conventions import Edge
+    from napari_unetvnet.conventions import Edge, Spacing
     from napari_unetvnet.images.class_names import ClassNames
 
 __all__ = ["Box", "Volume", "check_finite", "read_box"]
@@ -59,12 +60,8 @@ class Volume:
     ----------
     data : array of shape (C, Z, Y, X)
         Read by slicing only. A 2D image has Z = 1.
-    spacing : tuple of 3 float
-        Voxel edge lengths (z, y, x) in ``unit``.
-    unit : str
-        "pixel" if unknown.
-    affine : array of shape (4, 4) or None
-        Kept and written back unchanged.
+    geometry : Geometry
+        Written back with results.
     name : str
         For messages and layer names.
     class_names : tuple of (int, str)
@@ -77,9 +74,7 @@ class Volume:
     """
 
     data: Any
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    unit: str = "pixel"
-    affine: NDArray[np.float64] | None = field(default=None)
+    geometry: Geometry = UNKNOWN
     name: str = "image"
     class_names: ClassNames = ()
 
@@ -105,15 +100,35 @@ class Volume:
         _, z, y, x = self.data.shape
         return int(z), int(y), int(x)
 
+    @property
+    def spacing(self) -> Spacing:
+        """Voxel edge lengths (z, y, x) in `unit`."""
+        return self.geometry.spacing
+
+    @property
+    def unit(self) -> str:
+        """Unit of lengths; "pixel" if unknown."""
+        return self.geometry.unit
+
+    @property
+    def affine(self) -> NDArray[np.float64] | None:
+        """From voxels to positions, x, y, z, (4, 4); None if no position is known."""
+        return self.geometry.affine
+
+    @property
+    def grid(self) -> Grid:
+        """Its voxels: how many there are, and where they lie."""
+        return Grid(self.shape, self.geometry)
+
     def crop(self, box: Box) -> Volume:
         """Crop a box.
 
         Returns
         -------
         Volume
-            With the same spacing; the affine is dropped because its origin would no longer be right. Nothing is read.
+            With the geometry of its own voxels. Nothing is read.
         """
-        return replace(self, data=cut(self.data, (slice(None), *box.slices)), affine=None)
+        return replace(self, data=cut(self.data, (slice(None), *box.slices)), geometry=self.geometry.cropped(box.start))
 
 
 def check_finite(values: NDArray[Any], name: str) -> None:

@@ -97,7 +97,7 @@ def _turned(volume: Volume, order: Triple) -> Volume:
     """Give a volume with its axes in another order, without reading it."""
     data = View(volume.data, (0, *(1 + axis for axis in order)))
     name = f"{volume.name}, planes along {AXES[order[0]]},"
-    return replace(volume, data=data, spacing=_ordered(volume.spacing, order), affine=None, name=name)
+    return replace(volume, data=data, geometry=volume.geometry.ordered(order), name=name)
 
 
 def _turned_settings(settings: SegmentSettings, order: Triple) -> SegmentSettings:

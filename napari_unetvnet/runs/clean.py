@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_unetvnet.files import replacing, replacing_all, writing
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
+from napari_unetvnet.images.outputs import place_not_kept
 from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
@@ -28,17 +29,25 @@ if TYPE_CHECKING:
     from napari_unetvnet.postprocess import Table
     from napari_unetvnet.settings import CleanJob, SegmentJob
 
-__all__ = ["clean_file", "finish", "table_beside", "write_table"]
+__all__ = ["CleanedFile", "clean_file", "finish", "table_beside", "write_table"]
 
 
-def clean_file(job: CleanJob) -> dict[str, list[Path]]:
+class CleanedFile(NamedTuple):
+    """What was written beside a cleaned label file, and what is to be said about it.
+
+    ``tables`` holds the table of "Objects", if the labels were divided into objects, and "Lines", if some were thinned.
+    """
+
+    tables: dict[str, list[Path]]
+    notices: tuple[str, ...] = ()
+
+
+def clean_file(job: CleanJob) -> CleanedFile:
     """Clean a label file.
 
     Returns
     -------
-    dict of str to list of Path
-        What was written beside the result: the table of "Objects", if the labels were divided into objects, and
-        "Lines", if some were thinned.
+    CleanedFile
 
     Raises
     ------
@@ -49,13 +58,13 @@ def clean_file(job: CleanJob) -> dict[str, list[Path]]:
     """
     check_writable(job.output, "labels")
     volume = read_labels(job.labels, job.spacing)
-    if volume.unit == "pixel":
-        volume = replace(volume, unit=job.unit)
+    volume = replace(volume, geometry=volume.geometry.completed(unit=job.unit))
     cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
     write_labels(job.output, cleaned.labels, volume)
     tables = [] if cleaned.table is None else [write_table(table_beside(job.output), cleaned.table)]
     written = {"Objects": tables, "Lines": write_lines(job.output, cleaned.labels, job.thin)}
-    return {name: paths for name, paths in written.items() if paths}
+    lost = place_not_kept(job.output, volume)
+    return CleanedFile({name: paths for name, paths in written.items() if paths}, (lost,) if lost else ())
 
 
 def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> NDArray[Any]:

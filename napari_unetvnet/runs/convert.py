@@ -14,8 +14,9 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem, FileProblem, UserError
 from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.formats import endings
+from napari_unetvnet.images.geometry import step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
-from napari_unetvnet.images.orientation import canonical, orientation_of, resized_affine
+from napari_unetvnet.images.orientation import canonical, orientation_of
 from napari_unetvnet.images.refusals import times
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.sources import is_folder, stem_of
@@ -145,15 +146,13 @@ def _load(files: _Files, job: ConvertJob) -> _Subject:
         box = _foreground([image] if labels is None else [image, labels])
     except UserError as problem:
         raise DataProblem(*(f"{files.name}: {line}" for line in problem.lines)) from problem
-    z, y, x = volume.spacing
-    affine = np.diag([x, y, z, 1.0]) if volume.affine is None else np.asarray(volume.affine, np.float64)
-    start = np.eye(4)
-    start[:3, 3] = box.start[::-1]
+    affine = np.diag([*volume.spacing[::-1], 1.0]) if volume.affine is None else volume.affine
+    start = step_to(start=box.start[::-1])
     orientation = orientation_of(affine)
     cut, new_affine = canonical(image[(slice(None), *box.slices)], affine @ start, orientation)
     cut_labels = None if labels is None else canonical(labels[(slice(None), *box.slices)], affine, orientation)[0]
     if job.size is not None and job.size != cut.shape[1:]:
-        new_affine = resized_affine(new_affine, cut.shape[1:], job.size)
+        new_affine = new_affine @ step_of_resize(cut.shape[1:], job.size)
         cut = Resampled(cut, job.size, "linear")[:]
         cut_labels = None if cut_labels is None else Resampled(cut_labels, job.size, "nearest")[:]
     return _Subject(cut, cut_labels, _Origin(box, volume.shape, affine, orientation, volume.unit, new_affine))

@@ -112,7 +112,7 @@ def read_image(source: str, job: Job) -> Volume:
         If a file holds no image.
     """
     image = read_volume(source, job.spacing, job.axes or "")
-    return replace(image, unit=job.unit) if image.unit == "pixel" else image
+    return replace(image, geometry=image.geometry.completed(unit=job.unit))
 
 
 def read_pair(files: PairFiles, job: TrainJob) -> Pair:

@@ -59,7 +59,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from map(Notice, notices)
+    yield from map(Notice, (*notices, *_places_not_kept(job, volume)))
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
     if first:
@@ -143,6 +143,14 @@ def _check_outputs(job: SegmentJob) -> None:
         check_writable(job.probabilities, "probabilities")
     if job.uncertainty is not None:
         check_writable(job.uncertainty, "uncertainty")
+
+
+def _places_not_kept(job: SegmentJob, volume: Volume) -> list[str]:
+    """Say which outputs cannot hold where the image lies."""
+    from napari_unetvnet.images.outputs import place_not_kept
+
+    paths = [path for path in (job.output, job.probabilities, job.uncertainty) if path is not None]
+    return [text for path in paths if (text := place_not_kept(path, volume))]
 
 
 def _check_sizes(job: SegmentJob, card: ModelCard, volume: Volume) -> None:

@@ -11,6 +11,7 @@ from combinations import in_one_case
 
 from napari_unetvnet.images.class_names import from_json, tables_beside
 from napari_unetvnet.images.formats import FORMATS
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels, write_probabilities
 from napari_unetvnet.images.volume import Volume
 
@@ -24,7 +25,7 @@ ENDINGS = [
 
 
 def like(names=NAMES):
-    return Volume(np.zeros((1, *LABELS.shape), np.uint8), (1.0, 0.5, 0.5), "mm", class_names=names)
+    return Volume(np.zeros((1, *LABELS.shape), np.uint8), Geometry((1.0, 0.5, 0.5), "mm"), class_names=names)
 
 
 @in_one_case("each, ending", ENDINGS)

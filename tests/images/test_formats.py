@@ -16,6 +16,7 @@ import pytest
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import formats
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, endings, endings_for, format_of
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import (
     check_writable,
     read_labels,
@@ -33,7 +34,7 @@ WRITTEN = pytest.mark.parametrize("row", [row for row in FORMATS if row.dtypes],
 
 
 def like(shape, **facts):
-    return Volume(np.broadcast_to(np.zeros((), np.uint8), (1, *shape)), **facts)
+    return Volume(np.broadcast_to(np.zeros((), np.uint8), (1, *shape)), Geometry(**facts))
 
 
 @EACH
@@ -62,6 +63,10 @@ def test_what_a_row_keeps_comes_back_and_nothing_else(row, tmp_path):
     kept = {"spacing": back.spacing == pytest.approx(image.spacing), "unit": back.unit == image.unit}
     kept["class names"] = back.class_names == image.class_names
     kept["affine"] = back.affine is not None and np.allclose(back.affine, SHEARED)
+    upright = Geometry.upright((4.0, 2.0, 0.5), "micrometer", (-7.5, 3.0, 1e5))
+    write_labels(tmp_path / f"b{row.endings[0]}", np.ones((1, 3, 4), np.uint8), replace(image, geometry=upright))
+    origin = read_labels(tmp_path / f"b{row.endings[0]}").geometry.origin
+    kept["position"] = origin is not None and np.allclose(origin, upright.origin)
     assert {fact for fact, is_kept in kept.items() if is_kept} == set(row.keeps)
 
 

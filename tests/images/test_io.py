@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import (
     check_writable,
     read_labels,
@@ -47,7 +49,7 @@ def orientations():
 
 
 def like(shape, spacing=(1.0, 1.0, 1.0), unit="pixel", affine=None):
-    return Volume(np.zeros((1, *shape), np.uint8), spacing, unit, affine)
+    return Volume(np.zeros((1, *shape), np.uint8), Geometry(spacing, unit, affine))
 
 
 def names_in(folder):
@@ -345,8 +347,12 @@ def test_channel_files_must_share_a_grid(tmp_path):
     write_labels(tmp_path / "shape.nii", counted(2, 3, 5), like((2, 3, 5)))
     write_labels(tmp_path / "spacing.nii", counted(2, 3, 4), like((2, 3, 4), (2, 1, 1)))
     write_labels(tmp_path / "affine.nii", counted(2, 3, 4), like((2, 3, 4), affine=np.diag([-1.0, 1, 1, 1])))
-    for name in ("shape", "spacing", "affine"):
-        with pytest.raises(DataProblem, match=rf"{name}\.nii has a different {name} .*than a.nii"):
+    for name, sentence in {
+        "shape": "has 2 x 3 x 5 voxels (z y x), a.nii has 2 x 3 x 4",
+        "spacing": "has voxels of 2 x 1 x 1 mm, a.nii of 1 x 1 x 1 mm, by up to 1 voxel along z",
+        "affine": "is mirrored along x against a.nii, by up to 6 voxels along x",
+    }.items():
+        with pytest.raises(DataProblem, match=re.escape(f"{name}.nii {sentence}; ")):
             read_volume(f"{tmp_path}/a.nii|{tmp_path}/{name}.nii")
 
 

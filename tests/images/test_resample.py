@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.resample import Resampled, at_spacing, grid_at, spacing_in
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference.regrid import plane_before, regrid
@@ -101,11 +102,11 @@ def test_units_are_converted_and_pixels_are_not():
     ],
 )
 def test_the_grid_at_a_voxel_size(wanted, planar, grid):
-    assert grid_at(Volume(np.zeros((1, 10, 20, 30)), spacing=(2, 1, 1)), wanted, planar=planar) == grid
+    assert grid_at(Volume(np.zeros((1, 10, 20, 30)), Geometry((2, 1, 1))), wanted, planar=planar) == grid
 
 
 def test_a_volume_keeps_its_extent_and_an_absurd_grid_is_refused():
-    volume = Volume(noise((1, 10, 20, 30)), spacing=(2, 1, 1), unit="mm")
+    volume = Volume(noise((1, 10, 20, 30)), Geometry((2, 1, 1), "mm"))
     seen = at_spacing(volume, (20, 10, 15))
     assert [n * s for n, s in zip(seen.shape, seen.spacing, strict=True)] == [20, 20, 30]
     assert at_spacing(volume, volume.shape) is volume
@@ -156,7 +157,7 @@ def test_a_training_at_another_voxel_size_labels_images_on_their_own_grids(tmp_p
         there = (place[:, None] ** 2 + place**2 < 20**2)[None, None]
         image = there + np.random.default_rng(edge).normal(0, 0.2, there.shape)
         size = spacing * {"mm": 1, "micrometer": 1000}[unit]
-        return Pair(Volume(image, spacing=(1, size, size), unit=unit), Volume(there.astype(np.uint8)))
+        return Pair(Volume(image, Geometry((1, size, size), unit)), Volume(there.astype(np.uint8)))
 
     fine, coarse = disc(128, 0.5, "mm"), disc(32, 2.0, "micrometer")
     chosen = {"target_spacing": (1, 1, 1), "option": {"width": 4, "depth": 2}, "patch": (1, 32, 32), "steps": 60}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.volume import Box, Volume, check_finite, read_box
 
@@ -99,13 +100,13 @@ def test_a_box_knows_its_shape_and_its_slices():
     assert numbered((5, 7, 8))[0][box.slices].shape == box.shape
 
 
-def test_a_crop_keeps_the_spacing_and_drops_the_origin():
+def test_a_crop_keeps_the_spacing_and_lies_where_its_voxels_lay():
     data = numbered((4, 5, 6))
-    whole = Volume(data, (2.0, 0.5, 0.25), "micrometer", np.eye(4), "cells")
+    whole = Volume(data, Geometry.upright((2.0, 0.5, 0.25), "micrometer", (10, 20, 30)), "cells")
     part = whole.crop(Box((1, 0, 2), (3, 5, 6)))
     np.testing.assert_array_equal(part.data, data[:, 1:3, 0:5, 2:6])
-    assert (part.spacing, part.unit, part.name, part.affine) == (whole.spacing, "micrometer", "cells", None)
-    assert whole.affine is not None
+    assert (part.spacing, part.unit, part.name) == (whole.spacing, "micrometer", "cells")
+    assert part.geometry.origin == (12, 20, 30.5)
 
 
 def test_a_crop_of_a_lazy_image_reads_nothing():

@@ -9,6 +9,7 @@ from combinations import in_one_case
 from torch import nn
 
 from napari_unetvnet.errors import ModelProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import map_steps, steps
 from napari_unetvnet.model.card import ModelCard
@@ -53,7 +54,7 @@ def a_model(name, head="multiclass", **card):
 
 def noise(shape, **facts):
     data = np.random.default_rng(0).normal(100, 20, (1, *shape)).astype(np.float32)
-    return Volume(np.sort(data, axis=-1), **facts)
+    return Volume(np.sort(data, axis=-1), Geometry(**facts))
 
 
 def maps_of(model, what, volume, **chosen):

@@ -11,6 +11,7 @@ from combinations import in_one_case
 from test_inference_segment import CPU, Pointwise, whole
 
 from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps
 from napari_unetvnet.inference.labels import mean_logits
@@ -162,7 +163,7 @@ def test_certain_voxels_have_finite_logits(head):
 
 def test_what_cannot_be_turned_like_a_cube_is_refused():
     volume = Volume(np.zeros((1, 8, 16, 16), np.float32))
-    flat = Volume(np.zeros((1, 8, 16, 16), np.float32), spacing=(3.0, 1.0, 1.0), unit="micrometer")
+    flat = Volume(np.zeros((1, 8, 16, 16), np.float32), Geometry((3.0, 1.0, 1.0), "micrometer"))
     with pytest.raises(SettingsProblem, match="three equal edges, not 4 x 8 x 8 voxels"):
         next(steps(model_of(Pointwise), volume, SegmentSettings(tta="rotations", tile=(4, 8, 8))))
     with pytest.raises(SettingsProblem, match="three equal edges, not 3 x 1 x 1"):

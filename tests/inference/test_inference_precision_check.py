@@ -9,6 +9,7 @@ from test_inference_orientations import model_of
 from test_inference_segment import CPU, RAW, Pointwise
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.intensity import Intensity
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import choose_precision, precision_check
@@ -92,7 +93,7 @@ def test_the_part_that_is_asked_about_holds_something_and_is_normalised_like_the
 def test_an_image_at_another_voxel_size_is_asked_about_as_the_network_sees_it(monkeypatch):
     model = torn(("bf16",), monkeypatch)
     model.card = model.card.model_copy(update={"spacing": (1.0, 1.0, 1.0), "unit": "micrometer"})
-    volume = Volume(np.ones((1, 1, 200, 200)), spacing=(1.0, 2.0, 2.0), unit="micrometer")
+    volume = Volume(np.ones((1, 1, 200, 200)), Geometry((1.0, 2.0, 2.0), "micrometer"))
     choose_precision(model, volume, AUTO, RAW)
     assert model.network.seen.shape[2:] == (128, 128)
     assert model.precision == "bf16"

@@ -12,6 +12,7 @@ from test_inference_orientations import lopsided, model_of
 from test_inference_segment import Pointwise, pointwise_model, quick
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import steps
 from napari_unetvnet.inference.labels import background_logits, class_probabilities, label_values
@@ -57,7 +58,7 @@ def test_on_another_grid_all_is_as_without_a_mask_where_it_is_not_0():
     model.card = model.card.model_copy(update={"spacing": (1.0, 1.0, 1.0), "unit": "micrometer"})
     for spacing in ((2.0, 0.5, 0.6), (0.5, 1.7, 2.0)):
         data = np.random.default_rng(1).normal(size=(1, 9, 20, 23)).astype(np.float32)
-        volume = Volume(data, spacing=spacing, unit="micrometer")
+        volume = Volume(data, Geometry(spacing, "micrometer"))
         mask = np.zeros((1, *volume.shape), np.uint8)
         mask[0, 2:4, 3:9, 16:18] = 7
         for flips in ((), ("x",)):
@@ -71,7 +72,7 @@ def test_on_another_grid_all_is_as_without_a_mask_where_it_is_not_0():
 def test_a_single_voxel_has_all_that_it_depends_on_on_another_grid(own, spacing):
     model = model_of(Pointwise)
     model.card = model.card.model_copy(update={"spacing": (1.0, 1.0, 1.0), "unit": "micrometer"})
-    volume = Volume(np.random.default_rng(0).normal(size=(1, *own)) * 3, spacing=spacing, unit="micrometer")
+    volume = Volume(np.random.default_rng(0).normal(size=(1, *own)) * 3, Geometry(spacing, "micrometer"))
     chosen = {"tile": (2, 4, 4), "overlap": 0.0}
     _, whole_likely = segmented(model, volume, **chosen)
     for voxel in np.ndindex(*own):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_inference_segment import CPU, RAW, Pointwise, pointwise_model
 
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import scores, steps
 from napari_unetvnet.inference.uncertainty import entropy, with_variance
@@ -119,7 +120,7 @@ def test_uncertainty_lies_on_the_images_grid_when_the_network_sees_another(kind)
     card = pointwise_model().card.model_copy(update={"spacing": (2.0, 1.0, 1.0), "unit": "micrometer"})
     model = Model(Lopsided(3), card, CPU)
     data = np.random.default_rng(0).normal(size=(1, 24, 20, 24)).astype(np.float32)
-    volume = Volume(data, (1.0, 1.0, 1.0), "micrometer")
+    volume = Volume(data, Geometry((1.0, 1.0, 1.0), "micrometer"))
     chosen = SegmentSettings(device="cpu", tta=("x",), uncertainty_kind=kind, skip_constant=True)
     slabs = list(steps(model, volume, chosen))
     found = np.concatenate([slab.uncertainty for slab in slabs])

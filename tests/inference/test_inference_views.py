@@ -10,6 +10,7 @@ from test_inference_segment import Pointwise, pointwise_model
 from test_inference_selection import segmented
 
 from napari_unetvnet.errors import DataProblem, SettingsProblem
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import resample_for, steps
 from napari_unetvnet.model.card import ModelCard
@@ -105,7 +106,7 @@ def test_inside_of_a_mask_all_is_as_without_it_and_less_is_computed(volume):
 
 def test_planes_are_brought_as_near_as_the_voxels_in_them():
     model = model_of(Pointwise, "2d")
-    flat = Volume(np.zeros((1, 5, 16, 20)), spacing=(3.0, 1.0, 1.0), unit="micrometer")
+    flat = Volume(np.zeros((1, 5, 16, 20)), Geometry((3.0, 1.0, 1.0), "micrometer"))
     several = SegmentSettings(view="multi-view")
     assert resample_for(model.card, flat, several).shape == (15, 16, 20)
     assert resample_for(model.card, flat, SegmentSettings()) is flat

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.identity import content_hash
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import ImageRecord, ModelCard
@@ -135,7 +136,7 @@ def test_the_range_of_intensities_counts_only_where_values_are_taken_as_they_are
 
 def test_facts_are_measured_on_the_image():
     values = np.random.default_rng(0).gamma(0.5, 100, (2, 3, 32, 32)).astype(np.float32)
-    volume = Volume(values, (2.0, 0.5, 0.5), "micrometer", name="a")
+    volume = Volume(values, Geometry((2.0, 0.5, 0.5), "micrometer"), "a")
     facts = facts_of(volume)
     assert (facts.channels, facts.planes, facts.spacing, facts.unit) == (2, 3, (2.0, 0.5, 0.5), "micrometer")
     assert facts.content == content_hash(volume)

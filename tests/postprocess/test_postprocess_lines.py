@@ -59,7 +59,7 @@ def test_clean_thins_and_writes_lines_that_napari_opens_as_shapes(tmp_path, plan
     labels[-1, 9:12, 4:36], labels[-1, 20:30, 20:30] = 3, 1
     np.save(tmp_path / "labels.npy", labels)
     job = checked(CleanJob, {"labels": str(tmp_path / "labels.npy"), "output": tmp_path / "thin.npy", "thin": "3"})
-    assert clean_file(job) == {"Lines": [tmp_path / "thin_lines_3.csv"]}
+    assert clean_file(job).tables == {"Lines": [tmp_path / "thin_lines_3.csv"]}
     result = np.asarray(read_labels(str(tmp_path / "thin.npy")).data)[0]
     assert (result == postprocess(labels, checked(PostprocessSettings, {"thin": [3]})).labels).all()
     assert (result == 1).sum() == 100

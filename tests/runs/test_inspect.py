@@ -12,6 +12,7 @@ from PIL import Image
 
 from napari_unetvnet import runs
 from napari_unetvnet.cli.main import main
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_volume, write_uncertainty
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import ModelCard
@@ -47,7 +48,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     data = rng.normal(100, 20, (1, 8, 34, 40)).astype(np.float32)
     affine = np.array([[0, 1.5, 0, 7], [-1.0, 0, 0, 8], [0, 0, 3, 9], [0, 0, 0, 1]])
-    volume = Volume(data, (3.0, 1.5, 1.0), "mm", affine)
+    volume = Volume(data, Geometry((3.0, 1.5, 1.0), "mm", affine))
     for ending in (".nii.gz", ".ome.tif", ".zarr"):
         write_uncertainty(folder / f"image{ending}", data[0], volume)
     Image.fromarray(data[0, 0].clip(0, 255).astype(np.uint8)).save(folder / "plane.png")

@@ -20,6 +20,7 @@ from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished, SlabDone
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ome_zarr, pyramid
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import Slab
@@ -36,7 +37,7 @@ def contents(folder):
 
 
 def like(shape, spacing=(2.0, 0.5, 0.25), unit="micrometer"):
-    return Volume(np.broadcast_to(np.zeros((), np.uint8), (1, *shape)), spacing, unit)
+    return Volume(np.broadcast_to(np.zeros((), np.uint8), (1, *shape)), Geometry(spacing, unit))
 
 
 # OME-Zarr -------------------------------------------------------------------------------------------------------------

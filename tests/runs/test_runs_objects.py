@@ -9,6 +9,7 @@ from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs
 from napari_unetvnet.events import Notice
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import ModelCard, ObjectsLearnt
@@ -28,7 +29,7 @@ def card(learnt=LEARNT, **facts):
 
 
 def image(shape=(4, 8, 8), spacing=(1.0, 1.0, 1.0), unit="pixel"):
-    return Volume(np.broadcast_to(np.zeros((), np.float32), (1, *shape)), spacing, unit)
+    return Volume(np.broadcast_to(np.zeros((), np.float32), (1, *shape)), Geometry(spacing, unit))
 
 
 def test_auto_is_what_the_card_says_and_half_of_the_smallest_object_is_the_least():

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from combinations import in_one_case
 
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.networks import NETWORKS
@@ -29,7 +30,7 @@ def usual_speed(monkeypatch):
 def a_pair(shape=(1, 200, 200), spacing=(1.0, 1.0, 1.0), labels=None, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, shape).astype(np.uint8) if labels is None else labels
-    return Pair(Volume(rng.normal(size=(1, *shape)), spacing=spacing), Volume(labels[None]))
+    return Pair(Volume(rng.normal(size=(1, *shape)), geometry=Geometry(spacing)), Volume(labels[None]))
 
 
 def planned(pairs, device="cpu", **chosen):

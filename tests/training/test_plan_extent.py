@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainSettings, checked
@@ -20,7 +21,7 @@ def usual_speed(monkeypatch):
 
 def a_pair(labels, spacing=(1.0, 1.0, 1.0)):
     image = labels + np.random.default_rng(0).normal(0, 0.3, labels.shape)
-    return Pair(Volume(image[None].astype(np.float32), spacing=spacing), Volume(labels[None], spacing=spacing))
+    return Pair(Volume(image[None].astype(np.float32), Geometry(spacing)), Volume(labels[None], Geometry(spacing)))
 
 
 def cube(edges, shape=(64, 96, 96), value=1):

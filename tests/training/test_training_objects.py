@@ -7,6 +7,7 @@ from combinations import in_one_case
 
 from napari_unetvnet import runs
 from napari_unetvnet.events import Notice
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.metrics import object_scores
@@ -70,7 +71,7 @@ def test_objects_that_are_apart_are_not_split():
 
 def test_the_depth_of_a_neck_is_in_voxel_edges():
     coarse = dumbbell(2)
-    labels = Volume(np.asarray(coarse.labels.data), (9.0, 0.25, 0.25), "micrometer")
+    labels = Volume(np.asarray(coarse.labels.data), Geometry((9.0, 0.25, 0.25), "micrometer"))
     assert learnt([Pair(coarse.image, labels)], objects_as="separated").split_edges == 1.5
 
 

@@ -7,35 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from napari_unetvnet.conventions import Spacing, Triple
     from napari_unetvnet.data.meaning import Evidence
+    from napari_unetvnet.images.geometry import Grid
 
-__all__ = ["Fit", "Grid", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbnail"]
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """Grid of a volume.
-
-    Parameters
-    ----------
-    shape : tuple of 3 int
-    spacing : tuple of 3 float
-    affine : array of shape (4, 4) or None
-    """
-
-    shape: Triple
-    spacing: Spacing = (1.0, 1.0, 1.0)
-    unit: str = "pixel"
-    affine: NDArray[np.float64] | None = None
-
-    @property
-    def has_spacing(self) -> bool:
-        """Whether the file has a voxel size or unit."""
-        return self.unit != "pixel" or self.spacing != (1.0, 1.0, 1.0)
+__all__ = ["Fit", "ImageFacts", "LabelFacts", "MaskFacts", "PairFacts", "Thumbnail"]
 
 
 @dataclass(frozen=True, eq=False)

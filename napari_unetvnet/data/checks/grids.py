@@ -10,11 +10,12 @@ import numpy as np
 from napari_unetvnet.data.checks.findings import Finding
 from napari_unetvnet.data.checks.thumbnail import TURNS
 from napari_unetvnet.images.refusals import times
+from napari_unetvnet.images.same_grid import difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_unetvnet.data.checks.facts import Grid, PairFacts
+    from napari_unetvnet.data.checks.facts import PairFacts
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = ["check_axes", "check_fit", "check_place", "check_spacing", "check_turned", "check_turned_all", "is_turned"]
@@ -76,33 +77,13 @@ def check_place(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
     image, labels = pair.image.grid, pair.labels.grid
     if image.shape != labels.shape:
         return
-    comparable = image.has_spacing and labels.has_spacing
-    units_agree = image.unit == labels.unit or "pixel" in (image.unit, labels.unit)
-    differences = []
-    if comparable and not (units_agree and np.allclose(image.spacing, labels.spacing, rtol=1e-2, atol=0)):
-        differences.append(f"the image has voxels of {_edges(image)}, the labels of {_edges(labels)}")
-    if image.affine is not None and labels.affine is not None:
-        differences += _moved(image.affine, labels.affine, min(image.spacing))
-    if differences:
+    if found := difference(image, labels, "the image"):
         yield Finding(
             "warning", "other-place", pair.labels.name,
-            f"Image and labels have different positions in space: {', '.join(differences)}.",
+            f"Image and labels have different positions in space: the label file {found.text}.",
             "Training pairs their voxels as they are stored.",
             "If that is wrong, resample the labels to the grid of the image (nearest neighbour).",
         )  # fmt: skip
-
-
-def _moved(image: np.ndarray, labels: np.ndarray, voxel: float) -> list[str]:
-    """Describe how two affines differ, if by more than a tenth of a voxel."""
-    turn = [matrix[:3, :3] / np.maximum(np.linalg.norm(matrix[:3, :3], axis=0), 1e-12) for matrix in (image, labels)]
-    if not np.allclose(turn[0], turn[1], atol=0.02):
-        return ["their axes point in other directions"]
-    shift = float(np.linalg.norm(image[:3, 3] - labels[:3, 3]))
-    return [f"the labels are moved by {shift:.3g}"] if shift > voxel / 10 else []
-
-
-def _edges(grid: Grid) -> str:
-    return f"{' x '.join(f'{edge:.4g}' for edge in grid.spacing)} {grid.unit}"
 
 
 def is_turned(pair: PairFacts) -> str:

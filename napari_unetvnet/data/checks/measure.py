@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.data.checks.facts import Grid, ImageFacts, LabelFacts, MaskFacts, PairFacts
+from napari_unetvnet.data.checks.facts import ImageFacts, LabelFacts, MaskFacts, PairFacts
 from napari_unetvnet.data.checks.thumbnail import make_thumbnail
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.meaning import evidence
@@ -54,7 +54,7 @@ def measure(pair: Pair, settings: TrainSettings, *, compared: bool = True) -> Pa
         refused: tuple[str, ...] = ()
     except DataProblem as problem:
         refused, mask = problem.lines, None
-    facts = LabelFacts(labels.name, _grid(labels), labels.channels, str(labels.data.dtype), fraction=_fraction(labels))
+    facts = LabelFacts(labels.name, labels.grid, labels.channels, str(labels.data.dtype), fraction=_fraction(labels))
     if facts.fraction is None:
         facts = _counted(facts, labels, mask)
         if image.shape == labels.shape:
@@ -63,10 +63,6 @@ def measure(pair: Pair, settings: TrainSettings, *, compared: bool = True) -> Pa
     comparable = compared and not refused and facts.fraction is None and not settings.multilabel
     found = evidence(pair, settings) if comparable and settings.label_values == "classes" else None
     return PairFacts(_image(image), facts, hidden, pair.split, refused, found)
-
-
-def _grid(volume: Volume) -> Grid:
-    return Grid(volume.shape, volume.spacing, volume.unit, volume.affine)
 
 
 def _voxels(volume: Volume) -> int:
@@ -100,7 +96,7 @@ def _image(image: Volume) -> ImageFacts:
     dark, bright = np.percentile(sample.astype(np.float64), [1, 99], axis=1)
     return ImageFacts(
         image.name,
-        _grid(image),
+        image.grid,
         image.channels,
         str(image.data.dtype),
         tuple(low.astype(float).tolist()),

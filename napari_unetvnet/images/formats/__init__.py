@@ -39,8 +39,9 @@ class Format:
     dtypes : tuple of str
         Types that are written, the smaller first. Labels are written in the first that holds all their values,
         fractions as they are, or in the last float. Without integers it takes no labels, without floats no fractions.
-    keeps : tuple of {"affine", "spacing", "unit", "class names"}
-        What is read back as it was written.
+    keeps : tuple of {"affine", "position", "spacing", "unit", "class names"}
+        What is read back as it was written. The affine holds also how the voxels are turned, the position where the
+        first one lies.
     planes, masks, edge : int, optional
         At most so many planes, masks of classes, and voxels along an axis.
     long_endings : tuple of str
@@ -133,14 +134,15 @@ LABELS = ("uint8", "uint16", "uint32", "uint64")
 FORMATS = (
     Format(
         name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
-        dtypes=(*LABELS, "float32"), keeps=("affine", "spacing", "unit", "class names"), edge=32767,
+        dtypes=(*LABELS, "float32"), keeps=("affine", "position", "spacing", "unit", "class names"), edge=32767,
         in_parts=(".nii",), tables=True,
-        note="The fourth axis is channels. Units are m, mm and micrometer; others are converted to mm. Beside labels "
+        note="The fourth axis is channels. Units are m, mm and micrometer; others are converted to mm. A result on the "
+        "grid of a NIfTI image has its qform and sform with their codes, its intent and description. Beside labels "
         "with names of classes lie tables of them for ITK-SNAP and 3D Slicer.",
     ),
     Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
-        dtypes=(*LABELS[:3], "float32"), keeps=("spacing", "unit", "class names"),
+        dtypes=(*LABELS[:3], "float32"), keeps=("position", "spacing", "unit", "class names"),
         long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds.",
     ),
@@ -150,7 +152,7 @@ FORMATS = (
     ),
     Format(
         name="OME-Zarr", endings=(".zarr",), module="napari_unetvnet.images.formats.ome_zarr",
-        dtypes=(*LABELS, *FLOATS), keeps=("spacing", "unit", "class names"), long_endings=(".ome.zarr",),
+        dtypes=(*LABELS, *FLOATS), keeps=("position", "spacing", "unit", "class names"), long_endings=(".ome.zarr",),
         in_parts=(".zarr",), folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True,
         any_axes=True,
         note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. Written "

@@ -12,6 +12,7 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.axes import given_letters
 from napari_unetvnet.images.containers import StoredArray, image_of, listed_images, only_image, with_letters
 from napari_unetvnet.images.damage import reading
+from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.subjects import subject_number
 
@@ -80,8 +81,7 @@ def _with_affine(image: ImageFile, file: Any, inside: str) -> ImageFile:
     if (number := subject_number(file, inside)) is None:
         return image
     affine = np.asarray(file["affine"][number], np.float64)
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return image._replace(spacing=(z, y, x), unit=str(file.attrs["unit"]), affine=affine)
+    return image._replace(geometry=Geometry(spacing_of(affine), str(file.attrs["unit"]), affine))
 
 
 def _axis_names(dataset: Any) -> Sequence[str] | None:

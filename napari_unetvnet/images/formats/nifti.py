@@ -1,4 +1,8 @@
-"""NIfTI volumes: (x, y, z) or (x, y, z, channel) on the disk, with an affine."""
+"""NIfTI volumes: (x, y, z) or (x, y, z, channel) on the disk, with up to two affines.
+
+A file may state its place twice, as qform and as sform, and programs differ in which one they read. A result on the
+grid of a NIfTI image therefore gets both, with their codes, as the image has them.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ from napari_unetvnet.images import image_file
 from napari_unetvnet.images.arrays import Scaled, Typed, View, planes
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import log_of, reading
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.image_file import ImageFile
 from napari_unetvnet.images.units import METRES, edge_length, unit_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,6 +33,17 @@ UNITS = {1: "m", 2: "mm", 3: "micrometer"}
 """Our names of the units that NIfTI knows, by its codes."""
 NAMES = {"m": "meter", "mm": "mm", "micrometer": "micron"}
 """Nibabel's names of them."""
+SPACE = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units",
+)  # fmt: skip
+"""Fields of a header that say where the voxels lie. The first of pixdim is the sign of the third axis of the qform."""
+INTENT = ("intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3")
+TEXT = ("descrip", "aux_file")
+OTHER_SHAPES = {*range(1004, 1011), *range(2001, 2006)}
+"""Codes of intents that say what further axes mean, or that the file is no image: matrices, meshes, time series."""
+ALIGNED = 2
+"""The code of a position in a space that no file names."""
 COMMENT = 6
 """The code of a header extension with plain text."""
 
@@ -43,9 +60,7 @@ def read(path: Path) -> ImageFile:
         if not isinstance(image, nibabel.Nifti1Image):
             raise FileProblem(f"{path.name} holds {type(image).__name__}, no voxels; save it as NIfTI volume.")
         array = _voxels(path, image)
-        x, y, z = (*image.header.get_zooms()[:3], 1.0, 1.0)[:3]
-        unit = UNITS.get(int(image.header["xyzt_units"]) & 7, "mm")
-        affine = np.array(image.affine, np.float64)
+        geometry = _geometry(image.header)
         names = _class_names(image.header)
     if array.dtype.names:
         array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
@@ -55,7 +70,24 @@ def read(path: Path) -> ImageFile:
         data: Any = View(array, [axis if axis < array.ndim else None for axis in (3, 2, 1, 0)])
     else:
         data = array.reshape(array.shape + (1,) * (4 - array.ndim), order="F").T
-    return ImageFile(data, (edge_length(z), edge_length(y), edge_length(x)), unit, affine, class_names=names)
+    return ImageFile(data, geometry, class_names=names)
+
+
+def _geometry(header: Any) -> Geometry:
+    """Read where the voxels lie; a file without codes does not say."""
+    x, y, z = (*header.get_zooms()[:3], 1.0, 1.0)[:3]
+    forms = (header.get_sform(coded=True), header.get_qform(coded=True))
+    affines = [np.array(form, np.float64) for form, code in forms if code and _is_invertible(form)]
+    if len(affines) == 2 and np.array_equal(affines[0], affines[1]):
+        del affines[1]
+    fields = {name: np.array(header[name]) for name in (*SPACE, *INTENT, *TEXT)}
+    unit = UNITS.get(int(header["xyzt_units"]) & 7, "mm")
+    main, other = (*affines, None, None)[:2]
+    return Geometry((edge_length(z), edge_length(y), edge_length(x)), unit, main, other, fields)
+
+
+def _is_invertible(affine: Any) -> bool:
+    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0)
 
 
 def _class_names(header: Any) -> ClassNames:
@@ -85,26 +117,50 @@ def _unzipped(path: Path, kind: Any) -> NDArray[Any]:
 
 
 def write(path: Path, array: Any, like: Volume) -> None:
-    """Write (x, y, z) or (x, y, z, class) with the affine of the image; zipped where the ending says so."""
+    """Write (x, y, z) or (x, y, z, class) where the image lies; zipped where the ending says so."""
     import nibabel
     from nibabel.openers import ImageOpener
     from nibabel.volumeutils import seek_tell
 
     array = Typed(array, array.dtype.newbyteorder("="))  # that of the header
-    unit = unit_name(like.unit)
-    scale = 1.0 if unit in NAMES else METRES.get(unit, METRES["mm"]) / METRES["mm"]
-    z, y, x = (size * scale for size in like.spacing)
-    affine = np.diag([x, y, z, 1.0]) if like.affine is None else np.diag([scale] * 3 + [1.0]) @ like.affine
-    nothing = np.broadcast_to(np.zeros((), array.dtype), array.shape[::-1])  # has a size, and takes no memory
-    image = nibabel.Nifti1Image(nothing, affine, dtype=array.dtype)
-    image.header.set_zooms((x, y, z, 1.0)[: array.ndim])  # the affine's column lengths may differ from these
-    image.header.set_xyzt_units(xyz=NAMES.get(unit, "mm" if unit in METRES else "unknown"))
-    image.update_header()
-    image.header.set_slope_inter(1, 0)
+    fields = like.geometry.header if "qform_code" in like.geometry.header else {}
+    is_second = bool(fields) and fields["srow_x"].dtype.itemsize == np.dtype(np.float64).itemsize
+    header = nibabel.Nifti2Header() if is_second else nibabel.Nifti1Header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape[::-1])
+    if fields:
+        _carry(header, fields)
+    else:
+        _place(header, like.geometry, array.ndim)
+    header.set_slope_inter(1, 0)
     if like.class_names:
-        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(COMMENT, to_json(like.class_names).encode()))
+        header.extensions.append(nibabel.nifti1.Nifti1Extension(COMMENT, to_json(like.class_names).encode()))
     with ImageOpener(path, "wb") as file:
-        image.header.write_to(file)
-        seek_tell(file, image.header.get_data_offset(), write0=True)
+        header.write_to(file)
+        seek_tell(file, header.get_data_offset(), write0=True)
         for plane in planes(array):  # x varies first in the file, as in memory
             file.write(plane.data)
+
+
+def _carry(header: Any, fields: Mapping[str, Any]) -> None:
+    """Write where the voxels lie, and the texts, as the file of the image has them."""
+    is_carried = int(fields["intent_code"]) not in OTHER_SHAPES
+    for name in (*SPACE, *TEXT, *(INTENT if is_carried else ())):
+        header[name] = fields[name]
+    header["pixdim"][1:4] = [edge_length(size) for size in header["pixdim"][1:4]]  # 0 for an axis that is not there
+    header["pixdim"][4:] = 1
+
+
+def _place(header: Any, geometry: Geometry, axes: int) -> None:
+    """Write the place of voxels that are not from a NIfTI file, in both forms if the qform can hold it."""
+    unit = unit_name(geometry.unit)
+    scale = 1.0 if unit in NAMES else METRES.get(unit, METRES["mm"]) / METRES["mm"]
+    z, y, x = (size * scale for size in geometry.spacing)
+    upright = np.diag([x, y, z, 1.0])
+    affine = upright if geometry.affine is None else np.diag([scale] * 3 + [1.0]) @ geometry.affine
+    header.set_sform(affine, ALIGNED)
+    header.set_qform(affine, ALIGNED, strip_shears=True)
+    header.set_zooms((x, y, z, 1.0)[:axes])  # the column lengths of the affine may differ from these
+    if not np.allclose(header.get_qform(), affine, rtol=1e-5, atol=1e-5 * max(x, y, z)):
+        header["qform_code"] = 0
+    header.set_xyzt_units(xyz=NAMES.get(unit, "mm" if unit in METRES else "unknown"))

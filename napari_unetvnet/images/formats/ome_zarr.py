@@ -23,8 +23,10 @@ from napari_unetvnet.images.formats.pyramid import level_factors, shrink
 from napari_unetvnet.images.units import unit_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.image_file import ImageFile
@@ -100,16 +102,26 @@ def _multiscale(group: Any) -> StoredArray:
     # Before format 0.3 the axes were always these, in 0.3 they were names only.
     axes = [{"name": axis} if isinstance(axis, str) else axis for axis in image.get("axes") or AXES.lower()]
     letters = with_letters([axis["name"] for axis in axes], len(array.shape))
-    scale = np.ones(len(axes))
-    for transform in (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
-        scale = scale * np.asarray(transform.get("scale", 1.0), np.float64)
-    has_lengths = any("unit" in axis for axis in axes) or (scale != 1).any()
+    transforms = (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ()))
+    scale, shift = _applied(transforms, len(axes))
+    is_placed = any("translation" in transform for transform in transforms)
+    has_lengths = any("unit" in axis for axis in axes) or (scale != 1).any() or is_placed
     lengths = {
         letter: (float(size), str(axis.get("unit", "")))
         for letter, size, axis in zip(letters, scale, axes, strict=True)
         if letter in "ZYX" and has_lengths
     }
-    return StoredArray(array, letters, lengths)
+    positions = {letter: float(place) for letter, place in zip(letters, shift, strict=True) if letter in "ZYX"}
+    return StoredArray(array, letters, lengths, positions if is_placed else {})
+
+
+def _applied(transforms: Iterable[dict[str, Any]], axes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Apply transforms one after another, and give the scale and the translation of all together."""
+    scale, shift = np.ones(axes), np.zeros(axes)
+    for transform in transforms:
+        factor = np.asarray(transform.get("scale", 1.0), np.float64)
+        scale, shift = scale * factor, shift * factor + np.asarray(transform.get("translation", 0.0), np.float64)
+    return scale, shift
 
 
 def write(path: Path, array: Any, like: Volume) -> None:
@@ -133,7 +145,7 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
     dtype : dtype
         Integers are labels.
     like : Volume
-        Gives it name, voxel size and unit.
+        Gives it name, voxel size, unit and position.
     planes : int
         Of a chunk at most.
 
@@ -149,7 +161,7 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
     axes = [{"name": "c", "type": "channel"}] * (len(shape) - 3)
     axes += [{"name": name, "type": "space", **unit_entry} for name in "zyx"]
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    image = {"axes": axes, "datasets": [_dataset(0, len(shape), like.spacing)], "name": like.name}
+    image = {"axes": axes, "datasets": [_dataset(0, len(shape), like.spacing, like.geometry.origin)], "name": like.name}
     metadata: dict[str, Any] = {"version": VERSION, "multiscales": [image]}
     channels, is_label = channel_names(like.class_names, shape), np.dtype(dtype).kind in "ui"
     if is_label:
@@ -208,7 +220,7 @@ def completing(path: Path) -> Iterator[None]:
     group = zarr.open_group(str(path), mode="r+")
     metadata = dict(group.attrs["ome"])
     image = dict(metadata["multiscales"][0])
-    finest, spacing = group["0"], _spacing(image["datasets"][0])
+    finest, (spacing, origin) = group["0"], _place(image["datasets"][0])
     labels = finest.dtype.kind in "ui"
     datasets, before, last = image["datasets"][:1], finest, (1, 1, 1)
     for number, factors in enumerate(level_factors(finest.shape[-3:], spacing), 1):
@@ -216,7 +228,7 @@ def completing(path: Path) -> Iterator[None]:
         level = _level(group, number, (*finest.shape[:-3], *shape), finest.dtype, finest.chunks[-3])
         steps = [new // old for new, old in zip(factors, last, strict=True)]
         yield from shrink(before, level, steps, labels=labels)
-        datasets.append(_dataset(number, finest.ndim, spacing, factors, centred=not labels))
+        datasets.append(_dataset(number, finest.ndim, spacing, origin, factors, centred=not labels))
         before, last = level, factors
     group.attrs["ome"] = metadata | {"multiscales": [image | {"datasets": datasets}]}
 
@@ -233,18 +245,26 @@ def _level(group: Any, number: int, shape: tuple[int, ...], dtype: Any, planes: 
 
 
 def _dataset(
-    number: int, axes: int, spacing: Sequence[float], factors: Sequence[int] = (1, 1, 1), *, centred: bool = False
+    number: int,
+    axes: int,
+    spacing: Sequence[float],
+    origin: Sequence[float] | None,
+    factors: Sequence[int] = (1, 1, 1),
+    *,
+    centred: bool = False,
 ) -> dict[str, Any]:
     """Describe a level; the first voxel of one that holds means lies in the middle of those that it is the mean of."""
     others = axes - 3
     scale = [1.0] * others + [float(size * factor) for size, factor in zip(spacing, factors, strict=True)]
     transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-    if centred:
-        shift = [size * (factor - 1) / 2 for size, factor in zip(spacing, factors, strict=True)]
+    shift = [size * (factor - 1) / 2 if centred else 0.0 for size, factor in zip(spacing, factors, strict=True)]
+    if centred or origin is not None:
+        shift = np.add(shift, origin or 0.0).tolist()
         transforms.append({"type": "translation", "translation": [0.0] * others + shift})
     return {"path": str(number), "coordinateTransformations": transforms}
 
 
-def _spacing(dataset: dict[str, Any]) -> list[float]:
-    """Give the voxel size z, y, x of a level."""
-    return list(dataset["coordinateTransformations"][0]["scale"][-3:])
+def _place(dataset: dict[str, Any]) -> tuple[list[float], list[float] | None]:
+    """Give the voxel size z, y, x of a level that `_dataset` described, and its position, None if it has none."""
+    scale, *translations = dataset["coordinateTransformations"]
+    return list(scale["scale"][-3:]), list(translations[0]["translation"][-3:]) if translations else None

@@ -13,16 +13,22 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import ask_for_axes, given_letters, with_channels
 from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
 from napari_unetvnet.images.damage import damaged_file, log_of, reading
+from napari_unetvnet.images.geometry import UNKNOWN_UNIT, Geometry
 from napari_unetvnet.images.image_file import ImageFile
-from napari_unetvnet.images.units import MICRO, common_spacing, edge_length, unit_name
+from napari_unetvnet.images.units import METRES, MICRO, common_spacing, edge_length, in_unit_of_x, unit_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.volume import Volume
 
+REFERENCE_FRAME = "reference frame"
+"""The unit of a position that is not known as a length; OME's default."""
+POSITIONS = "OME positions"
+"""Where a geometry keeps the positions of planes that are not lengths."""
+ORIGINS = ("zorigin", "yorigin", "xorigin")
+IMAGEJ_UNITS = {"Z": "zunit", "Y": "yunit", "X": "unit"}
 # What tifffile only logs although pixels or metadata are missing.
 INCOMPLETE = re.compile(
     "TiffPages|invalid value offset|corrupt|zeroed|incompletely|missing data|reshape|OME series expected"
@@ -36,7 +42,7 @@ def read(path: Path, axes: str = "") -> ImageFile:
     with log_of("tifffile") as complaints, reading(path), tifffile.TiffFile(path) as tif:
         series = tif.series[0]
         array = _pixels(path, tif, series)
-        spacing, unit = _ome_space(tif) if tif.is_ome else _imagej_space(tif)
+        geometry = _ome_space(tif) if tif.is_ome else _imagej_space(tif)
         names = _class_names(tif)
         twins = [s for s in tif.series if (s.shape, s.axes) == (series.shape, series.axes)]
         letters = given_letters(axes, array.shape, path.name) or series.axes
@@ -46,7 +52,7 @@ def read(path: Path, axes: str = "") -> ImageFile:
     if len(twins) > 1:
         raise DataProblem(f"{path.name} holds {len(twins)} images; save each as a file.")
     question = "" if axes or not _has_channels_first(series) else ask_for_axes(series.shape)
-    return ImageFile(data, spacing, unit, class_names=names, question=question)
+    return ImageFile(data, geometry, class_names=names, question=question)
 
 
 def _class_names(tif: Any) -> ClassNames:
@@ -86,23 +92,49 @@ def _check_inside(path: Path, series: Any) -> None:
             raise ValueError("pixels are missing")
 
 
-def _ome_space(tif: Any) -> tuple[Spacing | None, str]:
-    """Spacing and unit of an OME-TIFF; every axis may have its own unit."""
-    pixels = (tif.ome_metadata or "").partition("<Pixels")[2].partition(">")[0]
-    sizes = dict(re.findall(r"PhysicalSize([XYZ](?:Unit)?)\s*=\s*[\"']([^\"']*)", pixels))
-    return common_spacing(sizes, {axis: unit_name(sizes.get(f"{axis}Unit", MICRO)) for axis in "ZYX"})
+def _ome_space(tif: Any) -> Geometry:
+    """Give voxel size and position of an OME-TIFF; every axis may have its own unit."""
+    text = (tif.ome_metadata or "").partition("<Pixels")[2]
+    sizes = dict(re.findall(r"PhysicalSize([XYZ](?:Unit)?)\s*=\s*[\"']([^\"']*)", text.partition(">")[0]))
+    units = {axis: unit_name(sizes.get(f"{axis}Unit", MICRO)) for axis in "ZYX"}
+    spacing, unit = common_spacing(sizes, units)
+    planes = _positions(text.partition("</Pixels>")[0])
+    if 0 not in planes:
+        return Geometry(spacing or (1.0, 1.0, 1.0), unit)
+    first = planes[0]
+    place_units = {axis: unit_name(first.get(f"{axis}Unit", REFERENCE_FRAME)) for axis in "ZYX" if axis in first}
+    if not {unit, *place_units.values()} <= METRES.keys():
+        return Geometry(spacing or (1.0, 1.0, 1.0), unit, header={POSITIONS: planes})
+    z, y, x = (float(first.get(axis, 0)) * METRES[place_units.get(axis, unit)] / METRES[unit] for axis in "ZYX")
+    return Geometry.upright(spacing or (1.0, 1.0, 1.0), unit, (z, y, x))
 
 
-def _imagej_space(tif: Any) -> tuple[Spacing | None, str]:
-    """Spacing and unit of an ImageJ TIFF; other TIFFs have dots an inch for printers at best, which are not read."""
+def _positions(text: str) -> dict[int, dict[str, str]]:
+    """Give positions X, Y, Z, and their units, of each plane of the first channel."""
+    planes = {}
+    for plane in re.findall(r"<Plane\b([^>]*)", text):
+        facts = dict(re.findall(r"(\w+)\s*=\s*[\"']([^\"']*)", plane))
+        places = {name.removeprefix("Position"): fact for name, fact in facts.items() if name.startswith("Position")}
+        if places and {facts.get("TheC", "0"), facts.get("TheT", "0")} == {"0"}:
+            planes[int(facts.get("TheZ", 0))] = places
+    return planes
+
+
+def _imagej_space(tif: Any) -> Geometry:
+    """Give voxel size and position of an ImageJ TIFF; others have dots an inch for printers at best."""
     facts = tif.imagej_metadata
     if not facts:
-        return None, "pixel"
+        return Geometry()
     pixels = [tif.pages[0].tags.valueof(f"{axis}Resolution", (1, 1)) for axis in "YX"]
     y, x = (edge_length(size / count if count else 1) for count, size in pixels)
-    unit = unit_name(str(facts.get("unit", "")))
-    spacing = (edge_length(facts.get("spacing", 1)), y, x)
-    return (None if unit == "pixel" and spacing == (1, 1, 1) else spacing), unit
+    units = {axis: unit_name(str(facts[name])) for axis, name in IMAGEJ_UNITS.items() if name in facts}
+    lengths = {"Z": edge_length(facts.get("spacing", 1)), "Y": y, "X": x}
+    spacing, unit = in_unit_of_x(lengths, units), units.get("X", UNKNOWN_UNIT)
+    if not any(name in facts for name in ORIGINS):
+        return Geometry(spacing, unit)
+    # ImageJ says which voxel, with fractions, is at position 0.
+    origin = [-float(facts.get(name, 0)) * size for name, size in zip(ORIGINS, spacing, strict=True)]
+    return Geometry.upright(spacing, unit, origin)
 
 
 def write(path: Path, array: Any, like: Volume) -> None:
@@ -117,7 +149,7 @@ def write(path: Path, array: Any, like: Volume) -> None:
     if fits_imagej and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
         options = _imagej_options(like)
     else:
-        options = _ome_options(like) | {"bigtiff": size >= 2**31}
+        options = _ome_options(like, prod(array.shape[:-3])) | {"bigtiff": size >= 2**31}
     options["metadata"] |= {"axes": axes, **_named(array, like, imagej="imagej" in options)}
     pages = (np.ascontiguousarray(array[(*k, z)]) for z in range(array.shape[-3]) for k in np.ndindex(array.shape[:-3]))
     tifffile.imwrite(path, pages, shape=shape, dtype=array.dtype, photometric="minisblack", **options)
@@ -136,16 +168,26 @@ def _named(array: Any, like: Volume, *, imagej: bool) -> dict[str, Any]:
 
 
 def _imagej_options(like: Volume) -> dict[str, Any]:
-    """Spacing and unit as ImageJ keeps them."""
+    """Give voxel size, unit and position as ImageJ keeps them."""
     (z, y, x), unit = like.spacing, unit_name(like.unit)
     letters = (letter if letter.isascii() else f"\\u{ord(letter):04X}" for letter in unit)
     facts = {"spacing": z, "unit": "micron" if unit == "micrometer" else "".join(letters)}
+    if (origin := like.geometry.origin) is not None:
+        facts |= {name: -place / size for name, place, size in zip(ORIGINS, origin, (z, y, x), strict=True)}
     return {"imagej": True, "resolution": (1 / x, 1 / y), "metadata": facts}
 
 
-def _ome_options(like: Volume) -> dict[str, Any]:
-    """Spacing and unit as OME keeps them."""
+def _ome_options(like: Volume, channels: int) -> dict[str, Any]:
+    """Give voxel size, unit and position as OME keeps them."""
     unit = unit_name(like.unit)
+    name = MICRO if unit == "micrometer" else unit
     facts: dict[str, Any] = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", like.spacing, strict=True)}
-    facts |= {f"PhysicalSize{axis}Unit": MICRO if unit == "micrometer" else unit for axis in "ZYX"}
+    facts |= {f"PhysicalSize{axis}Unit": name for axis in "ZYX"}
+    planes: dict[int, Any] = like.geometry.header.get(POSITIONS, {})
+    if (origin := like.geometry.origin) is not None:
+        (z, y, x), units = origin, {f"{axis}Unit": name for axis in "ZYX"}
+        planes = {k: {"Z": z + k * like.spacing[0], "Y": y, "X": x} | units for k in range(like.shape[0])}
+    if all(planes.get(k, {}).keys() == planes.get(0, {}).keys() for k in range(like.shape[0])):
+        per_page = [planes.get(k, {}) for k in range(like.shape[0]) for _ in range(channels)]
+        facts["Plane"] = {f"Position{key}": [place[key] for place in per_page] for key in per_page[0]}
     return {"ome": True, "metadata": facts}

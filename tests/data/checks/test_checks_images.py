@@ -110,8 +110,11 @@ def test_another_affine_is_found():
     there, flipped, same = here.copy(), np.diag([-1.0, 1, 1, 1]), here + 1e-4
     there[0, 3] = 12
     space = {"affine": here}
-    assert "moved by 12" in the("other-place", pair(space=space, label_space={"affine": there})).found
-    assert "other directions" in the("other-place", pair(space=space, label_space={"affine": flipped})).found
+    assert "12 voxels along x" in the("other-place", pair(space=space, label_space={"affine": there})).found
+    assert (
+        "mirrored along x against the image"
+        in the("other-place", pair(space=space, label_space={"affine": flipped})).found
+    )
     assert kinds(pair(space=space, label_space={"affine": same})) == set()
 
 
