@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.widgets.drawn import rasterise_shapes
+from napari_unetvnet.widgets.layer_geometry import check_same_grid, geometry_of
 
 if TYPE_CHECKING:
     import threading
@@ -84,7 +85,7 @@ class Snapshot:
     labels : tuple of Channel
         One, or a mask for each class; empty for a segmentation.
     spacing : tuple of 3 float
-        Voxel size z, y, x; z is 1 for a 2D image.
+        Voxel size z, y, x, of the whole transform of the first layer; z is 1 for a 2D image.
     unit : str
         Unit of the spacing.
     mask : Channel or None
@@ -167,7 +168,8 @@ def snapshot(
     channels = tuple(channel for layer in images for channel in _channels(layer))
     label_channels = tuple(_labels(layer, first) for layer in labels) if painted else ()
     mask_channel = None if mask is None else _labels(mask, first)
-    return Snapshot(channels, label_channels, _spacing(first), str(first.units[-1]), mask_channel)
+    geometry = geometry_of(first)
+    return Snapshot(channels, label_channels, geometry.spacing, geometry.unit, mask_channel)
 
 
 def is_time_series(layer: Any) -> bool:
@@ -218,21 +220,7 @@ def _labels(labels: Any, image: Any) -> Channel:
 
 
 def _check_same_grid(image: Any, other: Any, advice: str) -> None:
-    """Reject a layer whose shape or transform differs from that of the image."""
-    shapes = [shape_of(layer) for layer in (image, other)]
-    if shapes[0] != shapes[1]:
-        sizes = [" x ".join(map(str, shape)) for shape in shapes]
-        raise DataProblem(f"{other.name} has {sizes[1]} voxels, {image.name} has {sizes[0]}; {advice}.")
-    corners = np.vstack([np.zeros(image.ndim), np.diag(np.asarray(shapes[0], float))])
-    expected, actual = ([layer.data_to_world(corner) for corner in corners] for layer in (image, other))
-    if np.allclose(expected, actual, rtol=1e-4, atol=1e-3 * float(np.abs(image.scale).min())):
-        return
-    differing = [
-        name
-        for name in ("scale", "translate", "rotate", "shear", "affine")
-        if not np.allclose(np.asarray(getattr(image, name)), np.asarray(getattr(other, name)))
-    ]
-    raise DataProblem(f"{other.name} and {image.name} differ in {', '.join(differing)}; {advice}.")
+    check_same_grid(image, other, (shape_of(image), shape_of(other)), advice)
 
 
 def _channels(layer: Any) -> list[Channel]:
@@ -247,13 +235,6 @@ def _copied(channel: Channel) -> Channel:
     if isinstance(channel.data, np.ndarray) and channel.data.nbytes <= COPIED_BYTES:
         return replace(channel, data=channel.data.copy())
     return channel
-
-
-def _spacing(layer: Any) -> Spacing:
-    """Return the voxel size z, y, x, which is positive even for a flipped axis with a negative scale."""
-    sizes = [abs(float(s)) or 1.0 for s in layer.scale]
-    z, y, x = [1.0] * (3 - len(sizes)) + sizes
-    return z, y, x
 
 
 def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:

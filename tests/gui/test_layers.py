@@ -52,6 +52,49 @@ def test_an_image_and_labels_arrive_as_they_are(tmp_path):
     assert np.array_equal(labels.data, strokes.data[None, None])
 
 
+TURN = np.array([[0, 0, 3.0, 5], [0.5, 0, 0, 6], [0, -0.25, 0, 7], [0, 0, 0, 1]])
+
+
+@in_one_case(
+    "place, spacing, unit",
+    [
+        ({"affine": np.diag([2, 0.5, 0.5, 1])}, (2.0, 0.5, 0.5), "pixel"),
+        ({"affine": TURN}, (0.5, 0.25, 3.0), "pixel"),
+        ({"scale": (2, 0.5, 0.5), "affine": np.diag([10, 10, 10, 1])}, (20.0, 5.0, 5.0), "pixel"),
+        ({"scale": (2, 0.5, 0.5), "rotate": (10, 20, 30), "translate": (1e5, 1e6, 0)}, (2.0, 0.5, 0.5), "pixel"),
+        ({"scale": (1, 500, 500), "units": ("um", "nm", "nm")}, (1000.0, 500.0, 500.0), "nm"),
+        ({"scale": (1, 2, 2), "units": ("mm", "mm", "mm")}, (1.0, 2.0, 2.0), "mm"),
+    ],
+)
+def test_the_voxel_size_is_that_of_the_whole_transform(place, spacing, unit):
+    taken = layers.snapshot([image((5, 20, 24), **place)], painted=False)
+    assert taken.spacing == pytest.approx(spacing)
+    assert taken.unit == unit
+
+
+@in_one_case(
+    "place, other, sentence",
+    [
+        ({"translate": (0, 1e5, 1e5)}, {"translate": (0, 1e5 + 0.2, 1e5)}, "lies beside image, by 2 voxels along y"),
+        ({"translate": (0, 1e5, 1e5)}, {"translate": (0, 1e5 + 0.005, 1e5)}, ""),
+        (
+            {"units": ("um",) * 3},
+            {"units": ("mm",) * 3},
+            "voxels of 0.3 x 0.1 x 0.1 mm, image of",
+        ),
+        ({"units": ("um",) * 3}, {"units": ("nm",) * 3, "scale": (300, 100, 100)}, ""),
+    ],
+)
+def test_layers_are_compared_in_voxels_and_with_their_units(place, other, sentence):
+    near = {"scale": (0.3, 0.1, 0.1)}
+    layers_of = image((5, 20, 24), **near | place), painted((5, 20, 24), **near | other)
+    if not sentence:
+        layers.snapshot([layers_of[0]], [layers_of[1]])
+        return
+    with pytest.raises(DataProblem, match=f"strokes .*{sentence}"):
+        layers.snapshot([layers_of[0]], [layers_of[1]])
+
+
 def test_a_stack_keeps_its_spacing(tmp_path):
     volume, _ = written(tmp_path, [image((5, 20, 24), scale=(2, -0.5, 0.5))], view="3d")
     assert volume.data.shape == (1, 5, 20, 24)
@@ -160,9 +203,9 @@ REFUSED = {
     "points as labels": ([image()], Points(np.zeros((1, 2)), name="dots"), "2d", "dots is a Points layer"),
     "other shape": ([image((20, 25))], painted(), "2d", "strokes has 20 x 24 voxels, image has 20 x 25"),
     "channels of other shapes": ([image(), image((20, 25))], painted(), "2d", "20 x 25 voxels"),
-    "channels of other scale": ([image(), image(scale=(2, 2))], painted(), "2d", "differ in scale"),
-    "labels elsewhere": ([image()], painted(translate=(5, 0)), "2d", "differ in translate"),
-    "labels turned": ([image()], painted(rotate=30), "2d", "differ in rotate"),
+    "channels of other scale": ([image(), image(scale=(2, 2))], painted(), "2d", "voxels of 1 x 2 x 2 pixel, image of"),
+    "labels elsewhere": ([image()], painted(translate=(5, 0)), "2d", "lies beside image, by 5 voxels along y"),
+    "labels turned": ([image()], painted(rotate=30), "2d", "is turned by 30 degrees against image"),
     "four axes": ([image((2, 3, 20, 24))], painted((2, 3, 20, 24)), "2d", "has 4 axes .* slice one time point"),
     "time as z": ([image((3, 20, 24), axis_labels=("t", "y", "x"))], painted((3, 20, 24)), "3d", "first axis .* is t"),
     "time as z in 2.5d": (

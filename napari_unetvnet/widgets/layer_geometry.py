@@ -1,0 +1,72 @@
+"""Where the voxels of a layer lie, from its whole transform and the units of its axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.transforms import Affine
+
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.geometry import Geometry, Grid, spacing_of
+from napari_unetvnet.images.same_grid import difference
+from napari_unetvnet.images.units import METRES, edge_length, unit_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["check_same_grid", "geometry_of"]
+
+
+def geometry_of(layer: Any) -> Geometry:
+    """Give where the voxels of a layer lie.
+
+    Scale, translation, rotation, shear and affine are applied as the viewer does, since a reader may put the voxel size
+    in any of them. Lengths are converted to the unit of x.
+
+    Parameters
+    ----------
+    layer : napari layer
+        With 2 or 3 axes; a 2D layer has a depth of 1 at z = 0.
+
+    Returns
+    -------
+    Geometry
+    """
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    world = np.eye(4)
+    n = layer.ndim + 1
+    world[-n:, -n:] = layer.affine.affine_matrix @ own.affine_matrix
+    units = [unit_name(str(unit)) for unit in layer.units]
+    base = METRES.get(units[-1])
+    for axis, unit in enumerate(units, start=3 - layer.ndim):
+        if base is not None and unit in METRES:
+            world[axis] *= METRES[unit] / base
+    affine = world[np.ix_((2, 1, 0, 3), (2, 1, 0, 3))]
+    z, y, x = (edge_length(f"{edge:.12g}") for edge in spacing_of(affine))  # without the noise of a rotation
+    return Geometry((z, y, x), units[-1], affine)
+
+
+def check_same_grid(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], advice: str) -> None:
+    """Refuse a layer that has not the same voxels in the same places as an image.
+
+    Parameters
+    ----------
+    image, other : napari layer
+    shapes : 2 tuple of int
+        Their voxels, (Y, X) or (Z, Y, X).
+    advice : str
+        What to do, for the message.
+
+    Raises
+    ------
+    DataProblem
+        If they differ in size, or by more than a tenth of a voxel.
+    """
+    if shapes[0] != shapes[1]:
+        sizes = [" x ".join(map(str, shape)) for shape in shapes]
+        raise DataProblem(f"{other.name} has {sizes[1]} voxels, {image.name} has {sizes[0]}; {advice}.")
+    z, y, x = (1,) * (3 - len(shapes[0])) + tuple(shapes[0])
+    grids = [Grid((z, y, x), geometry_of(layer)) for layer in (image, other)]
+    if found := difference(grids[0], grids[1], image.name):
+        raise DataProblem(f"{other.name} {found.text}; {advice}.")
