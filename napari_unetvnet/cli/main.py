@@ -342,8 +342,7 @@ def _convert(parsed: Namespace) -> None:
 
     values = {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields}
     job = checked(ConvertJob, values)
-    count = convert(job)
-    _print(f"Set of {count} subject(s): {job.output}")
+    _print(f"Set of {convert(job)} subject(s): {job.output}")
 
 
 def _augment(parsed: Namespace) -> None:
