@@ -340,8 +340,7 @@ def _convert(parsed: Namespace) -> None:
     from napari_unetvnet.runs.convert import convert
     from napari_unetvnet.settings import ConvertJob, checked
 
-    values = {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields}
-    job = checked(ConvertJob, values)
+    job = checked(ConvertJob, {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields})
     _print(f"Set of {convert(job)} subject(s): {job.output}")
 
 
