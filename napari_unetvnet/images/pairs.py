@@ -39,12 +39,15 @@ class Pair:
         Chosen by the user; "" leaves it to `prepare_data`.
     mask : Volume, data of shape (1, Z, Y, X), or None
         Voxels are ignored where it is 0.
+    turned : bool
+        Whether labels or mask were stored along other axes than the image, and brought to them by their positions.
     """
 
     image: Volume
     labels: Volume
     split: str = ""
     mask: Volume | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)

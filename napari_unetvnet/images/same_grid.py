@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["Difference", "difference", "same_grid", "turned_onto"]
+__all__ = ["Difference", "brought_onto", "difference", "same_grid"]
 
 TOLERANCE_VOXELS = 0.1
 """Grids are the same if their first voxels are not further apart than this, along each axis."""
@@ -72,17 +72,18 @@ def difference(one: Grid, other: Grid, name: str = "the other") -> Difference | 
     return Difference(kind, f"{text}, {'by' if kind == 'position' else 'by up to'} {_voxels(largest)}")
 
 
-def turned_onto(volume: Volume, grid: Grid) -> Volume | None:
-    """Bring an image to the same grid by exchanging and mirroring its axes, without reading it.
+def brought_onto(volume: Volume, grid: Grid) -> Volume:
+    """Bring an image that is stored mirrored, or along other axes, to a grid in the same place, without reading it.
 
     Returns
     -------
-    Volume or None
-        None if that does not lead to the same grid, or the positions of both are not known.
+    Volume
+        The same one if it has the grid already, if no turn leads to it, or if the position of either is not known.
     """
     factor = _factor(volume.unit, grid.unit)
-    if factor is None or not (volume.geometry.affines and grid.geometry.affines):
-        return None
+    is_known = volume.geometry.affines and grid.geometry.affines
+    if factor is None or not is_known or same_grid(grid, volume.grid):
+        return volume
     for move in _moves(grid, volume.grid, factor):
         orientation = orientation_of(move)
         if np.isnan(orientation).any():
@@ -90,7 +91,7 @@ def turned_onto(volume: Volume, grid: Grid) -> Volume | None:
         turned = _turned(volume, orientation)
         if same_grid(grid, turned.grid):
             return turned
-    return None
+    return volume
 
 
 def _factor(unit: str, target: str) -> float | None:

@@ -17,8 +17,8 @@ from napari_unetvnet.images.formats import endings
 from napari_unetvnet.images.geometry import step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.orientation import canonical, orientation_of
-from napari_unetvnet.images.refusals import times
 from napari_unetvnet.images.resample import Resampled
+from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.sources import is_folder, stem_of
 from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
@@ -160,11 +160,9 @@ def _load(files: _Files, job: ConvertJob) -> _Subject:
 
 def _labels(path: Path, image: Volume) -> NDArray[Any]:
     """Read the labels of a subject, (1, Z, Y, X)."""
-    labels = read_labels(path)
-    if labels.shape != image.shape:
-        raise DataProblem(
-            f"{path.name} has {times(labels.shape)} voxels (z y x), the images have {times(image.shape)}."
-        )
+    labels = brought_onto(read_labels(path), image.grid)
+    if found := difference(image.grid, labels.grid, "the image"):
+        raise DataProblem(f"{path.name} {found.text}; resample it to the grid of the image (nearest neighbour).")
     return np.asarray(labels.data)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from napari_unetvnet.conventions import WHITE
 from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
 from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
+from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_text", "score", "score_cases", "score_files"]
 
+TURNED = "The prediction is stored along other axes than the truth; both were brought together by their positions."
 Files = tuple[str, str]
 """A prediction and its ground truth."""
 
@@ -103,7 +105,10 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
         If settings are in conflict.
     """
     predicted, true = (read_labels(path, axes=settings.axes or "") for path in (prediction, truth))
-    source = true if _has_spacing(true) or not _has_spacing(predicted) else predicted
+    stored, predicted = predicted, brought_onto(predicted, true.grid)
+    notices = [TURNED] if predicted is not stored else []
+    notices += _grid_notices(predicted, true, spacing_is_set=settings.spacing is not None)
+    source = true if true.geometry.has_spacing or not predicted.geometry.has_spacing else predicted
     values = np.asarray(true.data[0])
     if white := settings.ignore != WHITE and _is_white_mask(values) and np.asarray(predicted.data[0]).max() <= 1:
         values = (values == WHITE).astype(np.uint8)
@@ -113,7 +118,6 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     has_ids = settings.truth_is == "auto" and not settings.regions and table_beside(Path(prediction)).exists()
     update |= {"truth_is": "objects"} if has_ids else {}
     evaluation = evaluate(predicted.data[0], values, settings.model_copy(update=update))
-    notices = _grid_notices(predicted, true, spacing_is_set=settings.spacing is not None)
     notices += [f"The truth holds 0 and {WHITE}, the prediction 0 and 1: {WHITE} was read as 1."] if white else []
     return replace(evaluation, notices=(*notices, *evaluation.notices))
 
@@ -196,24 +200,13 @@ def _is_white_mask(values: NDArray[Any]) -> bool:
     return bool(values.max() == WHITE and np.isin(values, (0, WHITE)).all())
 
 
-def _has_spacing(volume: Volume) -> bool:
-    return volume.unit != "pixel" or volume.spacing != (1.0, 1.0, 1.0)
-
-
 def _grid_notices(predicted: Volume, true: Volume, *, spacing_is_set: bool) -> list[str]:
-    """Warn if two files of the same shape differ in spacing or affine."""
-    lines = []
-    sizes = [f"{' x '.join(f'{edge:g}' for edge in volume.spacing)} {volume.unit}" for volume in (predicted, true)]
-    differ = predicted.unit != true.unit or not np.allclose(predicted.spacing, true.spacing, rtol=1e-3, atol=0)
-    if differ and not spacing_is_set and _has_spacing(predicted) and _has_spacing(true):
-        lines.append(f"The voxel sizes differ: the prediction has {sizes[0]}, the truth {sizes[1]}, which was used.")
-    if _differ(predicted.affine, true.affine):
-        lines.append(
-            "The files have different affines. Voxels were compared by array index; resample one file to the grid of "
-            "the other if this is not intended."
-        )
-    return lines
-
-
-def _differ(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
-    return one is not None and other is not None and not np.allclose(one, other, rtol=1e-3, atol=1e-3)
+    """Warn if two files of the same shape lie in different places, or differ in a voxel size that was not set."""
+    found = difference(true.grid, predicted.grid, "the truth")
+    if found is None or found.kind == "shape" or (spacing_is_set and found.kind in {"spacing", "unit"}):
+        return []
+    size = "" if spacing_is_set else ", with the voxel size of the truth"
+    return [
+        f"The prediction {found.text}. Voxels were compared by array index{size}; resample one file to the grid of the "
+        "other if this is not intended."
+    ]

@@ -10,6 +10,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.layouts import recognise
 from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
+from napari_unetvnet.images.same_grid import brought_onto
 from napari_unetvnet.images.sources import is_folder
 from napari_unetvnet.images.subjects import subjects_of
 from napari_unetvnet.settings import TrainJob, checked
@@ -118,6 +119,9 @@ def read_image(source: str, job: Job) -> Volume:
 def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     """Read an image and its labels; spacing and unit come from the job if the files have none.
 
+    Labels and mask that are stored mirrored, or along other axes, are brought to those of the image, if the positions
+    of both say that they then have the same grid.
+
     Returns
     -------
     Pair
@@ -133,4 +137,5 @@ def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     overlapping = job.label_values == "overlapping"
     labels = read_labels(files.label, job.spacing, job.axes or "", overlapping=overlapping)
     mask = read_labels(files.mask, job.spacing, job.axes or "") if files.mask else None
-    return Pair(image, labels, files.split, mask)
+    placed = brought_onto(labels, image.grid), mask and brought_onto(mask, image.grid)
+    return Pair(image, placed[0], files.split, placed[1], turned=placed[0] is not labels or placed[1] is not mask)

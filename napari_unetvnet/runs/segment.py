@@ -54,12 +54,12 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     _check_outputs(job)
     path = find_model(job.model)
     volume = read_image(job.image, job)
-    mask = None if job.mask is None else read_labels(job.mask, job.spacing, job.axes or "").data
+    mask, told = (None, []) if job.mask is None else _mask(read_labels(job.mask, job.spacing, job.axes or ""), volume)
     model, depth = load_model(path, job, job.option), volume.shape[0]
     job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from map(Notice, (*notices, *_places_not_kept(job, volume)))
+    yield from map(Notice, (*told, *notices, *_places_not_kept(job, volume)))
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
     if first:
@@ -83,6 +83,18 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         return
     yield Notice("All planes are labelled. Cleaning the labels.")
     yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
+
+
+def _mask(mask: Volume, volume: Volume) -> tuple[Any, list[str]]:
+    """Bring a mask to the grid of its image if their positions allow it, and say where it lies otherwise."""
+    from napari_unetvnet.images.same_grid import brought_onto, difference
+
+    placed = brought_onto(mask, volume.grid)
+    told = [f"Mask {mask.name} is stored along other axes than {volume.name}, and was turned to them."]
+    if placed is mask:
+        found = difference(volume.grid, mask.grid, volume.name)
+        told = [f"Mask {mask.name} {found.text}. It is used voxel by voxel as it is stored."] if found else []
+    return placed.data, told
 
 
 def _completed(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[SegmentJob, list[str]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from napari_unetvnet.images.geometry import Geometry, Grid
-from napari_unetvnet.images.same_grid import difference, same_grid, turned_onto
+from napari_unetvnet.images.same_grid import brought_onto, difference, same_grid
 from napari_unetvnet.images.volume import Volume
 
 SHAPE = (5, 24, 30)
@@ -130,7 +130,7 @@ def test_mirrored_and_exchanged_axes_are_brought_back():
             i, j, k, _ = (step @ (x, y, z, 1)).astype(int)
             stored[:, z, y, x] = data[:, k, j, i]
         copy = Volume(stored, original.geometry.after(step))
-        turned = turned_onto(copy, original.grid)
+        turned = brought_onto(copy, original.grid)
         assert np.array_equal(turned.data[...], data)
         assert same_grid(turned.grid, original.grid)
         assert np.array_equal(turned.data[:, 1:3, 2, :2], data[:, 1:3, 2, :2])
@@ -141,4 +141,4 @@ def test_mirrored_and_exchanged_axes_are_brought_back():
 )
 def test_what_lies_elsewhere_or_nowhere_is_not_turned(geometry):
     volume = Volume(np.zeros((1, 5, 3, 4)), geometry)
-    assert turned_onto(volume, replace(volume, geometry=Geometry(affine=np.eye(4))).grid) is None
+    assert brought_onto(volume, replace(volume, geometry=Geometry(affine=np.eye(4))).grid) is volume

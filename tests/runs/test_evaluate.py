@@ -201,11 +201,26 @@ def test_files_that_lie_differently_are_told(folder, capsys):
     nifti("truth.nii.gz", labels, (1, 1, 2))
     nifti("found.nii.gz", labels, (1, 1, 3))
     nibabel.save(nibabel.Nifti1Image(labels, np.diag([-1.0, 1, 2, 1])), "flipped.nii.gz")
-    size, place = json.loads(evaluated(capsys, "found.nii.gz", "truth.nii.gz", "--json"))["notices"]
-    assert "3 x 1 x 1 mm, the truth 2 x 1 x 1 mm" in size
-    assert "affine" in place
-    assert "affine" in evaluated(capsys, "flipped.nii.gz", "truth.nii.gz")
+    (size,) = json.loads(evaluated(capsys, "found.nii.gz", "truth.nii.gz", "--json"))["notices"]
+    assert "prediction has voxels of 3 x 1 x 1 mm, the truth of 2 x 1 x 1 mm, by up to 2.5 voxels along z." in size
+    assert "with the voxel size of the truth" in size
+    table = " ".join(evaluated(capsys, "flipped.nii.gz", "truth.nii.gz").split())
+    assert "The prediction is mirrored along x against the truth, by up to 6 voxels along x." in table
     assert "Notice" not in evaluated(capsys, "truth.nii.gz", "truth.nii.gz")
+
+
+@pytest.mark.parametrize("turn", [((0, -1), (1, 1), (2, 1)), ((2, 1), (0, -1), (1, -1)), ((1, 1), (2, 1), (0, 1))])
+def test_files_that_are_stored_along_other_axes_are_brought_together(folder, capsys, turn):
+    labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    image = nibabel.Nifti1Image(labels, np.array([[0.9, 0.1, 0, 5], [-0.1, 0.9, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]]))
+    nibabel.save(image, "truth.nii.gz")
+    nibabel.save(image.as_reoriented(np.array(turn)), "found.nii.gz")
+    for files in (["found.nii.gz", "truth.nii.gz"], ["truth.nii.gz", "found.nii.gz"]):
+        plain = json.loads(evaluated(capsys, *files, "--json", "--no-surfaces"))
+        assert plain["mean_dice"] == 1
+        assert plain["notices"] == [
+            "The prediction is stored along other axes than the truth; both were brought together by their positions."
+        ]
 
 
 def test_regions_by_preset_as_text_and_as_words(folder, capsys):

@@ -14,11 +14,13 @@ from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs
 from napari_unetvnet.cli.main import main
+from napari_unetvnet.data.checks import examine
 from napari_unetvnet.events import Notice
 from napari_unetvnet.images.geometry import Geometry
-from napari_unetvnet.images.io import read_volume, write_labels
+from napari_unetvnet.images.io import PairFiles, read_volume, write_labels
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.settings import SegmentJob, checked
+from napari_unetvnet.runs.inputs import read_pair
+from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 SHAPE = (4, 18, 20)
 OBLIQUE = nibabel.affines.from_matvec(
@@ -92,6 +94,41 @@ def test_what_a_format_cannot_hold_is_told(tmp_path, model, capsys):
     write_labels(labels, image.data[0], image)
     assert main(["clean", labels, "--output", str(lost), "--min-size", "2"]) == 0
     assert "lost.npy cannot hold where the voxels of the image lie; to overlay both" in capsys.readouterr().err
+
+
+def test_a_mask_that_is_stored_along_other_axes_is_turned(tmp_path, model):
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[:2, :5, 3:] = 1
+    nibabel.save(nibabel.Nifti1Image(-np.abs(values()).transpose(2, 1, 0) - 1, OBLIQUE), tmp_path / "image.nii")
+    mask = nibabel.Nifti1Image(inside.transpose(2, 1, 0), OBLIQUE)
+    nibabel.save(mask.as_reoriented(np.array(((1, -1), (0, 1), (2, -1)))), tmp_path / "mask.nii")
+    moved = nibabel.affines.from_matvec(OBLIQUE[:3, :3], (OBLIQUE @ (0, 2, 0, 1))[:3])
+    nibabel.save(nibabel.Nifti1Image(mask.dataobj, moved), tmp_path / "moved.nii")
+    for name, sentence in (
+        ("mask", "Mask mask is stored along other axes than image, and was turned to them."),
+        ("moved", "Mask moved lies beside image, by 2 voxels along y. It is used voxel by voxel as it is stored."),
+    ):
+        output = tmp_path / f"labels-{name}.npy"
+        chosen = {"image": str(tmp_path / "image.nii"), "model": model, "device": "cpu", "output": str(output)}
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        runs.create(folder, checked(SegmentJob, chosen | {"mask": str(tmp_path / f"{name}.nii")}))
+        events = list(runs.run(folder))
+        assert sentence in [event.text for event in events if isinstance(event, Notice)]
+        np.testing.assert_array_equal(np.load(output), inside)
+
+
+def test_labels_that_are_stored_along_other_axes_are_turned_to_their_image(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 3, SHAPE).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(values().transpose(2, 1, 0), OBLIQUE), tmp_path / "image.nii")
+    stored = nibabel.Nifti1Image(labels.transpose(2, 1, 0), OBLIQUE).as_reoriented(np.array(((2, -1), (0, 1), (1, -1))))
+    nibabel.save(stored, tmp_path / "labels.nii")
+    job = checked(TrainJob, {"image": [str(tmp_path / "image.nii")], "label": [str(tmp_path / "labels.nii")]})
+    pair = read_pair(PairFiles(job.image[0], job.label[0], mask=job.label[0]), job)
+    for volume in (pair.labels, pair.mask):
+        np.testing.assert_array_equal(volume.data[0], labels)
+        np.testing.assert_array_equal(volume.data[:, 1:3, ::2, 4], labels[None, 1:3, ::2, 4])
+    (found,) = [each for each in examine([pair], job).findings if each.kind == "other-axes"]
+    assert "turned to them" in found.found
 
 
 def orientations():

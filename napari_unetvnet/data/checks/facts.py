@@ -155,6 +155,7 @@ class MaskFacts:
 
     name: str
     hidden: float
+    grid: Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +167,8 @@ class PairFacts:
     split : {"", "train", "val"}
     refused : tuple of str
         Why image and labels do not fit together.
+    turned : bool
+        Whether labels or mask were brought to the axes of the image.
     evidence : Evidence or None
         What label 0 looks like; None if it was not measured.
     """
@@ -176,3 +179,4 @@ class PairFacts:
     split: str = ""
     refused: tuple[str, ...] = ()
     evidence: Evidence | None = None
+    turned: bool = False

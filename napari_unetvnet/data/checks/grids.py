@@ -73,17 +73,23 @@ def check_axes(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
 
 
 def check_place(pair: PairFacts, settings: TrainSettings) -> Iterator[Finding]:
-    """Find labels whose file has another position or voxel size than the image."""
-    image, labels = pair.image.grid, pair.labels.grid
-    if image.shape != labels.shape:
-        return
-    if found := difference(image, labels, "the image"):
+    """Find labels or a mask whose file has another position or voxel size than the image."""
+    image = pair.image.grid
+    if pair.turned:
         yield Finding(
-            "warning", "other-place", pair.labels.name,
-            f"Image and labels have different positions in space: the label file {found.text}.",
-            "Training pairs their voxels as they are stored.",
-            "If that is wrong, resample the labels to the grid of the image (nearest neighbour).",
+            "warning", "other-axes", pair.labels.name,
+            "Labels or mask are stored along other axes than the image, and were turned to them.",
+            "The positions in the files say that they have the same voxels.",
         )  # fmt: skip
+    for kind, facts in (("label file", pair.labels), ("mask", pair.mask)):
+        if facts is None or image.shape != facts.grid.shape:
+            continue
+        if found := difference(image, facts.grid, "the image"):
+            yield Finding(
+                "warning", "other-place", facts.name, f"The {kind} {found.text}.",
+                "Training pairs their voxels as they are stored.",
+                f"If that is wrong, resample the {kind} to the grid of the image (nearest neighbour).",
+            )  # fmt: skip
 
 
 def is_turned(pair: PairFacts) -> str:

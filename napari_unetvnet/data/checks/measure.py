@@ -59,10 +59,10 @@ def measure(pair: Pair, settings: TrainSettings, *, compared: bool = True) -> Pa
         facts = _counted(facts, labels, mask)
         if image.shape == labels.shape:
             facts = replace(facts, thumbnail=make_thumbnail(image, labels, facts.painted_planes, settings))
-    hidden = None if mask is None else MaskFacts(mask.name, 1 - facts.total / _voxels(labels) / facts.read)
+    hidden = None if mask is None else MaskFacts(mask.name, 1 - facts.total / _voxels(labels) / facts.read, mask.grid)
     comparable = compared and not refused and facts.fraction is None and not settings.multilabel
     found = evidence(pair, settings) if comparable and settings.label_values == "classes" else None
-    return PairFacts(_image(image), facts, hidden, pair.split, refused, found)
+    return PairFacts(_image(image), facts, hidden, pair.split, refused, found, pair.turned)
 
 
 def _voxels(volume: Volume) -> int:
