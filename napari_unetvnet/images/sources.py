@@ -39,16 +39,18 @@ def source_format(path: Path) -> Format | None:
 
 
 def split_dataset(path: Path) -> tuple[Path, str]:
-    """Split ``file.h5:/path``.
+    """Split ``file.h5:/path`` or ``file.tif:2``.
 
     Returns
     -------
     file : Path
     inside : str
-        The path of a dataset in it, or empty.
+        The path of a dataset in it, or the number of an image, or empty.
     """
-    endings = "|".join(re.escape(ending) for row in FORMATS if row.datasets for ending in row.endings)
-    match = re.fullmatch(rf"(?P<file>.+({endings})):(?P<inside>.+)", str(path), re.IGNORECASE)
+    named = "|".join(re.escape(ending) for row in FORMATS if row.datasets for ending in row.endings)
+    numbered = "|".join(re.escape(ending) for row in FORMATS if row.numbered for ending in row.endings)
+    pattern = rf"(?P<file>.+({named})(?=:.)|.+({numbered})(?=:\d+$)):(?P<inside>.+)"
+    match = re.fullmatch(pattern, str(path), re.IGNORECASE)
     return (Path(match["file"]), match["inside"].replace("\\", "/")) if match else (path, "")
 
 
@@ -61,6 +63,8 @@ def stem_of(path: Path) -> str:
         One of many images in a file has its number or name as well.
     """
     path, inside = split_dataset(path)
+    if inside.isdecimal():
+        return f"{stem_of(path)}_{inside}"
     if one := re.search(r"subjects/(.+)/[^/]+$|(\[\d+\])$", inside):
         return one[1] or stem_of(path) + one[2]
     folders = tuple(ending for row in FORMATS if row.folder_files for ending in row.endings)

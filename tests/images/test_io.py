@@ -335,7 +335,7 @@ def test_images_that_are_not_one_image(tmp_path):
         "many.tif": "axes QQYX",
         "five.nii": "5 axes",
         "line.npy": "1 axes",
-        "two.ome.tif": "2 images",
+        "two.ome.tif": "2 images; name one by its number, such as two.ome.tif:2, .* 1 \\(4 x 5\\), 2 \\(4 x 5\\)",
         "colour.png": "3 channels that differ",
     }.items():
         with pytest.raises(DataProblem, match=sentence):

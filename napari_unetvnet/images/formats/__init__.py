@@ -54,6 +54,8 @@ class Format:
         Where an image is a folder: files of which it has one. A path may name an array inside it (``a.zarr/labels``).
     datasets : bool
         Whether a file may hold several images, named ``file.h5:/path``.
+    numbered : bool
+        Whether a file may hold several images, named ``file.tif:2``.
     grows : bool
         Whether the module can also make an image that is filled while it is computed: it has ``create``,
         ``open_image`` and ``completing``.
@@ -78,6 +80,7 @@ class Format:
     lossy: bool = False
     folder_files: tuple[str, ...] = ()
     datasets: bool = False
+    numbered: bool = False
     grows: bool = False
     any_axes: bool = False
     tables: bool = False
@@ -143,8 +146,9 @@ FORMATS = (
     Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
         dtypes=(*LABELS[:3], "float32"), keeps=("position", "spacing", "unit", "class names"),
-        long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True,
-        note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds.",
+        long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True, numbered=True,
+        note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds. "
+        "`file.tif:2` names the second of several images. A set of OME-TIFF files is read from any of them.",
     ),
     Format(
         name="npy", endings=(".npy",), module="napari_unetvnet.images.formats.npy", dtypes=(*LABELS, *FLOATS),

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import ask_for_axes, given_letters, with_channels
 from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
 from napari_unetvnet.images.damage import damaged_file, log_of, reading
+from napari_unetvnet.images.formats.tiff_series import chosen_series
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT, Geometry
 from napari_unetvnet.images.image_file import ImageFile
+from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.units import METRES, MICRO, common_spacing, edge_length, in_unit_of_x, unit_name
 
 if TYPE_CHECKING:
@@ -36,21 +37,19 @@ INCOMPLETE = re.compile(
 
 
 def read(path: Path, axes: str = "") -> ImageFile:
-    """Read the first series, mapped where it is not compressed."""
+    """Read the only image, or the one that the path names, mapped where it is not compressed."""
     import tifffile
 
+    path, number = split_dataset(path)
     with log_of("tifffile") as complaints, reading(path), tifffile.TiffFile(path) as tif:
-        series = tif.series[0]
+        series = chosen_series(tif, path, number)
         array = _pixels(path, tif, series)
-        geometry = _ome_space(tif) if tif.is_ome else _imagej_space(tif)
+        geometry = _ome_space(tif, series) if tif.is_ome else _imagej_space(tif, series)
         names = _class_names(tif)
-        twins = [s for s in tif.series if (s.shape, s.axes) == (series.shape, series.axes)]
         letters = given_letters(axes, array.shape, path.name) or series.axes
         data = with_channels(array, letters, path.name)
     if gaps := [line for line in complaints if INCOMPLETE.search(line)]:
         raise damaged_file(path, gaps[0])
-    if len(twins) > 1:
-        raise DataProblem(f"{path.name} holds {len(twins)} images; save each as a file.")
     question = "" if axes or not _has_channels_first(series) else ask_for_axes(series.shape)
     return ImageFile(data, geometry, class_names=names, question=question)
 
@@ -67,7 +66,7 @@ def _class_names(tif: Any) -> ClassNames:
 def _pixels(path: Path, tif: Any, series: Any) -> Any:
     """Give the pixels of a series, alpha dropped."""
     if series.dataoffset is None:
-        _check_inside(path, series)
+        _check_inside(series)
         array = series.asarray()
     else:
         stored = np.dtype(tif.byteorder + series.dtype.char)
@@ -84,17 +83,19 @@ def _has_channels_first(series: Any) -> bool:
     return len(series.shape) == 3 and series.axes[0] in "SC"
 
 
-def _check_inside(path: Path, series: Any) -> None:
-    """Refuse a file whose strips or tiles reach beyond its end, which tifffile would leave black."""
-    size = path.stat().st_size
+def _check_inside(series: Any) -> None:
+    """Refuse an image whose strips or tiles reach beyond the end of their file, which tifffile would leave black."""
     for page in series.pages:
+        size = 0 if page is None else page.parent.filehandle.size
         if page is None or any(a + n > size for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise ValueError("pixels are missing")
 
 
-def _ome_space(tif: Any) -> Geometry:
-    """Give voxel size and position of an OME-TIFF; every axis may have its own unit."""
-    text = (tif.ome_metadata or "").partition("<Pixels")[2]
+def _ome_space(tif: Any, series: Any) -> Geometry:
+    """Give voxel size and position of an image of an OME-TIFF; every axis may have its own unit."""
+    described = (tif.ome_metadata or "").split("<Pixels")[1:]
+    number = list(tif.series).index(series)
+    text = described[number] if number < len(described) else ""
     sizes = dict(re.findall(r"PhysicalSize([XYZ](?:Unit)?)\s*=\s*[\"']([^\"']*)", text.partition(">")[0]))
     units = {axis: unit_name(sizes.get(f"{axis}Unit", MICRO)) for axis in "ZYX"}
     spacing, unit = common_spacing(sizes, units)
@@ -120,12 +121,12 @@ def _positions(text: str) -> dict[int, dict[str, str]]:
     return planes
 
 
-def _imagej_space(tif: Any) -> Geometry:
+def _imagej_space(tif: Any, series: Any) -> Geometry:
     """Give voxel size and position of an ImageJ TIFF; others have dots an inch for printers at best."""
     facts = tif.imagej_metadata
     if not facts:
         return Geometry()
-    pixels = [tif.pages[0].tags.valueof(f"{axis}Resolution", (1, 1)) for axis in "YX"]
+    pixels = [series.keyframe.tags.valueof(f"{axis}Resolution", (1, 1)) for axis in "YX"]
     y, x = (edge_length(size / count if count else 1) for count, size in pixels)
     units = {axis: unit_name(str(facts[name])) for axis, name in IMAGEJ_UNITS.items() if name in facts}
     lengths = {"Z": edge_length(facts.get("spacing", 1)), "Y": y, "X": x}
