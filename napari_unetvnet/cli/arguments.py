@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Parser", "add_fields", "merge", "option_rows"]
 
+FILES = ("image", "label", "mask")
 BUDGETS = ("minutes", "epochs", "steps")
 WORDS = {
     "int": "N",
@@ -118,7 +119,8 @@ def _shape(setting: Setting) -> dict[str, Any]:
     if setting.kind == "options":
         return {"action": "append", "metavar": WORDS["options"]}
     if setting.count is None:
-        metavar = {"str": "FILE", "class_name": WORDS["class_name"]}.get(setting.kind, "VALUE")
+        metavar = {"str": "NAME", "class_name": WORDS["class_name"]}.get(setting.kind, "VALUE")
+        metavar = "FILE" if setting.name in FILES else metavar
         return {"nargs": "+", "action": "extend", "metavar": metavar}
     if setting.count > 1:
         return {"nargs": setting.count, "metavar": tuple("ZYX")[: setting.count]}

@@ -80,7 +80,8 @@ def _facts(card: ModelCard) -> Iterable[str]:
     edges = card.spacing[3 - card.dims :]
     unknown = card.unit == "pixel" and set(edges) == {1.0}
     yield f"{card.dims}D" + (f" with {card.context} plane(s) on each side" if card.view == "2.5d" else "")
-    yield f"{card.channels} channel{'s' * (card.channels != 1)}"
+    named = f" ({', '.join(card.channel_names)})" if card.channel_names else ""
+    yield f"{card.channels} channel{'s' * (card.channels != 1)}{named}"
     yield "voxel size unknown" if unknown else f"voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} {card.unit}"
     yield card.score or "no score"
     yield f"licence {card.licence}" if card.licence else ""

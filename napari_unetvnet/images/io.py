@@ -12,7 +12,6 @@ files. Units that NIfTI does not have are converted (nm to mm) or left out.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,12 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.files import replacing, writing
-from napari_unetvnet.images.arrays import Stack, Typed, View, cut, parts
+from napari_unetvnet.images.arrays import Typed, cut, parts
+from napari_unetvnet.images.channels import stacked
 from napari_unetvnet.images.class_names import write_tables
 from napari_unetvnet.images.formats import endings_for, format_of, listed
 from napari_unetvnet.images.geometry import Grid
-from napari_unetvnet.images.image_file import LARGE_BYTES, ImageFile, read_file
+from napari_unetvnet.images.image_file import ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
 from napari_unetvnet.images.outputs import check_fits, check_writable
 from napari_unetvnet.images.pair_table import read_pairs_csv, resolve
@@ -244,16 +244,9 @@ def _load(source: str | Path, spacing: Spacing | None, axes: str, *, palette: bo
                 "other first."
             )
     arrays = [image.data for image in images]
-    data = arrays[0] if len(arrays) == 1 else _stacked(arrays)
+    data = arrays[0] if len(arrays) == 1 else stacked(arrays)
     volume = Volume(data, first.geometry.completed(spacing), stem_of(paths[0]), first.class_names)
     return volume, first.question
-
-
-def _stacked(arrays: list[Any]) -> Any:
-    """Stack channel files: in memory if they are small, else as a view that reads what is sliced."""
-    stack = Stack(arrays)
-    small = math.prod(stack.shape) * stack.dtype.itemsize <= LARGE_BYTES
-    return np.asarray(stack) if small else View(stack)
 
 
 def _channels_equal(data: Any) -> bool:

@@ -15,7 +15,7 @@ from napari_unetvnet.images.sources import paths_of, stem_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Words", "channel_of", "has_label_word", "image_forms", "label_forms", "of_second_observer"]
+__all__ = ["Words", "channel_of", "has_label_word", "image_forms", "label_forms", "of_second_observer", "split_words"]
 
 OF_LABELS = (
     r"labels?(?:tr)?|lbls?|masks?|d?segs?|segm|segmented|segmentations?|gt|truth|pred(?:ictions?)?|results?|annot(?:ation)?s?|"
@@ -101,12 +101,17 @@ def channel_of(stem: str) -> tuple[str, str] | None:
     return (match["name"], match["channel"]) if match else None
 
 
+def split_words(name: str) -> Words:
+    """Split a name into words where it has spaces or punctuation."""
+    return tuple(word for word in re.split(r"[\s_.,;()+-]+", name) if word)
+
+
 def _words(name: str) -> Words:
     """Split a name into words, in lower case."""
     name = name.casefold()
     for phrase, word in PHRASES:
         name = phrase.sub(word, name)
-    return tuple(word for word in re.split(r"[\s_.,;()+-]+", name) if word)
+    return split_words(name)
 
 
 def _forms(stems: Sequence[str], named: set[Words], plain: set[Words]) -> list[set[Words]]:

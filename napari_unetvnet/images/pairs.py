@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.names import Words
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["MOST_NAMED", "Pair", "PairFiles", "describe_pairs", "files_in", "find_pairs", "same_name", "shortened"]
+__all__ = [
+    "MOST_NAMED",
+    "Pair",
+    "PairFiles",
+    "describe_pairs",
+    "files_in",
+    "find_pairs",
+    "names_of",
+    "same_name",
+    "shortened",
+]
 
 MOST_NAMED = 12
 """Files that a message names."""
@@ -152,8 +162,8 @@ def describe_pairs(pairs: Sequence[PairFiles], most: int = MOST_NAMED) -> str:
     -------
     str
     """
-    same = len({_names(pair.image) for pair in pairs}) == len(pairs)
-    name = _names if same else _names_with_folder
+    same = len({names_of(pair.image) for pair in pairs}) == len(pairs)
+    name = names_of if same else _names_with_folder
     lines = [
         f"{name(pair.image)} <- {name(pair.label)}" + (f", mask {name(pair.mask)}" if pair.mask else "")
         for pair in pairs
@@ -282,7 +292,7 @@ def _left_over(matched: _Matches, kinds: tuple[str, str]) -> list[str]:
     counts = len(matched.labels_of), len(matched.images_of)
     lines = [f"These {kinds[0]} ({counts[0]}) and {kinds[1]} ({counts[1]}) cannot be paired by name."]
     for (kind, others), each in zip((kinds, kinds[::-1]), (matched.labels_of, matched.images_of), strict=True):
-        if alone := [_names(source) for source, found in each.items() if not found]:
+        if alone := [names_of(source) for source, found in each.items() if not found]:
             lines.append(
                 f"{kind.capitalize()} without {others} ({len(alone)}): {listed(shortened(alone, MOST_NAMED))}."
             )
@@ -301,7 +311,8 @@ def _left_over(matched: _Matches, kinds: tuple[str, str]) -> list[str]:
     return [*lines, advice]
 
 
-def _names(source: str) -> str:
+def names_of(source: str) -> str:
+    """Name the file of an image, or its channel files."""
     return " + ".join(path.name for path in paths_of(source))
 
 

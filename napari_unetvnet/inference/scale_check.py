@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from napari_unetvnet.images.intensity import Intensity
     from napari_unetvnet.model.card import ModelCard
 
@@ -26,7 +28,9 @@ INSIDE = 0.5
 """Least fraction of the range of an image that lies within the values of the training."""
 
 
-def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool) -> list[str]:
+def scale_notices(
+    card: ModelCard, scale: Intensity, name: str, *, masked: bool, missing: Collection[int] = ()
+) -> list[str]:
     """Say in what the intensities of an image differ from those of the training, as far as it matters.
 
     Parameters
@@ -37,6 +41,8 @@ def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool)
         Of the image.
     masked : bool
         Whether there is a mask.
+    missing : collection of int
+        Channels that the image does not have.
 
     Returns
     -------
@@ -52,6 +58,8 @@ def scale_notices(card: ModelCard, scale: Intensity, name: str, *, masked: bool)
     if scale.range is None:
         return notices
     for channel, (lowest, low, high, highest) in enumerate(scale.range, 1):
+        if channel - 1 in missing:
+            continue
         where = name if card.channels == 1 else f"Channel {channel} of {name}"
         if lowest == highest:
             notices.append(f"{where} has the same value {lowest:g} everywhere, so there is nothing to recognise.")

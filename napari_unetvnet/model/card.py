@@ -106,6 +106,10 @@ class ModelCard(Normalisation):
     """Neighbour planes on each side that the network sees as channels; 0 but in view 2.5d."""
     channels: int = 1
     """Input channels C of an image."""
+    channel_names: tuple[str, ...] = ()
+    """Their names, in order; may be empty."""
+    channel_dropout: float = 0
+    """Probability with which a channel was left out in training; above 0 the model can do without some of them."""
     values: tuple[int, ...]
     """Label value that is written for each class, in class order."""
     class_names: tuple[str, ...] = ()
@@ -179,6 +183,8 @@ class ModelCard(Normalisation):
             raise ValueError(f"label values {self.values} do not fit a {self.head} head")
         if self.class_names and len(self.class_names) != len(self.values):
             raise ValueError(f"class names {self.class_names} are not as many as label values {self.values}")
+        if self.channel_names and len(self.channel_names) != self.channels:
+            raise ValueError(f"channel names {self.channel_names} are not as many as {self.channels} channels")
         if self.normalise == "dataset":
             raise ValueError("normalise=dataset has no constants; a card has them as fixed ones")
         if any(not 0 <= i < len(self.values) for i in (*self.paint_order, *self.lines)):
@@ -327,7 +333,8 @@ def check_channels(card: ModelCard, image: Volume) -> None:
         If the numbers of channels differ.
     """
     if image.channels != card.channels:
+        named = f" ({', '.join(card.channel_names)})" if card.channel_names else ""
         raise DataProblem(
-            f"The model expects images with {card.channels} channel(s), but {image.name} has {image.channels}; "
+            f"The model expects images with {card.channels} channel(s){named}, but {image.name} has {image.channels}; "
             "choose other channels, say what the axes of the file are (--axes zyx), or choose another model."
         )

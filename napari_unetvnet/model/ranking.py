@@ -224,8 +224,10 @@ _SCALE_REMARK = "{} has another range of intensities than its training images, a
 
 
 def _channels(card: ModelCard, image: ImageFacts) -> Iterable[str]:
-    if card.channels != image.channels:
-        yield f"It needs images of {_count(card.channels, 'channel')}; {image.name} has {image.channels}."
+    can_lack = bool(card.channel_names and card.channel_dropout)
+    if card.channels != image.channels and not (can_lack and image.channels < card.channels):
+        named = f" ({', '.join(card.channel_names)})" if card.channel_names else ""
+        yield f"It needs images of {_count(card.channels, 'channel')}{named}; {image.name} has {image.channels}."
 
 
 def _dimensions(card: ModelCard, image: ImageFacts) -> Iterable[str]:

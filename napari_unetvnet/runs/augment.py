@@ -40,7 +40,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     """
     import torch
 
-    from napari_unetvnet.data.augment import augment, recipe
+    from napari_unetvnet.data.augment import augment, drop_channels, recipe
     from napari_unetvnet.data.prepare import prepare_data, resample_pairs
     from napari_unetvnet.model.device import choose_device
     from napari_unetvnet.runs.inputs import find_inputs, read_pair
@@ -57,6 +57,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     )
     images, target = torch.from_numpy(drawn.images), torch.from_numpy(drawn.target)
     images, target, _ = augment(images, target, {}, rng, fitted)
+    images = drop_channels(images, settings.channel_dropout, rng)
     return images.numpy(), target.numpy()
 
 

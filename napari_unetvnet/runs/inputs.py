@@ -13,6 +13,8 @@ from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
 from napari_unetvnet.images.same_grid import brought_onto
 from napari_unetvnet.images.sources import is_folder
 from napari_unetvnet.images.subjects import subjects_of
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.channels import NamedFiles, as_in_model, given_names, in_one_order
 from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def find_inputs(job: TrainJob) -> Inputs:
     """
     if job.pairs is not None:
         files = read_pairs_csv(job.pairs)
-        return Inputs(files, job, [describe_pairs(files)])
+        return _named(files, job, [])
     if not job.label:
         return _with_own_labels(job)
     images = [source for entry in job.image for source, _ in subjects_of(entry) or [(entry, "")]]
@@ -54,8 +56,7 @@ def find_inputs(job: TrainJob) -> Inputs:
     how = "\nThey were paired in order, not by name." if job.in_order else ""
     if len(files) == 1 and not same_name(files[0].image, files[0].label):
         how = "; the names differ, but there is one of each."
-    files = _with_masks(files, job)
-    return Inputs(files, job, [describe_pairs(files) + how])
+    return _named(_with_masks(files, job), job, [], how)
 
 
 def _with_own_labels(job: TrainJob) -> Inputs:
@@ -66,14 +67,23 @@ def _with_own_labels(job: TrainJob) -> Inputs:
             layout = recognise(Path(source).expanduser())
             files += layout.pairs
             notices.append(layout.sentence)
-            settings = {**layout.settings, **settings}
+            settings = {**layout.settings, "channel_names": layout.channel_names, **settings}
             continue
         subjects = subjects_of(source)
         if not subjects or not all(labels for _, labels in subjects):
             raise DataProblem(f"{source} is no set of images with labels (data and truth); give --label.")
         files += [PairFiles(*subject) for subject in subjects]
-    files = _with_masks(files, job)
-    return Inputs(files, _completed(job, settings), [*notices, describe_pairs(files)])
+    return _named(_with_masks(files, job), _completed(job, settings), notices)
+
+
+def _named(files: list[PairFiles], job: TrainJob, notices: list[str], how: str = "") -> Inputs:
+    """Bring the channels into one order, and name them; ``how`` tells how images and labels were paired."""
+    named = NamedFiles(files, job.channel_names, []) if job.channel_names else in_one_order(files)
+    if job.start_from is not None and job.start_from.is_file():
+        named = as_in_model(named, read_card(job.start_from).channel_names)
+    if named.names != job.channel_names:
+        job = _completed(job, {}, channel_names=named.names)
+    return Inputs(named.files, job, [*notices, describe_pairs(named.files) + how, *named.notices])
 
 
 def _with_masks(files: list[PairFiles], job: TrainJob) -> list[PairFiles]:
@@ -85,12 +95,12 @@ def _with_masks(files: list[PairFiles], job: TrainJob) -> list[PairFiles]:
     return [replace(pair, mask=masks[pair.image]) for pair in files]
 
 
-def _completed(job: TrainJob, settings: dict[str, Any]) -> TrainJob:
+def _completed(job: TrainJob, settings: dict[str, Any], **fixed: Any) -> TrainJob:
     """Set what a folder says of its labels, where the job leaves it open; names and regions exclude each other."""
     chosen = {name: getattr(job, name) for name in job.model_fields_set}
     if {"regions", "class_names"} & chosen.keys() or job.label_values != "classes":
         settings = {name: value for name, value in settings.items() if name not in ("regions", "class_names")}
-    return checked(TrainJob, settings | chosen)
+    return checked(TrainJob, settings | chosen | fixed)
 
 
 def read_image(source: str, job: Job) -> Volume:
@@ -131,9 +141,10 @@ def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     FileProblem
         If a file is missing or cannot be read.
     DataProblem
-        If a file holds no image, or no labels.
+        If a file holds no image, no labels, or other channels than are named.
     """
     image = read_image(files.image, job)
+    given_names(files.image, job.channel_names, image.channels)
     overlapping = job.label_values == "overlapping"
     labels = read_labels(files.label, job.spacing, job.axes or "", overlapping=overlapping)
     mask = read_labels(files.mask, job.spacing, job.axes or "") if files.mask else None

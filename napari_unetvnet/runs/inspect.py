@@ -16,6 +16,7 @@ from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
 from napari_unetvnet.images.sources import paths_of
 from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import FALLBACK, INDEX, MAPS
 from napari_unetvnet.runs.inputs import read_image
 from napari_unetvnet.runs.models import find_model
@@ -82,10 +83,12 @@ def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
     yield from _check_folder(job)
     path = find_model(job.model)
     card, volume = read_card(path), read_image(job.image, job)
+    volume, missing, texts = image_for(card, volume, given_names(job.image, job.channel_names, volume.channels))
+    yield from map(Notice, texts)
     kinds = choose_outputs(card, job.what)
     ending = yield from _ending(job)
     scale = measured_normalisation(volume, card)
-    for text in scale_notices(card, scale, volume.name, masked=False):
+    for text in scale_notices(card, scale, volume.name, masked=False, missing=missing):
         yield Notice(text)
     model, maps = load_model(path, job), list[_Map]()
     remove(folder / MAPS)

@@ -10,6 +10,7 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Event, Notice
 from napari_unetvnet.files import replacing
 from napari_unetvnet.images.arrays import FileArray
+from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import REGION
 from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.settings import ComputeSettings, SegmentSettings
@@ -80,6 +81,8 @@ def _find(job: SegmentJob, volume: Volume, mask: Any, found: FileArray) -> Itera
     classes, cut = region_classes(model.card, job.region_class), cut_of(model.card, job.region_threshold)
     yield Notice(f"Finding the region with {job.region_model}.")
     try:
+        volume, _, texts = image_for(model.card, volume, given_names(job.image, job.channel_names, volume.channels))
+        yield from map(Notice, texts)
         scale = normalisation(volume, model.card, mask)
         if job.precision == "auto" and (text := inference.choose_precision(model, volume, settings, scale)):
             yield Notice(text)

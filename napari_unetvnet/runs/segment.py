@@ -12,6 +12,7 @@ import numpy as np
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import read_json, write_json
+from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
@@ -20,7 +21,7 @@ from napari_unetvnet.runs.region import find_region
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
     from pathlib import Path
 
     from napari_unetvnet.images.intensity import Intensity
@@ -53,13 +54,14 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
 
     _check_outputs(job)
     path = find_model(job.model)
-    volume = read_image(job.image, job)
-    mask, told = (None, []) if job.mask is None else _mask(read_labels(job.mask, job.spacing, job.axes or ""), volume)
-    model, depth = load_model(path, job, job.option), volume.shape[0]
+    whole = read_image(job.image, job)
+    mask, told = (None, []) if job.mask is None else _mask(read_labels(job.mask, job.spacing, job.axes or ""), whole)
+    model, depth = load_model(path, job, job.option), whole.shape[0]
+    volume, missing, channels = image_for(model.card, whole, given_names(job.image, job.channel_names, whole.channels))
     job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from map(Notice, (*told, *notices, *_places_not_kept(job, volume)))
+    yield from map(Notice, (*channels, *told, *notices, *_places_not_kept(job, volume)))
     results = Results(folder, job, model.card, volume)
     first = results.resume(finished)
     if first:
@@ -73,8 +75,8 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         return item if isinstance(item, Notice) else results.write(item)
 
     with keep_freed_memory(), autotuned_convolutions(model.device):
-        mask = yield from find_region(folder, job, volume, mask, again=bool(first))
-        scale = yield from _settled(folder / SETTLED, model, volume, job, mask, again=bool(first))
+        mask = yield from find_region(folder, job, whole, mask, again=bool(first))
+        scale = yield from _settled(folder / SETTLED, model, volume, job, mask, missing, again=bool(first))
         fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
         slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
         yield from inference.finish_in_background(store, whole_chunks(slabs, results.planes, depth))
@@ -106,7 +108,7 @@ def _completed(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[Segmen
 
 
 def _settled(
-    path: Path, model: Model, volume: Volume, job: SegmentJob, mask: Any, *, again: bool
+    path: Path, model: Model, volume: Volume, job: SegmentJob, mask: Any, missing: Collection[int], *, again: bool
 ) -> Generator[Notice, None, Intensity]:
     """Choose normalisation and precision; a resumed run reuses them unless the device type has changed."""
     from napari_unetvnet.images.intensity import Intensity
@@ -124,7 +126,7 @@ def _settled(
     else:
         hides_all = job.region_model is not None and not any(mask[0, z].any() for z in range(volume.shape[0]))
         scale = measured_normalisation(volume, model.card, None if hides_all else mask)
-        for text in scale_notices(model.card, scale, volume.name, masked=mask is not None):
+        for text in scale_notices(model.card, scale, volume.name, masked=mask is not None, missing=missing):
             yield Notice(text)
     if stored.get("device") == model.device.type and job.precision == "auto":
         model.move_to(model.device, stored["precision"])

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Axes, Precision, Spacing
 from napari_unetvnet.images.formats import ending_of, endings_for, format_of, listed
+from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.segment import SegmentSettings
 from napari_unetvnet.settings.tiling import TilingSettings
@@ -23,6 +24,9 @@ class InspectJob(TilingSettings):
 
     image: str = Field(min_length=1)
     """Image file; the channel files of one image are separated by |."""
+    channel_names: ChannelNames = ()
+    """Names of the channels of the image in their order, by which they are matched with those of the model (default:
+    the names of its channel files)."""
     model: str = Field(min_length=1)
     """Name of a model (see the models command) or a .safetensors file."""
     what: Annotated[tuple[What, ...], BeforeValidator(numbers)] = ()

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from napari_unetvnet.conventions import Axes, OptionValue, Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
+from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
 from napari_unetvnet.settings.tiling import TilingSettings
@@ -92,6 +93,9 @@ class SegmentJob(SegmentSettings):
 
     image: str = Field(min_length=1)
     """Image file; the channel files of one image are separated by |."""
+    channel_names: ChannelNames = ()
+    """Names of the channels of the image in their order, by which they are matched with those of the model (default:
+    the names of its channel files)."""
     model: str = Field(min_length=1)
     """Name of a model (see the models command) or a .safetensors file."""
     spacing: Spacing | None = None

@@ -14,6 +14,7 @@ from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.losses import LOSSES, LossTerm, class_misfits, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings.base import ComputeSettings
+from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import LabelSettings, numbers
 from napari_unetvnet.settings.normalisation import Normalisation
 
@@ -103,6 +104,11 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     """Cross-validation: the fold that is held out, from 0."""
     augment: Literal["none", "light", "classic", "standard", "strong"] = "light"
     """Data augmentation: none; light (mirroring, brightness); classic, standard (as nnU-Net) and strong do more."""
+    channel_names: ChannelNames = ()
+    """Names of the channels in their order, such as T1 FLAIR, which the model remembers (default: what tells the names
+    of the channel files of an image apart)."""
+    channel_dropout: float = Field(0, ge=0, lt=1)
+    """Probability that a channel of a patch is left out, so that the model can do without it; one always stays."""
     mirror_axes: Mirror = ("z", "y", "x")
     """Axes along which patches may be mirrored; leave out x where left and right are different classes."""
     target_spacing: Spacing | None = None

@@ -135,6 +135,8 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
         view=settings.view,
         context=settings.context if settings.view == "2.5d" else 0,
         channels=data.channels,
+        channel_names=settings.channel_names,
+        channel_dropout=settings.channel_dropout if data.channels > 1 else 0,
         values=data.classes.output_values,
         class_names=data.classes.names,
         overlapping=settings.label_values == "overlapping",

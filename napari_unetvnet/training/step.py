@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_unetvnet.data.augment import augment, recipe
+from napari_unetvnet.data.augment import augment, drop_channels, recipe
 from napari_unetvnet.data.patches import Batch
 from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.training.forward import accumulating
@@ -163,6 +163,7 @@ def _batch(run: Run) -> Batch:
     strength = 1.0 if settings.augment == "light" else min(1.0, max(0.0, ramp))
     rng = np.random.default_rng([settings.seed, step, 1])
     images, target, maps = augment(images, target, maps, rng, fitted, strength)
+    images = drop_channels(images, settings.channel_dropout, rng)
     # Patches have the larger margin on both sides, because augmentation may exchange the sides.
     for axis, (before, after) in enumerate(run.model.margin, start=2):
         widest = max(before, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_unetvnet.errors import DataProblem, ModelProblem
+from napari_unetvnet.runs.channels import order_for
 from napari_unetvnet.widgets import layers
 
 if TYPE_CHECKING:
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
     from napari_unetvnet.widgets.models import ModelPicker
     from napari_unetvnet.widgets.pickers import ImagePicker
 
-__all__ = ["ModelInputs", "read_inputs"]
+__all__ = ["ModelInputs", "layer_names", "read_inputs"]
+
+
+def layer_names(inputs: layers.Snapshot) -> tuple[str, ...]:
+    """Give the names of the layers that are the channels of an image; none if a layer has several, or names repeat."""
+    names = tuple(channel.name for channel in inputs.channels)
+    return names if len({name.casefold() for name in names}) == len(names) else ()
 
 
 class ModelInputs(NamedTuple):
@@ -47,10 +54,19 @@ def read_inputs(image: ImagePicker, model: ModelPicker, mask: Any = None) -> Mod
     if card is None:
         raise ModelProblem(f"{path} cannot be read; choose another model.")
     inputs = layers.snapshot(image.layers, mask=mask, view=card.view, painted=False)
-    if len(inputs.channels) != card.channels:
+    names = layer_names(inputs)
+    if card.channel_names and names and not len(names) == card.channels == 1:
+        order_for(card, names)
+    elif len(inputs.channels) != card.channels:
         raise DataProblem(
             f"The model expects images with {card.channels} channel(s), {inputs.name} has {len(inputs.channels)}; "
             "choose other channels or another model."
         )
-    files = {"image": inputs.files.image, "spacing": inputs.spacing, "unit": inputs.unit, "model": str(path)}
+    files = {
+        "image": inputs.files.image,
+        "channel_names": names,
+        "spacing": inputs.spacing,
+        "unit": inputs.unit,
+        "model": str(path),
+    }
     return ModelInputs(inputs, card, files | ({"mask": inputs.files.mask} if mask is not None else {}))

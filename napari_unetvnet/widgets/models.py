@@ -223,6 +223,7 @@ def _about(card: ModelCard) -> str:
     )
     width = f" of width {card.option['width']}" if "width" in card.option else ""
     channels = f"{card.channels} channel{'s' if card.channels > 1 else ''}"
+    channels += f" ({', '.join(card.channel_names)})" if card.channel_names else ""
     output = "overlapping masks" if card.overlapping else "labels"
     score = card.score or "no validation score"
     return f"{card.network}{width}, view {view}, {channels}, {output} {', '.join(class_words(card))}; {score}"

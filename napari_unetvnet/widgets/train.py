@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPush
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
+from napari_unetvnet.images.channels import distinct_names
 from napari_unetvnet.runs.folder import PLAN
 from napari_unetvnet.runs.models import earlier_events
 from napari_unetvnet.settings import TrainJob, checked
@@ -20,6 +21,7 @@ from napari_unetvnet.widgets.class_names import ClassNameTable
 from napari_unetvnet.widgets.form import SettingsForm, form_layout, show_row
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
 from napari_unetvnet.widgets.losses import LOSS_RELEVANT, LossBox, LossOptions
+from napari_unetvnet.widgets.model_inputs import layer_names
 from napari_unetvnet.widgets.models import MODEL_SIGNALS, StartPicker
 from napari_unetvnet.widgets.network import NetworkBox
 from napari_unetvnet.widgets.overlay import Overlay, voxel_in_view
@@ -62,6 +64,7 @@ TRAINING = (
     "hold_out",
     "final_fit",
     "augment",
+    "channel_dropout",
     "mirror_axes",
     "normalise",
     "normalise_in",
@@ -191,6 +194,8 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         files = {"image": inputs.files.image, "label": inputs.files.label, "mask": inputs.files.mask or ()}
         grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit}
         grid["preview"] = voxel_in_view(self._viewer, self.image.layer, inputs.channels[0].shape)
+        if names := distinct_names(layer_names(inputs)):
+            grid["channel_names"] = names
         start = {} if start_from is None else {"start_from": start_from}
         return inputs, checked(TrainJob, values | files | grid | start)
 

@@ -84,6 +84,7 @@ def test_every_option_of_a_segmentation_is_in_the_form(segmenter, monkeypatch):
     assert {name: getattr(job, name) for name in chosen} == chosen | expected
     elsewhere = {
         "image",
+        "channel_names",
         "model",
         "spacing",
         "unit",

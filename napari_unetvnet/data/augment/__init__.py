@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_unetvnet.data.augment.batch import augment, preview
+from napari_unetvnet.data.augment.dropout import drop_channels
 from napari_unetvnet.data.augment.recipes import RECIPES, Axis, Change, Recipe, recipe
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Change",
     "Recipe",
     "augment",
+    "drop_channels",
     "preview",
     "recipe",
 ]

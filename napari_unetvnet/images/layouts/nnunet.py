@@ -52,7 +52,8 @@ def recognise(folder: Path) -> Layout | None:
 def _channels(described: Mapping[str, Any]) -> tuple[str, ...]:
     """Give the names of the channels in order, of either version of the format."""
     named = described.get("channel_names", described.get("modality", {}))
-    return tuple(str(named[key]) for key in sorted(named, key=int)) if isinstance(named, dict) else ()
+    names = tuple(str(named[key]) for key in sorted(named, key=int)) if isinstance(named, dict) else ()
+    return names if len({name.casefold() for name in names}) == len(names) else ()
 
 
 def _check_channels(image: str, channels: tuple[str, ...]) -> None:
