@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "PART_VOXELS", "FileArray", "Scaled", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
+    "PART_VOXELS", "FileArray", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
 ]  # fmt: skip
 
 PART_VOXELS = 1 << 21
@@ -95,23 +95,6 @@ class View:
         used = [axis for axis in self._order if axis is not None]
         unused = [axis for axis in range(block.ndim) if axis not in used]
         return block.transpose(used + unused).reshape(size)
-
-
-class Scaled:
-    """An array whose values, and so its type, are known only when it is read, such as nibabel's with a scale factor.
-
-    Parameters
-    ----------
-    source : array
-        Read by slicing only.
-    """
-
-    def __init__(self, source: Any) -> None:
-        self._source, self.shape, self.ndim = source, source.shape, len(source.shape)
-        self.dtype = self[(slice(0, 1),) * self.ndim].dtype
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        return np.asarray(self._source[key])
 
 
 class Typed:

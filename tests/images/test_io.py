@@ -324,7 +324,7 @@ def test_images_that_are_not_one_image(tmp_path):
     write = tifffile.imwrite
     write(tmp_path / "time.tif", counted(3, 4, 5), imagej=True, metadata={"axes": "TYX"})
     write(tmp_path / "many.tif", counted(2, 2, 4, 5), photometric="minisblack")
-    nibabel.save(nibabel.Nifti1Image(counted(2, 3, 4, 1, 2), np.eye(4)), tmp_path / "five.nii")
+    nibabel.save(nibabel.Nifti1Image(counted(2, 3, 4, 2, 2), np.eye(4)), tmp_path / "five.nii")
     np.save(tmp_path / "line.npy", counted(7))
     Image.fromarray(counted(4, 5, 3)).save(tmp_path / "colour.png")
     with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as tif:

@@ -139,7 +139,8 @@ FORMATS = (
         name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
         dtypes=(*LABELS, "float32"), keeps=("affine", "position", "spacing", "unit", "class names"), edge=32767,
         in_parts=(".nii",), tables=True,
-        note="The fourth axis is channels. Units are m, mm and micrometer; others are converted to mm. A result on the "
+        note="The fourth axis, or any later one if the others have length 1, is channels. Units are m, mm "
+        "and micrometer; others are converted to mm. A result on the "
         "grid of a NIfTI image has its qform and sform with their codes, its intent and description. Beside labels "
         "with names of classes lie tables of them for ITK-SNAP and 3D Slicer.",
     ),

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import image_file
-from napari_unetvnet.images.arrays import Scaled, Typed, View, planes
+from napari_unetvnet.images.arrays import Typed, View, planes
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import log_of, reading
 from napari_unetvnet.images.geometry import Geometry
@@ -44,6 +44,11 @@ OTHER_SHAPES = {*range(1004, 1011), *range(2001, 2006)}
 """Codes of intents that say what further axes mean, or that the file is no image: matrices, meshes, time series."""
 ALIGNED = 2
 """The code of a position in a space that no file names."""
+GZIP = b"\x1f\x8b"
+"""What zipped files begin with."""
+NIFTI2_BYTES = 540
+"""What a NIfTI-2 file begins with: the size of its header."""
+INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4", "i8")
 COMMENT = 6
 """The code of a header extension with plain text."""
 
@@ -56,7 +61,7 @@ def read(path: Path) -> ImageFile:
     from nibabel.wrapstruct import WrapStructError
 
     with log_of("nibabel.global"), reading(path, ImageFileError, HeaderDataError, ImageDataError, WrapStructError):
-        image = nibabel.load(path)
+        image = _opened(path)
         if not isinstance(image, nibabel.Nifti1Image):
             raise FileProblem(f"{path.name} holds {type(image).__name__}, no voxels; save it as NIfTI volume.")
         array = _voxels(path, image)
@@ -64,26 +69,60 @@ def read(path: Path) -> ImageFile:
         names = _class_names(image.header)
     if array.dtype.names:
         array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
-    if array.ndim not in {2, 3, 4}:
-        raise DataProblem(f"{path.name} has {array.ndim} axes; save one volume (x, y, z) or (x, y, z, channel).")
-    if isinstance(array, Scaled):
-        data: Any = View(array, [axis if axis < array.ndim else None for axis in (3, 2, 1, 0)])
-    else:
-        data = array.reshape(array.shape + (1,) * (4 - array.ndim), order="F").T
-    return ImageFile(data, geometry, class_names=names)
+    return ImageFile(_with_channels(array, path.name), geometry, class_names=names)
+
+
+def _opened(path: Path) -> Any:
+    """Open a file as what its first bytes say, whether its name ends with .gz or not."""
+    import nibabel
+
+    with path.open("rb") as file:
+        is_zipped = file.read(2) == GZIP
+    if is_zipped == (path.suffix.lower() == ".gz"):
+        return nibabel.load(path)
+    with gzip.open(path) if is_zipped else path.open("rb") as stream:
+        size = int.from_bytes(stream.read(4), "little")
+        stream.seek(0)
+        is_second = size in {NIFTI2_BYTES, int.from_bytes(NIFTI2_BYTES.to_bytes(4, "big"), "little")}
+        return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(stream.read())
+
+
+def _with_channels(array: Any, name: str) -> Any:
+    """Give (C, Z, Y, X) from (x, y, z, ...), of whose further axes one may be longer than 1."""
+    if array.ndim < 2:
+        raise DataProblem(f"{name} has {array.ndim} axes; save one volume (x, y, z) or (x, y, z, channel).")
+    longer = [axis for axis in range(3, array.ndim) if array.shape[axis] > 1]
+    if len(longer) > 1:
+        size = " x ".join(map(str, array.shape))
+        raise DataProblem(f"{name} has {array.ndim} axes ({size}); save one volume (x, y, z) or (x, y, z, channel).")
+    if isinstance(array, Typed):
+        return View(array, [longer[0] if longer else None, *(a if a < array.ndim else None for a in (2, 1, 0))])
+    edges = (*array.shape, 1)[:3]
+    return array.reshape((*edges, array.shape[longer[0]] if longer else 1), order="F").T
 
 
 def _geometry(header: Any) -> Geometry:
     """Read where the voxels lie; a file without codes does not say."""
     x, y, z = (*header.get_zooms()[:3], 1.0, 1.0)[:3]
-    forms = (header.get_sform(coded=True), header.get_qform(coded=True))
-    affines = [np.array(form, np.float64) for form, code in forms if code and _is_invertible(form)]
+    affines = [np.array(form, np.float64) for form in _forms(header) if form is not None and _is_invertible(form)]
     if len(affines) == 2 and np.array_equal(affines[0], affines[1]):
         del affines[1]
     fields = {name: np.array(header[name]) for name in (*SPACE, *INTENT, *TEXT)}
     unit = UNITS.get(int(header["xyzt_units"]) & 7, "mm")
     main, other = (*affines, None, None)[:2]
     return Geometry((edge_length(z), edge_length(y), edge_length(x)), unit, main, other, fields)
+
+
+def _forms(header: Any) -> tuple[Any, Any]:
+    """Give sform and qform of a header, None without a code."""
+    sform, _ = header.get_sform(coded=True)
+    try:
+        qform, _ = header.get_qform(coded=True)
+    except ValueError:  # its numbers are no rotation; the sform is enough
+        if sform is None:
+            raise
+        return sform, None
+    return sform, qform
 
 
 def _is_invertible(affine: Any) -> bool:
@@ -99,21 +138,52 @@ def _class_names(header: Any) -> ClassNames:
 
 def _voxels(path: Path, image: Any) -> Any:
     """Give the voxels (x, y, z, ...): unpacked, mapped, or, where a large file has a scale, read when sliced."""
-    if path.suffix.lower() == ".gz":
+    if image.file_map["image"].filename and path.suffix.lower() == ".gz":
         return _unzipped(path, type(image))
-    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    stored = image.dataobj
     size = np.prod(image.shape, dtype=np.int64) * np.dtype(np.float64).itemsize
-    large = scaled and size > image_file.LARGE_BYTES
-    return Scaled(image.dataobj) if large else np.asanyarray(image.dataobj)
+    if not _is_scaled(stored) or size <= image_file.LARGE_BYTES:
+        return _values(stored)
+    limits = np.iinfo(stored.dtype) if stored.dtype.kind in "iu" else None
+    return Typed(stored, _scaled_dtype(stored, (limits.min, limits.max) if limits else (0, 0)))
 
 
 def _unzipped(path: Path, kind: Any) -> NDArray[Any]:
     """Unpack a .nii.gz to its very end, where the check sum is."""
     with gzip.open(path) as stream:
-        array = np.asarray(kind.from_stream(stream).dataobj)
+        array = _values(kind.from_stream(stream).dataobj)
         while stream.read(1 << 20):
             pass
     return array
+
+
+def _is_scaled(stored: Any) -> bool:
+    return bool((stored.slope, stored.inter) != (1, 0))
+
+
+def _values(stored: Any) -> NDArray[Any]:
+    """Read voxels, scaled ones in the smallest type that holds them; nibabel would make eight bytes of each."""
+    if not _is_scaled(stored) or stored.dtype.kind not in "iuf":
+        return np.asanyarray(stored)
+    raw = stored.get_unscaled()
+    dtype = _scaled_dtype(stored, (raw.min(), raw.max()) if raw.size else (0, 0))
+    exact = np.int64 if dtype.kind in "iu" else np.float64
+    values = np.empty(raw.shape, dtype, order="F")
+    for k in range(raw.shape[-1]):  # the type of the sums is wider
+        values[..., k] = raw[..., k].astype(exact) * exact(stored.slope) + exact(stored.inter)
+    return values
+
+
+def _scaled_dtype(stored: Any, ends: tuple[Any, Any]) -> np.dtype[Any]:
+    """Choose the type of scaled voxels, which lie between two values before they are scaled."""
+    slope, inter = float(stored.slope), float(stored.inter)
+    if stored.dtype.kind in "iu" and slope.is_integer() and inter.is_integer():
+        low, high = sorted(int(end) * int(slope) + int(inter) for end in ends)
+        held = (np.iinfo(dtype) for dtype in INTEGERS)
+        if fitting := next((each for each in held if each.min <= low and high <= each.max), None):
+            return fitting.dtype
+    single = np.result_type(stored.dtype, np.float16).itemsize <= np.dtype(np.float32).itemsize
+    return np.dtype(np.float32 if single else np.float64)
 
 
 def write(path: Path, array: Any, like: Volume) -> None:
