@@ -27,6 +27,7 @@ from napari_unetvnet.images.formats import endings_for, format_of, listed
 from napari_unetvnet.images.geometry import Grid
 from napari_unetvnet.images.image_file import ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
+from napari_unetvnet.images.onto_grid import onto_grid
 from napari_unetvnet.images.outputs import check_fits, check_writable
 from napari_unetvnet.images.pair_table import read_pairs_csv, resolve
 from napari_unetvnet.images.pairs import PairFiles, find_pairs
@@ -52,7 +53,9 @@ __all__ = [
 ]
 
 
-def read_volume(source: str | Path, spacing: Spacing | None = None, axes: str = "") -> Volume:
+def read_volume(
+    source: str | Path, spacing: Spacing | None = None, axes: str = "", *, notices: list[str] | None = None
+) -> Volume:
     """Read an image.
 
     Parameters
@@ -66,6 +69,9 @@ def read_volume(source: str | Path, spacing: Spacing | None = None, axes: str = 
         Voxel size (z, y, x) for files without one; their unit stays "pixel".
     axes : str
         Axes of the array in each file, such as "zyx" or "cyx", for formats that do not have a fixed order.
+    notices : list of str, optional
+        Channel files on other grids than the first are brought to it, and what was done is appended here. Without it
+        they are refused.
 
     Returns
     -------
@@ -80,7 +86,7 @@ def read_volume(source: str | Path, spacing: Spacing | None = None, axes: str = 
     DataProblem
         If the channels differ in grid, or the axes are not those of one 2D or 3D image.
     """
-    return _load(source, spacing, axes, palette=False)[0]
+    return _load(source, spacing, axes, palette=False, notices=notices)[0]
 
 
 def read_labels(
@@ -230,7 +236,9 @@ def _check_lossless(source: str | Path) -> None:
             )
 
 
-def _load(source: str | Path, spacing: Spacing | None, axes: str, *, palette: bool) -> tuple[Volume, str]:
+def _load(
+    source: str | Path, spacing: Spacing | None, axes: str, *, palette: bool, notices: list[str] | None = None
+) -> tuple[Volume, str]:
     """Read the channel files of one image and stack them; also ask what its axes are if they may be others."""
     paths = paths_of(source)
     images = [read_file(existing(path), axes) for path in paths]
@@ -238,12 +246,8 @@ def _load(source: str | Path, spacing: Spacing | None, axes: str, *, palette: bo
     for path, image in zip(paths, images, strict=True):
         if image.palette and not palette:
             raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
-        if found := difference(_grid(first), _grid(image), paths[0].name):
-            raise DataProblem(
-                f"{path.name} {found.text}; the channels of one image must have the same grid, so resample one to the "
-                "other first."
-            )
-    arrays = [image.data for image in images]
+    arrays = [first.data]
+    arrays += [_on_grid_of(first, paths[0], *each, notices) for each in zip(images[1:], paths[1:], strict=True)]
     data = arrays[0] if len(arrays) == 1 else stacked(arrays)
     volume = Volume(data, first.geometry.completed(spacing), stem_of(paths[0]), first.class_names)
     return volume, first.question
@@ -253,6 +257,19 @@ def _channels_equal(data: Any) -> bool:
     """Whether all channels are equal."""
     read = (np.asarray(data[(slice(None), *box)]) for box in parts(data))
     return all(np.array_equal(part[0], channel) for part in read for channel in part[1:])
+
+
+def _on_grid_of(first: ImageFile, name: Path, image: ImageFile, path: Path, notices: list[str] | None) -> Any:
+    """Give the array of a channel file on the grid of the first, or refuse it where no one can be told."""
+    if notices is None and (found := difference(_grid(first), _grid(image), name.name)):
+        raise DataProblem(
+            f"{path.name} {found.text}; the channels of one image must have the same grid, so resample one to the "
+            "other first."
+        )
+    placed, sentence = onto_grid(Volume(image.data, image.geometry, path.name), _grid(first), name.name)
+    if notices is not None and sentence:
+        notices.append(sentence)
+    return placed.data
 
 
 def _grid(image: ImageFile) -> Grid:

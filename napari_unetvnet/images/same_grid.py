@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["Difference", "brought_onto", "difference", "same_grid"]
+__all__ = ["Difference", "brought_onto", "difference", "same_grid", "voxel_map"]
 
 TOLERANCE_VOXELS = 0.1
 """Grids are the same if their first voxels are not further apart than this, along each axis."""
@@ -92,6 +92,21 @@ def brought_onto(volume: Volume, grid: Grid) -> Volume:
         if same_grid(grid, turned.grid):
             return turned
     return volume
+
+
+def voxel_map(one: Grid, other: Grid) -> NDArray[np.float64] | None:
+    """Map the voxels x, y, z of a grid to those of another one by their first affines.
+
+    Returns
+    -------
+    array of shape (4, 4), or None
+        None if the position of either is not known, or the units are not comparable.
+    """
+    factor = _factor(one.unit, other.unit)
+    if factor is None or one.geometry.affine is None or other.geometry.affine is None:
+        return None
+    lengths = np.diag([factor] * 3 + [1.0])
+    return np.asarray(np.linalg.solve(other.geometry.affine, lengths @ one.geometry.affine), np.float64)
 
 
 def _factor(unit: str, target: str) -> float | None:

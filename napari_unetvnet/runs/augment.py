@@ -47,7 +47,7 @@ def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], ND
     from napari_unetvnet.training.plan import plan
 
     listed, job, _ = find_inputs(job)
-    pairs = [read_pair(files, job) for files in listed]
+    pairs = [read_pair(files, job, []) for files in listed]
     settings = plan(pairs, job, choose_device(job)[0].type).settings
     pairs, patch = resample_pairs(pairs, settings), settings.planned_patch
     rng = np.random.default_rng(settings.seed)

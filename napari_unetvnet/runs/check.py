@@ -41,15 +41,17 @@ def check_files(inputs: Inputs) -> Report:
     DataProblem
         If none can be read; one line per mistake.
     """
-    problems: list[str] = []
+    problems, regridded = list[str](), list[str]()
     job, understood = _with_meaning(inputs.job, inputs.files)
-    report = examine(_readable(inputs.files, job, problems), job)
+    report = examine(_readable(inputs.files, job, problems, regridded), job)
     if not report.images:
         raise DataProblem(*problems)
     if any(finding.kind == "unclear-meaning" for finding in understood):  # with the same advice
         report = replace(report, findings=tuple(each for each in report.findings if not is_of_meaning(each)))
     unreadable = [Finding("error", f"unreadable-{i}", "", line) for i, line in enumerate(problems, 1)]
-    return replace(report, findings=tuple(sorted([*unreadable, *understood, *report.findings], key=_order)))
+    resampled = [Finding("advice", f"regridded-{i}", "", line) for i, line in enumerate(regridded, 1)]
+    found = [*unreadable, *understood, *resampled, *report.findings]
+    return replace(report, findings=tuple(sorted(found, key=_order)))
 
 
 def _order(finding: Finding) -> int:
@@ -62,7 +64,7 @@ def _with_meaning(job: TrainJob, listed: list[PairFiles]) -> tuple[TrainJob, lis
         return job, []
     some = listed[:: max(1, -(-len(listed) // MOST_IMAGES))]
     try:
-        found = understand([read_pair(files, job) for files in some], job)
+        found = understand([read_pair(files, job, []) for files in some], job)
     except UnclearLabels as problem:
         asked = [Finding("error", "unclear-meaning", "", line) for line in problem.lines]
         return _set(job, {"unlabelled": "background"}), asked
@@ -88,12 +90,12 @@ def _set(job: TrainJob, values: dict[str, Any]) -> TrainJob:
     return checked(TrainJob, values | {name: value for name, value in chosen.items() if name not in values or value})
 
 
-def _readable(listed: list[PairFiles], job: TrainJob, problems: list[str]) -> Iterator[Pair]:
-    """Yield the readable pairs one by one and append the errors of the others to ``problems``."""
+def _readable(listed: list[PairFiles], job: TrainJob, problems: list[str], regridded: list[str]) -> Iterator[Pair]:
+    """Yield the readable pairs one by one; append the errors of the others, and what was brought to another grid."""
     count = Counter(stem_of(paths_of(files.image)[0]) for files in listed)
     for files in listed:
         try:
-            pair = read_pair(files, job)
+            pair = read_pair(files, job, regridded)
         except UserError as problem:
             problems += problem.lines
             continue

@@ -103,13 +103,15 @@ def _completed(job: TrainJob, settings: dict[str, Any], **fixed: Any) -> TrainJo
     return checked(TrainJob, settings | chosen | fixed)
 
 
-def read_image(source: str, job: Job) -> Volume:
+def read_image(source: str, job: Job, notices: list[str] | None = None) -> Volume:
     """Read an image; spacing and unit come from the job if the file has none.
 
     Parameters
     ----------
     source : str
         One file, or the channel files of one image separated by ``|``.
+    notices : list of str, optional
+        As for `read_volume`.
 
     Returns
     -------
@@ -122,15 +124,20 @@ def read_image(source: str, job: Job) -> Volume:
     DataProblem
         If a file holds no image.
     """
-    image = read_volume(source, job.spacing, job.axes or "")
+    image = read_volume(source, job.spacing, job.axes or "", notices=notices)
     return replace(image, geometry=image.geometry.completed(unit=job.unit))
 
 
-def read_pair(files: PairFiles, job: TrainJob) -> Pair:
+def read_pair(files: PairFiles, job: TrainJob, notices: list[str] | None = None) -> Pair:
     """Read an image and its labels; spacing and unit come from the job if the files have none.
 
     Labels and mask that are stored mirrored, or along other axes, are brought to those of the image, if the positions
     of both say that they then have the same grid.
+
+    Parameters
+    ----------
+    notices : list of str, optional
+        As for `read_volume`.
 
     Returns
     -------
@@ -143,7 +150,7 @@ def read_pair(files: PairFiles, job: TrainJob) -> Pair:
     DataProblem
         If a file holds no image, no labels, or other channels than are named.
     """
-    image = read_image(files.image, job)
+    image = read_image(files.image, job, notices)
     given_names(files.image, job.channel_names, image.channels)
     overlapping = job.label_values == "overlapping"
     labels = read_labels(files.label, job.spacing, job.axes or "", overlapping=overlapping)

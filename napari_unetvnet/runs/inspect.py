@@ -82,9 +82,9 @@ def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
 
     yield from _check_folder(job)
     path = find_model(job.model)
-    card, volume = read_card(path), read_image(job.image, job)
+    card, volume = read_card(path), read_image(job.image, job, grids := list[str]())
     volume, missing, texts = image_for(card, volume, given_names(job.image, job.channel_names, volume.channels))
-    yield from map(Notice, texts)
+    yield from map(Notice, (*grids, *texts))
     kinds = choose_outputs(card, job.what)
     ending = yield from _ending(job)
     scale = measured_normalisation(volume, card)

@@ -54,22 +54,17 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
 
     _check_outputs(job)
     path = find_model(job.model)
-    whole = read_image(job.image, job)
+    grids = list[str]()
+    whole = read_image(job.image, job, grids)
     mask, told = (None, []) if job.mask is None else _mask(read_labels(job.mask, job.spacing, job.axes or ""), whole)
     model, depth = load_model(path, job, job.option), whole.shape[0]
     volume, missing, channels = image_for(model.card, whole, given_names(job.image, job.channel_names, whole.channels))
     job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from map(Notice, (*channels, *told, *notices, *_places_not_kept(job, volume)))
+    yield from map(Notice, (*grids, *channels, *told, *notices, *_places_not_kept(job, volume)))
     results = Results(folder, job, model.card, volume)
-    first = results.resume(finished)
-    if first:
-        yield Notice(f"Resuming from plane {first}.")
-    elif finished:
-        yield SlabDone(0, 0, depth)  # resets the progress of the earlier run
-    if not first:
-        results.create()
+    first = yield from _begin(results, finished, depth)
 
     def store(item: Slab | Notice) -> SlabDone | Notice:
         return item if isinstance(item, Notice) else results.write(item)
@@ -85,6 +80,18 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
         return
     yield Notice("All planes are labelled. Cleaning the labels.")
     yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
+
+
+def _begin(results: Results, finished: int, depth: int) -> Generator[Event, None, int]:
+    """Create the results, or resume those of an interrupted run, and give the first plane to label."""
+    first = results.resume(finished)
+    if first:
+        yield Notice(f"Resuming from plane {first}.")
+        return first
+    if finished:
+        yield SlabDone(0, 0, depth)  # resets the progress of the earlier run
+    results.create()
+    return first
 
 
 def _mask(mask: Volume, volume: Volume) -> tuple[Any, list[str]]:

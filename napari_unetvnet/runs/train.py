@@ -93,7 +93,7 @@ def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
 
     try:
         files, job, notices = find_inputs(job)
-        pairs = [read_pair(each, job) for each in files]
+        pairs = [read_pair(each, job, notices) for each in files]
     except FileProblem as problem:
         if not resume:
             raise
