@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from napari_unetvnet.data.checks import SEVERITIES, Finding, Report, examine, is_of_meaning, table
 from napari_unetvnet.data.meaning import MOST_IMAGES, UnclearLabels, understand
 from napari_unetvnet.errors import DataProblem, UserError
+from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.sources import paths_of, stem_of
-from napari_unetvnet.runs.inputs import read_pair
+from napari_unetvnet.runs.inputs import read_pair, spacing_notice
 from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def check_files(inputs: Inputs) -> Report:
         raise DataProblem(*problems)
     if any(finding.kind == "unclear-meaning" for finding in understood):  # with the same advice
         report = replace(report, findings=tuple(each for each in report.findings if not is_of_meaning(each)))
+    unused = spacing_notice([(each.image, Geometry(each.spacing, each.unit)) for each in report.images], job)
+    understood += [Finding("warning", "spacing-not-used", "", unused)] if unused else []
     unreadable = [Finding("error", f"unreadable-{i}", "", line) for i, line in enumerate(problems, 1)]
     resampled = [Finding("advice", f"regridded-{i}", "", line) for i, line in enumerate(regridded, 1)]
     found = [*unreadable, *understood, *resampled, *report.findings]

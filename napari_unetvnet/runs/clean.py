@@ -18,6 +18,7 @@ from napari_unetvnet.images.outputs import place_not_kept
 from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
+from napari_unetvnet.runs.inputs import spacing_notice
 from napari_unetvnet.runs.lines import write_lines
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ def clean_file(job: CleanJob) -> CleanedFile:
     write_labels(job.output, cleaned.labels, volume)
     tables = [] if cleaned.table is None else [write_table(table_beside(job.output), cleaned.table)]
     written = {"Objects": tables, "Lines": write_lines(job.output, cleaned.labels, job.thin)}
-    lost = place_not_kept(job.output, volume)
-    return CleanedFile({name: paths for name, paths in written.items() if paths}, (lost,) if lost else ())
+    notices = (spacing_notice([(volume.name, volume.geometry)], job), place_not_kept(job.output, volume))
+    tables_written = {name: paths for name, paths in written.items() if paths}
+    return CleanedFile(tables_written, tuple(text for text in notices if text))
 
 
 def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> NDArray[Any]:

@@ -15,8 +15,10 @@ import numpy as np
 from napari_unetvnet.conventions import WHITE
 from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
 from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
+from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
+from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
 from napari_unetvnet.runs.clean import table_beside
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.metrics import EvaluateSettings
+from napari_unetvnet.metrics import EvaluateSettings
 
 __all__ = ["as_text", "score", "score_cases", "score_files"]
 
@@ -118,6 +121,8 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     has_ids = settings.truth_is == "auto" and not settings.regions and table_beside(Path(prediction)).exists()
     update |= {"truth_is": "objects"} if has_ids else {}
     evaluation = evaluate(predicted.data[0], values, settings.model_copy(update=update))
+    if settings.spacing is not None and source.geometry.has_spacing:
+        notices += _overridden(source, settings.spacing, settings.unit or source.unit)
     notices += [f"The truth holds 0 and {WHITE}, the prediction 0 and 1: {WHITE} was read as 1."] if white else []
     return replace(evaluation, notices=(*notices, *evaluation.notices))
 
@@ -198,6 +203,15 @@ def _named(pairs: list[Files]) -> dict[str, Files]:
 def _is_white_mask(values: NDArray[Any]) -> bool:
     """Whether labels are a mask that was saved as a black and white picture."""
     return bool(values.max() == WHITE and np.isin(values, (0, WHITE)).all())
+
+
+def _overridden(source: Volume, spacing: Spacing, unit: str) -> list[str]:
+    """Say that a voxel size that was set takes the place of that of the files, if it is another one."""
+    own = spacing_in(source.spacing, unit_name(source.unit), unit_name(unit))
+    if own is not None and np.allclose(own, spacing, rtol=1e-4, atol=0):
+        return []
+    sizes = [" x ".join(f"{edge:.4g}" for edge in edges) for edges in (spacing, source.spacing)]
+    return [f"Voxels of {sizes[0]} {unit} were set; {source.name} states {sizes[1]} {source.unit}."]
 
 
 def _grid_notices(predicted: Volume, true: Volume, *, spacing_is_set: bool) -> list[str]:

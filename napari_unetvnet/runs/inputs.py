@@ -6,22 +6,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.geometry import UNKNOWN_UNIT
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.layouts import recognise
 from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
+from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto
 from napari_unetvnet.images.sources import is_folder
 from napari_unetvnet.images.subjects import subjects_of
+from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import NamedFiles, as_in_model, given_names, in_one_order
 from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
-    from napari_unetvnet.images.volume import Volume
-    from napari_unetvnet.settings import Job
+    from collections.abc import Sequence
 
-__all__ = ["Inputs", "find_inputs", "read_image", "read_pair"]
+    from napari_unetvnet.images.geometry import Geometry
+    from napari_unetvnet.images.volume import Volume
+    from napari_unetvnet.settings import CleanJob, InspectJob, Job, SegmentJob
+
+__all__ = ["Inputs", "find_inputs", "read_image", "read_pair", "spacing_notice"]
 
 
 class Inputs(NamedTuple):
@@ -126,6 +134,40 @@ def read_image(source: str, job: Job, notices: list[str] | None = None) -> Volum
     """
     image = read_volume(source, job.spacing, job.axes or "", notices=notices)
     return replace(image, geometry=image.geometry.completed(unit=job.unit))
+
+
+def spacing_notice(images: Sequence[tuple[str, Geometry]], job: TrainJob | SegmentJob | CleanJob | InspectJob) -> str:
+    """Say that the voxel size of a job is not used, because a file states another one.
+
+    Parameters
+    ----------
+    images : sequence of (str, Geometry)
+        Names, and where the images lie, as `read_image` gives them.
+
+    Returns
+    -------
+    str
+        Empty if it is used, or is the same, or none is set.
+    """
+    others = [(name, geometry) for name, geometry in images if _states_another(geometry, job)]
+    if not others:
+        return ""
+    name, geometry = others[0]
+    size = f"{' x '.join(f'{edge:.4g}' for edge in geometry.spacing)} {geometry.unit}"
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    return (
+        f"{name}{more} states voxels of {size}, which are used; --spacing and --unit are for files that state "
+        "none. To change them, save the file with another voxel size."
+    )
+
+
+def _states_another(geometry: Geometry, job: TrainJob | SegmentJob | CleanJob | InspectJob) -> bool:
+    """Whether voxel size or unit differ from those of a job."""
+    unit = geometry.unit if unit_name(job.unit) == UNKNOWN_UNIT else unit_name(job.unit)
+    if job.spacing is None:
+        return unit != unit_name(geometry.unit)
+    own = spacing_in(job.spacing, unit, unit_name(geometry.unit))
+    return own is None or not np.allclose(own, geometry.spacing, rtol=1e-4, atol=0)
 
 
 def read_pair(files: PairFiles, job: TrainJob, notices: list[str] | None = None) -> Pair:

@@ -62,7 +62,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from map(Notice, (*grids, *channels, *told, *notices, *_places_not_kept(job, volume)))
+    yield from map(Notice, (*grids, *channels, *told, *notices, *_of_space(job, volume)))
     results = Results(folder, job, model.card, volume)
     first = yield from _begin(results, finished, depth)
 
@@ -166,12 +166,14 @@ def _check_outputs(job: SegmentJob) -> None:
         check_writable(job.uncertainty, "uncertainty")
 
 
-def _places_not_kept(job: SegmentJob, volume: Volume) -> list[str]:
-    """Say which outputs cannot hold where the image lies."""
+def _of_space(job: SegmentJob, volume: Volume) -> list[str]:
+    """Say which voxel size is not used, and which outputs cannot hold where the image lies."""
     from napari_unetvnet.images.outputs import place_not_kept
+    from napari_unetvnet.runs.inputs import spacing_notice
 
     paths = [path for path in (job.output, job.probabilities, job.uncertainty) if path is not None]
-    return [text for path in paths if (text := place_not_kept(path, volume))]
+    texts = spacing_notice([(volume.name, volume.geometry)], job), *(place_not_kept(path, volume) for path in paths)
+    return [text for text in texts if text]
 
 
 def _check_sizes(job: SegmentJob, card: ModelCard, volume: Volume) -> None:

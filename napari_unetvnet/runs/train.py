@@ -89,7 +89,7 @@ class _Inputs(NamedTuple):
 def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
     """Read the images and labels of a job."""
     from napari_unetvnet.images.identity import content_hash
-    from napari_unetvnet.runs.inputs import find_inputs, read_pair
+    from napari_unetvnet.runs.inputs import find_inputs, read_pair, spacing_notice
 
     try:
         files, job, notices = find_inputs(job)
@@ -101,7 +101,8 @@ def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
             *problem.lines, f"If it was moved, write its new place into {folder / JOB}, and resume the run again."
         ) from problem
     described = [describe_input(each, content_hash(pair.image)) for each, pair in zip(files, pairs, strict=True)]
-    return _Inputs(job, files, pairs, described, [], notices)
+    unused = spacing_notice([(pair.image.name, pair.image.geometry) for pair in pairs], job)
+    return _Inputs(job, files, pairs, described, [], [*notices, unused] if unused else notices)
 
 
 def _compared(inputs: _Inputs, folder: Path, files: TrainingFiles) -> _Inputs:

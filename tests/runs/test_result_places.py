@@ -19,7 +19,8 @@ from napari_unetvnet.events import Notice
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import PairFiles, read_volume, write_labels
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.runs.inputs import read_pair
+from napari_unetvnet.runs.check import check_files
+from napari_unetvnet.runs.inputs import find_inputs, read_pair
 from napari_unetvnet.settings import SegmentJob, TrainJob, checked
 
 SHAPE = (4, 18, 20)
@@ -129,6 +130,30 @@ def test_labels_that_are_stored_along_other_axes_are_turned_to_their_image(tmp_p
         np.testing.assert_array_equal(volume.data[:, 1:3, ::2, 4], labels[None, 1:3, ::2, 4])
     (found,) = [each for each in examine([pair], job).findings if each.kind == "other-axes"]
     assert "turned to them" in found.found
+
+
+def test_a_voxel_size_that_is_not_used_is_told(tmp_path, model, capsys):
+    image = Volume(np.abs(values())[None], Geometry((3.0, 0.7, 0.5), "mm"))
+    write_labels(tmp_path / "image.ome.tif", image.data[0], image)
+    chosen = ["clean", str(tmp_path / "image.ome.tif"), "--output", str(tmp_path / "o.ome.tif"), "--min-size", "2"]
+    sentence = "image states voxels of 3 x 0.7 x 0.5 mm, which are used; --spacing and --unit are for files that state"
+    for options, is_told in (
+        (["--spacing", "9", "9", "9"], True),
+        (["--spacing", "3", "0.7", "0.5", "--unit", "micrometer"], True),
+        (["--unit", "micrometer"], True),
+        (["--spacing", "3", "0.7", "0.5"], False),
+        (["--spacing", "3000", "700", "500", "--unit", "um"], False),
+        ([], False),
+    ):
+        assert main([*chosen, *options]) == 0
+        assert (sentence in capsys.readouterr().err) == is_told
+    job = {"image": [str(tmp_path / "image.ome.tif")], "label": [str(tmp_path / "o.ome.tif")], "spacing": (9, 9, 9)}
+    report = check_files(find_inputs(checked(TrainJob, job)))
+    assert [each.found[:29] for each in report.findings if each.kind == "spacing-not-used"] == [sentence[:29]]
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    job = {"image": job["image"][0], "model": model, "device": "cpu", "spacing": (9, 9, 9)}
+    runs.create(folder, checked(SegmentJob, job))
+    assert any(isinstance(event, Notice) and event.text.startswith(sentence) for event in runs.run(folder))
 
 
 def orientations():
