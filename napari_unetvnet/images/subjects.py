@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
 
-__all__ = ["AXES", "Placement", "placement_of", "subject_number", "subjects_of"]
+__all__ = ["AXES", "Placement", "modalities_of", "placement_of", "subject_number", "subjects_of"]
 
 AXES = "NCZYX"
 """Value of the attribute "axes" of a set that the convert command made."""
@@ -139,6 +139,24 @@ def subject_number(file: Any, inside: str) -> int | None:
     if match is None or file.attrs.get("axes") != AXES:
         return None
     return int(match[1]) if match[1] else list(file["subject_ids"].asstr()[:]).index(match[2])
+
+
+def modalities_of(source: str) -> tuple[str, ...]:
+    """Give the names of the channels of a set that the convert command made, or of one of its subjects.
+
+    Returns
+    -------
+    tuple of str
+        Empty for any other image.
+    """
+    path, _ = split_dataset(Path(source).expanduser())
+    kind = format_of(path)
+    if kind is None or not kind.datasets or not path.is_file():
+        return ()
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        return tuple(map(str, file.attrs["modalities"])) if file.attrs.get("axes") == AXES else ()
 
 
 def placement_of(source: str) -> Placement | None:

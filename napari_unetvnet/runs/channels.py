@@ -9,6 +9,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.channels import arranged, distinct_names, match_channels, names_in
 from napari_unetvnet.images.pairs import names_of
 from napari_unetvnet.images.sources import paths_of
+from napari_unetvnet.images.subjects import modalities_of
 from napari_unetvnet.model.card import check_channels
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def given_names(source: str, chosen: Sequence[str], channels: int) -> tuple[str,
     Returns
     -------
     tuple of str
-        Empty if a file holds several channels and no names were given.
+        Empty if a file holds several channels, does not name them, and no names were given.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def given_names(source: str, chosen: Sequence[str], channels: int) -> tuple[str,
             f"There are {len(chosen)} channel names ({', '.join(chosen)}), but {names_of(source)} has {channels} "
             "channel(s); give a name for each."
         )
-    names = tuple(chosen) or names_in(source)
+    names = tuple(chosen) or modalities_of(source) or names_in(source)
     return names if len(names) == channels else ()
 
 

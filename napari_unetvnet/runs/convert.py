@@ -7,6 +7,7 @@ It is read twice, first for the sizes and statistics of the set, so that no more
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.formats import endings
 from napari_unetvnet.images.geometry import step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.images.layouts.subjects import modality_of, recognise
 from napari_unetvnet.images.orientation import canonical, orientation_of
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.same_grid import brought_onto, difference
@@ -25,7 +27,6 @@ from napari_unetvnet.images.volume import Box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -97,6 +98,7 @@ def convert(job: ConvertJob) -> int:
     """
     if job.output.exists():
         raise FileProblem(f"{job.output} exists; remove it first, or give another output.")
+    job = _completed(job)
     subjects = _find(job)
     measured = [_measured(_load(files, job)) for files in subjects]
     if len({each.origin.unit for each in measured}) > 1:
@@ -104,6 +106,21 @@ def convert(job: ConvertJob) -> int:
     with writing(job.output), replacing(job.output) as part:
         _write(part, subjects, measured, job)
     return len(subjects)
+
+
+def _completed(job: ConvertJob) -> ConvertJob:
+    """Find out what the files of a subject are called, if that was not said."""
+    if job.modalities:
+        return job
+    layout = recognise(job.folder) if job.folder.is_dir() else None
+    if layout is None:
+        raise FileProblem(
+            f"{job.folder} holds no folders of subjects with labels, such as FOLDER/ID/ID_t1.nii.gz and ID_seg.nii.gz; "
+            "say what is in them with --modalities and --labels."
+        )
+    label = Path(layout.pairs[0].label)
+    found = {"modalities": layout.channel_names, "labels": modality_of(str(label), label.parent.name)}
+    return job.model_copy(update=found)
 
 
 def _find(job: ConvertJob) -> list[_Files]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from napari_unetvnet.conventions import Triple
 from napari_unetvnet.settings.base import Settings
@@ -19,8 +19,9 @@ class ConvertJob(Settings):
 
     folder: Path
     """Folder with a folder for each subject."""
-    modalities: Annotated[tuple[str, ...], BeforeValidator(numbers)] = Field(min_length=1)
-    """Ends of the file names, one for each channel in order, such as t1 t1ce flair t2 for p1/p1_t1.nii.gz."""
+    modalities: Annotated[tuple[str, ...], BeforeValidator(numbers)] = ()
+    """Ends of the file names, one for each channel in order, such as t1 t1ce flair t2 for p1/p1_t1.nii.gz (default: all
+    files of a subject, with its labels)."""
     labels: str = ""
     """End of the name of the label file, such as seg (default: no labels)."""
     size: Triple | None = None
@@ -32,6 +33,8 @@ class ConvertJob(Settings):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
+        if self.labels and not self.modalities:
+            raise ValueError("Labels were named without modalities; name both, or neither to take all files.")
         names = [name.casefold() for name in (*self.modalities, self.labels)]
         if len(set(names)) < len(names):
             raise ValueError(f"Modalities {' '.join(self.modalities)} and labels {self.labels} should all differ.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_unetvnet.cli.main import main
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.subjects import placement_of, subjects_of
 from napari_unetvnet.runs.convert import convert
@@ -196,3 +196,21 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
         convert(job(tmp_path))
     assert calls
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_is_not_said_is_read_from_the_names(tmp_path):
+    for name in ("p1", "p2"):
+        subject(tmp_path / "set", name)
+    convert(job(tmp_path, modalities=(), labels=""))
+    with h5py.File(tmp_path / "set.h5") as file:
+        assert list(file.attrs["modalities"]) == ["t1", "t1ce", "t2", "flair"]
+        assert "truth" in file
+    assert find_inputs(checked(TrainJob, {"image": str(tmp_path / "set.h5")})).job.channel_names[1] == "t1ce"
+    with pytest.raises(SettingsProblem, match="Labels were named without modalities"):
+        job(tmp_path, modalities=())
+    (tmp_path / "set/p1/p1_t2.nii.gz").unlink()
+    with pytest.raises(DataProblem, match="p1 has no t2; others have"):
+        convert(job(tmp_path, modalities=(), labels="", output=tmp_path / "o.h5"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileProblem, match="say what is in them with --modalities"):
+        convert(job(tmp_path, modalities=(), labels="", folder=tmp_path / "none", output=tmp_path / "o.h5"))
