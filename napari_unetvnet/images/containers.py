@@ -112,9 +112,11 @@ def listed_images(images: Mapping[str, Any]) -> str:
     return f"{text}{', ...' if len(entries) > LISTED else ''}" if entries else "none"
 
 
-def with_letters(names: Sequence[str | None] | None, axes: int) -> str:
-    """Give the letters of axes; without names, the last of T, C, Z, Y, X."""
-    letters = "".join((name or " ")[0].upper() for name in names or ())
+def with_letters(names: Sequence[str | None] | None, shape: Sequence[int]) -> str:
+    """Give the letters of axes; without names, the last of T, C, Z, Y, X, before a last axis of one channel."""
+    letters, axes = "".join((name or " ")[0].upper() for name in names or ()), len(shape)
     if len(letters) == axes == len(set(letters)) and {"Y", "X"} <= set(letters):
         return letters
+    if axes > 3 and shape[-1] == 1 < min(shape[-3:-1]):  # channels last, as learning libraries store them
+        return AXES[1 - axes :] + "S" if axes <= len(AXES) + 1 else "?" * axes
     return AXES[-axes:] if axes <= len(AXES) else "?" * axes

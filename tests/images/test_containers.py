@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from combinations import in_one_case
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import image_file
@@ -75,6 +76,26 @@ def test_plain_arrays_are_like_npy(tmp_path, form, shape, ours):
         np.testing.assert_array_equal(volume.data, counted(*shape).reshape(ours))
         assert (volume.spacing, volume.unit, volume.name) == ((1, 1, 1), "pixel", "a")
     assert read_volume(tmp_path / "a.zarr", spacing=(3, 2, 1)).spacing == (3, 2, 1)
+
+
+@FORMATS
+@in_one_case(
+    "shape, ours",
+    [
+        ((3, 5, 6, 1), (1, 3, 5, 6)),
+        ((1, 3, 5, 6, 1), (1, 3, 5, 6)),
+        ((2, 3, 5, 6, 1), (2, 3, 5, 6)),
+        ((1, 1, 3, 5, 6, 1), (1, 3, 5, 6)),
+        ((1, 3, 5, 6), (1, 3, 5, 6)),
+        ((2, 3, 1, 1), (2, 3, 1, 1)),
+    ],
+)
+def test_a_last_axis_of_one_channel_is_no_x(tmp_path, form, shape, ours):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=counted(*shape), zarr_format=form, overwrite=True)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["only"] = counted(*shape)
+    for name in ("a.zarr", "a.h5"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name).data, counted(*shape).reshape(ours))
 
 
 def test_axis_names_of_plain_arrays_are_kept_to(tmp_path):

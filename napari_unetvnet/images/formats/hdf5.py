@@ -52,7 +52,7 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
         raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {listed_images(datasets)}.")
     sizes = np.ravel(dataset.attrs.get("element_size_um", ()))  # z, y, x, as Fiji writes it
     lengths = {letter: (float(size), "micrometer") for letter, size in zip("ZYX", sizes, strict=False)}
-    axes = given_letters(given, dataset.shape, path.name) or with_letters(_axis_names(dataset), dataset.ndim)
+    axes = given_letters(given, dataset.shape, path.name) or with_letters(_axis_names(dataset), dataset.shape)
     return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {})
 
 

@@ -63,7 +63,7 @@ def _open(path: Path) -> tuple[StoredArray, ClassNames]:
     if isinstance(node, zarr.Group):
         return _multiscale(node), _class_names(_ome(node))
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
-    return StoredArray(node, with_letters(names, len(node.shape)), {}), ()
+    return StoredArray(node, with_letters(names, node.shape), {}), ()
 
 
 def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:
@@ -101,7 +101,7 @@ def _multiscale(group: Any) -> StoredArray:
     array = group[level["path"]]
     # Before format 0.3 the axes were always these, in 0.3 they were names only.
     axes = [{"name": axis} if isinstance(axis, str) else axis for axis in image.get("axes") or AXES.lower()]
-    letters = with_letters([axis["name"] for axis in axes], len(array.shape))
+    letters = with_letters([axis["name"] for axis in axes], array.shape)
     transforms = (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ()))
     scale, shift = _applied(transforms, len(axes))
     is_placed = any("translation" in transform for transform in transforms)
