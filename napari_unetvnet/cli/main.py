@@ -341,7 +341,7 @@ def _convert(parsed: Namespace) -> None:
     from napari_unetvnet.settings import ConvertJob, checked
 
     job = checked(ConvertJob, {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields})
-    _print(f"Set of {convert(job)} subject(s): {job.output}")
+    sys.stdout.writelines(text + "\n" for text in convert(job))
 
 
 def _augment(parsed: Namespace) -> None:

@@ -1,11 +1,12 @@
 """The convert command: make one HDF5 set of the files of many subjects.
 
 Each subject is cropped to what is not zero in any of its files, turned to the canonical axes and, if wanted, resized.
-It is read twice, first for the sizes and statistics of the set, so that no more than one is in memory.
+No more than one is in memory: all are kept in files first, because the set begins with their sizes and statistics.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem, UserError
-from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.files import remove, replacing, writing
+from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats import endings
 from napari_unetvnet.images.geometry import step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
@@ -26,7 +28,7 @@ from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,13 +83,16 @@ class _Measured(NamedTuple):
     origin: _Origin
 
 
-def convert(job: ConvertJob) -> int:
+def convert(job: ConvertJob) -> Iterator[str]:
     """Make a set.
 
-    Returns
-    -------
-    int
-        Number of subjects.
+    Each subject is kept beside the output until the set is complete, so that the same job goes on where it was
+    interrupted; what was read of files that have changed since is not used.
+
+    Yields
+    ------
+    str
+        A sentence on what is resumed, and on the set.
 
     Raises
     ------
@@ -99,13 +104,65 @@ def convert(job: ConvertJob) -> int:
     if job.output.exists():
         raise FileProblem(f"{job.output} exists; remove it first, or give another output.")
     job = _completed(job)
-    subjects = _find(job)
-    measured = [_measured(_load(files, job)) for files in subjects]
+    subjects, folder = _find(job), job.output.with_name(f"{job.output.name}.partial")
+    stored = [folder / f"{_key(files, job)}.npz" for files in subjects]
+    if found := sum(path.exists() for path in stored):
+        yield f"Resuming: {found} of {len(subjects)} subjects are in {folder} already."
+    _keep_all(subjects, stored, folder, job)
+    measured = [_measured(_kept(path)) for path in stored]
     if len({each.origin.unit for each in measured}) > 1:
         raise DataProblem("The subjects have voxel sizes in different units; save all of them in millimetres.")
     with writing(job.output), replacing(job.output) as part:
-        _write(part, subjects, measured, job)
-    return len(subjects)
+        _write(part, subjects, stored, measured, job)
+    remove(folder)
+    yield f"Set of {len(subjects)} subject(s): {job.output}"
+
+
+def _key(files: _Files, job: ConvertJob) -> str:
+    """Give a subject a name by its files as they are now, and by what is made of them."""
+    paths = [path for path in (*files.images, files.labels) if path is not None]
+    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr((states, files.labels is not None, job.size)).encode()).hexdigest()[:32]
+
+
+def _keep_all(subjects: Sequence[_Files], stored: Sequence[Path], folder: Path, job: ConvertJob) -> None:
+    """Read the subjects that are not there yet, and refuse all that cannot be read together."""
+    lines = list[str]()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for files, path in zip(subjects, stored, strict=True):
+        if path.exists():
+            continue
+        try:
+            subject = _load(files, job)
+        except DataProblem as problem:
+            lines += problem.lines
+            continue
+        with writing(path), replacing(path) as part:
+            _keep(part, subject)
+    if lines:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise DataProblem(*lines)
+
+
+def _keep(path: Path, subject: _Subject) -> None:
+    """Write a subject to a file."""
+    origin = subject.origin
+    arrays: dict[str, Any] = {"start": origin.box.start, "stop": origin.box.stop, "shape": origin.shape}
+    arrays |= {name: getattr(origin, name) for name in ("affine", "orientation", "unit", "new_affine")}
+    arrays |= {} if subject.labels is None else {"labels": subject.labels}
+    np.savez_compressed(path, image=subject.image, **arrays)
+
+
+def _kept(path: Path) -> _Subject:
+    """Read a subject that was written."""
+    with reading(path), np.load(path) as file:
+        arrays: dict[str, Any] = dict(file)
+    box = Box(tuple(arrays["start"].tolist()), tuple(arrays["stop"].tolist()))
+    shape, unit = tuple(arrays["shape"].tolist()), str(arrays["unit"])
+    origin = _Origin(box, shape, arrays["affine"], arrays["orientation"], unit, arrays["new_affine"])
+    return _Subject(arrays["image"], arrays.get("labels"), origin)
 
 
 def _completed(job: ConvertJob) -> ConvertJob:
@@ -204,7 +261,9 @@ def _measured(subject: _Subject) -> _Measured:
     )
 
 
-def _write(path: Path, subjects: Sequence[_Files], measured: Sequence[_Measured], job: ConvertJob) -> None:
+def _write(
+    path: Path, subjects: Sequence[_Files], stored: Sequence[Path], measured: Sequence[_Measured], job: ConvertJob
+) -> None:
     """Write all subjects: as one array if their sizes agree, else each as a group."""
     import h5py
 
@@ -216,7 +275,7 @@ def _write(path: Path, subjects: Sequence[_Files], measured: Sequence[_Measured]
         file.attrs.update({"axes": AXES, "modalities": list(job.modalities), "mean": mean, "std": std})
         file.attrs["standardised"] = job.standardise
         for i, files in enumerate(subjects):
-            image, labels, _ = _load(files, job)
+            image, labels, _ = _kept(stored[i])
             if job.standardise:
                 columns = (-1, 1, 1, 1)
                 image = (image - mean.reshape(columns)) / np.where(std > 0, std, 1).reshape(columns)

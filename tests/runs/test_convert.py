@@ -9,7 +9,7 @@ from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.subjects import placement_of, subjects_of
-from napari_unetvnet.runs.convert import convert
+from napari_unetvnet.runs import convert as converting
 from napari_unetvnet.runs.inputs import find_inputs, read_pair
 from napari_unetvnet.settings import ConvertJob, TrainJob, checked
 
@@ -21,7 +21,7 @@ AFFINE = np.array([[-1.0, 0, 0, 90], [0, 0, 2, -40], [0, -1.5, 0, 70], [0, 0, 0,
 def subject(folder, name, shape=(10, 12, 9), seed=0, affine=AFFINE, inside=((3, 6), (4, 9), (2, 7))):
     """Four modalities that are 0 but in a box (x, y, z), and labels in it."""
     rng, box = np.random.default_rng(seed), tuple(slice(*ends) for ends in inside)
-    (folder / name).mkdir(parents=True)
+    (folder / name).mkdir(parents=True, exist_ok=True)
     arrays = {}
     for number, modality in enumerate((*MODALITIES, "seg")):
         array = np.zeros(shape, np.float32)
@@ -40,6 +40,11 @@ def job(root, **chosen):
     return checked(ConvertJob, values | chosen)
 
 
+def convert(job):
+    """Run a conversion, and give what it says."""
+    return list(converting.convert(job))
+
+
 def canonical(array, box):
     """What nibabel makes of a part of an array, as (Z, Y, X)."""
     image = nib.Nifti1Image(array, AFFINE).slicer[box]
@@ -49,7 +54,8 @@ def canonical(array, box):
 
 def test_a_set_holds_the_foreground_on_canonical_axes(tmp_path):
     arrays = [subject(tmp_path / "set", name, seed=i) for i, name in enumerate(("p1", "p2"))]
-    assert convert(job(tmp_path)) == 2
+    assert convert(job(tmp_path)) == [f"Set of 2 subject(s): {tmp_path}/set.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.h5"]
     box = tuple(slice(*ends) for ends in ((2, 7), (3, 10), (1, 8)))
     with h5py.File(tmp_path / "set.h5") as file:
         assert list(file["subject_ids"].asstr()) == ["p1", "p2"]
@@ -175,27 +181,42 @@ def test_what_is_wrong_with_a_subject_is_named_and_leaves_no_file(tmp_path):
     )
     subject(tmp_path / "other", "p3", shape=(10, 12, 9))
     nib.save(nib.Nifti1Image(np.ones((10, 12, 8)), AFFINE), tmp_path / "other/p3/p3_t2.nii.gz")
-    with pytest.raises(DataProblem, match=r"^p3: p3_t2.nii.gz has 8 x 12 x 10 voxels"):
+    subject(tmp_path / "other", "p4", inside=((0, 0),) * 3)
+    with pytest.raises(DataProblem, match=r"^p3: p3_t2.nii.gz has 8 x 12 x 10 voxels.*\np4: all files hold only zeros"):
         convert(job(tmp_path, folder=tmp_path / "other"))
     with pytest.raises(FileProblem, match="no folders of subjects"):
         convert(job(tmp_path, folder=tmp_path / "none"))
-    assert not list(tmp_path.glob("*.h5"))
+    assert not list(tmp_path.glob("*.h5*"))
 
 
-def test_a_conversion_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
-    for name in ("p1", "p2"):
-        subject(tmp_path / "set", name)
-    calls = []
+def test_an_interrupted_conversion_is_resumed(tmp_path, monkeypatch):
+    for i, name in enumerate(("p1", "p2", "p3")):
+        subject(tmp_path / "set", name, seed=i)
+    convert(job(tmp_path, output=tmp_path / "whole.h5", standardise=True))
+    calls, load = [], converting._load
 
-    def dataset(*arguments):
-        calls.append(arguments)
-        raise KeyboardInterrupt
+    def interrupted(files, settings):
+        calls.append(files.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return load(files, settings)
 
-    monkeypatch.setattr("napari_unetvnet.runs.convert._dataset", dataset)
+    monkeypatch.setattr(converting, "_load", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convert(job(tmp_path))
-    assert calls
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+        convert(job(tmp_path, standardise=True))
+    assert not (tmp_path / "set.h5").exists()
+    subject(tmp_path / "set", "p1", seed=7)  # changed since
+    said = convert(job(tmp_path, standardise=True))
+    assert said[0] == f"Resuming: 1 of 3 subjects are in {tmp_path}/set.h5.partial already."
+    assert calls == ["p1", "p2", "p3", "p1", "p3"]
+    assert not (tmp_path / "set.h5.partial").exists()
+    subject(tmp_path / "set", "p1", seed=0)
+    (tmp_path / "set.h5").unlink()
+    convert(job(tmp_path, standardise=True))
+    with h5py.File(tmp_path / "set.h5") as file, h5py.File(tmp_path / "whole.h5") as whole:
+        assert file.keys() == whole.keys()
+        for name in file:
+            np.testing.assert_array_equal(file[name][:], whole[name][:])
 
 
 def test_what_is_not_said_is_read_from_the_names(tmp_path):
