@@ -72,6 +72,11 @@ class Geometry:
         return self.unit != UNKNOWN_UNIT or self.spacing != (1.0, 1.0, 1.0)
 
     @property
+    def is_known(self) -> bool:
+        """Whether anything is known."""
+        return self.has_spacing or bool(self.affines) or bool(self.header)
+
+    @property
     def affines(self) -> tuple[NDArray[np.float64], ...]:
         """All affines that the file states."""
         return tuple(each for each in (self.affine, self.other_affine) if each is not None)
@@ -82,8 +87,8 @@ class Geometry:
         if self.affine is None:
             return None
         x, y, z = (float(edge) for edge in self.affine[:3, 3])
-        upright = np.diag(self.spacing[::-1])
-        return (z, y, x) if np.allclose(self.affine[:3, :3], upright, rtol=1e-5, atol=1e-5 * upright.max()) else None
+        directions = self.affine[:3, :3] / self.spacing[::-1]
+        return (z, y, x) if np.allclose(directions, np.eye(3), atol=1e-4) else None
 
     def completed(self, spacing: Spacing | None = None, unit: str | None = None) -> Geometry:
         """Fill in a voxel size and a unit where none are known."""

@@ -249,7 +249,8 @@ def _load(
     arrays = [first.data]
     arrays += [_on_grid_of(first, paths[0], *each, notices) for each in zip(images[1:], paths[1:], strict=True)]
     data = arrays[0] if len(arrays) == 1 else stacked(arrays)
-    volume = Volume(data, first.geometry.completed(spacing), stem_of(paths[0]), first.class_names)
+    placed = next((each.geometry for each in images if each.geometry.is_known), first.geometry)
+    volume = Volume(data, placed.completed(spacing), stem_of(paths[0]), first.class_names)
     return volume, first.question
 
 

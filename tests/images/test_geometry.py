@@ -273,6 +273,26 @@ def test_imagej_axes_may_have_units_of_their_own(tmp_path):
     assert (image.spacing, image.unit) == (pytest.approx((3000, 0.5, 0.25)), "nm")
 
 
+def test_channels_lie_where_the_first_file_that_says_it_lies(tmp_path):
+    np.save(tmp_path / "a.npy", VOXELS.T)
+    geometry = Geometry.upright((3.0, 0.5, 0.25), "mm", (1, 2, 3))
+    image = replace(read_volume(tmp_path / "a.npy"), geometry=geometry)
+    write_labels(tmp_path / "b.ome.tif", image.data[0], image)
+    both = read_volume(f"{tmp_path}/a.npy|{tmp_path}/b.ome.tif")
+    assert (both.channels, both.spacing, both.geometry.origin) == (2, (3, 0.5, 0.25), (1, 2, 3))
+
+
+@in_one_case("shear, is_upright", [(0.0, True), (2e-5, False)])
+def test_a_shear_is_measured_by_the_shortest_edge(tmp_path, shear, is_upright):
+    affine = np.diag([0.001, 0.001, 3, 1])
+    affine[0, 1] = shear
+    geometry = Geometry((3, 0.001, 0.001), "mm", affine)
+    assert (geometry.origin is not None) == is_upright
+    image = replace(read_volume_of(tmp_path), geometry=geometry)
+    write_labels(tmp_path / "a.nii", image.data[0], image)
+    assert (nibabel.load(tmp_path / "a.nii").header["qform_code"] > 0) == is_upright
+
+
 # Geometry -------------------------------------------------------------------------------------------------------------
 
 

@@ -231,6 +231,6 @@ def _place(header: Any, geometry: Geometry, axes: int) -> None:
     header.set_sform(affine, ALIGNED)
     header.set_qform(affine, ALIGNED, strip_shears=True)
     header.set_zooms((x, y, z, 1.0)[:axes])  # the column lengths of the affine may differ from these
-    if not np.allclose(header.get_qform(), affine, rtol=1e-5, atol=1e-5 * max(x, y, z)):
+    if not np.allclose((header.get_qform() - affine)[:3, :3] / (x, y, z), 0, atol=1e-4):
         header["qform_code"] = 0
     header.set_xyzt_units(xyz=NAMES.get(unit, "mm" if unit in METRES else "unknown"))
