@@ -8,12 +8,18 @@ from pathlib import Path
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
-__all__ = ["existing", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
+__all__ = ["existing", "files_of", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
 
 
 def paths_of(source: str | Path) -> list[Path]:
     """Split a source into its channel files."""
     return [Path(part.strip()).expanduser() for part in str(source).split("|")]
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """Give the files that a source reads, without the names of images in them."""
+    parts = [part for part in str(source).split("|") if part.strip()]
+    return [split_dataset(path)[0] for part in parts for path in paths_of(part)]
 
 
 def existing(path: Path) -> Path:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from napari_unetvnet.conventions import Spacing
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import endings_for, listed
+from napari_unetvnet.images.sources import files_of
 from napari_unetvnet.settings.base import Settings
 from napari_unetvnet.settings.labels import numbers
 
@@ -143,6 +144,6 @@ class CleanJob(PostprocessSettings):
             raise ValueError(
                 "There is nothing to do: give objects, keep_largest, min_size, fill_holes, thin or nested."
             )
-        if same_or_inside(Path(self.labels), self.output):
+        if any(same_or_inside(path, self.output) for path in files_of(self.labels)):
             raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
         return self

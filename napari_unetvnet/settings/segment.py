@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from napari_unetvnet.conventions import Axes, OptionValue, Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
+from napari_unetvnet.images.sources import files_of
 from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
@@ -145,8 +146,8 @@ class SegmentJob(SegmentSettings):
         for first, second in permutations(outputs, 2):
             if same_or_inside(first, second):
                 raise ValueError(f"Two results would be written to {second}; give a different path for each.")
-        others = (self.mask or "", self.region_model or "")
-        read = [Path(source.strip()) for source in (*self.image.split("|"), self.model, *others) if source]
+        sources = (self.image, self.model, self.mask or "", self.region_model or "")
+        read = [path for source in sources for path in files_of(source)]
         for path in outputs:
             if any(same_or_inside(source, path) for source in read):
                 raise ValueError(f"The result would replace {path}, which is read; give another output.")

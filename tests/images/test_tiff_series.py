@@ -7,8 +7,10 @@ import pytest
 import tifffile
 from combinations import in_one_case
 
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.cli.main import main
+from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
 from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.settings import TrainJob, checked
 
 SHAPE = (6, 10, 12)
 STACK = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
@@ -47,6 +49,19 @@ def test_several_images_are_listed_and_each_can_be_named(tmp_path, how):
         read_volume(f"{path}:3")
     with pytest.raises(FileProblem, match=r"There is no file .*b\.tif"):
         read_volume(f"{tmp_path}/b.tif:1")
+
+
+def test_a_result_does_not_replace_the_file_of_a_named_image(tmp_path, capsys):
+    write_pages(tmp_path / "a.tif", [(SMALL, {"metadata": None}), (STACK[0], {"metadata": None})])
+    before = (tmp_path / "a.tif").read_bytes()
+    assert main(["clean", f"{tmp_path}/a.tif:2", "--output", f"{tmp_path}/a.tif", "--min-size", "2"]) == 2
+    given = ["segment", f"{tmp_path}/b.npy|{tmp_path}/a.tif:2", "--model", "m", "--output", f"{tmp_path}/a.tif"]
+    assert main(given) == 2
+    assert capsys.readouterr().err.count("would replace") == 2
+    for job in ({"image": "b.npy", "label": f"{tmp_path}/a.tif:1"}, {"image": f"{tmp_path}/a.tif:1", "label": "b.npy"}):
+        with pytest.raises(SettingsProblem, match="would replace"):
+            checked(TrainJob, job | {"output": str(tmp_path / "a.tif")})
+    assert (tmp_path / "a.tif").read_bytes() == before
 
 
 def test_each_image_has_a_voxel_size_of_its_own(tmp_path):
