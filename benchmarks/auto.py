@@ -279,13 +279,14 @@ def _score(name, variant, model, pair, folder, spacing):
     out.unlink()
     classes = _classes(name, truth)
     found = np.where(found > 0, found - 1, 0) if variant == "scribbles" else found
+    ids, found = found, _classes(name, found) if name in ("nuclei", "embryo") else found
     dice = []
     for value in set(np.unique(classes)) - {0, 255}:
         a, b = (found == value) & (classes != 255), classes == value
         dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
     row = {"dice": np.mean(dice)}
     if name == "nuclei":
-        row["object_f1"] = evaluate(found.astype(np.uint8), truth, truth_is="objects").objects.f1
+        row["object_f1"] = evaluate(ids, truth, truth_is="objects").objects.f1
     return row
 
 

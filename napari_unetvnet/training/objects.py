@@ -39,7 +39,7 @@ DEPTHS = 5.0, 3.0, 2.0, 1.5, 1.0
 """Depths to try, in the longest voxel edge; results are too rough for less."""
 SIDES = {2: 512, 3: 64}
 """Voxels along each axis of the middle of an image on which depths are tried."""
-TRIED = 1 << 20
+TRIED = 1 << 19
 """Voxels on which depths are tried, about."""
 
 
