@@ -19,11 +19,11 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.measure import label
 
-from napari_unetvnet.images.intensity import intensity
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import label_values, scores
 from napari_unetvnet.model.model import load_model
+from napari_unetvnet.model.normalisation import normalisation
 from napari_unetvnet.runs.folder import training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
 from napari_unetvnet.training.loop import steps
@@ -79,7 +79,7 @@ def trained(pairs, chosen, seed, number):
 def predicted(model, image):
     """Label an image (Y, X)."""
     volume = Volume(image[None, None])
-    parts = scores(model, volume, SegmentSettings(), intensity(volume, model.card.normalise))
+    parts = scores(model, volume, SegmentSettings(), normalisation(volume, model.card))
     return np.concatenate([label_values(logits, model.card).numpy() for _, logits in parts])[0]
 
 

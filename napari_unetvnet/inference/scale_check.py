@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
+from napari_unetvnet.model.ranking import ranges_differ
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["scale_notices"]
 
-OTHER_SCALE = 3.0
-"""Factor between the widths of two ranges from which on they are different scales."""
 RAW = {
     "none": "takes values as they are (normalise none)",
     "fixed": "brings all images to scale with the same constants (normalise fixed)",
@@ -24,8 +22,6 @@ RAW = {
 MIDDLE, APART = 0.5, 0.3
 """An image is mostly dark or bright by the side of the middle; that it is the other way round in the training is told
 if it is so far from there."""
-INSIDE = 0.5
-"""Least fraction of the range of an image that lies within the values of the training."""
 
 
 def scale_notices(
@@ -57,13 +53,16 @@ def scale_notices(
         )
     if scale.range is None:
         return notices
-    for channel, (lowest, low, high, highest) in enumerate(scale.range, 1):
+    for channel, seen in enumerate(scale.range, 1):
         if channel - 1 in missing:
             continue
+        lowest, low, high, highest = seen
         where = name if card.channels == 1 else f"Channel {channel} of {name}"
         if lowest == highest:
             notices.append(f"{where} has the same value {lowest:g} everywhere, so there is nothing to recognise.")
-        elif card.normalise in RAW and card.intensity_range and _differs(low, high, card, channel - 1):
+        elif card.normalise in RAW and any(
+            ranges_differ(seen, row) for row in card.intensity_range[channel - 1 : channel]
+        ):
             _, trained_low, trained_high, _ = card.intensity_range[channel - 1]
             notices.append(
                 f"{where} has intensities of {low:g} to {high:g}, but the model was trained on {trained_low:g} to "
@@ -87,13 +86,3 @@ def _contrast(card: ModelCard, scale: Intensity, name: str) -> list[str]:
                 "wrong: invert it, or choose another model."
             ]
     return []
-
-
-def _differs(low: float, high: float, card: ModelCard, channel: int) -> bool:
-    """Whether a range is much wider or narrower than that of the training, or beside it."""
-    lowest, trained_low, trained_high, highest = card.intensity_range[channel]
-    width, trained = high - low, trained_high - trained_low
-    if not width or not trained:
-        return not lowest <= (low + high) / 2 <= highest
-    inside = np.clip(min(high, highest) - max(low, lowest), 0, None) / width
-    return bool(max(width / trained, trained / width) > OTHER_SCALE or inside < INSIDE)

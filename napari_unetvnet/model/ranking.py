@@ -19,12 +19,12 @@ from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.model.card import ModelCard, read_card
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["Fit", "ImageFacts", "cards_of", "facts_of", "fit", "purpose", "rank"]
+__all__ = ["Fit", "ImageFacts", "cards_of", "facts_of", "fit", "purpose", "ranges_differ", "rank"]
 
 UNKNOWN = ("pixel", (1.0, 1.0, 1.0))
 """Unit and voxel size of an image whose file says nothing."""
@@ -212,7 +212,7 @@ def fit(name: str, path: Path, card: ModelCard, image: ImageFacts, *, resample: 
         return Fit(name, path, card, misfits, trained_on_it=known)
     ratio = _size_ratio(card, image)
     beyond = _brightness_beyond(card, image)
-    other_scale = card.normalise in ("none", "fixed") and _scale_differs(card, image)
+    other_scale = card.normalise in ("none", "fixed") and any(map(ranges_differ, image.range, card.intensity_range))
     distance = abs(math.log2(ratio)) + BY_BRIGHTNESS * abs(beyond) + BY_SCALE * other_scale
     distance += PLANE_BY_PLANE * (card.dims == 2 and card.view == "2d" and image.planes > 1) + ON_THIS_IMAGE * known
     remarks = (*_size_remark(card, image, ratio, resample=resample), *_brightness_remark(beyond, image))
@@ -280,16 +280,25 @@ def _brightness_remark(beyond: float, image: ImageFacts) -> Iterable[str]:
         yield f"Most of {image.name} is {seen} than of its training images, so they probably show another thing."
 
 
-def _scale_differs(card: ModelCard, image: ImageFacts) -> bool:
-    """Whether the ranges of intensities of a channel are of different widths or places."""
-    for trained, seen in zip(card.intensity_range, image.range, strict=False):
-        width, own = seen[2] - seen[1], trained[2] - trained[1]
-        if not width or not own:
-            continue
-        inside = max(0.0, min(seen[2], trained[3]) - max(seen[1], trained[0])) / width
-        if max(width / own, own / width) > OTHER_SCALE or inside < INSIDE:
-            return True
-    return False
+def ranges_differ(seen: Sequence[float], trained: Sequence[float]) -> bool:
+    """Say whether the intensities of an image are on another scale than those of the training, or beside them.
+
+    Parameters
+    ----------
+    seen, trained : sequence of 4 float
+        Of a channel: lowest value, percentiles 0.5 and 99.5, highest value.
+
+    Returns
+    -------
+    bool
+    """
+    _, low, high, _ = seen
+    lowest, trained_low, trained_high, highest = trained
+    width, own = high - low, trained_high - trained_low
+    if not width or not own:
+        return not lowest <= (low + high) / 2 <= highest
+    inside = max(0.0, min(high, highest) - max(low, lowest)) / width
+    return max(width / own, own / width) > OTHER_SCALE or inside < INSIDE
 
 
 def purpose(card: ModelCard) -> str:

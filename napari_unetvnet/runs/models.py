@@ -26,10 +26,12 @@ def list_models() -> dict[str, Path]:
     Returns
     -------
     dict of str to Path
-        A shipped model is named after its file, a trained one after its run folder.
+        A shipped model is named after its file, a trained one after its run folder, or by its path where both have
+        the same name.
     """
     trained = sorted(runs_folder().glob(f"*/{MODEL}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return {path.parent.name: path for path in trained} | shipped_models()
+    shipped = shipped_models()
+    return {str(path) if path.parent.name in shipped else path.parent.name: path for path in trained} | shipped
 
 
 def find_model(name: str) -> Path:
@@ -47,11 +49,14 @@ def find_model(name: str) -> Path:
     Raises
     ------
     FileProblem
-        If there is neither such a file nor such a model.
+        If there is neither such a file nor such a model, or a trained and a shipped one of that name.
     """
     if os.path.isfile(name):  # noqa: PTH113 (it takes a name of any length)
         return Path(name)
     models = list_models()
+    own = runs_folder() / name / MODEL
+    if str(own) in models:
+        raise FileProblem(f"Two models have the name {name}: {own} and {models[name]}; give the path of one.")
     if name in models:
         return models[name]
     if name.endswith(".safetensors") or os.sep in name or not models:

@@ -66,9 +66,18 @@ def take_weights(model: Model, settings: TrainSettings) -> tuple[Parent, list[st
         notices.append(
             f"{path} goes on from its weights before the final fit, so that what was held out still scores the model."
         )
+    notices += _keep_licence(model, other.card, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     name, steps = f"{path.name}, sha256 {digest}", other.card.steps - fit
     return Parent(name, str(path), steps, tuple(differences), fitted=fit > 0), notices
+
+
+def _keep_licence(model: Model, old: ModelCard, path: Path) -> list[str]:
+    """Give the new model the licence and the attribution of the old one, which it is derived from."""
+    model.card = model.card.model_copy(update={"licence": old.licence, "attribution": old.attribution})
+    asked = f", and name {old.attribution}" if old.attribution else ""
+    stated = f"{path.name}, which it starts from, has the licence {old.licence}"
+    return [f"{stated}: where you pass the new model on, keep to it{asked}."] if old.licence else []
 
 
 def _in_order(old: ModelCard, new: ModelCard, path: Path) -> tuple[ModelCard, list[str]]:

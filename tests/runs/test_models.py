@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.model.card import shipped_models
 from napari_unetvnet.runs import folder
 from napari_unetvnet.runs.models import find_model, list_models
 
@@ -54,6 +55,16 @@ def test_a_model_is_found_by_its_name_or_its_file(runs_folder, tmp_path):
     assert find_model("cells") == trained
     assert find_model(str(trained)) == trained
     assert find_model(str(other)) == other
+
+
+def test_a_run_that_is_named_like_a_shipped_model_is_not_hidden(runs_folder):
+    own = write(runs_folder / "hippocampus" / "model.safetensors")
+    models = list_models()
+    assert models[str(own)] == own
+    assert models["hippocampus"] == shipped_models()["hippocampus"]
+    assert find_model(str(own)) == own
+    with pytest.raises(FileProblem, match=r"Two models have the name hippocampus.*give the path of one"):
+        find_model("hippocampus")
 
 
 def test_a_mistyped_model_is_answered_with_near_names(runs_folder):

@@ -141,3 +141,13 @@ def test_strong_augmentation_goes_on(first, tmp_path, monkeypatch):
     monkeypatch.setattr(step, "AUGMENTATION_START", 10)
     train(tmp_path / "run", start_from=first, steps=2, augment="strong")
     assert strengths == [1.0, 1.0]
+
+
+def test_the_licence_of_the_start_is_kept_and_told(first, tmp_path):
+    licensed = tmp_path / "licensed.safetensors"
+    about = {"licence": "CC BY-SA 4.0", "attribution": "A. Author"}
+    save_model(licensed, load_file(first), read_card(first).model_copy(update=about))
+    events = train(tmp_path / "run", start_from=licensed, steps=2)
+    card = read_card(tmp_path / "run" / MODEL)
+    assert (card.licence, card.attribution) == ("CC BY-SA 4.0", "A. Author")
+    assert any("has the licence CC BY-SA 4.0" in text and "name A. Author" in text for text in notices(events))
