@@ -141,7 +141,8 @@ def train(name, pairs, folder, minutes, options):
     with (folder / "pairs.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "label"), *pairs["train"]])
     model = folder / "model.safetensors"
-    command = ["train", "--pairs", folder / "pairs.csv", "--minutes", minutes, *SETS[name][1], *options]
+    command = ["train", "--pairs", folder / "pairs.csv", "--minutes", minutes, *SETS[name][1]]
+    command += ["--start-from", "none", *options]  # shipped models have learnt these images
     subprocess.run([*PROGRAM, *map(str, command), "--output", str(model), "--run", str(folder / "runs")], check=True)
     return model
 
