@@ -30,7 +30,7 @@ CODE = (
 
 def run(*words):
     """Run a command of the program."""
-    subprocess.run([sys.executable, "-c", CODE, *map(str, words)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", CODE, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 def segmented(image, model, folder, shape):

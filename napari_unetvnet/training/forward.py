@@ -39,6 +39,8 @@ NDIM_OF_INDICES = 4
 class _Learner(nn.Module):
     """The loss as a function of a part of the batch."""
 
+    _teacher = None
+
     def __init__(self, model: Model, criterion: DeepSupervision, group: ProcessGroup) -> None:
         super().__init__()
         self.network = model.network  # where DistributedDataParallel finds the parameters
@@ -55,7 +57,10 @@ class _Learner(nn.Module):
         if group.distributed:
             outputs, inputs = self._gathered(outputs, len(images)), group.gather(inputs, len(images))
         weight, maps = for_loss(part.maps)
-        return self._criterion(outputs, part.target, weight, inputs, maps)
+        loss = self._criterion(outputs, part.target, weight, inputs, maps)
+        if self._teacher is not None:
+            loss = loss + self._teacher.loss(images, outputs.logits, part.target)
+        return loss
 
     def _gathered(self, outputs: TrainingOutputs, count: int) -> TrainingOutputs:
         """Gather the outputs of all processes."""

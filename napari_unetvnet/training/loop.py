@@ -149,6 +149,11 @@ def _begin(
         yield from score_parent(run)
     yield from score_output(run, run.scored)
     run.learn = learner(run.model, run.criterion, group)
+    import os
+    if settings.start_from is not None and settings.unlabelled == "ignore" and float(os.environ.get("DISTIL", 0)):
+        from napari_unetvnet.training.distillation import Teacher
+        from napari_unetvnet.model.model import load_model
+        run.learn._teacher = Teacher(load_model(settings.start_from, settings, before_fit=True), float(os.environ["DISTIL"]))
     return run, TrainingPreview(pairs[0], run, shapes[0])
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FLAT", "is_flat", "note_score"]
 
 LEAST_EPOCHS = 32
-LITTLE = 0.005
+LITTLE = 0.001
 """Gain of Dice, noise included, that is not worth a longer training."""
 FOUND = 0.1
 """Dice below which a class may still be found, however long the score has not risen."""

@@ -32,11 +32,11 @@ def curve(gain, noise):
     [
         (0, 0, True),
         (-0.1, 0.005, True),  # worse, as after too long a training
-        (0.004, 0, True),
-        (0.006, 0, False),
-        (0, 0.005, True),  # the standard error is 0.005 * sqrt(8 / 7 * 2 / 8) = 0.0027
-        (0.003, 0.005, False),  # 0.003 + 0.0027
-        (0, 0.01, False),  # 0.0053: the noise could hide a gain
+        (0.0008, 0, True),
+        (0.0012, 0, False),
+        (0, 0.001, True),  # the standard error is 0.001 * sqrt(8 / 7 * 2 / 8) = 0.00053
+        (0.0006, 0.001, False),  # 0.0006 + 0.00053
+        (0, 0.002, False),  # 0.00107: the noise could hide a gain
     ],
 )
 def test_scores_are_flat_where_a_gain_is_surely_little(gain, noise, flat):
