@@ -122,6 +122,10 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     random weights; auto a shipped model, if its labels agree with those of the training and more than strokes are
     painted."""
 
+    distillation: float = Field(0.0, ge=0, le=1000, allow_inf_nan=False)
+    """Weight with which the answers of that model are followed where nothing is painted, so that they are not
+    forgotten; 0 for none."""
+
     @field_validator("start_from", mode="before")
     @classmethod
     def _none_is_no_model(cls, value: Any) -> Any:
@@ -305,7 +309,7 @@ class TrainJob(TrainSettings):
     left_open: ClassVar[tuple[str, ...]] = (
         "view", "network", "option", "target_spacing", "normalise", "normalise_in", "objects_as", "loss",
         "class_weights", "patch", "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay",
-        "minutes", "unlabelled", "background", "start_from",
+        "minutes", "unlabelled", "background", "start_from", "distillation", "learning_rate",
     )  # fmt: skip
     """Fields that are chosen from the data where they are not set."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.data.patches import Batch
     from napari_unetvnet.losses.total import DeepSupervision
     from napari_unetvnet.model.model import Model
+    from napari_unetvnet.training.distillation import Teacher
     from napari_unetvnet.training.processes import ProcessGroup
 
 __all__ = ["accumulating", "learner"]
@@ -39,12 +40,10 @@ NDIM_OF_INDICES = 4
 class _Learner(nn.Module):
     """The loss as a function of a part of the batch."""
 
-    _teacher = None
-
-    def __init__(self, model: Model, criterion: DeepSupervision, group: ProcessGroup) -> None:
+    def __init__(self, model: Model, criterion: DeepSupervision, group: ProcessGroup, teacher: Teacher | None) -> None:
         super().__init__()
         self.network = model.network  # where DistributedDataParallel finds the parameters
-        self._model, self._criterion, self._group = model, criterion, group
+        self._model, self._criterion, self._group, self._teacher = model, criterion, group, teacher
 
     def forward(self, part: Batch) -> Tensor:
         """Compute the loss of the part; the same in all processes."""
@@ -85,13 +84,15 @@ def _objects(target: Tensor, network: SegmentationNetwork) -> Tensor | None:
     return (target == 1).any(dim=1) if target.ndim > NDIM_OF_INDICES else target == 1
 
 
-def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn.Module:
+def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup, teacher: Teacher | None = None) -> nn.Module:
     """Build the module that maps a part of a batch to its loss.
 
     Parameters
     ----------
     model : Model
         With several processes on GPUs, its batch norms are synchronised.
+    teacher : Teacher, optional
+        Is followed where nothing is painted.
 
     Returns
     -------
@@ -99,14 +100,14 @@ def learner(model: Model, criterion: DeepSupervision, group: ProcessGroup) -> nn
         Takes a Batch of tensors and returns a scalar.
     """
     if not group.distributed:
-        return _Learner(model, criterion, group)
+        return _Learner(model, criterion, group, teacher)
     if model.device.type != "cpu":
         model.wrappers.add(SYNCHRONISED)
     # DistributedDataParallel ignores parameters that are frozen when it is built, but they may be unfrozen later.
     trainable = {parameter: parameter.requires_grad for parameter in model.network.parameters()}
     model.network.requires_grad_(True)
     parallel = DistributedDataParallel(
-        _Learner(model, criterion, group), find_unused_parameters=_may_lack_gradients(model.network, criterion)
+        _Learner(model, criterion, group, teacher), find_unused_parameters=_may_lack_gradients(model.network, criterion)
     )
     for parameter, flag in trainable.items():
         parameter.requires_grad_(flag)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.conventions import Head
     from napari_unetvnet.networks.base import SegmentationNetwork
 
-__all__ = ["begin_at", "initial_logits"]
+__all__ = ["begin_at", "initial_logits", "output_biases"]
 
 LEAST = 1e-4
 """No class is taken to be rarer, or more frequent than all but this."""
@@ -78,14 +78,14 @@ def begin_at(network: SegmentationNetwork, logits: Tensor) -> bool:
     bool
         Whether the network has such a bias; otherwise it stays as it is.
     """
-    biases = _output_biases(network)
+    biases = output_biases(network)
     with torch.no_grad():
         for bias in biases:
             bias.copy_(logits)
     return bool(biases)
 
 
-def _output_biases(network: SegmentationNetwork) -> list[nn.Parameter]:
+def output_biases(network: SegmentationNetwork) -> list[nn.Parameter]:
     """Find the parameter that is added to the logits, or those whose mean is, where several heads are averaged."""
     named = reversed(list(network.named_parameters()))
     candidates = [each for name, each in named if name.endswith("bias") and each.shape == (network.classes,)]

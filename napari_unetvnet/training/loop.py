@@ -14,6 +14,7 @@ from napari_unetvnet.model.device import choose_device
 from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS, has_batch_norm
 from napari_unetvnet.training.build import build_run
 from napari_unetvnet.training.checkpoint import load_last, save_last
+from napari_unetvnet.training.distillation import teacher_of
 from napari_unetvnet.training.fallback import begin_fallback
 from napari_unetvnet.training.final_fit import final_fit
 from napari_unetvnet.training.forward import learner
@@ -25,7 +26,7 @@ from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 from napari_unetvnet.training.resume import check_card, check_data, check_settings, read_saved, rescore
 from napari_unetvnet.training.score import part_to_score
 from napari_unetvnet.training.step import draw, fitting_step
-from napari_unetvnet.training.validation import finish, score_parent, score_whole_hold_out, validate
+from napari_unetvnet.training.validation import adapt, finish, score_parent, score_whole_hold_out, validate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -120,6 +121,7 @@ def _end(run: Run, pairs: Sequence[Pair]) -> Iterator[Event]:
     if run.final is not None and run.scored != run.data.hold_out:
         yield from score_output(run, run.data.hold_out)
     yield from final_fit(run, pairs)
+    yield from adapt(run)
 
 
 def _begin(
@@ -148,12 +150,9 @@ def _begin(
     if saved is None:
         yield from score_parent(run)
     yield from score_output(run, run.scored)
-    run.learn = learner(run.model, run.criterion, group)
-    import os
-    if settings.start_from is not None and settings.unlabelled == "ignore" and float(os.environ.get("DISTIL", 0)):
-        from napari_unetvnet.training.distillation import Teacher
-        from napari_unetvnet.model.model import load_model
-        run.learn._teacher = Teacher(load_model(settings.start_from, settings, before_fit=True), float(os.environ["DISTIL"]))
+    teacher, told = teacher_of(run)
+    yield from map(Notice, told)
+    run.learn = learner(run.model, run.criterion, group, teacher)
     return run, TrainingPreview(pairs[0], run, shapes[0])
 
 

@@ -2,7 +2,7 @@
 
 A time budget then ends early: the rate falls, because more steps before that would gain little. What counts is the
 mean over a quarter of the epochs so far, so that no single score decides. Where scores are noisy, it takes longer to be
-sure.
+sure. Half of the time is used in any case.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ __all__ = ["FLAT", "is_flat", "note_score"]
 LEAST_EPOCHS = 32
 LITTLE = 0.001
 """Gain of Dice, noise included, that is not worth a longer training."""
+USED = 0.5
+"""Fraction of a time budget that is used however flat the scores are: small gains add up, which those of an epoch do
+not show."""
 FOUND = 0.1
 """Dice below which a class may still be found, however long the score has not risen."""
 FLAT = (
@@ -56,5 +59,7 @@ def note_score(run: Run, newest: Best) -> None:
     if newest.dice is None:
         return
     run.curve.append(newest.dice)
-    if run.schedule.steps is None and min(newest.scores.values(), default=0) >= FOUND:
-        run.schedule.flat = is_flat(run.curve)
+    schedule = run.schedule
+    used = schedule.seconds >= USED * 60 * (schedule.minutes or 0)
+    if schedule.steps is None and used and min(newest.scores.values(), default=0) >= FOUND:
+        schedule.flat = is_flat(run.curve)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from napari_unetvnet.data.blocks import block_around, block_of_labels
 from napari_unetvnet.data.boxes import intersection, shifted
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import Notice, PreviewReady
 from napari_unetvnet.files import replacing
-from napari_unetvnet.images.arrays import parts
 from napari_unetvnet.images.resample import Resampled, place_back
 from napari_unetvnet.images.volume import Box, Volume
 from napari_unetvnet.inference import label_values, scores
@@ -26,9 +26,10 @@ from napari_unetvnet.inference.content import part_to_segment
 from napari_unetvnet.model.normalisation import normalisation
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.ema import ema_weights
+from napari_unetvnet.training.frequencies import natural_frequencies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.run import Run
 
-__all__ = ["PreviewTimes", "TrainingPreview", "block_around", "block_of_labels"]
+__all__ = ["PreviewTimes", "TrainingPreview"]
 
 FIRST_SECONDS = 10.0
 WHOLE_PLANE = 768
@@ -170,7 +171,7 @@ class TrainingPreview:
         labels = np.zeros(self._box.shape, np.min_scalar_type(max(model.card.values)))
         if (part := intersection(self._box, self._content)) is not None:
             image, place = self._pair.image.crop(self._content), shifted(part, [-n for n in self._content.start])
-            with ema_weights(model, self._run.ema), _evaluating(model.network):
+            with ema_weights(model, self._run.ema), _evaluating(model.network), natural_frequencies(self._run):
                 parts = _labelled(model, image, place, self._scale)
             labels[shifted(part, [-n for n in self._box.start]).slices] = parts
         return Resampled(labels[None], self._original_box.shape, "nearest")[0]
@@ -217,57 +218,3 @@ def _write(path: Path, labels: NDArray[Any]) -> None:
     """Write a file whole or not at all: a viewer may be reading it."""
     with replacing(path) as part, part.open("wb") as file:
         np.save(file, labels)
-
-
-def block_around(centre: Sequence[int], shape: Triple, size: Triple) -> Box:
-    """Give a block around a voxel.
-
-    Parameters
-    ----------
-    centre : 3 int
-        The voxel z, y, x; clipped to the image.
-    shape : tuple of 3 int
-        Of the image.
-    size : tuple of 3 int
-        Of the block; cropped to the image.
-
-    Returns
-    -------
-    Box
-        Inside the image.
-    """
-    lengths = [min(a, n) for a, n in zip(size, shape, strict=True)]
-    z, y, x = (min(max(0, place - a // 2), n - a) for place, a, n in zip(centre, lengths, shape, strict=True))
-    return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
-
-
-def block_of_labels(labels: Any, size: Triple) -> Box:
-    """Give a block with many labels, by the fullest planes, then rows, then columns.
-
-    Parameters
-    ----------
-    labels : array of shape (K, Z, Y, X)
-        0 where unlabelled.
-    size : tuple of 3 int
-        Of the block; cropped to the image.
-
-    Returns
-    -------
-    Box
-    """
-    lengths = [min(a, n) for a, n in zip(size, labels.shape[-3:], strict=True)]
-    along = np.zeros(labels.shape[-3], np.int64)
-    for box in parts(labels):  # the labels may exceed the memory; the planes of a block do not
-        along[box[0]] += (np.asarray(labels[(..., *box)]) != 0).any(axis=0).sum(axis=(1, 2))
-    z = _fullest(along, lengths[0])
-    labelled = (np.asarray(labels[:, z : z + lengths[0]]) != 0).any(axis=0)
-    y = _fullest(labelled.sum(axis=(0, 2)), lengths[1])
-    x = _fullest(labelled[:, y : y + lengths[1]].sum(axis=(0, 1)), lengths[2])
-    return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
-
-
-def _fullest(counts: NDArray[np.int64], length: int) -> int:
-    """Give the start of the window with the highest sum; of equal ones, the middle one."""
-    sums = np.convolve(counts, np.ones(length, np.int64), "valid")
-    starts = np.flatnonzero(sums == sums.max())
-    return int(starts[len(starts) // 2])  # this centres the labels that all these windows share

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from napari_unetvnet.events import CheckpointSaved, Notice, StartScored
 from napari_unetvnet.training.checkpoint import save_best, save_last
 from napari_unetvnet.training.ema import ema_weights
+from napari_unetvnet.training.frequencies import ADAPTED, adapted
 from napari_unetvnet.training.plateau import note_score
 from napari_unetvnet.training.processes import SINGLE
 from napari_unetvnet.training.run import Best, copied
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.training.processes import ProcessGroup
     from napari_unetvnet.training.run import Run
 
-__all__ = ["finish", "score_parent", "score_whole_hold_out", "validate"]
+__all__ = ["adapt", "finish", "score_parent", "score_whole_hold_out", "validate"]
 
 
 def validate(run: Run) -> tuple[float | None, bool]:
@@ -127,6 +128,29 @@ def score_whole_hold_out(run: Run) -> Iterator[Event]:
     yield CheckpointSaved(str(run.files.model), run.schedule.first + run.final.step, run.final.dice)
 
 
+def adapt(run: Run) -> Iterator[Event]:
+    """Adapt a model that learnt from strokes to how often its classes are in the images, and save it.
+
+    Parameters
+    ----------
+    run : Run
+        Of a finished training.
+
+    Yields
+    ------
+    Notice, CheckpointSaved
+        Nothing where labels are no strokes.
+    """
+    kept = run.final or run.best
+    model = adapted(run, kept)
+    if model is kept:
+        return
+    run.final = model
+    save_best(run, model)
+    yield Notice(ADAPTED)
+    yield CheckpointSaved(str(run.files.model), run.schedule.first + model.step, model.dice)
+
+
 def _start_on_whole(run: Run) -> Best | None:
     """Score the model that training started from on the whole hold-out; None if there is none to compare with."""
     if run.parent is None or run.parent.start is None:
@@ -150,7 +174,7 @@ def finish(run: Run) -> None:
     """Write both checkpoints, whatever ended the run; other processes may have ended already."""
     if run.schedule.step == 0 or not run.group.is_first:
         return
-    save_best(run, run.final or _reached(run))
+    save_best(run, run.final or adapted(run, _reached(run)))
     # Within a step the state is inconsistent, in a final fit it has another network; that of the last epoch is on disk.
     if not (run.within_step or run.fitting):
         save_last(run)

@@ -104,3 +104,13 @@ def test_a_thin_structure_through_the_whole_image_is_not_large():
     labels[::8] = 1
     labels[:, 32] = 1
     assert widths_of(a_pair(labels))[1] < 4
+
+
+@pytest.mark.parametrize(("voxels", "view"), [(1600, "2.5d"), (1700, "3d")])  # 1.5 % are 1659
+def test_rare_classes_are_learnt_from_planes(voxels, view):
+    labels = np.zeros((48, 48, 48), np.uint8)
+    labels.flat[np.linspace(0, labels.size - 1, voxels).astype(int)] = 1
+    made = plan([a_pair(labels)], checked(TrainSettings, {}), "cpu")
+    assert made.settings.view == view
+    reason = next(choice.reason for choice in made.choices if choice.name == "view")
+    assert ("planes show more" in reason) == (view == "2.5d")

@@ -51,7 +51,9 @@ def test_a_rising_curve_is_never_flat():
 
 
 def noted(dice, scores, **schedule):
-    run = SimpleNamespace(curve=curve(0, 0)[:-1], schedule=Schedule(1.0, **{"minutes": 5.0, "steps": None} | schedule))
+    run = SimpleNamespace(
+        curve=curve(0, 0)[:-1], schedule=Schedule(1.0, **{"minutes": 5.0, "steps": None, "seconds": 160} | schedule)
+    )
     note_score(run, Best(dice=dice, scores=scores))
     return run
 
@@ -61,6 +63,7 @@ def test_only_a_time_budget_with_all_classes_found_ends_early():
     assert not noted(0.8, {"1": 0.9, "2": 0.05}).schedule.flat  # may still be found
     assert not noted(0.8, {"1": 0.8}, minutes=None, steps=400).schedule.flat
     assert not noted(0.8, {"1": 0.8}, steps=400).schedule.flat  # the rate falls already
+    assert not noted(0.8, {"1": 0.9}, seconds=140).schedule.flat  # half of the time is used
     assert len(noted(None, {}).curve) == 31
 
 
@@ -78,6 +81,7 @@ def soon(monkeypatch):
     """Scores that are flat after 5 epochs."""
     monkeypatch.setattr(plateau, "is_flat", lambda scores: len(scores) >= 5)
     monkeypatch.setattr(plateau, "FOUND", 0)
+    monkeypatch.setattr(plateau, "USED", 0)
 
 
 def test_a_flat_training_ends_before_its_time_and_says_so(soon, tmp_path):

@@ -11,6 +11,7 @@ from combinations import in_turn
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_unetvnet.data.blocks import block_around, block_of_labels
 from napari_unetvnet.errors import OutOfMemory, SettingsProblem
 from napari_unetvnet.events import Notice, PreviewReady, StepDone
 from napari_unetvnet.images.pairs import Pair
@@ -20,7 +21,7 @@ from napari_unetvnet.model.model import Model, load_model
 from napari_unetvnet.runs.folder import MODEL, STATE, training_files
 from napari_unetvnet.settings import SegmentSettings, TrainSettings, checked
 from napari_unetvnet.training import loop, preview
-from napari_unetvnet.training.preview import PreviewTimes, block_around, block_of_labels
+from napari_unetvnet.training.preview import PreviewTimes
 
 TINY = {
     "network": "unet3d_ds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unetvnet.data.meaning.reading import measured, read_evidence
@@ -220,8 +220,13 @@ def contradictions(found: Sequence[Evidence], settings: TrainSettings) -> list[C
     if settings.multilabel or settings.label_values == "objects":
         return []
     reading = read_evidence(found)
-    rule = _of_background if settings.unlabelled == "background" else _of_ignored
-    return sorted(rule(reading, settings), key=lambda each: not each.senseless)
+    if settings.unlabelled == "background":
+        found_here = list(_of_background(reading, settings))
+    else:
+        found_here = list(_of_ignored(reading, settings))
+        if settings.start_from is not None:  # strokes on what that model gets wrong show nothing typical
+            found_here = [replace(each, senseless=False) for each in found_here]
+    return sorted(found_here, key=lambda each: not each.senseless)
 
 
 def _of_background(reading: Reading, settings: TrainSettings) -> Iterator[Contradiction]:

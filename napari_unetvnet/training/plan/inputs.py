@@ -11,6 +11,7 @@ from napari_unetvnet.images.resample import LEAST_CHANGE, grid_at, spacing_in
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.extent import object_widths
+from napari_unetvnet.training.plan.learning import rarest_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,8 @@ LEAST_EDGE = 8.0
 """Voxels that the smallest class keeps along each axis where images are made coarser for the largest one."""
 MOST_COARSE, HELD = 3.0, 0.8
 """How many times coarser at most, and how much of a block's edge the largest object then takes."""
+RARE = 0.015
+"""Share of a class below which volumes are learnt from planes (benchmarks/auto.md, views)."""
 STEP = 16
 """Most networks halve their input four times."""
 
@@ -67,9 +70,10 @@ def _labels_against_blocks(settings: TrainSettings, pairs: Sequence[Pair], devic
         painted, planes = _painted(pairs)
         return f"only {painted} of {planes} planes have labels" if painted < max(3, planes // 10) else ""
     largest, block = max(object_widths(pairs, settings).values(), default=0.0), _block_edge(pairs, device)
-    if largest <= block:
-        return ""
-    return f"objects are up to {largest:.0f} voxels wide, and a {device.upper()} learns from blocks of {block:.0f}"
+    if largest > block:
+        return f"objects are up to {largest:.0f} voxels wide, and a {device.upper()} learns from blocks of {block:.0f}"
+    share = 1.0 if settings.label_values == "objects" or settings.multilabel else rarest_share(pairs, settings)
+    return f"a class has {share:.1%} of the voxels, and planes show more different places" if share < RARE else ""
 
 
 def _block_edge(pairs: Sequence[Pair], device: str) -> float:

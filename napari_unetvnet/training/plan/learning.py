@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
 
 __all__ = [
+    "are_strokes",
     "augmentation",
     "budget",
     "class_weights",
     "ema_decay",
+    "fine_tuning",
     "hold_out",
     "loss",
     "mirroring",
     "normalisation",
     "objects",
+    "rarest_share",
 ]
 
 LIKELY_SIDED = 3
@@ -50,6 +53,19 @@ SEPARATED = (
 )
 STROKES = 0.05
 """Maximum painted fraction of sparse labels that count as strokes."""
+SLOWER = 10
+"""How many times as slowly strokes change a model."""
+
+
+def are_strokes(pairs: Sequence[Pair], settings: TrainSettings) -> bool:
+    """Say whether so little is painted that it shows neither borders nor frequencies.
+
+    Returns
+    -------
+    bool
+    """
+    shares = [label_counts(pair.labels).painted_share for pair in pairs]
+    return settings.unlabelled == "ignore" and float(np.mean(shares)) < STROKES
 
 
 def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
@@ -58,6 +74,19 @@ def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list
     if settings.label_values != "objects":
         return []
     return [Decision("objects_as", "separated", SEPARATED)]
+
+
+def fine_tuning(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Let a model that learns from a few strokes keep what it knows."""
+    del device
+    if settings.start_from is None or not are_strokes(pairs, settings):
+        return []
+    return [
+        Decision(
+            "distillation", 1.0, "where nothing is painted, the answers of the model to start from stay (start_from.md)"
+        ),
+        Decision("learning_rate", settings.peak_rate / SLOWER, "a few strokes correct a model, so it changes little"),
+    ]
 
 
 def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
@@ -90,7 +119,7 @@ def class_weights(pairs: Sequence[Pair], settings: TrainSettings, device: str) -
     del device
     if any(word in term.name for term in settings.loss for word in DICE_LIKE):
         return [Decision("class_weights", "none", "the loss weights all classes equally")]
-    share = _rarest(pairs, settings)
+    share = rarest_share(pairs, settings)
     weighted = any(row.use == "weight" for row in needed_maps(settings).values())
     if weighted or share >= RARE:
         return [
@@ -99,8 +128,14 @@ def class_weights(pairs: Sequence[Pair], settings: TrainSettings, device: str) -
     return [Decision("class_weights", "inverse_frequency", f"a class has {share:.1%} of the labels")]
 
 
-def _rarest(pairs: Sequence[Pair], settings: TrainSettings) -> float:
-    """Give the fraction of the rarest label value."""
+def rarest_share(pairs: Sequence[Pair], settings: TrainSettings) -> float:
+    """Give the fraction of the rarest label value.
+
+    Returns
+    -------
+    float
+        Of the labelled voxels; 1 if there are none.
+    """
     counts = sum((count for pair in pairs for count in label_counts(pair.labels).counts), Counter[int]())
     ignored = {settings.ignore_value, 0 if settings.unlabelled == "ignore" else None}
     voxels = [count for value, count in counts.items() if value not in ignored]
@@ -195,6 +230,6 @@ def budget(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[
     del device
     if {"minutes", "epochs", "steps"} & settings.model_fields_set:
         return []
-    if settings.unlabelled == "ignore" and np.mean([label_counts(p.labels).painted_share for p in pairs]) < STROKES:
+    if are_strokes(pairs, settings):
         return [Decision("minutes", SOON, "strokes are learnt soon; correct the result and continue")]
     return [Decision("minutes", MINUTES, "a first good model; more time makes a better one")]

@@ -17,6 +17,7 @@ from napari_unetvnet.training.plan.learning import (
     budget,
     class_weights,
     ema_decay,
+    fine_tuning,
     hold_out,
     loss,
     mirroring,
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
-    meaning, start_from, as_the_model, objects, view, network, target_spacing, normalisation, normalise_in, loss,
-    class_weights, patch, batch, budget, width, memory, mirroring, augmentation, hold_out, ema_decay,
+    meaning, start_from, as_the_model, fine_tuning, objects, view, network, target_spacing, normalisation,
+    normalise_in, loss, class_weights, patch, batch, budget, width, memory, mirroring, augmentation, hold_out,
+    ema_decay,
 )  # fmt: skip
 """Each rule sees the decisions of those before it."""
 ALWAYS = ("view", "network", "normalise", "loss", "patch", "batch", "ema_decay")

@@ -25,7 +25,7 @@ from napari_unetvnet.model.ranking import facts_of, rank
 from napari_unetvnet.settings import CONSTANTS, checked
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.from_model import input_of, objects_as
-from napari_unetvnet.training.plan.learning import STROKES
+from napari_unetvnet.training.plan.learning import are_strokes
 from napari_unetvnet.training.score import dice_on
 
 if TYPE_CHECKING:
@@ -62,16 +62,10 @@ def start_from(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> l
     dice, best = max(scored, key=itemgetter(0))
     reason = f"{best.name} ({best.about}) agrees with your labels, Dice {dice:.2f} before any training"
     reason += ", but these are images of its own training" if best.trained_on_it else ""
-    if _are_strokes(pairs, settings):
+    if are_strokes(pairs, settings):
         advice = "segment with it first; to train it on nevertheless, choose it as the model to start from"
         return [Decision("start_from", None, f"{reason}, and a few strokes do not show borders: {advice}")]
     return [Decision("start_from", str(best.path), reason)]
-
-
-def _are_strokes(pairs: Sequence[Pair], settings: TrainSettings) -> bool:
-    """Whether so little is painted that a training on it makes a model that agrees already worse (start_from.md)."""
-    shares = [label_counts(pair.labels).painted_share for pair in pairs]
-    return settings.unlabelled == "ignore" and float(np.mean(shares)) < STROKES
 
 
 def _is_open(settings: TrainSettings) -> bool:
