@@ -75,7 +75,7 @@ def test_an_object_larger_than_a_block_is_learnt_from_planes():
     reason = next(choice.reason for choice in made.choices if choice.name == "view")
     assert made.settings.view == "2.5d"
     assert "50 voxels wide" in reason
-    assert plan([a_pair(cube((20, 20, 20)))], checked(TrainSettings, {}), "cpu").settings.view == "3d"
+    assert plan([a_pair(cube((24, 24, 24)))], checked(TrainSettings, {}), "cpu").settings.view == "3d"
 
 
 def test_boundaries_are_learnt_from_planes():

@@ -81,12 +81,9 @@ def fine_tuning(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> 
     del device
     if settings.start_from is None or not are_strokes(pairs, settings):
         return []
-    return [
-        Decision(
-            "distillation", 1.0, "where nothing is painted, the answers of the model to start from stay (start_from.md)"
-        ),
-        Decision("learning_rate", settings.peak_rate / SLOWER, "a few strokes correct a model, so it changes little"),
-    ]
+    kept = "where nothing is painted, the model to start from is followed, or it forgets what it knows (start_from.md)"
+    slow = "a few strokes correct a model, so it changes little"
+    return [Decision("distillation", 1.0, kept), Decision("learning_rate", settings.peak_rate / SLOWER, slow)]
 
 
 def normalisation(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
