@@ -14,7 +14,7 @@ from napari_unetvnet.images.volume import check_finite
 if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["check_grids", "check_pair", "check_size", "times"]
+__all__ = ["check_grids", "check_pair", "times"]
 
 READ_VALUES, SAMPLED_VALUES = 1 << 28, 1 << 24
 """Values up to which an image is read completely before training, and about how many are read of a larger one."""
@@ -72,29 +72,6 @@ def check_grids(image: Volume, labels: Volume, mask: Volume | None = None, *, ov
         raise DataProblem(
             f"Labels {labels.name} have {labels.channels} channels that differ, such as colours; save one channel with "
             "an integer for each class or object, or choose label_values=overlapping for a mask of each class."
-        )
-
-
-def check_size(image: Volume, smallest: Any, network: str) -> None:
-    """Refuse an image that is smaller than the network's smallest input.
-
-    Parameters
-    ----------
-    image : Volume, data of shape (C, Z, Y, X)
-    smallest : 3 int
-        Voxels z, y, x.
-    network : str
-        Name of the network, for the message.
-
-    Raises
-    ------
-    DataProblem
-        If any axis is too short.
-    """
-    if any(n < least for n, least in zip(image.shape, smallest, strict=True)):
-        raise DataProblem(
-            f"{image.name} has {times(image.shape)} voxels (z y x), but {network} needs at least {times(smallest)}; "
-            "choose a network of smaller depth, another view, or a larger image."
         )
 
 

@@ -16,7 +16,7 @@ from napari_unetvnet.inference.scale_check import scale_notices
 from napari_unetvnet.inference.segment import check_fits, resample_for, steps
 from napari_unetvnet.inference.slab import MapSlab, Slab
 from napari_unetvnet.inference.slabs import scores
-from napari_unetvnet.inference.tiles import Tiles, plan_tiles
+from napari_unetvnet.inference.tiles import Tiles, plan_tiles, small_image_notice
 
 __all__ = [
     "FallbackSteps",
@@ -33,5 +33,6 @@ __all__ = [
     "resample_for",
     "scale_notices",
     "scores",
+    "small_image_notice",
     "steps",
 ]

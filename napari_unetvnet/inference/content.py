@@ -38,9 +38,7 @@ def part_to_segment(model: Model, volume: Volume, settings: SegmentSettings) -> 
     if model.card.normalise_in == "all":
         return Box((0, 0, 0), volume.shape)
     box = content_box(volume.data)
-    least = smallest_image(model)
-    if settings.view == "multi-view":
-        least = (max(least),) * 3
+    least = smallest_image(model, settings.view)
     ends = [_grown(*axis) for axis in zip(box.start, box.stop, least, volume.shape, strict=True)]
     (z, y, x), (z_stop, y_stop, x_stop) = zip(*ends, strict=True)
     return Box((z, y, x), (z_stop, y_stop, x_stop))

@@ -10,7 +10,6 @@ import torch
 
 from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.arrays import cut
-from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.resample import at_spacing, grid_at, spacing_in
 from napari_unetvnet.inference.content import framed, part_to_segment, within
 from napari_unetvnet.inference.labels import (
@@ -26,7 +25,6 @@ from napari_unetvnet.inference.selection import select
 from napari_unetvnet.inference.slab import Slab
 from napari_unetvnet.inference.slabs import parts, scores
 from napari_unetvnet.inference.sums import Part
-from napari_unetvnet.inference.tiles import smallest_image
 from napari_unetvnet.inference.uncertainty import entropy
 from napari_unetvnet.inference.views import multi_view_scores
 from napari_unetvnet.model.card import check_channels
@@ -64,7 +62,8 @@ def steps(
     """Segment a volume slab by slab.
 
     Logits are kept for one tile depth only, so memory does not grow with Z. A frame of one value is background, and
-    what it surrounds is segmented as if there were none.
+    what it surrounds is segmented as if there were none. An image that is smaller than the smallest input of the
+    network is mirrored at its borders, as tiles are that reach beyond an image.
 
     Parameters
     ----------
@@ -91,8 +90,8 @@ def steps(
     Raises
     ------
     DataProblem
-        If the volume has another number of channels than the model, is smaller than the network's smallest output,
-        or holds NaN or infinity, or the mask has another size.
+        If the volume has another number of channels than the model, or holds NaN or infinity, or the mask has another
+        size.
     SettingsProblem
         If the view is not the model's, tiles cannot be rotated or skipped as the settings ask, or the box lies outside
         the volume.
@@ -229,7 +228,6 @@ def check_fits(model: Model, volume: Volume, settings: SegmentSettings) -> None:
             f"The model was trained for view {card.view} and cannot segment in {settings.view}; leave the view out."
         )
     check_channels(card, volume)
-    check_size(volume, smallest_image(model), card.network)
 
 
 def _on_original_grid(

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unetvnet.images.refusals import times
 from napari_unetvnet.inference.tile_size import largest_tile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import SegmentSettings
     from napari_unetvnet.settings.tiling import Blending
 
     Place = tuple[int, int]
 
-__all__ = ["Tiles", "plan_tiles", "smallest_image"]
+__all__ = ["Tiles", "plan_tiles", "small_image_notice", "smallest_image"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +82,46 @@ def plan_tiles(model: Model, shape: tuple[int, int, int], settings: SegmentSetti
     return Tiles(size, (axes[0], axes[1], axes[2]), (windows[0], windows[1], windows[2]))
 
 
-def smallest_image(model: Model) -> tuple[int, int, int]:
-    """Give the smallest image that can be segmented; the margin of a network is mirrored, of some all that is missing.
+def small_image_notice(model: Model, volume: Volume, view: str | None = None) -> str:
+    """Tell that an image is smaller than the network's smallest output; empty if it is not.
+
+    Parameters
+    ----------
+    volume : Volume, data of shape (C, Z, Y, X)
+        As the network sees it, at the voxel size of the training.
+    view : str, optional
+        By which it is segmented, if not by the one of the model.
+
+    Returns
+    -------
+    str
+    """
+    least = smallest_image(model, view)
+    if all(n >= wanted for n, wanted in zip(volume.shape, least, strict=True)):
+        return ""
+    return (
+        f"{volume.name} has {times(volume.shape)} voxels (z y x), fewer than the {times(least)} that "
+        f"{model.card.network} needs: it is mirrored at its borders up to them, so the network sees little of its own; "
+        "a network of smaller depth or another view fits better."
+    )
+
+
+def smallest_image(model: Model, view: str | None = None) -> tuple[int, int, int]:
+    """Give the smallest image of which nothing but the margin of the network has to be mirrored.
+
+    Parameters
+    ----------
+    view : str, optional
+        By which it is segmented, if not by the one of the model.
 
     Returns
     -------
     tuple of 3 int
         Voxels z, y, x.
     """
-    if model.network.mirrors_small_images:
-        return 1, 1, 1
     z, y, x = (max(1, least - sum(sides)) for least, sides in zip(model.smallest, model.margin, strict=True))
+    if view == "multi-view":  # each axis is once an axis of the planes
+        z = y = x = max(y, x)
     return z, y, x
 
 

@@ -13,12 +13,10 @@ import numpy as np
 import torch
 
 from napari_unetvnet.images.arrays import View, new_array
-from napari_unetvnet.images.refusals import check_size
 from napari_unetvnet.images.volume import Box
 from napari_unetvnet.inference.labels import activated, as_logits
 from napari_unetvnet.inference.selection import Selection
 from napari_unetvnet.inference.slabs import scores
-from napari_unetvnet.inference.tiles import smallest_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,8 +72,6 @@ def multi_view_scores(
     logits : Tensor of shape (K, dz, Y, X), float32, on the model's device
     """
     turned_volumes = [_turned(volume, order) for order in (ALONG_Y, ALONG_X)]
-    for turned in turned_volumes:
-        check_size(turned, smallest_image(model), model.card.network)
     head = model.card.head
     total = new_array((model.card.outputs, *volume.shape), np.float16)
     total[:] = 0

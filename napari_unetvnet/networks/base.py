@@ -78,8 +78,6 @@ class SegmentationNetwork(nn.Module):
     """Options that can be changed after the training."""
     patch_options: tuple[str, ...] = ()
     """Options for the training patch z, y, x of a network that is built for one size, 0 for that of the training."""
-    mirrors_small_images: bool = False
-    """Whether images smaller than the smallest input are mirrored up to it; with other networks they are refused."""
     patch: tuple[int, ...] | None = None
     """The only patch that the network can be trained on, or None for any."""
 

@@ -252,7 +252,6 @@ class SegResNetVAE(SegmentationNetwork):
     supported_dims = (3, 2)
     gives = (("reconstruction", "vae"),)
     patch_options = ("patch_z", "patch_y", "patch_x")
-    mirrors_small_images = True
 
     def __init__(self, dims: int, in_channels: int, classes: int, options: SegResNetOptions) -> None:
         super().__init__(dims, in_channels, classes)

@@ -62,7 +62,8 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     job, notices = _completed(job, model.card, volume)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
-    yield from map(Notice, (*grids, *channels, *told, *notices, *_of_space(job, volume)))
+    small = inference.small_image_notice(model, inference.resample_for(model.card, volume, job), job.view)
+    yield from map(Notice, (*grids, *channels, *told, *notices, *([small] if small else []), *_of_space(job, volume)))
     results = Results(folder, job, model.card, volume)
     first = yield from _begin(results, finished, depth)
 

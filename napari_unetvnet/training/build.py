@@ -11,7 +11,7 @@ from napari_unetvnet.data.counts import labelled_voxels
 from napari_unetvnet.data.known import records
 from napari_unetvnet.data.targets import loss_classes, loss_weights
 from napari_unetvnet.images.intensity import joint_brightness, joint_range
-from napari_unetvnet.images.refusals import check_size
+from napari_unetvnet.inference import small_image_notice
 from napari_unetvnet.losses import LOSSES, build_loss, loss_needs, write_loss
 from napari_unetvnet.losses.total import DeepSupervision
 from napari_unetvnet.model.card import ModelCard
@@ -66,12 +66,10 @@ def build_run(
     patch = _within_regions(data, patch)
     model = build_model(_card(pairs, data, settings, patch).model_copy(update=brief(files.provenance)), settings)
     model.card = model.card.model_copy(update={"patch": _fitting_patch(model, patch)})
-    for pair in pairs if not model.network.mirrors_small_images else ():
-        check_size(pair.image, model.smallest, settings.network)
     counted = _counted(data, settings)
     _begin_at_frequencies(model, counted, data, settings)
     parent, notices = _start(model, settings)
-    notices += [model.card.one_stage] if model.card.one_stage else []
+    notices += [text for text in (model.card.one_stage, *_small_images(model, data)) if text]
     first = 0 if parent is None else parent.steps
     budget = settings.planned_minutes, settings.planned_steps
     # Where nothing is held out, all of the budget is for the training.
@@ -173,6 +171,12 @@ def _within_regions(data: TrainingData, patch: Triple) -> Triple:
     shapes = [region.image.shape for region in data.train]
     z, y, x = (min(p, max(lengths)) for p, lengths in zip(patch, zip(*shapes, strict=True), strict=True))
     return z, y, x
+
+
+def _small_images(model: Model, data: TrainingData) -> list[str]:
+    """Tell of the first image that is smaller than the network's smallest output, if any is."""
+    texts = (small_image_notice(model, region.image) for region in data.train)
+    return [text for text in texts if text][:1]
 
 
 def _fitting_patch(model: Model, patch: Triple) -> Triple:

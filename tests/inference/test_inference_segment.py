@@ -13,7 +13,8 @@ from torch import nn
 from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.images.intensity import Intensity
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.inference import label_values, plan_tiles, scores, steps, sums
+from napari_unetvnet.inference import label_values, plan_tiles, scores, small_image_notice, steps, sums
+from napari_unetvnet.inference.tiles import smallest_image
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import Model, build_model
 from napari_unetvnet.networks.base import SegmentationNetwork
@@ -201,8 +202,6 @@ def test_what_does_not_fit_the_model_is_refused():
     model = pointwise_model("2d", divisor=8)
     with pytest.raises(DataProblem, match=r"1 channel.*has 2"):
         next(steps(model, Volume(np.zeros((2, 1, 16, 16))), SegmentSettings()))
-    with pytest.raises(DataProblem, match="at least 1 x 8 x 8"):
-        next(steps(model, Volume(np.zeros((1, 1, 16, 7))), SegmentSettings()))
     with pytest.raises(SettingsProblem, match=r"trained for view 2d.*3d"):
         next(steps(model, Volume(np.zeros((1, 1, 16, 16))), SegmentSettings(view="3d")))
     bad = np.zeros((1, 3, 16, 16))
@@ -240,3 +239,26 @@ def test_inner_regions_are_written_over_outer_ones():
 def test_overlapping_classes_are_written_each_for_itself():
     logits = [[1.0, -1.0, 0.0], [1.0, 1.0, -1.0]]
     assert written_row(logits, values=(1, 2), overlapping=True) == [[1, 0, 1], [2, 2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("view", "shape"), [("3d", (1, 20, 9)), ("3d", (3, 5, 7)), ("2.5d", (1, 3, 20)), ("2d", (6, 1, 9))]
+)
+def test_a_small_image_is_segmented_as_if_it_were_mirrored_beyond_its_end(view, shape):
+    torch.manual_seed(0)
+    card = ModelCard(
+        network="unet3d" if view == "3d" else "unet_padding", head="multiclass", view=view, values=(0, 1),
+        context=1 if view == "2.5d" else 0, patch=(8, 8, 8) if view == "3d" else (1, 8, 8), normalise="none",
+        option={"width": 2, "depth": 3},
+    )  # fmt: skip
+    model = build_model(card, SegmentSettings(device="cpu"))
+    model.network.eval()
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    size = model.fit(np.maximum(shape, smallest_image(model)).tolist())
+    padding = [(0, 0), *((0, a - b if a > b else 0) for a, b in zip(size, shape, strict=True))]
+    mirrored = np.pad(image, padding, "reflect")
+    expected = whole(model, Volume(mirrored), tile=mirrored.shape[1:])[:, : shape[0], : shape[1], : shape[2]]
+    assert small_image_notice(model, Volume(image, name="a")).startswith(f"a has {' x '.join(map(str, shape))} voxels")
+    assert not small_image_notice(model, Volume(mirrored))
+    # Tiles of the image begin where those of the larger one do, so that the network sees the same.
+    np.testing.assert_allclose(whole(model, Volume(image), tile=mirrored.shape[1:]), expected, atol=1e-5)

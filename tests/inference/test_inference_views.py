@@ -9,10 +9,10 @@ from test_inference_orientations import model_of
 from test_inference_segment import Pointwise, pointwise_model
 from test_inference_selection import segmented
 
-from napari_unetvnet.errors import DataProblem, SettingsProblem
+from napari_unetvnet.errors import SettingsProblem
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.inference import resample_for, steps
+from napari_unetvnet.inference import resample_for, small_image_notice, steps
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.settings import SegmentSettings
@@ -120,6 +120,11 @@ def test_planes_are_brought_as_near_as_the_voxels_in_them():
 def test_what_cannot_be_seen_along_all_axes_is_refused(volume):
     with pytest.raises(SettingsProblem, match=r"view 2d or 2\.5d; this model has view 3d"):
         next(steps(pointwise_model("3d"), volume, SegmentSettings(view="multi-view")))
-    thin = Volume(np.zeros((1, 3, 16, 16)))
-    with pytest.raises(DataProblem, match=r"planes along y, has 16 x 3 x 16 voxels"):
-        next(steps(pointwise_model("2d", divisor=4), thin, SegmentSettings(view="multi-view")))
+
+
+def test_a_stack_of_few_planes_is_mirrored_for_the_planes_along_the_other_axes():
+    thin, model = Volume(np.random.default_rng(0).normal(size=(1, 3, 16, 16))), pointwise_model("2d", divisor=4)
+    labels, _ = segmented(model, thin, view="multi-view")
+    np.testing.assert_array_equal(labels, thin.data[0] < 0)
+    assert not small_image_notice(model, thin)
+    assert "fewer than the 4 x 4 x 4 that" in small_image_notice(model, thin, "multi-view")

@@ -15,7 +15,7 @@ from combinations import in_turn, pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_unetvnet.errors import DataProblem, ModelProblem, RunProblem, SettingsProblem
+from napari_unetvnet.errors import ModelProblem, RunProblem, SettingsProblem
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Notice, StepDone
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
@@ -254,9 +254,22 @@ def test_pretrained_weights_begin_the_training_and_are_not_asked_for_again(pair,
         np.testing.assert_allclose(model.network.encoder.get_parameter(name).detach(), weight.detach(), atol=1e-6)
 
 
-def test_a_network_too_large_for_the_image_is_refused(pair, tmp_path):
-    with pytest.raises(DataProblem, match=r"64 x 64.*unet_original needs at least 1 x 188 x 188"):
-        train(pair, settings_of(network="unet_original", option={"width": 2}), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("view", "shape"), [("2d", (3, 5, 7)), ("2d", (6, 1, 48)), ("2.5d", (1, 1, 9)), ("3d", (1, 20, 24))]
+)
+def test_an_image_smaller_than_the_network_is_mirrored_and_learnt(view, shape, tmp_path):
+    image, labels = np.zeros((1, *shape), np.uint8), np.ones((1, *shape), np.uint8)
+    image[..., shape[2] // 2 :], labels[..., shape[2] // 2 :] = 200, 2
+    patch = (16, 16, 16) if view == "3d" else (1, 16, 16)
+    chosen = {"view": view, "patch": patch}
+    chosen |= {"network": "unet3d" if view == "3d" else "unetpp", "option": {"width": 4, "depth": 4}}
+    events = train(Pair(Volume(image), Volume(labels)), settings_of(**chosen, steps=2), tmp_path / "run")
+    assert any("mirrored at its borders" in event.text for event in events if isinstance(event, Notice))
+    model = load_model(tmp_path / "run" / MODEL, SegmentSettings(device="cpu"))
+    assert any(a > b for a, b in zip(model.card.patch, shape, strict=True))
+    assert {slab.labels.shape[1:] for slab in segment(model, Volume(image), SegmentSettings(device="cpu"))} == {
+        shape[1:]
+    }
 
 
 def test_a_loss_that_does_not_fit_the_classes_is_refused(tmp_path):

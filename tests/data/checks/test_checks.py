@@ -7,7 +7,7 @@ import pytest
 from combinations import in_one_case
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.images.refusals import check_pair, check_size
+from napari_unetvnet.images.refusals import check_pair
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.model.card import ModelCard, check_channels
 
@@ -53,11 +53,3 @@ def test_another_number_of_channels_is_refused_with_both():
     check_channels(card(3), image((3, 1, 4, 5)))
     with pytest.raises(DataProblem, match=r"^The model expects images with 3 channel\(s\), but cells has 1; .*\.$"):
         check_channels(card(3), image())
-
-
-def test_an_image_below_the_smallest_input_is_refused_with_both_sizes():
-    check_size(image(), (2, 4, 5), "unet3d")
-    for smallest in ((3, 1, 1), (1, 5, 1), (1, 1, 6)):
-        wanted = " x ".join(map(str, smallest))
-        with pytest.raises(DataProblem, match=rf"^cells has 2 x 4 x 5 voxels .* unet3d needs at least {wanted}; .*\.$"):
-            check_size(image(), smallest, "unet3d")
