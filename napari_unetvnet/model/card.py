@@ -151,6 +151,8 @@ class ModelCard(Normalisation):
     """Dice of the parent on the hold-out of this training; nothing where it could not be compared."""
     unchanged: bool = False
     """Whether the weights are the parent's, because no step of this training scored better."""
+    distilled: bool = False
+    """Whether it has followed the parent's answers where nothing was painted, so that it knows more than its labels."""
     objects: ObjectsLearnt | None = None
     """Of a model whose classes are to be divided into single objects: what it learnt from."""
     scores: dict[str, float] = Field(default_factory=dict)

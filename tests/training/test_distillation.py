@@ -114,11 +114,18 @@ def test_what_cannot_be_followed_is_told(first, tmp_path):
     assert any("is not followed" in text for text in notices(events))
 
 
-def test_the_plan_keeps_what_a_model_knows_where_strokes_correct_it(first):
+def planned(start, pair, **values):
+    chosen = plan([pair], checked(TrainJob, {"start_from": start, **values} | FILES), "cpu").settings
+    return chosen.distillation, chosen.learning_rate
+
+
+def test_the_plan_keeps_what_a_model_knows_where_strokes_correct_it(first, tmp_path):
     pair, _ = corrected()
-    job = checked(TrainJob, {"start_from": first, "unlabelled": "ignore", "background": 1} | FILES)
-    planned = plan([pair], job, "cpu").settings
-    assert (planned.distillation, planned.learning_rate) == (1.0, pytest.approx(2e-4))
-    whole = checked(TrainJob, {"start_from": first, "unlabelled": "background"} | FILES)
-    planned = plan([squares()], whole, "cpu").settings
-    assert (planned.distillation, planned.learning_rate) == (0.0, None)
+    elsewhere = Pair(Volume(np.asarray(pair.image.data)[..., ::-1].copy()), Volume(pair.labels.data[..., ::-1].copy()))
+    strokes = {"unlabelled": "ignore", "background": 1}
+    assert planned(first, elsewhere, **strokes) == (1.0, pytest.approx(2e-4))
+    assert planned(first, pair, **strokes) == (0.0, None)  # it learnt from this image: the training goes on
+    assert planned(first, squares(seed=1), unlabelled="background") == (0.0, None)
+    # A model that has been corrected is corrected again.
+    train(tmp_path / "run", elsewhere, start_from=first, hold_out=0, steps=1, distillation=1.0, **strokes)
+    assert planned(tmp_path / "run" / MODEL, elsewhere, **strokes) == (1.0, pytest.approx(2e-4))

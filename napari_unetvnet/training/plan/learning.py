@@ -11,6 +11,8 @@ import numpy as np
 from napari_unetvnet.data.label_counts import label_counts
 from napari_unetvnet.data.targets import needed_maps
 from napari_unetvnet.images.content import content_box
+from napari_unetvnet.images.identity import content_hash
+from napari_unetvnet.model.card import read_card
 from napari_unetvnet.training.plan.choice import Decision, some_planes
 
 if TYPE_CHECKING:
@@ -77,9 +79,20 @@ def objects(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list
 
 
 def fine_tuning(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
-    """Let a model that learns from a few strokes keep what it knows."""
+    """Let a model that is corrected by a few strokes keep what it knows.
+
+    A model that has learnt from strokes on these images alone knows nothing else, and goes on with them.
+
+    Returns
+    -------
+    list of Decision
+    """
     del device
     if settings.start_from is None or not are_strokes(pairs, settings):
+        return []
+    card = read_card(settings.start_from)
+    learnt = {record.content for record in card.images if record.trained}
+    if not card.distilled and any(content_hash(pair.image) in learnt for pair in pairs):
         return []
     kept = "where nothing is painted, the model to start from is followed, or it forgets what it knows (start_from.md)"
     slow = "a few strokes correct a model, so it changes little"
