@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.cli.arguments import Formatter, Parser, add_fields, merge
+from napari_unetvnet.cli.file_commands import clean, convert, evaluate
 from napari_unetvnet.cli.listings import add_listings
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.training.processes import from_environment
@@ -90,7 +91,7 @@ def _parser(command: str) -> Parser:
         return added
 
     _add_jobs(add, command)
-    scoring = add("evaluate", _evaluate, "Compare labels with the ground truth.")
+    scoring = add("evaluate", evaluate, "Compare labels with the ground truth.")
     if command == "evaluate":
         _add_evaluate_options(scoring)
     comparing = add("compare", _compare, "Rank trainings by their validation score.")
@@ -143,9 +144,9 @@ def _add_jobs(add: Add, command: str) -> None:
         job.add_argument("--settings", type=Path, help=text)
         text = "Folder in which to create the run folder (default: the user's data folder)."
         job.add_argument("--run", type=Path, help=text)
-    converting = add("convert", _convert, "Make one HDF5 set of the files of many subjects with several modalities.")
+    converting = add("convert", convert, "Make one HDF5 set of the files of many subjects with several modalities.")
     fields(converting, "ConvertJob", ["folder"])
-    cleaning = add("clean", _clean, "Clean a label file and divide it into objects.")
+    cleaning = add("clean", clean, "Clean a label file and divide it into objects.")
     fields(cleaning, "CleanJob", ["labels"])
 
 
@@ -323,34 +324,15 @@ def _check(parsed: Namespace) -> int:
     return 2 if report.of("error") else 0
 
 
-def _clean(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.clean import clean_file
-    from napari_unetvnet.settings import CleanJob, checked
-
-    job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
-    written = clean_file(job)
-    _print(f"Labels: {job.output}")
-    for text in written.notices:
-        _print_error(text)
-    for name, paths in written.tables.items():
-        _print(f"{name}: {', '.join(map(str, paths))}")
-
-
-def _convert(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.convert import convert
-    from napari_unetvnet.settings import ConvertJob, checked
-
-    job = checked(ConvertJob, {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields})
-    sys.stdout.writelines(text + "\n" for text in convert(job))
-
-
 def _augment(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.augment import labels_beside, training_patches, write_patches
+    from napari_unetvnet.runs.augment import check_patches, labels_beside, training_patches, write_patches
     from napari_unetvnet.settings import TrainJob
 
     if parsed.count < 1:
         raise SettingsProblem(f"{parsed.count} patches cannot be drawn; give --count 1 or more.")
-    write_patches(parsed.patches, *training_patches(_job(parsed, TrainJob, "train"), parsed.count))
+    job = _job(parsed, TrainJob, "train")
+    check_patches(parsed.patches, job)
+    write_patches(parsed.patches, *training_patches(job, parsed.count))
     _print(f"Patches: {parsed.patches}")
     _print(f"Labels: {labels_beside(parsed.patches)}")
 
@@ -380,17 +362,6 @@ def _sweep(parsed: Namespace) -> None:
 def _plain() -> bool:
     """Whether the terminal can only show ASCII characters."""
     return not (sys.stdout.encoding or "ascii").lower().startswith("utf")
-
-
-def _evaluate(parsed: Namespace) -> None:
-    from napari_unetvnet.metrics import EvaluateSettings
-    from napari_unetvnet.runs.evaluate import as_text, score
-    from napari_unetvnet.settings import checked
-
-    values = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
-    sources = (parsed.prediction, parsed.truth, parsed.pairs)
-    result = score(*sources, checked(EvaluateSettings, values), in_order=parsed.in_order)
-    _print(as_text(result, parsed.form or "table"))
 
 
 def _demo(parsed: Namespace) -> None:

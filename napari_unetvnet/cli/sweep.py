@@ -17,6 +17,7 @@ from napari_unetvnet.files import write_text, writing
 from napari_unetvnet.losses.expression import read_terms
 from napari_unetvnet.runs import EVENTS, JOB, LOG, create, read
 from napari_unetvnet.runs.comparison import Row, Table, as_text, read_run, tabulate
+from napari_unetvnet.runs.inputs import find_inputs, keep_inputs
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.settings import TrainJob, checked
 
@@ -137,6 +138,7 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
     """
     _check_same(folder, planned)
     runs = [member for member in planned if member.job]
+    _keep_inputs([folder / TABLE, *([output] if output else [])], runs)
     for number, member in enumerate(runs, 1):
         path = folder / member.name
         if not _to_do(path):
@@ -166,6 +168,16 @@ def _check_same(folder: Path, planned: Sequence[Member]) -> None:
                 f"{folder / member.name} was trained with a different {', '.join(other)}; give another folder for this "
                 "sweep, or the same settings as before."
             )
+
+
+def _keep_inputs(outputs: Sequence[Path], runs: Sequence[Member]) -> None:
+    """Refuse a model or a table in the place of what is read, which is the same for all trainings."""
+    try:
+        inputs = find_inputs(runs[0].job) if runs and runs[0].job else None
+    except UserError:
+        return  # nothing can be read, which each training tells in the table
+    if inputs is not None:
+        keep_inputs(outputs, inputs)
 
 
 def _to_do(path: Path) -> bool:

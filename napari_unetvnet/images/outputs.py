@@ -1,4 +1,4 @@
-"""Check whether a result can be written to a path and in the format of its ending."""
+"""Check whether a result can be written to a path, in the format of its ending, without replacing what is read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, Format, Kind, endings_for, format_of, listed
+from napari_unetvnet.images.sources import files_of, folder_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["check_fits", "check_writable", "place_not_kept", "writing_format"]
+__all__ = [
+    "check_fits", "check_folder", "check_place", "check_writable", "place_not_kept", "refuse_replacing",
+    "replaced_input", "writing_format",
+]  # fmt: skip
 
 MODEL = (".safetensors",)
+
+
+def replaced_input(outputs: Iterable[Path], sources: Iterable[str | Path]) -> str:
+    """Say which output would replace what is read, or change a folder that is an image which is read.
+
+    Parameters
+    ----------
+    sources : iterable of str or Path
+        Named as images are: channel files separated by ``|``, ``file.h5:/path``, ``file.tif:2``, ``a.zarr/labels``.
+
+    Returns
+    -------
+    str
+        A sentence; empty if there is none, however the paths are spelled.
+    """
+    read = [path for source in sources for path in files_of(source)]
+    for output in outputs:
+        for path in read:
+            if same_or_inside(path, output):
+                held = "" if same_or_inside(output, path) else f"holds {path}, which "
+                return f"The result would replace {output}, which {held}is read; give another output."
+            folder = folder_image(path)
+            if folder is not None and same_or_inside(output, folder):
+                return f"The result would be written into {folder}, which is read; give another output than {output}."
+    return ""
+
+
+def refuse_replacing(outputs: Iterable[Path], sources: Iterable[str | Path]) -> None:
+    """Refuse outputs for which `replaced_input` has a sentence.
+
+    Raises
+    ------
+    FileProblem
+    """
+    if problem := replaced_input(outputs, sources):
+        raise FileProblem(problem)
 
 
 def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
@@ -41,8 +82,32 @@ def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
             raise FileProblem(
                 f"{path} exists and is not an {file_format.name} folder, so it is not replaced; choose another path."
             )
-    elif path.is_dir():
+        check_folder(path)
+    else:
+        check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path at which no file can be written.
+
+    Raises
+    ------
+    FileProblem
+        If it is a folder, or its folder is missing or not writable.
+    """
+    if path.is_dir():
         raise FileProblem(f"{path} is a folder; name a file in it.")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a path in a folder that is missing or not writable; of a link, that of its target.
+
+    Raises
+    ------
+    FileProblem
+    """
+    path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileProblem(f"There is no folder {path.parent} to write {path.name} to; create it, or choose another.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
-__all__ = ["existing", "files_of", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
+__all__ = ["existing", "files_of", "folder_image", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
 
 
 def paths_of(source: str | Path) -> list[Path]:
@@ -34,6 +34,13 @@ def existing(path: Path) -> Path:
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder of images, not an image itself or inside one."""
     return path.is_dir() and source_format(path) is None
+
+
+def folder_image(path: Path) -> Path | None:
+    """Give the outermost folder that is an image and holds a path or is it, such as ``a.zarr`` of ``a.zarr/labels``."""
+    own = tuple(ending for row in FORMATS if row.folder_files for ending in row.endings)
+    folders = [each for each in (path, *path.parents) if each.name.lower().endswith(own) and each.is_dir()]
+    return folders[-1] if folders else None
 
 
 def source_format(path: Path) -> Format | None:

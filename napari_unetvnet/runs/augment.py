@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import replacing_all, writing
+from napari_unetvnet.images.outputs import check_place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +17,24 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import TrainJob
 
-__all__ = ["ENDINGS", "labels_beside", "training_patches", "write_patches"]
+__all__ = ["ENDINGS", "check_patches", "labels_beside", "training_patches", "write_patches"]
 
 ENDINGS = (".npy", ".tif", ".tiff")
+
+
+def check_patches(path: Path, job: TrainJob) -> None:
+    """Refuse a file for patches that cannot be written, or that would replace an image or labels, before any work.
+
+    Raises
+    ------
+    FileProblem
+    """
+    from napari_unetvnet.runs.inputs import find_inputs, keep_inputs
+
+    if path.suffix.lower() not in ENDINGS:
+        raise FileProblem(f"Patches cannot be written to {path.name}; choose a name that ends in {', '.join(ENDINGS)}.")
+    check_place(path)
+    keep_inputs([path, labels_beside(path)], find_inputs(job))
 
 
 def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -82,19 +98,17 @@ def write_patches(path: Path, images: NDArray[np.float32], target: NDArray[Any])
     Parameters
     ----------
     path : Path
-        Ends in one of `ENDINGS`.
+        As `check_patches` takes it.
     images, target : array
         From `training_patches`.
 
     Raises
     ------
     FileProblem
-        If the suffix is not in `ENDINGS`, or a file cannot be written.
+        If a file cannot be written.
     """
     from tifffile import imwrite
 
-    if path.suffix.lower() not in ENDINGS:
-        raise FileProblem(f"Patches cannot be written to {path.name}; choose a name that ends in {', '.join(ENDINGS)}.")
     with writing(path), replacing_all([path, labels_beside(path)]) as temporary_paths:
         for temporary, array in zip(temporary_paths, (images, target), strict=True):
             with temporary.open("wb") as file:

@@ -14,12 +14,12 @@ import numpy as np
 
 from napari_unetvnet.files import replacing, replacing_all, writing
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
-from napari_unetvnet.images.outputs import place_not_kept
-from napari_unetvnet.images.sources import stem_of
+from napari_unetvnet.images.outputs import place_not_kept, refuse_replacing
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
 from napari_unetvnet.runs.inputs import spacing_notice
 from napari_unetvnet.runs.lines import write_lines
+from napari_unetvnet.runs.outputs import outputs_of, table_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.postprocess import Table
     from napari_unetvnet.settings import CleanJob, SegmentJob
 
-__all__ = ["CleanedFile", "clean_file", "finish", "table_beside", "write_table"]
+__all__ = ["CleanedFile", "clean_file", "finish", "write_table"]
 
 
 class CleanedFile(NamedTuple):
@@ -58,6 +58,7 @@ def clean_file(job: CleanJob) -> CleanedFile:
         If the file holds no labels, or they do not suit the chosen method.
     """
     check_writable(job.output, "labels")
+    refuse_replacing(outputs_of(job), [job.labels])
     volume = read_labels(job.labels, job.spacing)
     volume = replace(volume, geometry=volume.geometry.completed(unit=job.unit))
     cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
@@ -107,11 +108,6 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
             _write_rows(temporary, cleaned.table or {})
     write_lines(job.output or folder / CLEANED, compact, job.thin)
     return compact
-
-
-def table_beside(output: Path) -> Path:
-    """Return the path of the table of objects that belongs to a label file."""
-    return output.with_name(f"{stem_of(output)}_{OBJECTS}")
 
 
 def write_table(path: Path, table: Table) -> Path:

@@ -21,7 +21,7 @@ from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
-from napari_unetvnet.runs.clean import table_beside
+from napari_unetvnet.runs.outputs import table_beside
 from napari_unetvnet.settings.class_names import ClassName
 
 if TYPE_CHECKING:

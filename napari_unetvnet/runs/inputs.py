@@ -12,6 +12,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.layouts import recognise
+from napari_unetvnet.images.outputs import refuse_replacing
 from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
 from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.settings import CleanJob, InspectJob, Job, SegmentJob
 
-__all__ = ["Inputs", "find_inputs", "read_image", "read_pair", "spacing_notice"]
+__all__ = ["Inputs", "find_inputs", "keep_inputs", "read_image", "read_pair", "spacing_notice"]
 
 
 class Inputs(NamedTuple):
@@ -65,6 +66,17 @@ def find_inputs(job: TrainJob) -> Inputs:
     if len(files) == 1 and not same_name(files[0].image, files[0].label):
         how = "; the names differ, but there is one of each."
     return _named(_with_masks(files, job), job, [], how)
+
+
+def keep_inputs(outputs: Sequence[Path], inputs: Inputs) -> None:
+    """Refuse outputs of a training that would replace a file which is read, also one in a folder or a table.
+
+    Raises
+    ------
+    FileProblem
+    """
+    listed = (source for files in inputs.files for source in (files.image, files.label, files.mask) if source)
+    refuse_replacing(outputs, (*listed, *([inputs.job.pairs] if inputs.job.pairs else [])))
 
 
 def _with_own_labels(job: TrainJob) -> Inputs:

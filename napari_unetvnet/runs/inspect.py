@@ -14,6 +14,7 @@ from napari_unetvnet.files import remove, write_json, writing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
+from napari_unetvnet.images.outputs import refuse_replacing
 from napari_unetvnet.images.sources import paths_of
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import given_names, image_for
@@ -82,6 +83,7 @@ def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
 
     yield from _check_folder(job)
     path = find_model(job.model)
+    refuse_replacing([job.output] if job.output else [], (job.image, path))
     card, volume = read_card(path), read_image(job.image, job, grids := list[str]())
     volume, missing, texts = image_for(card, volume, given_names(job.image, job.channel_names, volume.channels))
     yield from map(Notice, (*grids, *texts))

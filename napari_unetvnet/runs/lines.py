@@ -6,8 +6,8 @@ import csv
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.files import replacing, writing
-from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.postprocess import paths_of
+from napari_unetvnet.runs.outputs import lines_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["lines_beside", "write_lines"]
-
-
-def lines_beside(output: Path, value: int) -> Path:
-    """Return the path of the lines of a label value that belong to a label file."""
-    return output.with_name(f"{stem_of(output)}_lines_{value}.csv")
+__all__ = ["write_lines"]
 
 
 def write_lines(output: Path, labels: NDArray[Any], values: Sequence[int]) -> list[Path]:

@@ -24,11 +24,10 @@ from napari_unetvnet.images.io import write_labels, write_probabilities, write_u
 from napari_unetvnet.images.refusals import times
 from napari_unetvnet.images.subjects import placement_of
 from napari_unetvnet.model.card import read_card
-from napari_unetvnet.runs.clean import table_beside
 from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
 from napari_unetvnet.runs.inspect import maps_in
-from napari_unetvnet.runs.lines import lines_beside
+from napari_unetvnet.runs.outputs import lines_beside, table_beside
 from napari_unetvnet.runs.repeat import options_to_repeat
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.runs.objects import settle_objects
+from napari_unetvnet.runs.outputs import outputs_of
 from napari_unetvnet.runs.region import find_region
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
 
@@ -60,6 +61,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     model, depth = load_model(path, job, job.option), whole.shape[0]
     volume, missing, channels = image_for(model.card, whole, given_names(job.image, job.channel_names, whole.channels))
     job, notices = _completed(job, model.card, volume)
+    _keep_inputs(job, path)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
     small = inference.small_image_notice(model, inference.resample_for(model.card, volume, job), job.view)
@@ -165,6 +167,14 @@ def _check_outputs(job: SegmentJob) -> None:
         check_writable(job.probabilities, "probabilities")
     if job.uncertainty is not None:
         check_writable(job.uncertainty, "uncertainty")
+
+
+def _keep_inputs(job: SegmentJob, model: Path) -> None:
+    """Refuse results, and tables beside them, in the place of what is read."""
+    from napari_unetvnet.images.outputs import refuse_replacing
+
+    models = (model, find_model(job.region_model)) if job.region_model else (model,)
+    refuse_replacing(outputs_of(job), (job.image, *([job.mask] if job.mask else []), *models))
 
 
 def _of_space(job: SegmentJob, volume: Volume) -> list[str]:

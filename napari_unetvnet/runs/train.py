@@ -89,10 +89,12 @@ class _Inputs(NamedTuple):
 def _read(folder: Path, job: TrainJob, *, resume: bool) -> _Inputs:
     """Read the images and labels of a job."""
     from napari_unetvnet.images.identity import content_hash
-    from napari_unetvnet.runs.inputs import find_inputs, read_pair, spacing_notice
+    from napari_unetvnet.runs.inputs import find_inputs, keep_inputs, read_pair, spacing_notice
 
     try:
-        files, job, notices = find_inputs(job)
+        inputs = find_inputs(job)
+        keep_inputs([job.output] if job.output else [], inputs)
+        files, job, notices = inputs
         pairs = [read_pair(each, job, notices) for each in files]
     except FileProblem as problem:
         if not resume:

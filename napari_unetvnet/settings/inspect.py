@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Axes, Precision, Spacing
 from napari_unetvnet.images.formats import ending_of, endings_for, format_of, listed
+from napari_unetvnet.images.outputs import replaced_input
 from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.segment import SegmentSettings
@@ -54,6 +55,12 @@ class InspectJob(TilingSettings):
         is_written = kind is not None and kind.writes("probabilities") and ending_of(f"map{self.ending}") == self.ending
         if self.ending is not None and not is_written:
             raise ValueError(f"Maps cannot be written as {self.ending}; use {listed(endings_for('probabilities'))}.")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_stay(self) -> Self:
+        if problem := replaced_input([self.output] if self.output else [], (self.image, self.model)):
+            raise ValueError(problem)
         return self
 
     @property

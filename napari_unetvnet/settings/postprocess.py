@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Spacing
-from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import endings_for, listed
-from napari_unetvnet.images.sources import files_of
+from napari_unetvnet.images.outputs import replaced_input
 from napari_unetvnet.settings.base import Settings
 from napari_unetvnet.settings.labels import numbers
 
@@ -144,6 +143,6 @@ class CleanJob(PostprocessSettings):
             raise ValueError(
                 "There is nothing to do: give objects, keep_largest, min_size, fill_holes, thin or nested."
             )
-        if any(same_or_inside(path, self.output) for path in files_of(self.labels)):
-            raise ValueError(f"The result would replace {self.output}, which is read; give another output.")
+        if problem := replaced_input([self.output], [self.labels]):
+            raise ValueError(problem)
         return self

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from napari_unetvnet.conventions import Axes, OptionValue, Precision, Spacing, Triple
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
-from napari_unetvnet.images.sources import files_of
+from napari_unetvnet.images.outputs import replaced_input
 from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
@@ -147,10 +147,8 @@ class SegmentJob(SegmentSettings):
             if same_or_inside(first, second):
                 raise ValueError(f"Two results would be written to {second}; give a different path for each.")
         sources = (self.image, self.model, self.mask or "", self.region_model or "")
-        read = [path for source in sources for path in files_of(source)]
-        for path in outputs:
-            if any(same_or_inside(source, path) for source in read):
-                raise ValueError(f"The result would replace {path}, which is read; give another output.")
+        if problem := replaced_input(outputs, sources):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -9,9 +9,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from napari_unetvnet.conventions import Axes, Head, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import SettingsProblem
-from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import format_of
-from napari_unetvnet.images.sources import files_of
+from napari_unetvnet.images.outputs import replaced_input
 from napari_unetvnet.losses import LOSSES, LossTerm, class_misfits, head_misfits, loss_needs, parse_loss
 from napari_unetvnet.networks import NETWORKS
 from napari_unetvnet.settings.base import ComputeSettings
@@ -356,7 +355,6 @@ class TrainJob(TrainSettings):
         if self.mask and self.pairs is not None:
             raise ValueError("With --pairs, masks are in its column mask; leave out --mask.")
         sources = (*self.image, *self.label, *self.mask, str(self.pairs or ""))
-        read = [path for source in sources for path in files_of(source)]
-        if self.output is not None and any(same_or_inside(path, self.output) for path in read):
-            raise ValueError(f"The model would replace {self.output}, which is read; give another output.")
+        if problem := replaced_input([self.output] if self.output else [], sources):
+            raise ValueError(problem)
         return self

@@ -9,7 +9,7 @@ from tifffile import imread
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.runs.augment import labels_beside, training_patches, write_patches
+from napari_unetvnet.runs.augment import check_patches, labels_beside, training_patches, write_patches
 from napari_unetvnet.settings import TrainJob, checked
 
 
@@ -74,7 +74,9 @@ def test_the_command_writes_patches_and_labels_beside_them(folder, capsys, endin
 def test_what_cannot_be_written_is_told(folder):
     arrays = np.zeros((1, 1, 1, 4, 4), np.float32), np.zeros((1, 1, 4, 4), np.uint8)
     with pytest.raises(FileProblem, match=r"\.npy, \.tif"):
-        write_patches(folder / "a.png", *arrays)
+        check_patches(folder / "a.png", job(folder))
+    with pytest.raises(FileProblem, match="There is no folder"):
+        check_patches(folder / "missing" / "a.npy", job(folder))
     with pytest.raises(FileProblem, match="choose another place"):
         write_patches(folder / "missing" / "a.npy", *arrays)
     assert labels_beside(folder / "a.tif").name == "a_labels.tif"
