@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
-from napari_unetvnet.events import EpochDone, Event, Notice
+from napari_unetvnet.events import EpochDone, Event, Notice, StepDone
 from napari_unetvnet.files import read_json, remove, replacing, write_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import ATTEMPTS, FIRST_MODEL, PLAN, follow
@@ -110,15 +110,21 @@ def _watch(folder: Path, attempts: Attempts, *, resume: bool) -> Watch:
     from napari_unetvnet.training.plan.stall import Watch
 
     watch = Watch()
-    for event in _epochs(folder)[attempts.epochs :] if resume else []:
-        watch.add(event)
+    if resume:
+        steps = [event for event in _events(folder) if isinstance(event, StepDone)]
+        for event in [*steps, *_epochs(folder)[attempts.epochs :]]:
+            watch.add(event)
     return watch
 
 
 def _epochs(folder: Path) -> list[EpochDone]:
-    """Read the epochs so far; a damaged file tells of none, and a training does not need them."""
+    return [event for event in _events(folder) if isinstance(event, EpochDone)]
+
+
+def _events(folder: Path) -> list[Event]:
+    """Read the events so far; a damaged file tells of none, and a training does not need them."""
     try:
-        return [event for event in follow(folder)[0] if isinstance(event, EpochDone)]
+        return follow(folder)[0]
     except RunProblem:
         return []
 

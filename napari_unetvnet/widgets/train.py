@@ -63,6 +63,7 @@ TRAINING = (
     "seed",
     "hold_out",
     "final_fit",
+    "distillation",
     "augment",
     "channel_dropout",
     "mirror_axes",

@@ -9,7 +9,7 @@ import pytest
 from test_delivery import TINY
 
 from napari_unetvnet import runs
-from napari_unetvnet.events import EpochDone, Notice
+from napari_unetvnet.events import EpochDone, Notice, StepDone
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import ATTEMPTS, FIRST_MODEL, MODEL, PLAN
 from napari_unetvnet.runs.repeat import options_to_repeat
@@ -45,6 +45,14 @@ def test_a_training_that_learns_is_left_alone():
 def test_a_falling_loss_that_finds_nothing_is_noticed_later():
     found = stalls(*[epoch(50 * k, 1.0 / k, 0.0, 0.35) for k in range(1, 7)])
     assert found == [False, False, False, False, True, True]
+
+
+def test_steps_of_the_model_that_was_started_from_do_not_count():
+    begun = StepDone(351, 650, 15, 1.0, 0.1, 10.0, first=350)
+    scored = [epoch(350 + 25 * k, 1.0, 0.0) for k in range(1, 5)]
+    assert stalls(begun, *scored) == [False, False, False, True, True]
+    unscored = [epoch(350 + 25 * k, 0.1, None) for k in range(1, 5)]
+    assert not any(stalls(begun, *unscored)), "it may know everything already"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.events import EpochDone
+from napari_unetvnet.events import EpochDone, StepDone
 
 if TYPE_CHECKING:
     from napari_unetvnet.events import Event
@@ -25,6 +25,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._first, self._best, self._ended = 0.0, 0.0, False
+        self._of_parent = 0
         self.reason = ""
         """Why the training does not learn, as part of a sentence; empty as long as it may."""
 
@@ -36,12 +37,14 @@ class Watch:
         bool
             Whether the training does not learn.
         """
+        if isinstance(event, StepDone):
+            self._of_parent = event.first
         if not isinstance(event, EpochDone) or self._ended:
             return False
         self._first = self._first or event.loss
         self._best = max(self._best, event.dice or 0.0)
         share = event.seconds / max(1e-9, event.seconds + event.seconds_left)
-        if event.step >= LEAST_STEPS and EARLIEST <= share <= LATEST:
+        if event.step - self._of_parent >= LEAST_STEPS and EARLIEST <= share <= LATEST:
             self.reason = self._why(event, share)
         return bool(self.reason)
 
@@ -50,13 +53,13 @@ class Watch:
         self._ended = True
 
     def _why(self, event: EpochDone, share: float) -> str:
-        fell = event.loss < (1 - FALL) * self._first
+        fell, steps = event.loss < (1 - FALL) * self._first, event.step - self._of_parent
         if event.dice is not None and self._best >= LEAST_DICE:
             return ""
+        if event.dice is None and self._of_parent:  # the loss of a model that has learnt already need not fall
+            return ""
         if not fell:
-            return f"after {event.step} steps the loss is {event.loss:.3g}, and was {self._first:.3g} at first"
-        if event.dice is not None and share >= BLIND_SHARE and event.step >= BLIND_STEPS:
-            return (
-                f"after {event.step} steps almost nothing is found in what is held out (Dice {self._best:.3f} at best)"
-            )
+            return f"after {steps} steps the loss is {event.loss:.3g}, and was {self._first:.3g} at first"
+        if event.dice is not None and share >= BLIND_SHARE and steps >= BLIND_STEPS:
+            return f"after {steps} steps almost nothing is found in what is held out (Dice {self._best:.3f} at best)"
         return ""
