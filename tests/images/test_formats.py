@@ -28,7 +28,8 @@ from napari_unetvnet.images.io import (
 from napari_unetvnet.images.volume import Volume
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-file-format.md"
-SHEARED = np.array([[1, 0.5, 0, 1], [0, 2, 0, 2], [0, 0, 3, 3], [0, 0, 0, 1.0]])
+SHEARED = np.array([[0.5, 1.2, 0, 1], [0, 1.6, 0, 2], [0, 0, 4, 3], [0, 0, 0, 1.0]])
+"""With voxels of 0.5 x 2 x 4 (x y z); y is not at right angles to x."""
 EACH = pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
 WRITTEN = pytest.mark.parametrize("row", [row for row in FORMATS if row.dtypes], ids=lambda row: row.name)
 

@@ -164,6 +164,20 @@ FORMATS = (
         "as OME-Zarr 0.5 with coarser levels.",
     ),
     Format(
+        name="NRRD", endings=(".nrrd",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
+        keeps=("affine", "position", "spacing", "unit", "class names"),
+        note="By SimpleITK (`napari-unetvnet[formats]`). Lengths are millimetres, other units are converted and noted. "
+        "Vectors, or a fourth axis, are channels.",
+    ),
+    Format(
+        name="MetaImage", endings=(".mha",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
+        keeps=("affine", "position", "spacing", "unit", "class names"), note="As NRRD.",
+    ),
+    Format(
+        name="NRRD or MetaImage header", endings=(".nhdr", ".mhd"), module="napari_unetvnet.images.formats.itk",
+        note="With the voxels in a file beside it, which the header names.",
+    ),
+    Format(
         name="HDF5", endings=(".h5", ".hdf5"), module="napari_unetvnet.images.formats.hdf5",
         in_parts=(".h5", ".hdf5"), datasets=True, any_axes=True,
         note="`file.h5:/path` names one of several datasets. The voxel size is the attribute element_size_um.",
