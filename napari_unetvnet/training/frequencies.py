@@ -113,12 +113,14 @@ def _spread_out(regions: Sequence[Region]) -> list[Region]:
 def _answers(run: Run, region: Region) -> NDArray[np.float64]:
     """Give the probabilities (K, N) of the voxels without labels, where most is painted."""
     known = region.target != IGNORE
-    part = region.crop(block_of_labels(known[None], PART[run.model.card.dims]))
+    card = run.model.card
+    z, y, x = PART[card.dims]
+    part = region.crop(block_of_labels(known[None], (z + 2 * card.context, y, x)))  # with the neighbours of a plane
     run.model.network.eval()
     slabs = [logits.float().cpu() for _, logits in scores(run.model, part.image, SegmentSettings(), part.scale)]
     logits = torch.cat(slabs, dim=1)[:, torch.from_numpy(part.target == IGNORE)].double()
     one = logits.sigmoid()
-    return (torch.cat([1 - one, one]) if run.model.card.head == "binary" else logits.softmax(0)).numpy()
+    return (torch.cat([1 - one, one]) if card.head == "binary" else logits.softmax(0)).numpy()
 
 
 def class_shares(answers: NDArray[np.float64], painted: NDArray[np.float64]) -> NDArray[np.float64]:
