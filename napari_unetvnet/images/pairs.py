@@ -145,7 +145,9 @@ def same_name(image: str, labels: str) -> bool:
 def files_in(folder: Path) -> list[str]:
     """List the images in a folder, sorted by name; not those of its folders."""
     files = [
-        f for f in folder.iterdir() if f.name.lower().endswith(endings()) and f.name[0] != "." and not is_folder(f)
+        f
+        for f in folder.iterdir()
+        if (f.is_dir() or f.name.lower().endswith(endings())) and f.name[0] != "." and not is_folder(f)
     ]
     return [str(file) for file in sorted(files)]
 

@@ -38,16 +38,22 @@ def is_folder(path: Path) -> bool:
 
 def folder_image(path: Path) -> Path | None:
     """Give the outermost folder that is an image and holds a path or is it, such as ``a.zarr`` of ``a.zarr/labels``."""
-    own = tuple(ending for row in FORMATS if row.folder_files for ending in row.endings)
-    folders = [each for each in (path, *path.parents) if each.name.lower().endswith(own) and each.is_dir()]
+    folders = [each for each in (path, *path.parents) if each.is_dir() and _folder_format(each)]
     return folders[-1] if folders else None
+
+
+def _folder_format(folder: Path) -> Format | None:
+    """Give the format of a folder that is an image, by its ending or by a file that such a folder has."""
+    rows = [row for row in FORMATS if row.folder_files]
+    by_name = (row for row in rows if folder.name.lower().endswith(row.endings))
+    by_file = (row for row in rows if any((folder / name).is_file() for name in row.folder_files))
+    return next(by_name, None) or next(by_file, None)
 
 
 def source_format(path: Path) -> Format | None:
     """Give the format of a file, of a folder that is an image, or of a path inside one; None if unknown."""
     if path.is_dir():
-        parts = [part.lower() for part in path.parts]
-        return next((row for row in FORMATS if row.folder_files and any(p.endswith(row.endings) for p in parts)), None)
+        return next((row for each in (path, *path.parents) if (row := _folder_format(each))), None)
     return format_of(split_dataset(path)[0])
 
 
@@ -81,7 +87,8 @@ def stem_of(path: Path) -> str:
     if one := re.search(r"subjects/(.+)/[^/]+$|(\[\d+\])$", inside):
         return one[1] or stem_of(path) + one[2]
     folders = tuple(ending for row in FORMATS if row.folder_files for ending in row.endings)
-    name = next((part.name for part in (path, *path.parents) if part.name.lower().endswith(folders)), path.name)
+    name = next((part.name for part in (path, *path.parents) if part.name.lower().endswith(folders)), "")
+    name = name or (folder_image(path) or path).name
     by_length = sorted((ending for row in FORMATS for ending in (*row.long_endings, *row.endings)), key=len)
     ending = next((ending for ending in reversed(by_length) if name.lower().endswith(ending)), None)
     return name[: -len(ending)] if ending else re.sub(r"\.\w+$", "", name)

@@ -470,7 +470,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_results_that_do_not_fit(tmp_path):
     grid = like((2, 3, 4))
     for name, labels, sentence in (
-        ("a.png", counted(2, 3, 4), r"PNG holds one plane, not 2; use \.nii\.gz, .*\.zarr\.$"),
+        ("a.png", counted(2, 3, 4), r"PNG holds one plane, not 2; use \.nii\.gz, .*\.mha\.$"),
         ("a.tif", counted(2, 3, 4).astype(np.uint64) + 2**33, r"TIFF holds labels to 4294967295, not .*; use \.nii"),
         ("a.nii", counted(2, 3, 5), "not on the grid"),
         ("a.nii", counted(2, 3, 4) * 1.5, "give integers"),

@@ -149,7 +149,8 @@ FORMATS = (
         dtypes=(*LABELS[:3], "float32"), keeps=("position", "spacing", "unit", "class names"),
         long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True, numbered=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds. "
-        "`file.tif:2` names the second of several images. A set of OME-TIFF files is read from any of them.",
+        "`file.tif:2` names the second of several images. A set of OME-TIFF files is read from any of them. Where 0 is "
+        "white, values are inverted, so that bright is high. Palette colours are labels only.",
     ),
     Format(
         name="npy", endings=(".npy",), module="napari_unetvnet.images.formats.npy", dtypes=(*LABELS, *FLOATS),
@@ -160,8 +161,13 @@ FORMATS = (
         dtypes=(*LABELS, *FLOATS), keeps=("position", "spacing", "unit", "class names"), long_endings=(".ome.zarr",),
         in_parts=(".zarr",), folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True,
         any_axes=True,
-        note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. Written "
-        "as OME-Zarr 0.5 with coarser levels.",
+        note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. The "
+        "folder may have any name. Written as OME-Zarr 0.5 with coarser levels and check sums.",
+    ),
+    Format(
+        name="OME-Zarr in a zip file", endings=(".zarr.zip",), module="napari_unetvnet.images.formats.ome_zarr",
+        long_endings=(".ome.zarr.zip",), in_parts=(".zarr.zip",), datasets=True, any_axes=True,
+        note="`file.zarr.zip:/path` names one of several images.",
     ),
     Format(
         name="NRRD", endings=(".nrrd",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
@@ -178,8 +184,8 @@ FORMATS = (
         note="With the voxels in a file beside it, which the header names.",
     ),
     Format(
-        name="HDF5", endings=(".h5", ".hdf5"), module="napari_unetvnet.images.formats.hdf5",
-        in_parts=(".h5", ".hdf5"), datasets=True, any_axes=True,
+        name="HDF5", endings=(".h5", ".hdf5", ".hdf"), module="napari_unetvnet.images.formats.hdf5",
+        in_parts=(".h5", ".hdf5", ".hdf"), datasets=True, any_axes=True,
         note="`file.h5:/path` names one of several datasets. The voxel size is the attribute element_size_um.",
     ),
     Format(

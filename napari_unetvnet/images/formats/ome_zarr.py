@@ -1,4 +1,4 @@
-"""Zarr folders: any is read; OME-Zarr images are created, filled plane by plane and completed by coarser levels.
+"""Zarr folders: any is read, also in a zip file; OME-Zarr images are created, filled by plane, completed by levels.
 
 Those follow NGFF 0.5, the one for zarr format 3. A chunk is a file. A chunk that is filled in parts would be
 written several times, so an image is filled by as many planes at once as a chunk has.
@@ -10,6 +10,7 @@ are computed chunk by chunk, so the size of the image does not matter.
 from __future__ import annotations
 
 import math
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_unetvnet.images.class_names import channel_names
 from napari_unetvnet.images.containers import AXES, StoredArray, image_of, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats.pyramid import level_factors, shrink
+from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.units import unit_name
 
 if TYPE_CHECKING:
@@ -46,20 +48,24 @@ UNITS = {"nm": "nanometer", "mm": "millimeter", "cm": "centimeter", "m": "meter"
 
 def read(path: Path, axes: str = "") -> ImageFile:
     """Open an array, or the finest level of an OME-Zarr image."""
-    with reading(path):
-        stored, names = _open(path)
-        letters = given_letters(axes, stored.array.shape, path.name) or stored.axes
-        return image_of(stored._replace(axes=letters), path)._replace(class_names=names)
+    file, inside = split_dataset(path)
+    with reading(file):
+        stored, names = _open(file, inside.strip("/"))
+        letters = given_letters(axes, stored.array.shape, file.name) or stored.axes
+        return image_of(stored._replace(axes=letters), file)._replace(class_names=names)
 
 
-def _open(path: Path) -> tuple[StoredArray, ClassNames]:
-    """Find the image of a zarr folder (format 2 or 3), or of a group or array in one, and the names of its classes."""
+def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames]:
+    """Find the image of a zarr folder or zip (format 2 or 3), or of a part of it, and the names of classes."""
     import zarr
 
-    node = zarr.open(str(path), mode="r")
+    if not zipfile.is_zipfile(path):
+        node, prefix = zarr.open(str(path), mode="r"), f"{path}/"
+    else:
+        node, prefix = zarr.open(zarr.storage.ZipStore(path, mode="r"), mode="r", path=inside), f"{path}:/"
     if isinstance(node, zarr.Group):
         images = dict(_images(node, zarr.Group))
-        node = images[only_image(path, images, f"{path}/")]
+        node = images[only_image(path, images, prefix)]
     if isinstance(node, zarr.Group):
         return _multiscale(node), _class_names(_ome(node))
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
@@ -235,13 +241,17 @@ def completing(path: Path) -> Iterator[None]:
 
 def _level(group: Any, number: int, shape: tuple[int, ...], dtype: Any, planes: int) -> Any:
     """Make the array of a level, anew if it is there."""
+    from zarr.codecs import ZstdCodec
+
     planes = min(planes, shape[-3])
     edge = 2 ** int(math.log2(CHUNK_VOXELS / planes) / 2)
     chunks = (*(1,) * (len(shape) - 3), planes, min(edge, shape[-2]), min(edge, shape[-1]))
     names = ("c", "z", "y", "x")[-len(shape) :]
+    # With the check sum that is part of zstd, which zarr leaves out, a flipped bit is noticed by every reader.
     return group.create_array(
-        str(number), shape=shape, dtype=dtype, chunks=chunks, dimension_names=names, overwrite=True
-    )
+        str(number), shape=shape, dtype=dtype, chunks=chunks, dimension_names=names, overwrite=True,
+        compressors=ZstdCodec(checksum=True),
+    )  # fmt: skip
 
 
 def _dataset(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.volume import Volume
 
 
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+"""What these files begin with."""
+JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
+
+
 def read(path: Path) -> ImageFile:
     """Read grey values or colours, alpha dropped."""
     from PIL import Image
 
     with reading(path):
-        _check_end_mark(path)
+        _check_complete(path)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the user's own file is no attack
         try:
             with Image.open(path, formats=("PNG", "JPEG")) as image:
@@ -39,12 +46,22 @@ def read(path: Path) -> ImageFile:
     return ImageFile(np.ascontiguousarray(np.moveaxis(colours, -1, 0))[:, None])
 
 
-def _check_end_mark(path: Path) -> None:
-    """Refuse files whose end is missing, which a lenient decoder fills with grey."""
+def _check_complete(path: Path) -> None:
+    """Refuse files whose end is missing, or PNG with a wrong check sum; a lenient decoder fills the gap with grey."""
     content = path.read_bytes()
-    is_jpeg = content.startswith(b"\xff\xd8")
-    if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda") if is_jpeg else b"IEND\xaeB`\x82" not in content:
-        raise ValueError("its end is missing")
+    if not content.startswith(PNG):
+        if content.startswith(JPEG) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
+            raise ValueError("its end is missing")
+        return
+    start, kind = len(PNG), b""
+    while kind != b"IEND":
+        if start + 12 > len(content):
+            raise ValueError("its end is missing")
+        length, kind = struct.unpack(">I4s", content[start : start + 8])
+        end = start + 8 + length
+        if zlib.crc32(content[start + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
+            raise ValueError(f"the check sum of {kind.decode('latin-1')} is wrong")
+        start = end + 4
 
 
 def write(path: Path, array: Any, like: Volume) -> None:

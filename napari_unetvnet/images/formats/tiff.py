@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import ask_for_axes, given_letters, with_channels
 from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
 from napari_unetvnet.images.damage import damaged_file, log_of, reading
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.volume import Volume
 
+WHITE_IS_ZERO, PALETTE = 0, 3
+"""Values of the tag PhotometricInterpretation."""
 REFERENCE_FRAME = "reference frame"
 """The unit of a position that is not known as a length; OME's default."""
 POSITIONS = "OME positions"
@@ -46,12 +49,14 @@ def read(path: Path, axes: str = "") -> ImageFile:
         array = _pixels(path, tif, series)
         geometry = _ome_space(tif, series) if tif.is_ome else _imagej_space(tif, series)
         names = _class_names(tif)
+        # ImageJ and OME store intensities with the colours in which they are shown.
+        is_palette = series.keyframe.photometric == PALETTE and not (tif.is_imagej or tif.is_ome)
         letters = given_letters(axes, array.shape, path.name) or series.axes
         data = with_channels(array, letters, path.name)
     if gaps := [line for line in complaints if INCOMPLETE.search(line)]:
         raise damaged_file(path, gaps[0])
     question = "" if axes or not _has_channels_first(series) else ask_for_axes(series.shape)
-    return ImageFile(data, geometry, class_names=names, question=question)
+    return ImageFile(data, geometry, is_palette, question, names)
 
 
 def _class_names(tif: Any) -> ClassNames:
@@ -71,11 +76,22 @@ def _pixels(path: Path, tif: Any, series: Any) -> Any:
     else:
         stored = np.dtype(tif.byteorder + series.dtype.char)
         array = np.memmap(path, stored, "c", series.dataoffset, series.shape)
+    if series.keyframe.photometric == WHITE_IS_ZERO:
+        array = _brighter_is_higher(array, int(series.keyframe.bitspersample))
     alpha = sum(kind in {1, 2} for kind in series.keyframe.extrasamples)
     if not alpha or "S" not in series.axes:
         return array
     samples = series.axes.index("S")
     return array[(slice(None),) * samples + (slice(array.shape[samples] - alpha),)]
+
+
+def _brighter_is_higher(array: Any, bits: int) -> Any:
+    """Invert an image in which 0 is white, as other readers of grey values do."""
+    if array.dtype.kind == "b":
+        return ~array
+    if array.dtype.kind != "u":
+        raise DataProblem(f"0 is white in this file of {array.dtype}; save it with 0 as black.")
+    return array.dtype.type(2**bits - 1) - array
 
 
 def _has_channels_first(series: Any) -> bool:
