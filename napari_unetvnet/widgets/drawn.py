@@ -83,7 +83,7 @@ def rasterise_shapes(image: Any, shape: tuple[int, ...], shapes: Any) -> Drawing
     for kind, vertices in zip(shapes.shape_type, shapes.data, strict=True):
         path = np.asarray(vertices, float)
         world = (np.vstack([path, path[:1]]) if kind in CLOSED else path) @ to_world[1:] + to_world[0]
-        paths.append(np.linalg.solve(of_image[1:].T, (world - of_image[0]).T).T)
+        paths.append(np.linalg.solve(of_image[1:].T, (world - of_image[0]).T).T[:, -len(shape) :])
     return Drawing(paths, shape)
 
 

@@ -15,7 +15,9 @@ from napari_unetvnet.images.units import METRES, edge_length, unit_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_same_grid", "geometry_of"]
+    from numpy.typing import NDArray
+
+__all__ = ["affine_of", "check_same_grid", "geometry_of"]
 
 
 def geometry_of(layer: Any) -> Geometry:
@@ -27,24 +29,35 @@ def geometry_of(layer: Any) -> Geometry:
     Parameters
     ----------
     layer : napari layer
-        With 2 or 3 axes; a 2D layer has a depth of 1 at z = 0.
+        With 2 axes or more; a 2D layer has a depth of 1 at z = 0, of others the last three axes count.
 
     Returns
     -------
     Geometry
     """
-    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
-    world = np.eye(4)
-    n = layer.ndim + 1
-    world[-n:, -n:] = layer.affine.affine_matrix @ own.affine_matrix
-    units = [unit_name(str(unit)) for unit in layer.units]
+    world = affine_of(layer)
+    units = [unit_name(str(unit)) for unit in layer.units[-3:]]
     base = METRES.get(units[-1])
-    for axis, unit in enumerate(units, start=3 - layer.ndim):
+    for axis, unit in enumerate(units, start=3 - len(units)):
         if base is not None and unit in METRES:
             world[axis] *= METRES[unit] / base
     affine = world[np.ix_((2, 1, 0, 3), (2, 1, 0, 3))]
     z, y, x = (edge_length(f"{edge:.12g}") for edge in spacing_of(affine))  # without the noise of a rotation
     return Geometry((z, y, x), units[-1], affine)
+
+
+def affine_of(layer: Any) -> NDArray[np.float64]:
+    """Give the whole transform of a layer along its last three axes, from voxels to positions.
+
+    Returns
+    -------
+    array of shape (4, 4)
+        In the order z, y, x.
+    """
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    world, n = np.eye(4), min(layer.ndim, 3) + 1
+    world[-n:, -n:] = (layer.affine.affine_matrix @ own.affine_matrix)[-n:, -n:]
+    return world
 
 
 def check_same_grid(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], advice: str) -> None:

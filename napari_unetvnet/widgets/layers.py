@@ -1,7 +1,8 @@
 """Write layers to the files of a run folder, and add labels as a layer on the grid of their image.
 
 Colours become channels, and only the finest level of a multiscale image is used. Several Image layers are the channels
-of one image, several Labels layers are masks of overlapping classes, and lines of a Shapes layer are rasterised.
+of one image, several Labels layers are masks of overlapping classes, and lines of a Shapes layer are rasterised. Axes
+of length 1 before z are left out; results have the last three axes, along which napari shows them.
 `snapshot` validates the layers in the thread of the viewer; `write` copies the voxels block by block in a worker
 thread, so that arrays larger than memory can be copied.
 """
@@ -18,8 +19,9 @@ from napari.utils.transforms import Affine
 from numpy.lib.format import open_memmap
 
 from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.images.geometry import step_to
 from napari_unetvnet.widgets.drawn import rasterise_shapes
-from napari_unetvnet.widgets.layer_geometry import check_same_grid, geometry_of
+from napari_unetvnet.widgets.layer_geometry import affine_of, check_same_grid, geometry_of
 
 if TYPE_CHECKING:
     import threading
@@ -40,16 +42,20 @@ CHANNEL_AXES = ("c", "channel", "ch")
 
 @dataclass(frozen=True, eq=False)
 class Channel:
-    """An array that is read by slicing, the index of its colour (None without colours), and the name of its layer."""
+    """An array that is read by slicing, the index of its colour (None without colours), and the name of its layer.
+
+    ``before`` axes of length 1 precede those of the image.
+    """
 
     data: Any
     colour: int | None = None
     name: str = ""
+    before: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Size (Y, X) or (Z, Y, X)."""
-        whole = tuple(int(n) for n in self.data.shape)
+        whole = tuple(int(n) for n in self.data.shape[self.before :])
         return whole if self.colour is None else whole[:-1]
 
     def read(self, block: tuple[slice, ...]) -> Any:
@@ -64,7 +70,7 @@ class Channel:
         -------
         array
         """
-        return np.asarray(self.data[block if self.colour is None else (*block, self.colour)])
+        return np.asarray(self.data[(*(0,) * self.before, *block, *(() if self.colour is None else (self.colour,)))])
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def snapshot(
 
 def is_time_series(layer: Any) -> bool:
     """Return whether the first axis of an image is time, so that its planes are not neighbours in space."""
-    return layer.ndim == 3 and str(layer.axis_labels[0]).lower() in TIME_AXES
+    return layer.ndim >= 3 and str(layer.axis_labels[-3]).lower() in TIME_AXES and shape_of(layer)[0] > 1
 
 
 def shape_of(layer: Any) -> tuple[int, ...]:
@@ -186,7 +192,7 @@ def _check_image(layer: Any, view: str | None) -> None:
     if not isinstance(layer, Image):
         raise DataProblem(f"{layer.name} is a {type(layer).__name__} layer; choose an Image layer.")
     axes = [str(label) for label in layer.axis_labels]
-    if layer.ndim > 3:
+    if any(n > 1 for n in _whole(layer).shape[: _before(layer)]):
         raise DataProblem(
             f"{layer.name} has {layer.ndim} axes ({', '.join(axes)}), an image has 2 or 3; slice one time point or "
             "channel, for example with Split Stack in the layer's menu."
@@ -197,14 +203,14 @@ def _check_image(layer: Any, view: str | None) -> None:
                 f"{layer.name} is a 2D image; choose view 2d, or a model of that view, instead of {view}."
             )
         return
-    if axes[0].lower() in CHANNEL_AXES:
+    if axes[-3].lower() in CHANNEL_AXES and shape_of(layer)[0] > 1:
         raise DataProblem(
-            f"The first axis of {layer.name} is {axes[0]}; split it with Split Stack in the layer's menu and choose "
+            f"The first axis of {layer.name} is {axes[-3]}; split it with Split Stack in the layer's menu and choose "
             "the channels one by one."
         )
     if is_time_series(layer) and view not in {None, "2d"}:
         raise DataProblem(
-            f"The first axis of {layer.name} is {axes[0]}, which view {view} would treat as z; choose view 2d, or "
+            f"The first axis of {layer.name} is {axes[-3]}, which view {view} would treat as z; choose view 2d, or "
             "slice one time point."
         )
 
@@ -224,11 +230,23 @@ def _check_same_grid(image: Any, other: Any, advice: str) -> None:
 
 
 def _channels(layer: Any) -> list[Channel]:
-    """Return the channels of a layer at its finest level: one for each colour, without alpha."""
-    data = layer.data[0] if layer.multiscale else layer.data
+    """Return the channels of a layer at its finest level: one for each colour, without alpha and axes before z."""
+    data, before = _whole(layer), _before(layer)
+    if isinstance(data, np.ndarray):
+        data, before = data.reshape(data.shape[before:]), 0
     if getattr(layer, "rgb", False):
-        return [Channel(data, colour, layer.name) for colour in range(min(3, int(data.shape[-1])))]
-    return [Channel(data, name=layer.name)]
+        return [Channel(data, colour, layer.name, before) for colour in range(min(3, int(data.shape[-1])))]
+    return [Channel(data, name=layer.name, before=before)]
+
+
+def _whole(layer: Any) -> Any:
+    """Return the array of a layer, at its finest level."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def _before(layer: Any) -> int:
+    """Return how many axes of a layer precede z."""
+    return max(0, int(layer.ndim) - 3)
 
 
 def _copied(channel: Channel) -> Channel:
@@ -302,7 +320,7 @@ def _chunk_edges(channel: Channel) -> list[int]:
     if not chunks:
         row = itemsize * int(np.prod(shape[1:], dtype=np.int64))
         return [max(1, min(shape[0], BLOCK_BYTES // max(1, row))), *shape[1:]]
-    edges = [max(c) if isinstance(c, tuple) else int(c) for c in chunks[: len(shape)]]
+    edges = [max(c) if isinstance(c, tuple) else int(c) for c in chunks[channel.before :][: len(shape)]]
     for axis in reversed(range(len(shape))):
         while edges[axis] < shape[axis] and 2 * itemsize * int(np.prod(edges, dtype=np.int64)) <= BLOCK_BYTES:
             edges[axis] *= 2
@@ -345,6 +363,9 @@ def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int]
     -------
     dict
     """
+    if layer.ndim > 3:  # napari shows a layer of fewer axes along the last ones
+        axes = {"units": layer.units[-3:], "axis_labels": layer.axis_labels[-3:]}
+        return {"affine": affine_of(layer) @ step_to(step, start), **axes}
     own = ("rotate", "shear", "affine", "units", "axis_labels")
     first, edges = (np.asarray(row[-layer.ndim :], float) for row in (start, step))
     to_world = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)

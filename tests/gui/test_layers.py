@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from combinations import in_one_case
+from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points, Shapes
 
 from napari_unetvnet.errors import DataProblem, FileProblem
@@ -362,3 +363,35 @@ def test_a_second_result_gets_a_number_and_the_first_stays(viewer):
     second = layers.add_labels_layer(viewer, np.zeros((1, 20, 24), np.uint8), picture, "result")
     assert second.name != first.name
     assert first.data.all()
+
+
+def test_axes_of_length_one_before_z_are_left_out_and_results_lie_on_the_others(tmp_path):
+    place = {
+        "scale": (1, 2, 0.5, 0.25),
+        "translate": (0, 10, 20, 30),
+        "units": ("s", *["um"] * 3),
+    }
+    place |= {"axis_labels": ("t", "z", "y", "x")}
+    picture, strokes = image((1, 3, 20, 24), **place), painted((1, 3, 20, 24), **place)
+    volume, labels = written(tmp_path, [picture], strokes)
+    assert np.array_equal(volume.data[0], picture.data[0])
+    assert np.array_equal(labels.data[0], strokes.data[0])
+    assert volume.spacing == (2.0, 0.5, 0.25)
+    viewer = ViewerModel()
+    viewer.add_layer(picture)
+    result = layers.add_labels_layer(viewer, strokes.data[0], picture, "result")
+    for voxel in ((0, 0, 0), (2, 5, 7)):
+        assert result.data_to_world(voxel) == pytest.approx(picture.data_to_world((0, *voxel))[1:])
+    assert [str(unit) for unit in result.units] == ["micrometer"] * 3
+    layers.snapshot([picture], [result])  # a result can be corrected and learnt
+    shifted = layers.place_of(picture, (1, 0, 2), (1, 2, 2))
+    assert Labels(strokes.data[0], **shifted).data_to_world((1, 1, 1)) == pytest.approx((14, 21, 31.0))
+    lazy = Image(da.zeros((1, 3, 20, 24), np.uint8, chunks=(1, 1, 20, 24)), name="lazy")
+    assert layers.snapshot([lazy], painted=False).channels[0].read((slice(1), slice(20), slice(24))).shape == (
+        1,
+        20,
+        24,
+    )
+    lines = Shapes([np.array([[0, 1, 2, 3], [0, 1, 2, 9]])], shape_type="line", name="lines", **place)
+    drawn = layers.snapshot([picture], [lines]).labels[0].data
+    assert np.argwhere(drawn)[:, 0].tolist() == [1] * 7
