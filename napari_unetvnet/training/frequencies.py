@@ -95,11 +95,13 @@ def _from_strokes(run: Run) -> bool:
 
 
 def _shift(run: Run) -> NDArray[np.float64] | None:
-    """Give what is to be added to each logit; None if a class has no strokes."""
+    """Give what is to be added to each logit; None if a class has no strokes, or nothing around them is unpainted."""
     painted = np.sum([region.class_counts[: len(run.data.classes)] for region in run.data.train], axis=0)
     if not painted.all():
         return None
     answers = np.concatenate([_answers(run, region) for region in _spread_out(run.data.train)], axis=1)
+    if not answers.size:
+        return None
     painted = painted / painted.sum()
     change = np.log(class_shares(answers, painted) / painted)
     moved: NDArray[np.float64] = (change - change[0]).clip(-MOST, MOST)

@@ -18,7 +18,7 @@ from napari_unetvnet.model.model import load_model
 from napari_unetvnet.model.normalisation import normalisation
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import TrainSettings, checked
-from napari_unetvnet.training import loop
+from napari_unetvnet.training import frequencies, loop
 from napari_unetvnet.training.frequencies import class_shares
 
 STROKES = {"unlabelled": "ignore", "background": 1, "learning_rate": 0.01, "steps": 40, "hold_out": 0.2}
@@ -81,6 +81,16 @@ def test_the_model_of_strokes_finds_a_class_about_as_often_as_it_is(tmp_path):
 
 def test_full_labels_are_believed(tmp_path):
     events = train(tmp_path / "run")
+    assert not any("how often" in text for text in notices(events))
+
+
+def test_a_part_that_is_painted_whole_tells_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(frequencies, "PART", {2: (1, 8, 8), 3: (8, 8, 8)})
+    whole = squares()
+    painted = np.zeros((1, 1, 64, 64), np.uint8)
+    painted[..., 20:32, 20:32] = whole.labels.data[..., 20:32, 20:32] + 1  # 144 of 4096 voxels
+    painted[..., 20, 20:22] = 1, 2
+    events = train(tmp_path / "run", Pair(whole.image, Volume(painted)), **STROKES | {"hold_out": 0, "steps": 4})
     assert not any("how often" in text for text in notices(events))
 
 
