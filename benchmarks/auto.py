@@ -483,7 +483,7 @@ def main():
         print(text)
         if parsed.write:
             parsed.write.write_text(text + "\n", encoding="utf-8")
-            parsed.write.with_suffix(".svg").write_text(picture(rows), encoding="utf-8")
+            RESULTS.with_suffix(".svg").write_text(picture(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
