@@ -161,7 +161,7 @@ MODELS: dict[str, Recipe] = {
     "retinal_vessels": Recipe(
         accuracy.vessels,
         ("--view", "2d", "--class-names", "1=vessel"),
-        3000,
+        8000,
         "vessels in photographs of the retina, 2D, three channels (red, green, blue)",
         "CHASE_DB1: 18 photographs; 2 others, of another child, for validation",
         "CC BY 4.0",

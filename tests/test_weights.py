@@ -101,13 +101,18 @@ def axon_myelin():
 
 
 def retinal_vessels():
-    """Dark red lines with soft edges, as the camera shows vessels, on an uneven orange ground."""
-    y, x = np.indices((160, 160))
-    vessel = np.min([abs(y - a - b * x) for a, b in ((20, 0.3), (60, 0.0), (150, -0.4))], axis=0) < 4
-    uneven = gaussian_filter(np.random.default_rng(3).normal(size=(160, 160)), 12)
-    uneven, soft = 10 * uneven / uneven.std(), gaussian_filter(vessel.astype(float), 1.5)
-    colours = [noisy(ground + uneven - soft * darker, 0.7) for ground, darker in ((200, 40), (110, 45), (50, 20))]
-    return np.stack(colours)[:, None], {1: vessel}
+    """Dark, bent, tapering lines on an orange disc that gets darker to its edge, as the camera shows a retina."""
+    y, x = np.indices((192, 192))
+    rng, depths = np.random.default_rng(3), []
+    for middle in (24, 72, 120, 168):
+        slope, wave, phase = rng.uniform(-0.4, 0.4), rng.uniform(3, 6), rng.uniform(0, 6)
+        line = middle + slope * (x - 96) + wave * np.sin(x / 25 + phase)
+        depths.append(abs(y - line) / np.hypot(1, slope) - 4 * (1 - x / 384))
+    away = np.hypot(y - 96, x - 96) / 96
+    vessel, disc = np.min(depths, axis=0) < 0, away < 1
+    soft, light = gaussian_filter(vessel.astype(float), 1), 1 - 0.35 * away**2
+    colours = [disc * noisy((ground - soft * dark) * light, 0.7, 3) for ground, dark in ((190, 15), (110, 25), (50, 8))]
+    return np.stack(colours)[:, None], {1: vessel & disc}
 
 
 def neuron_boundaries():
