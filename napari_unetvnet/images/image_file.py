@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LARGE_BYTES", "ImageFile", "read_file"]
 
+HEADERS, VOXELS = (".hdr", ".mhd", ".nhdr"), (".img", ".raw", ".zraw")
+"""Endings of images in two files: of the header, which is named, and of the voxels."""
 LARGE_BYTES = 1 << 28
 """Values of larger files are converted when they are sliced, not all at once."""
 
@@ -55,6 +57,9 @@ def read_file(path: Path, axes: str = "") -> ImageFile:
         If the format is unknown, or the file is cut off or damaged.
     """
     if (kind := source_format(path)) is None:
+        headers = (path.with_suffix(ending) for ending in HEADERS if path.suffix.lower() in VOXELS)
+        if header := next((each for each in headers if each.is_file()), None):
+            raise FileProblem(f"{path.name} holds the voxels of {header.name}; name {header.name} instead.")
         raise FileProblem(f"{path.name} has an unknown ending; use {listed(endings())}.")
     read = kind.function("read")
     image: ImageFile = read(path, axes) if kind.any_axes else read(path)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Tiles", "plan_tiles", "small_image_notice", "smallest_image"]
 
 
+FEW_CHANNELS = 4
+
+
 @dataclass(frozen=True, eq=False)
 class Tiles:
     """Positions and blending weights of tiles.
@@ -102,8 +105,14 @@ def small_image_notice(model: Model, volume: Volume, view: str | None = None) ->
     return (
         f"{volume.name} has {times(volume.shape)} voxels (z y x), fewer than the {times(least)} that "
         f"{model.card.network} needs: it is mirrored at its borders up to them, so the network sees little of its own; "
-        "a network of smaller depth or another view fits better."
+        f"a network of smaller depth or another view fits better{_or_channels(volume)}."
     )
+
+
+def _or_channels(volume: Volume) -> str:
+    """Ask whether a short last axis is channels."""
+    z, y, x = volume.shape
+    return ", or --axes yxc if its last axis is channels" if x <= FEW_CHANNELS < min(z, y) else ""
 
 
 def smallest_image(model: Model, view: str | None = None) -> tuple[int, int, int]:

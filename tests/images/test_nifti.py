@@ -108,3 +108,13 @@ def test_a_broken_qform_beside_a_good_sform_is_left_alone(tmp_path):
     image.header["qform_code"], image.header["quatern_b"] = 1, 1.5
     nibabel.save(image, tmp_path / "a.nii")
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nii").affine, np.diag([1, 2, 3, 1]))
+
+
+def test_a_pair_of_header_and_voxels_is_read_by_its_header(tmp_path):
+    array, affine = np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([0.5, 2, 4, 1.0])
+    nibabel.save(nibabel.Nifti1Pair(array, affine), tmp_path / "a.hdr")
+    volume = read_volume(tmp_path / "a.hdr")
+    assert np.array_equal(volume.data[0], array.T)
+    assert np.array_equal(volume.affine, affine)
+    with pytest.raises(FileProblem, match=r"^a\.img holds the voxels of a\.hdr; name a\.hdr instead\.$"):
+        read_volume(tmp_path / "a.img")

@@ -260,5 +260,8 @@ def test_a_small_image_is_segmented_as_if_it_were_mirrored_beyond_its_end(view, 
     expected = whole(model, Volume(mirrored), tile=mirrored.shape[1:])[:, : shape[0], : shape[1], : shape[2]]
     assert small_image_notice(model, Volume(image, name="a")).startswith(f"a has {' x '.join(map(str, shape))} voxels")
     assert not small_image_notice(model, Volume(mirrored))
+    assert small_image_notice(model, Volume(np.zeros((1, 9, 9, 2)))).endswith(
+        "or --axes yxc if its last axis is channels."
+    )
     # Tiles of the image begin where those of the larger one do, so that the network sees the same.
     np.testing.assert_allclose(whole(model, Volume(image), tile=mirrored.shape[1:]), expected, atol=1e-5)

@@ -145,6 +145,10 @@ FORMATS = (
         "with names of classes lie tables of them for ITK-SNAP and 3D Slicer.",
     ),
     Format(
+        name="NIfTI in two files", endings=(".hdr",), module="napari_unetvnet.images.formats.nifti",
+        in_parts=(".hdr",), note="The voxels are in the .img file beside it.",
+    ),
+    Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
         dtypes=(*LABELS[:3], "float32"), keeps=("position", "spacing", "unit", "class names"),
         long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True, numbered=True,

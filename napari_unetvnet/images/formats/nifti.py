@@ -62,7 +62,7 @@ def read(path: Path) -> ImageFile:
 
     with log_of("nibabel.global"), reading(path, ImageFileError, HeaderDataError, ImageDataError, WrapStructError):
         image = _opened(path)
-        if not isinstance(image, nibabel.Nifti1Image):
+        if not isinstance(image, nibabel.Nifti1Pair):
             raise FileProblem(f"{path.name} holds {type(image).__name__}, no voxels; save it as NIfTI volume.")
         array = _voxels(path, image)
         geometry = _geometry(image.header)
