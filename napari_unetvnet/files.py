@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "TEMPORARY", "beside", "put_if_free", "put_in_place", "read_json", "remove", "replacing", "replacing_all",
-    "same_or_inside", "write_json", "write_text", "writing",
+    "TEMPORARY", "beside", "cache_folder", "put_if_free", "put_in_place", "read_json", "remove", "replacing",
+    "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -164,6 +164,14 @@ def beside(path: Path, tag: str = TEMPORARY) -> Path:
     Path
     """
     return path.with_name(f"{tag}{secrets.token_hex(4)}-{path.name[-KEPT_CHARACTERS:]}")
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be found out again: ``$NAPARI_UNETVNET_CACHE``, by default the user's cache."""
+    from platformdirs import user_cache_path
+
+    folder = os.environ.get("NAPARI_UNETVNET_CACHE")
+    return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
 
 
 def remove(path: Path) -> None:

@@ -136,6 +136,8 @@ def _add_jobs(add: Add, command: str) -> None:
     augmenting.add_argument("--count", type=int, default=16, metavar="N", help="Number of patches (default 16).")
     text = "File for the patches (.npy or .tif); their labels are written beside it."
     augmenting.add_argument("--patches", type=Path, metavar="FILE", required=True, help=text)
+    text = "Replace also files that this program did not write, or that were changed since."
+    augmenting.add_argument("--overwrite", action="store_true", help=text)
     sweeping = add("sweep", _sweep, "Train several networks and losses under one budget; takes the options of train.")
     fields(sweeping, "TrainJob")
     _add_sweep_options(sweeping)
@@ -331,7 +333,7 @@ def _augment(parsed: Namespace) -> None:
     if parsed.count < 1:
         raise SettingsProblem(f"{parsed.count} patches cannot be drawn; give --count 1 or more.")
     job = _job(parsed, TrainJob, "train")
-    check_patches(parsed.patches, job)
+    check_patches(parsed.patches, job, overwrite=parsed.overwrite)
     write_patches(parsed.patches, *training_patches(job, parsed.count))
     _print(f"Patches: {parsed.patches}")
     _print(f"Labels: {labels_beside(parsed.patches)}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.sources import stem_of
+from napari_unetvnet.images.written import delivering, is_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,18 +71,10 @@ def write_tables(path: Path, names: ClassNames) -> None:
     """
     for table, rows in zip(tables_beside(path), (_itk_snap_rows(names), _slicer_rows(names)), strict=True):
         if names:
-            with writing(table), replacing(table) as temporary:
+            with writing(table), delivering(table) as (temporary,):
                 temporary.write_text("\n".join([HEADER, *rows, ""]), encoding="utf-8")
-        elif _is_ours(table):
+        elif table.is_file() and is_unchanged(table):
             table.unlink()
-
-
-def _is_ours(table: Path) -> bool:
-    """Whether a file is a table that was written here."""
-    if not table.is_file():
-        return False
-    with table.open("rb") as file:
-        return file.readline().strip() == HEADER.encode()
 
 
 def _colour(value: int) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.arrays import Typed, cut, parts
 from napari_unetvnet.images.channels import stacked
 from napari_unetvnet.images.class_names import write_tables
@@ -34,6 +34,7 @@ from napari_unetvnet.images.pairs import PairFiles, find_pairs
 from napari_unetvnet.images.same_grid import difference
 from napari_unetvnet.images.sources import existing, paths_of, stem_of
 from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.images.written import delivering
 
 if TYPE_CHECKING:
     from napari_unetvnet.conventions import Spacing
@@ -286,5 +287,5 @@ def _check_grid(array: Any, axes: int, like: Volume) -> None:
 
 def _write(path: Path, kind: Format, array: Any, like: Volume) -> None:
     """Write a result atomically."""
-    with writing(path), replacing(path) as part:
+    with writing(path), delivering(path) as (part,):
         kind.function("write")(part, array, like)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import platform
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from napari_unetvnet.errors import FileProblem, OutOfMemory, SettingsProblem
-from napari_unetvnet.files import read_json, remove, write_json
+from napari_unetvnet.files import cache_folder, read_json, remove, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from napari_unetvnet.settings import ComputeSettings
 
@@ -125,7 +124,7 @@ def recall(file: str, key: str) -> Any:
     What JSON holds, or None
         None if there is none.
     """
-    return _read_cache(_cache_folder() / file).get(key)
+    return _read_cache(cache_folder() / file).get(key)
 
 
 def remember(file: str, key: str, value: Any) -> None:
@@ -136,7 +135,7 @@ def remember(file: str, key: str, value: Any) -> None:
     file, key : str
         As for `recall`.
     """
-    path = _cache_folder() / file
+    path = cache_folder() / file
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, _read_cache(path) | {key: value})
@@ -153,14 +152,6 @@ def _read_cache(path: Path) -> dict[str, Any]:
         with suppress(OSError):
             remove(path)
         return {}
-
-
-def _cache_folder() -> Path:
-    """Folder of the cache: ``$NAPARI_UNETVNET_CACHE``, by default in the user's cache."""
-    from platformdirs import user_cache_path
-
-    folder = os.environ.get("NAPARI_UNETVNET_CACHE")
-    return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
 
 
 def _measured_gain() -> float:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import replacing_all, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.outputs import check_place
+from napari_unetvnet.images.written import delivering, refuse_foreign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +23,13 @@ __all__ = ["ENDINGS", "check_patches", "labels_beside", "training_patches", "wri
 ENDINGS = (".npy", ".tif", ".tiff")
 
 
-def check_patches(path: Path, job: TrainJob) -> None:
-    """Refuse a file for patches that cannot be written, or that would replace an image or labels, before any work.
+def check_patches(path: Path, job: TrainJob, *, overwrite: bool = False) -> None:
+    """Refuse a file for patches that cannot be written, or that would replace a file of someone else, before any work.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Whether files that this program did not write are replaced, too, but never an image or labels that are read.
 
     Raises
     ------
@@ -35,6 +41,7 @@ def check_patches(path: Path, job: TrainJob) -> None:
         raise FileProblem(f"Patches cannot be written to {path.name}; choose a name that ends in {', '.join(ENDINGS)}.")
     check_place(path)
     keep_inputs([path, labels_beside(path)], find_inputs(job))
+    refuse_foreign([path, labels_beside(path)], overwrite=overwrite)
 
 
 def training_patches(job: TrainJob, count: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -109,7 +116,7 @@ def write_patches(path: Path, images: NDArray[np.float32], target: NDArray[Any])
     """
     from tifffile import imwrite
 
-    with writing(path), replacing_all([path, labels_beside(path)]) as temporary_paths:
+    with writing(path), delivering(path, labels_beside(path)) as temporary_paths:
         for temporary, array in zip(temporary_paths, (images, target), strict=True):
             with temporary.open("wb") as file:
                 np.save(file, array) if path.suffix.lower() == ".npy" else imwrite(file, array)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.files import replacing, replacing_all, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
 from napari_unetvnet.images.outputs import place_not_kept, refuse_replacing
+from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
 from napari_unetvnet.runs.inputs import spacing_notice
@@ -59,6 +60,14 @@ def clean_file(job: CleanJob) -> CleanedFile:
     """
     check_writable(job.output, "labels")
     refuse_replacing(outputs_of(job), [job.labels])
+    refuse_foreign(outputs_of(job), overwrite=job.overwrite)
+    with claimed([job.output]) as unrecorded:
+        written = _cleaned(job)
+    return written._replace(notices=(*written.notices, unrecorded) if unrecorded else written.notices)
+
+
+def _cleaned(job: CleanJob) -> CleanedFile:
+    """Clean a label file whose output was checked."""
     volume = read_labels(job.labels, job.spacing)
     volume = replace(volume, geometry=volume.geometry.completed(unit=job.unit))
     cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
@@ -102,7 +111,7 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
     tables = [] if cleaned.table is None else [folder / OBJECTS]
     if cleaned.table is not None and job.output is not None:
         tables.append(table_beside(job.output))
-    with writing(job.output or folder), replacing_all([folder / CLEANED, *tables]) as temporary_paths:
+    with writing(job.output or folder), delivering(folder / CLEANED, *tables) as temporary_paths:
         np.save(temporary_paths[0], compact)
         for temporary in temporary_paths[1:]:
             _write_rows(temporary, cleaned.table or {})
@@ -128,7 +137,7 @@ def write_table(path: Path, table: Table) -> Path:
     FileProblem
         If it cannot be written.
     """
-    with writing(path), replacing(path) as temporary:
+    with writing(path), delivering(path) as (temporary,):
         _write_rows(temporary, table)
     return path
 

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem, UserError
-from napari_unetvnet.files import remove, replacing, writing
+from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats import endings
 from napari_unetvnet.images.geometry import step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.layouts.subjects import modality_of, recognise
 from napari_unetvnet.images.orientation import canonical, orientation_of
+from napari_unetvnet.images.outputs import check_place
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.sources import is_folder, stem_of
 from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
+from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +45,8 @@ FOREGROUND = 1e-5
 MARGIN = 1
 """Voxels by which the box around the foreground is enlarged."""
 CHUNK = 64
+KEY_LENGTH = 32
+"""Characters of the names under which subjects are kept."""
 
 
 class _Files(NamedTuple):
@@ -97,13 +101,19 @@ def convert(job: ConvertJob) -> Iterator[str]:
     Raises
     ------
     FileProblem
-        If the folder holds no subject, or the output exists or cannot be written.
+        If the folder holds no subject, or the output cannot be written, or is a file of someone else.
     DataProblem
         If a subject lacks a file, its files have different grids, or it holds only zeros; one line each.
     """
-    if job.output.exists():
-        raise FileProblem(f"{job.output} exists; remove it first, or give another output.")
-    job = _completed(job)
+    check_place(job.output)
+    refuse_foreign([job.output], overwrite=job.overwrite)
+    with claimed([job.output]) as unrecorded:
+        if unrecorded:
+            yield unrecorded
+        yield from _convert(_completed(job))
+
+
+def _convert(job: ConvertJob) -> Iterator[str]:
     subjects, folder = _find(job), job.output.with_name(f"{job.output.name}.partial")
     stored = [folder / f"{_key(files, job)}.npz" for files in subjects]
     if found := sum(path.exists() for path in stored):
@@ -112,17 +122,26 @@ def convert(job: ConvertJob) -> Iterator[str]:
     measured = [_measured(_kept(path)) for path in stored]
     if len({each.origin.unit for each in measured}) > 1:
         raise DataProblem("The subjects have voxel sizes in different units; save all of them in millimetres.")
-    with writing(job.output), replacing(job.output) as part:
+    with writing(job.output), delivering(job.output) as (part,):
         _write(part, subjects, stored, measured, job)
-    remove(folder)
+    _remove_kept(folder)
     yield f"Set of {len(subjects)} subject(s): {job.output}"
+
+
+def _remove_kept(folder: Path) -> None:
+    """Remove the subjects that were kept, and their folder if nothing else is in it."""
+    for path in folder.glob("*.npz"):
+        if len(path.stem) == KEY_LENGTH:
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _key(files: _Files, job: ConvertJob) -> str:
     """Give a subject a name by its files as they are now, and by what is made of them."""
     paths = [path for path in (*files.images, files.labels) if path is not None]
     states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr((states, files.labels is not None, job.size)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((states, files.labels is not None, job.size)).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def _keep_all(subjects: Sequence[_Files], stored: Sequence[Path], folder: Path, job: ConvertJob) -> None:

@@ -13,7 +13,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import OutputScored
-from napari_unetvnet.files import beside, put_if_free, read_json, remove, replacing, write_json, writing
+from napari_unetvnet.files import beside, put_if_free, read_json, remove, write_json, writing
+from napari_unetvnet.images.written import delivering, target
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import DELIVERED, MODEL, REPLACED, follow
 
@@ -47,7 +48,7 @@ def deliver_model(folder: Path, output: Path) -> tuple[Path, list[str]]:
         if (own := _earlier(folder, output)) is not None:
             path, notices = _replace(model, own), list[str]()
         elif not output.exists():
-            path, notices = _write_beside(model, output), []
+            path, notices = _write_beside(model, target(output)), []
         else:
             card, digest = read_card(model), _sha256(output)
             if digest == _sha256(model) or (card.unchanged and card.parent.endswith(digest)):
@@ -99,7 +100,7 @@ def _write_beside(source: Path, path: Path) -> Path:
 
 
 def _replace(model: Path, output: Path) -> Path:
-    with replacing(output) as temporary:
+    with delivering(output) as (temporary,):
         shutil.copyfile(model, temporary)
     return output
 

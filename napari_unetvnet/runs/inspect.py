@@ -16,6 +16,7 @@ from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
 from napari_unetvnet.images.outputs import refuse_replacing
 from napari_unetvnet.images.sources import paths_of
+from napari_unetvnet.images.written import delivering, refuse_foreign
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import FALLBACK, INDEX, MAPS
@@ -203,6 +204,8 @@ def _check_folder(job: InspectJob) -> Iterator[Notice]:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise FileProblem(f"Folder {existing} is write-protected; choose another.")
     if earlier:
+        maps = [path for path in output.iterdir() if path.name == INDEX or format_of(path)]
+        refuse_foreign(maps, overwrite=job.overwrite)
         yield Notice(f"The maps in {output} are replaced.")
 
 
@@ -230,7 +233,7 @@ def _deliver(place: Path, maps: list[_Map], job: InspectJob, volume: Volume, end
             write(output / shown.file, source, volume)
             yield Event()
     index: dict[str, Any] = {"image": job.image, "model": job.model, "maps": [asdict(shown) for shown in maps]}
-    with writing(output / INDEX, "the maps are complete without it"):
-        write_json(output / INDEX, index)
+    with writing(output / INDEX, "the maps are complete without it"), delivering(output / INDEX) as (part,):
+        write_json(part, index)
     if job.output is not None:
         remove(place)

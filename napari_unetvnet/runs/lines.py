@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.files import writing
+from napari_unetvnet.images.written import delivering
 from napari_unetvnet.postprocess import paths_of
 from napari_unetvnet.runs.outputs import lines_beside
 
@@ -44,7 +45,7 @@ def write_lines(output: Path, labels: NDArray[Any], values: Sequence[int]) -> li
     for value in values:
         path = lines_beside(output, value)
         paths = [each.vertices for mask in masks for each in paths_of(mask, (value,))]
-        with writing(path), replacing(path) as temporary:
+        with writing(path), delivering(path) as (temporary,):
             _write(temporary, paths, first_axis=1 if masks.shape[1] == 1 else 0)
         written.append(path)
     return written

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import beside, put_in_place, read_json, remove, write_json
+from napari_unetvnet.files import beside, read_json, remove, write_json
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
@@ -23,6 +23,8 @@ from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.refusals import times
 from napari_unetvnet.images.subjects import placement_of
+from napari_unetvnet.images.written import deliver as put_results
+from napari_unetvnet.images.written import target
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
@@ -114,7 +116,7 @@ class Results:
             if self._specs[kind].beside and path != self._specs[kind].output:
                 remove(path)
         paths = {
-            kind: beside(spec.output, "part-")
+            kind: beside(target(spec.output), "part-")
             for kind, spec in self._specs.items()
             if spec.output is not None and spec.beside
         }
@@ -210,7 +212,7 @@ def _opened(path: Path) -> Any:
 
 def _move(result: Path, output: Path) -> None:
     try:
-        put_in_place([result], [output])
+        put_results([result], [output])
     except OSError as error:
         reason = error.strerror or error
         raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {result}.") from error

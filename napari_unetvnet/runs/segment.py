@@ -11,7 +11,8 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import read_json, write_json
+from napari_unetvnet.files import read_json, same_or_inside, write_json
+from napari_unetvnet.images.written import claimed, refuse_foreign
 from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
@@ -47,13 +48,21 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     ------
     Event
     """
+    _check_outputs(job)
+    with claimed(path for path in (job.output, job.probabilities, job.uncertainty) if path) as unrecorded:
+        if unrecorded:
+            yield Notice(unrecorded)
+        yield from _segment(folder, job, finished=finished)
+
+
+def _segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
+    """Segment to outputs that no other run writes."""
     from napari_unetvnet import inference
     from napari_unetvnet.images.io import read_labels
     from napari_unetvnet.model.device import autotuned_convolutions, keep_freed_memory
     from napari_unetvnet.model.model import load_model
     from napari_unetvnet.runs.inputs import read_image
 
-    _check_outputs(job)
     path = find_model(job.model)
     grids = list[str]()
     whole = read_image(job.image, job, grids)
@@ -61,7 +70,7 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
     model, depth = load_model(path, job, job.option), whole.shape[0]
     volume, missing, channels = image_for(model.card, whole, given_names(job.image, job.channel_names, whole.channels))
     job, notices = _completed(job, model.card, volume)
-    _keep_inputs(job, path)
+    _keep_files(folder, job, path)
     inference.check_fits(model, volume, job)
     _check_sizes(job, model.card, volume)
     small = inference.small_image_notice(model, inference.resample_for(model.card, volume, job), job.view)
@@ -169,12 +178,14 @@ def _check_outputs(job: SegmentJob) -> None:
         check_writable(job.uncertainty, "uncertainty")
 
 
-def _keep_inputs(job: SegmentJob, model: Path) -> None:
-    """Refuse results, and tables beside them, in the place of what is read."""
+def _keep_files(folder: Path, job: SegmentJob, model: Path) -> None:
+    """Refuse results, and tables beside them, in the place of what is read, or of what someone else has written."""
     from napari_unetvnet.images.outputs import refuse_replacing
 
     models = (model, find_model(job.region_model)) if job.region_model else (model,)
     refuse_replacing(outputs_of(job), (job.image, *([job.mask] if job.mask else []), *models))
+    outside = [path for path in outputs_of(job) if not same_or_inside(path, folder)]  # the run folder is its own
+    refuse_foreign(outside, overwrite=job.overwrite)
 
 
 def _of_space(job: SegmentJob, volume: Volume) -> list[str]:

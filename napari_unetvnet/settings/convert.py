@@ -30,6 +30,8 @@ class ConvertJob(Settings):
     """Subtract the mean of the set from each modality and divide by its standard deviation."""
     output: Path
     """Where to write the set (.h5)."""
+    overwrite: bool = False
+    """Replace also a file or folder that this program did not write, or that was changed since."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -35,6 +35,8 @@ class InspectJob(TilingSettings):
     autoencoder branch, or the probabilities of all levels with deep supervision (default: all that the model has)."""
     output: Path | None = None
     """Folder for the maps, a file for each, and index.json, which describes them."""
+    overwrite: bool = False
+    """Replace also a file or folder that this program did not write, or that was changed since."""
     ending: str | None = Field(
         None,
         description=f"Ending of the files, one of {listed(endings_for('probabilities'))} (default: that of the image, "

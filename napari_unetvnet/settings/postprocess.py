@@ -132,6 +132,8 @@ class CleanJob(PostprocessSettings):
     output: Path = Field(
         description=f"Where to write the result; the ending decides the format ({listed(endings_for('labels'))})."
     )
+    overwrite: bool = False
+    """Replace also a file or folder that this program did not write, or that was changed since."""
     spacing: Spacing | None = None
     """Voxel size z y x for a file that has none."""
     unit: str = "pixel"

@@ -135,6 +135,8 @@ class SegmentJob(SegmentSettings):
         description="Where to write the uncertainty of each voxel as well "
         f"({listed(endings_for('uncertainty'))}); 0 is certain.",
     )
+    overwrite: bool = False
+    """Replace also a file or folder that this program did not write, or that was changed since."""
 
     def result_bytes(self, classes: int) -> int:
         """Give the bytes per voxel of the results of a slab, including probabilities if chosen."""

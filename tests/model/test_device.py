@@ -20,7 +20,7 @@ from napari_unetvnet.settings import ComputeSettings
 def memory(monkeypatch, tmp_path):
     """Nothing is remembered of this machine."""
     path = tmp_path / "cache" / "bf16.json"
-    monkeypatch.setattr(compute, "_cache_folder", lambda: path.parent)
+    monkeypatch.setattr(compute, "cache_folder", lambda: path.parent)
     bf16_pays.cache_clear()
     yield path
     bf16_pays.cache_clear()

@@ -68,7 +68,9 @@ def test_a_set_holds_the_foreground_on_canonical_axes(tmp_path):
                 np.testing.assert_array_equal(file["data"][i, c], expected)
                 np.testing.assert_allclose(file["affine"][i], affine)
             np.testing.assert_array_equal(file["truth"][i, 0], canonical(each["seg"], box)[0])
-    with pytest.raises(FileProblem, match="exists"):
+    with h5py.File(tmp_path / "set.h5", "a") as file:
+        file.attrs["note"] = "added by hand"
+    with pytest.raises(FileProblem, match="exists and was changed"):
         convert(job(tmp_path))
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_unetvnet.cli.main import main
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.images import written
 from napari_unetvnet.images.geometry import Geometry
-from napari_unetvnet.images.io import write_labels
+from napari_unetvnet.images.io import read_labels, write_labels
 from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.images.written import claimed, delivering, is_unchanged, records_folder, refuse_foreign
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, save_model
+from napari_unetvnet.runs.delivery import deliver_model
+from napari_unetvnet.runs.folder import MODEL
 from napari_unetvnet.settings import SegmentSettings
 
 SHAPE = (2, 20, 24)
@@ -124,3 +130,125 @@ def test_nothing_is_written_into_a_folder_that_is_read(files, capsys):
             (files / output).parent.mkdir(exist_ok=True)
             run(["segment", image, "--model", "m.safetensors", "--output", output], before, capsys)
     assert contents(files).keys() == before.keys()
+
+
+# Other files ----------------------------------------------------------------------------------------------------------
+
+
+COMMANDS = {
+    "clean": (["clean", "lab.tif", "--min-size", "2", "--output"], "new.tif"),
+    "clean, zarr": (["clean", "lab.tif", "--min-size", "2", "--output"], "new.zarr"),
+    "clean, table": (["clean", "lab.tif", "--objects", "components", "--output", "new.npy"], "new_objects.csv"),
+    "clean, lines": (["clean", "lab.tif", "--thin", "1", "--output", "new.npy"], "new_lines_1.csv"),
+    "segment": (["segment", "im.tif", "--model", "m.safetensors", "--output"], "new.nii.gz"),
+    "segment, zarr": (["segment", "im.tif", "--model", "m.safetensors", "--output"], "new.zarr"),
+    "segment, probabilities": (
+        ["segment", "im.tif", "--model", "m.safetensors", "--output", "new.tif", "--probabilities"], "p.npy"
+    ),
+    "augment": (
+        ["augment", "--image", "im.tif", "--label", "lab.tif", "--count", "1", "--patch", "1", "16", "16",
+         "--view", "2d", "--patches"], "new.npy"
+    ),
+}  # fmt: skip
+"""Commands, and a file that each writes; it is the last argument unless it lies beside another."""
+
+
+def command_of(name):
+    command, output = COMMANDS[name]
+    return [*command, output] if command[-1].startswith("--") else command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_what_the_program_wrote_and_no_one_changed_is_replaced(files, name, capsys):
+    command, output = command_of(name), files / COMMANDS[name][1]
+    assert main(command) == 0
+    assert main(command) == 0  # what it wrote itself
+    inner = next(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else output
+    inner.write_bytes(inner.read_bytes() + b"corrected by hand")
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "was changed since this program wrote it" in capsys.readouterr().err
+    assert inner.read_bytes().endswith(b"by hand")
+    assert main([*command, "--overwrite"]) == 0
+    assert not inner.exists() or not inner.read_bytes().endswith(b"by hand")
+    assert main(command) == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_someone_else_has_written_stays(files, name, capsys):
+    command, output = command_of(name), files / COMMANDS[name][1]
+    if output.suffix == ".zarr":
+        shutil.copytree(files / "im.zarr", output)
+    else:
+        output.write_bytes(b"years of work")
+    before = contents(files)
+    assert main(command) == 2
+    assert "exists and was not written by this program; give another" in capsys.readouterr().err
+    assert contents(files) == before
+
+
+@pytest.mark.parametrize("ending", [".tif", ".zarr"])
+def test_a_link_is_written_through(files, tmp_path, ending, capsys):
+    (tmp_path / "large disk").mkdir()
+    there = tmp_path / "large disk" / f"there{ending}"
+    (files / f"new{ending}").symlink_to(there)
+    command = ["segment", "im.tif", "--model", "m.safetensors", "--output", f"new{ending}"]
+    assert main(command) == 0
+    assert (files / f"new{ending}").is_symlink()
+    assert read_labels(there).shape == SHAPE
+    assert main(command) == 0  # a second result in the same place
+    assert not list(files.glob("part-*")) and [path.name for path in there.parent.iterdir()] == [there.name]
+    shutil.copytree(files / "im.zarr", tmp_path / "x.zarr")
+    (files / "mine.zarr").symlink_to(tmp_path / "x.zarr")
+    before = contents(tmp_path / "x.zarr")
+    assert main([*command[:-1], "mine.zarr"]) == 2
+    assert contents(tmp_path / "x.zarr") == before
+
+
+def test_a_model_is_written_through_a_link(files, tmp_path):
+    model, there = files / "m.safetensors", tmp_path / "there.safetensors"
+    (tmp_path / "run").mkdir()
+    shutil.copy(model, tmp_path / "run" / MODEL)
+    (files / "new.safetensors").symlink_to(there)
+    deliver_model(tmp_path / "run", files / "new.safetensors")
+    assert there.read_bytes() == model.read_bytes()
+    assert (files / "new.safetensors").is_symlink()
+
+
+def test_of_two_runs_into_one_output_the_second_is_told(files, capsys):
+    (files / "link.tif").symlink_to("new.tif")
+    for command in ("clean", "segment"):
+        words, _ = COMMANDS[command]
+        with claimed([files / "new.tif"]):
+            for output in ("new.tif", "./new.tif", "link.tif"):
+                assert main([*words, output]) == 2
+                assert "Another run is writing" in capsys.readouterr().err
+    assert not (files / "new.tif").exists()
+
+
+def test_a_result_is_recorded_before_it_is_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(written, "put_in_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), delivering(tmp_path / "a.csv") as (part,):
+        part.write_text("1")
+        os.link(part, tmp_path / "a.csv")  # killed in the middle
+    assert is_unchanged(tmp_path / "a.csv")
+
+
+def test_a_record_that_is_damaged_counts_as_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_UNETVNET_CACHE", str(tmp_path / "cache"))
+    with delivering(tmp_path / "a.csv") as (part,):
+        part.write_text("1")
+    (record,) = records_folder().iterdir()
+    for text in ("", "[]", "{}", '{"states": 1}', '{"states": [[1]]}', "[" * 100000):
+        record.write_text(text)
+        with pytest.raises(FileProblem, match="was not written by this program"):
+            refuse_foreign([tmp_path / "a.csv"])
+
+
+def test_without_a_place_for_records_results_are_written_and_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_UNETVNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("in the way")
+    with claimed([tmp_path / "a.csv"]) as text, delivering(tmp_path / "a.csv") as (part,):
+        part.write_text("1")
+    assert text.endswith("to replace them later, add --overwrite.")
+    assert (tmp_path / "a.csv").read_text() == "1"
