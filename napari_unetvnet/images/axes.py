@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ask_for_axes", "axis_places", "given_letters", "with_channels"]
 
+AS_PLANES = ("zyx", "czyx", "zcyx")
+"""Axes of a series of planes, with its time points as z."""
+
 
 def with_channels(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
     """Transpose an array with lettered axes to (C, Z, Y, X); colours S are channels, one unknown axis is Z.
@@ -110,7 +113,9 @@ def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
     axis_letters = [(letter, i) for i, letter in enumerate(axes) if letter in "YX" or shape[i] > 1]
     letters = [letter for letter, _ in axis_letters]
     if "T" in letters:
-        raise DataProblem(f"{name} holds {shape[axes.index('T')]} time points; save one time point as a file.")
+        flat = axes.lower().replace("t", "z")
+        planes = f", or give --axes {flat} to take them as planes, for a model of view 2d" if flat in AS_PLANES else ""
+        raise DataProblem(f"{name} holds {shape[axes.index('T')]} time points; save one time point as a file{planes}.")
     unknown = [letter for letter in letters if letter not in "ZCSYX"]
     if len(unknown) + ("Z" in letters) > 1 or not {"Y", "X"} <= set(letters):
         raise DataProblem(

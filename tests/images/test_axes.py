@@ -60,3 +60,17 @@ def test_axes_that_are_none_are_refused():
         with pytest.raises(SettingsProblem, match="'zyx', 'cyx'"):
             checked(SegmentJob, {"image": "a.tif", "model": "m", "axes": axes})
     assert checked(TrainJob, {"image": "a", "label": "b", "axes": "zyx"}).axes == "zyx"
+
+
+def test_time_points_of_planes_can_be_read_as_planes_where_that_is_said(tmp_path):
+    cases = (("TYX", (3, 5, 7), "zyx"), ("TCYX", (3, 2, 5, 7), "zcyx"), ("TZYX", (3, 2, 5, 7), ""))
+    for axes, shape, given in cases:
+        frames = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+        path = tmp_path / f"{axes}.ome.tif"
+        tifffile.imwrite(path, frames, metadata={"axes": axes}, photometric="minisblack")
+        advice = f", or give --axes {given} to take them as planes, for a model of view 2d" if given else ""
+        with pytest.raises(DataProblem, match=rf"holds 3 time points; save one time point as a file{advice}\.$"):
+            read_volume(path)
+        if given:
+            expected = frames[None] if axes == "TYX" else frames.swapaxes(0, 1)
+            assert np.array_equal(read_volume(path, axes=given).data, expected)
