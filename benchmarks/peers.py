@@ -200,7 +200,7 @@ def table(rows):
     """Give the table of all scores."""
     lines = ["| set | method | training, s | segmenting, s | Dice | of each class | objects F1 |"]
     lines.append("|---|---|---|---|---|---|---|")
-    for row in sorted(rows, key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"]))):
+    for row in sorted(rows, key=lambda r: (list(SETS).index(r["set"]), list(METHODS).index(r["method"]), r["train_s"])):
         named = {key.removeprefix("dice_"): value for key, value in row.items() if key.startswith("dice_")}
         parts = [f"{key} {value:.3f}" for key, value in named.items() if key != "foreground"]
         objects = "" if row["set"] not in OBJECTS or row.get("object_f1") is None else f"{row['object_f1']:.3f}"
