@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "TEMPORARY", "beside", "cache_folder", "put_if_free", "put_in_place", "read_json", "remove", "replacing",
-    "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
+    "TEMPORARY", "beside", "cache_folder", "check_room", "put_if_free", "put_in_place", "read_json", "remove",
+    "replacing", "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -172,6 +172,28 @@ def cache_folder() -> Path:
 
     folder = os.environ.get("NAPARI_UNETVNET_CACHE")
     return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
+
+
+def check_room(needed: int, folder: Path) -> None:
+    """Refuse work whose results a disk cannot hold.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes of the results.
+    folder : Path
+        Where they are written.
+
+    Raises
+    ------
+    FileProblem
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise FileProblem(
+            f"The results take {needed / 2**30:.2f} GiB in {folder}, but only {free / 2**30:.2f} GiB are free there; "
+            "make room, or choose another folder for the run."
+        )
 
 
 def remove(path: Path) -> None:

@@ -141,8 +141,8 @@ def _limits(each: Format) -> str:
     """Write the limits of a result, or that the format is read only."""
     if not each.dtypes:
         return "images, read only" if each.lossy else "read only"
-    limits = ((each.planes, "plane"), (each.masks, "mask"), (each.edge, "voxel along an axis"))
-    return listed(f"{limit} {noun if limit == 1 else noun.replace(' ', 's ', 1)}" for limit, noun in limits if limit)
+    limits = ((each.planes, "plane"), (each.masks, "mask"))
+    return listed(f"{limit} {noun if limit == 1 else noun + 's'}" for limit, noun in limits if limit)
 
 
 def readme() -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_unetvnet.files import writing
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
-from napari_unetvnet.images.outputs import place_not_kept, refuse_replacing
+from napari_unetvnet.images.outputs import check_fits, place_not_kept, refuse_replacing
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 from napari_unetvnet.postprocess import postprocess
 from napari_unetvnet.runs.folder import CLEANED, OBJECTS
@@ -69,6 +69,7 @@ def clean_file(job: CleanJob) -> CleanedFile:
 def _cleaned(job: CleanJob) -> CleanedFile:
     """Clean a label file whose output was checked."""
     volume = read_labels(job.labels, job.spacing)
+    check_fits(job.output, "labels", volume.shape)  # before the work; the number of objects is not known yet
     volume = replace(volume, geometry=volume.geometry.completed(unit=job.unit))
     cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
     write_labels(job.output, cleaned.labels, volume)

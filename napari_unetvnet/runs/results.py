@@ -8,14 +8,15 @@ in the run folder holds the path of that folder. Planes that are reported as fin
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import beside, read_json, remove, write_json
+from napari_unetvnet.files import beside, check_room, read_json, remove, write_json
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
@@ -121,6 +122,10 @@ class Results:
             if spec.output is not None and spec.beside
         }
         _save_paths(self._folder, paths)
+        check_room(
+            sum(spec.dtype.itemsize * prod(spec.shape) for kind, spec in self._specs.items() if kind not in paths),
+            self._folder,
+        )
         for kind, spec in self._specs.items():
             if kind in paths:
                 self._arrays[kind] = _format_function(paths[kind], "create")(
@@ -167,10 +172,18 @@ class Results:
                     yield Notice(
                         f"The labels are on the grid of the original image, {times(like.shape)} voxels (z y x)."
                     )
-                WRITE[kind](spec.output, array, like)
+                self._write(kind, spec.output, array, like, cleaned=labels is not None)
         for kind, output in moves.items():
             _move(paths[kind], output)
             _save_paths(self._folder, _saved_paths(self._folder) | {kind: output})
+
+    def _write(self, kind: str, output: Path, array: Any, like: Volume, *, cleaned: bool) -> None:
+        """Write a result to its output; where that fails, say where the result is."""
+        try:
+            WRITE[kind](output, array, like)
+        except (FileProblem, DataProblem) as problem:
+            kept = self._folder / (CLEANED if cleaned and kind == "labels" else FILES[kind])
+            raise type(problem)(*problem.lines, f"The result is complete in {kept}.") from problem
 
     def _paths(self) -> dict[str, Path]:
         """Return the current path of each result."""

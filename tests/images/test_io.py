@@ -492,10 +492,16 @@ def test_several_masks_are_no_png(tmp_path, shape):
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_an_axis_that_is_too_long_for_nifti_is_one_sentence(tmp_path, ending):
-    with pytest.raises(DataProblem, match=r"NIfTI holds 32767 voxels along an axis, not 32768; use \.tif"):
-        write_labels(tmp_path / f"a{ending}", counted(1, 2, 32768), like((1, 2, 32768)))
-    write_labels(tmp_path / f"a{ending}", counted(1, 2, 32767), like((1, 2, 32767)))
+def test_an_axis_that_is_too_long_for_nifti_1_is_written_as_nifti_2(tmp_path, ending):
+    for length, kind in ((32767, nibabel.Nifti1Image), (32768, nibabel.Nifti2Image)):
+        image = like((1, 2, length))
+        for _ in range(2):  # the second time with the fields of a NIfTI header
+            write_labels(tmp_path / f"a{ending}", counted(1, 2, length), image)
+            image = read_volume(tmp_path / f"a{ending}")
+        written = nibabel.load(tmp_path / f"a{ending}")
+        assert type(written) is kind
+        np.testing.assert_array_equal(np.asarray(written.dataobj).T, counted(1, 2, length))
+        np.testing.assert_allclose(image.spacing, like((1, 2, length)).spacing)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".npy", ".zarr"])

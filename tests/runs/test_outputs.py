@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_unetvnet.cli.main import main
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import written
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, write_labels
@@ -19,8 +20,9 @@ from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.images.written import claimed, delivering, is_unchanged, records_folder, refuse_foreign
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, save_model
+from napari_unetvnet.runs import results
 from napari_unetvnet.runs.delivery import deliver_model
-from napari_unetvnet.runs.folder import MODEL
+from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL
 from napari_unetvnet.settings import SegmentSettings
 
 SHAPE = (2, 20, 24)
@@ -252,3 +254,37 @@ def test_without_a_place_for_records_results_are_written_and_it_is_told(tmp_path
         part.write_text("1")
     assert text.endswith("to replace them later, add --overwrite.")
     assert (tmp_path / "a.csv").read_text() == "1"
+
+
+# What cannot be held --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["clean", "segment"])
+def test_what_a_format_cannot_hold_is_told_before_the_work(files, command, monkeypatch, capsys):
+    monkeypatch.setattr("napari_unetvnet.runs.clean.postprocess", None)
+    monkeypatch.setattr("napari_unetvnet.runs.segment.whole_chunks", None)
+    words, _ = COMMANDS[command]
+    assert main([*words, "new.png"]) == 2
+    assert "PNG holds one plane, not 2; use" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_at_the_end_is_named(files, monkeypatch, capsys):
+    def fail(*_):
+        raise DataProblem("new.tif cannot be written: it is too large.")
+
+    monkeypatch.setitem(results.WRITE, "labels", fail)
+    for cleaning, name in (([], LABELS), (["--min-size", "2"], CLEANED)):
+        words, _ = COMMANDS["segment"]
+        assert main([*words, "new.tif", "--run", "kept", *cleaning]) == 2
+        kept = capsys.readouterr().err.split("The result is complete in ")[1].strip()[:-1]
+        assert kept.endswith(name)
+        assert np.load(kept).shape == SHAPE
+
+
+def test_results_that_the_disk_cannot_hold_are_refused_before_the_work(files, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=np.prod(SHAPE) - 1))
+    words, _ = COMMANDS["segment"]
+    assert main([*words, "new.tif"]) == 2
+    assert "but only 0.00 GiB are free there" in capsys.readouterr().err
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=np.prod(SHAPE)))
+    assert main([*words, "new.tif"]) == 0

@@ -42,8 +42,8 @@ class Format:
     keeps : tuple of {"affine", "position", "spacing", "unit", "class names"}
         What is read back as it was written. The affine holds also how the voxels are turned, the position where the
         first one lies.
-    planes, masks, edge : int, optional
-        At most so many planes, masks of classes, and voxels along an axis.
+    planes, masks : int, optional
+        At most so many planes, and masks of classes.
     long_endings : tuple of str
         Longer forms of its endings, which are no part of the name of an image.
     in_parts : tuple of str
@@ -74,7 +74,6 @@ class Format:
     keeps: tuple[str, ...] = ()
     planes: int | None = None
     masks: int | None = None
-    edge: int | None = None
     long_endings: tuple[str, ...] = ()
     in_parts: tuple[str, ...] = ()
     lossy: bool = False
@@ -122,11 +121,9 @@ class Format:
         for limit, noun, count in (
             (self.planes, "plane", shape[-3]),
             (self.masks, "mask", shape[0] if len(shape) > 3 else 1),
-            (self.edge, "voxel along an axis", max(shape)),
         ):
             if limit is not None and count > limit:
-                first, *rest = noun.split(" ", 1)
-                held = f"one {noun}" if limit == 1 else " ".join((f"{limit} {first}s", *rest))
+                held = f"one {noun}" if limit == 1 else f"{limit} {noun}s"
                 return f"{held}, not {count}"
         if highest and self.label_dtype(highest) is None:
             return f"labels to {max(INTEGERS.get(dtype, 0) for dtype in self.dtypes)}, not {highest}"
@@ -137,7 +134,7 @@ LABELS = ("uint8", "uint16", "uint32", "uint64")
 FORMATS = (
     Format(
         name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
-        dtypes=(*LABELS, "float32"), keeps=("affine", "position", "spacing", "unit", "class names"), edge=32767,
+        dtypes=(*LABELS, "float32"), keeps=("affine", "position", "spacing", "unit", "class names"),
         in_parts=(".nii",), tables=True,
         note="The fourth axis, or any later one if the others have length 1, is channels. Units are m, mm "
         "and micrometer; others are converted to mm. A result on the "

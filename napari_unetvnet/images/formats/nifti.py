@@ -46,6 +46,8 @@ ALIGNED = 2
 """The code of a position in a space that no file names."""
 GZIP = b"\x1f\x8b"
 """What zipped files begin with."""
+LONGEST_SIDE = 32767
+"""Voxels along an axis that NIfTI-1 can say; larger results are written as NIfTI-2."""
 NIFTI2_BYTES = 540
 """What a NIfTI-2 file begins with: the size of its header."""
 INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4", "i8")
@@ -195,7 +197,8 @@ def write(path: Path, array: Any, like: Volume) -> None:
     array = Typed(array, array.dtype.newbyteorder("="))  # that of the header
     fields = like.geometry.header if "qform_code" in like.geometry.header else {}
     is_second = bool(fields) and fields["srow_x"].dtype.itemsize == np.dtype(np.float64).itemsize
-    header = nibabel.Nifti2Header() if is_second else nibabel.Nifti1Header()
+    is_large = max(array.shape) > LONGEST_SIDE
+    header = nibabel.Nifti2Header() if is_second or is_large else nibabel.Nifti1Header()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape[::-1])
     if fields:
