@@ -70,13 +70,15 @@ def check_writable(path: str | Path, kind: Kind | Literal["model"]) -> None:
     Raises
     ------
     FileProblem
-        If the ending is not one for this kind, the folder is missing or not writable, or the path is a folder but not
-        an earlier result.
+        If the ending is not one for this kind, its library is not installed, the folder is missing or not writable, or
+        the path is a folder but not an earlier result.
     """
     path = Path(path)
     file_format = None if kind == "model" else writing_format(path, kind)
     if file_format is None and not path.name.lower().endswith(MODEL):
         raise FileProblem(f"Cannot write model to {path.name}: the ending decides the format; use {listed(MODEL)}.")
+    if file_format and file_format.missing:
+        raise FileProblem(f"{path.name} is written by {file_format.missing}")
     if file_format and file_format.folder_files:
         if not _replaceable(path, file_format.folder_files):
             raise FileProblem(

@@ -7,6 +7,7 @@ library: the module of a format is imported when a file is read or written.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,6 +62,8 @@ class Format:
         ``open_image`` and ``completing``.
     any_axes : bool
         Whether the axes of a file may be in any order, so that ``read(path, axes)`` takes those that a user has named.
+    library : str
+        The module of an optional library that reads and writes it.
     tables : bool
         Whether tables with the names of classes are written beside labels, for viewers that find none in the file.
     note : str
@@ -83,7 +86,15 @@ class Format:
     grows: bool = False
     any_axes: bool = False
     tables: bool = False
+    library: str = ""
     note: str = ""
+
+    @property
+    def missing(self) -> str:
+        """Say what must be installed; empty if all is there."""
+        if not self.library or importlib.util.find_spec(self.library):
+            return ""
+        return f'{self.library}, which is not installed: pip install "napari-unetvnet[formats]".'
 
     def function(self, name: str) -> Callable[..., Any]:
         """Import a function of the format's module, such as ``read`` or ``write``."""
@@ -172,17 +183,17 @@ FORMATS = (
     ),
     Format(
         name="NRRD", endings=(".nrrd",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
-        keeps=("affine", "position", "spacing", "unit", "class names"),
+        library="SimpleITK", keeps=("affine", "position", "spacing", "unit", "class names"),
         note="By SimpleITK (`napari-unetvnet[formats]`). Lengths are millimetres, other units are converted and noted. "
         "Vectors, or a fourth axis, are channels.",
     ),
     Format(
         name="MetaImage", endings=(".mha",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
-        keeps=("affine", "position", "spacing", "unit", "class names"), note="As NRRD.",
+        library="SimpleITK", keeps=("affine", "position", "spacing", "unit", "class names"), note="As NRRD.",
     ),
     Format(
         name="NRRD or MetaImage header", endings=(".nhdr", ".mhd"), module="napari_unetvnet.images.formats.itk",
-        note="With the voxels in a file beside it, which the header names.",
+        library="SimpleITK", note="With the voxels in a file beside it, which the header names.",
     ),
     Format(
         name="HDF5", endings=(".h5", ".hdf5", ".hdf"), module="napari_unetvnet.images.formats.hdf5",
