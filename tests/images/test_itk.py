@@ -9,6 +9,7 @@ import pytest
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels
+from napari_unetvnet.images.outputs import check_writable
 
 itk = pytest.importorskip("SimpleITK")
 EACH = pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nhdr", ".mhd"])
@@ -80,3 +81,5 @@ def test_without_the_library_one_sentence_says_what_to_install(tmp_path, monkeyp
     (tmp_path / "a.mha").write_bytes(b"x")
     with pytest.raises(FileProblem, match=r'a\.mha .* pip install "napari-unetvnet\[formats\]"\.$'):
         read_labels(tmp_path / "a.mha")
+    with pytest.raises(FileProblem, match=r'b\.nrrd is written by SimpleITK.* pip install "napari-unetvnet'):
+        check_writable(tmp_path / "b.nrrd", "labels")
