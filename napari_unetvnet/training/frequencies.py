@@ -22,6 +22,7 @@ from napari_unetvnet.images.sampling import spread
 from napari_unetvnet.inference import scores
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.initial import output_biases
+from napari_unetvnet.training.plan.learning import STROKES
 from napari_unetvnet.training.score import score_weights
 
 if TYPE_CHECKING:
@@ -30,16 +31,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.data.patches import Region
+    from napari_unetvnet.training.processes import ProcessGroup
     from napari_unetvnet.training.run import Best, Run
 
-__all__ = ["ADAPTED", "adapted", "class_shares", "natural_frequencies"]
+__all__ = ["ADAPTED", "adapted", "adapted_outputs", "class_shares"]
 
 ADAPTED = (
     "Strokes do not show how often the classes are, so that was estimated on unpainted voxels, and the outputs were "
     "adapted to it."
 )
-STROKES = 0.05
-"""Share of labelled voxels below which labels are strokes; they tell nothing of frequencies."""
 REGIONS, PART = 4, {2: (1, 512, 512), 3: (32, 128, 128)}
 """Images, and voxels z, y, x of each, that frequencies are estimated on, at most."""
 ROUNDS = 50
@@ -48,8 +48,13 @@ MOST = 2.0
 LEAST = 1e-6
 
 
-def adapted(run: Run, best: Best) -> Best:
+def adapted(run: Run, best: Best, group: ProcessGroup | None = None) -> Best:
     """Move the output bias of a model to the frequencies of the classes, and score it again.
+
+    Parameters
+    ----------
+    group : ProcessGroup, optional
+        Processes that score together (default: those of the run).
 
     Returns
     -------
@@ -61,14 +66,14 @@ def adapted(run: Run, best: Best) -> Best:
     network = run.model.network
     present = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(best.weights)
-    with natural_frequencies(run) as moved:
+    with adapted_outputs(run) as moved:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(present)
-    return score_weights(run, replace(best, weights=weights), run.data.hold_out) if moved else best
+    return score_weights(run, replace(best, weights=weights), run.data.hold_out, group) if moved else best
 
 
 @contextmanager
-def natural_frequencies(run: Run) -> Iterator[bool]:
+def adapted_outputs(run: Run) -> Iterator[bool]:
     """Move the output bias of the present weights, and restore it; give whether it was moved."""
     biases = output_biases(run.model.network) if _from_strokes(run) else []
     before = [bias.detach().clone() for bias in biases]

@@ -26,7 +26,7 @@ from napari_unetvnet.inference.content import part_to_segment
 from napari_unetvnet.model.normalisation import normalisation
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.ema import ema_weights
-from napari_unetvnet.training.frequencies import natural_frequencies
+from napari_unetvnet.training.frequencies import adapted_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +171,7 @@ class TrainingPreview:
         labels = np.zeros(self._box.shape, np.min_scalar_type(max(model.card.values)))
         if (part := intersection(self._box, self._content)) is not None:
             image, place = self._pair.image.crop(self._content), shifted(part, [-n for n in self._content.start])
-            with ema_weights(model, self._run.ema), _evaluating(model.network), natural_frequencies(self._run):
+            with ema_weights(model, self._run.ema), _evaluating(model.network), adapted_outputs(self._run):
                 parts = _labelled(model, image, place, self._scale)
             labels[shifted(part, [-n for n in self._box.start]).slices] = parts
         return Resampled(labels[None], self._original_box.shape, "nearest")[0]

@@ -79,8 +79,13 @@ def dice_on(
     return mean, {classes.words[k]: value for k, value in dice.items()}
 
 
-def score_weights(run: Run, best: Best, regions: Sequence[Region]) -> Best:
+def score_weights(run: Run, best: Best, regions: Sequence[Region], group: ProcessGroup | None = None) -> Best:
     """Score weights other than the present ones.
+
+    Parameters
+    ----------
+    group : ProcessGroup, optional
+        Processes that score together (default: those of the run).
 
     Returns
     -------
@@ -90,7 +95,7 @@ def score_weights(run: Run, best: Best, regions: Sequence[Region]) -> Best:
     network = run.model.network
     present = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(best.weights)
-    dice, by_class = dice_on(regions, run.model, run.data.classes, run.group)
+    dice, by_class = dice_on(regions, run.model, run.data.classes, group or run.group)
     network.load_state_dict(present)
     return replace(best, dice=dice, scores=by_class)
 

@@ -174,7 +174,7 @@ def finish(run: Run) -> None:
     """Write both checkpoints, whatever ended the run; other processes may have ended already."""
     if run.schedule.step == 0 or not run.group.is_first:
         return
-    save_best(run, run.final or adapted(run, _reached(run)))
+    save_best(run, run.final or adapted(run, _reached(run), SINGLE))
     # Within a step the state is inconsistent, in a final fit it has another network; that of the last epoch is on disk.
     if not (run.within_step or run.fitting):
         save_last(run)
