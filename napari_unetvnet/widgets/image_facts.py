@@ -22,7 +22,7 @@ __all__ = ["layer_facts"]
 
 COPIED_BYTES = 256 * 2**20
 """Channels that lie in several arrays are measured up to this size."""
-_MEASURED: WeakKeyDictionary[Any, tuple[tuple[int, ...], ImageFacts]] = WeakKeyDictionary()
+_MEASURED: WeakKeyDictionary[Any, tuple[tuple[Any, ...], ImageFacts]] = WeakKeyDictionary()
 
 
 def layer_facts(images: Sequence[Any]) -> ImageFacts | None:
@@ -51,7 +51,7 @@ def layer_facts(images: Sequence[Any]) -> ImageFacts | None:
 
 
 def _with_intensities(facts: ImageFacts, images: Sequence[Any], inputs: layers.Snapshot) -> ImageFacts:
-    arrays = tuple(id(channel.data) for channel in inputs.channels)
+    arrays = tuple(_identity(channel.data) for channel in inputs.channels)
     if images[0] not in _MEASURED or _MEASURED[images[0]][0] != arrays:
         data = _in_memory(inputs)
         try:
@@ -60,6 +60,13 @@ def _with_intensities(facts: ImageFacts, images: Sequence[Any], inputs: layers.S
             _MEASURED[images[0]] = arrays, facts
     measured = _MEASURED[images[0]][1]
     return replace(facts, range=measured.range, brightness=measured.brightness, content=measured.content)
+
+
+def _identity(data: Any) -> Any:
+    """Give what stays the same for the same array, of which a layer may give another view each time."""
+    if isinstance(data, np.ndarray):
+        return data.__array_interface__["data"][0], data.shape, data.strides
+    return id(data)
 
 
 def _in_memory(inputs: layers.Snapshot) -> NDArray[Any] | None:

@@ -93,6 +93,7 @@ def test_every_option_of_a_segmentation_is_in_the_form(segmenter, monkeypatch):
         "output",
         "probabilities",
         "uncertainty",
+        "overwrite",
         "option",
     }
     assert set(SegmentJob.model_fields) == set(segmenter.settings.fields) | elsewhere

@@ -11,7 +11,6 @@ import torch
 from combinations import in_one_case
 from test_inference_segment import RAW
 
-from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import plan_tiles, scores, steps
 from napari_unetvnet.inference.slabs import read_block
@@ -130,11 +129,3 @@ def test_blocks_are_mirrored_on_all_three_axes(mirror):
     found = torch.cat([logits[0] for _, logits in scores(model, volume, chosen, RAW)]).numpy()
     expected = one_pass(model, volume, mirror)
     assert np.abs(found - expected).max() < 1e-4 * expected.std()
-
-
-def test_a_network_without_margins_still_needs_its_smallest_input():
-    card = ModelCard(network="unet_padding", option={"width": 2, "depth": 4}, head="binary", view="2d", values=(0, 1),
-                     patch=(1, 16, 16))  # fmt: skip
-    model = build_model(card, SegmentSettings(device="cpu", precision="fp32"))
-    with pytest.raises(DataProblem, match="at least 1 x 8 x 8"):
-        next(steps(model, image(1, 7, 16), SegmentSettings()))
