@@ -41,15 +41,16 @@ def block_around(centre: Sequence[int], shape: Triple, size: Triple) -> Box:
     return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))
 
 
-def block_of_labels(labels: Any, size: Triple) -> Box:
+def block_of_labels(labels: Any, size: Triple, unlabelled: int = 0) -> Box:
     """Give a block with many labels, by the fullest planes, then rows, then columns.
 
     Parameters
     ----------
     labels : array of shape (K, Z, Y, X)
-        0 where unlabelled.
     size : tuple of 3 int
         Of the block; cropped to the image.
+    unlabelled : int
+        The value of voxels without a label.
 
     Returns
     -------
@@ -58,9 +59,9 @@ def block_of_labels(labels: Any, size: Triple) -> Box:
     lengths = [min(a, n) for a, n in zip(size, labels.shape[-3:], strict=True)]
     along = np.zeros(labels.shape[-3], np.int64)
     for box in parts(labels):  # the labels may exceed the memory; the planes of a block do not
-        along[box[0]] += (np.asarray(labels[(..., *box)]) != 0).any(axis=0).sum(axis=(1, 2))
+        along[box[0]] += (np.asarray(labels[(..., *box)]) != unlabelled).any(axis=0).sum(axis=(1, 2))
     z = _fullest(along, lengths[0])
-    labelled = (np.asarray(labels[:, z : z + lengths[0]]) != 0).any(axis=0)
+    labelled = (np.asarray(labels[:, z : z + lengths[0]]) != unlabelled).any(axis=0)
     y = _fullest(labelled.sum(axis=(0, 2)), lengths[1])
     x = _fullest(labelled[:, y : y + lengths[1]].sum(axis=(0, 1)), lengths[2])
     return Box((z, y, x), (z + lengths[0], y + lengths[1], x + lengths[2]))

@@ -23,7 +23,8 @@ from napari_unetvnet.inference import scores
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.initial import output_biases
 from napari_unetvnet.training.plan.learning import STROKES
-from napari_unetvnet.training.score import score_weights
+from napari_unetvnet.training.run import copied
+from napari_unetvnet.training.score import score_weights, with_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,11 +65,8 @@ def adapted(run: Run, best: Best, group: ProcessGroup | None = None) -> Best:
     if not best.weights or run.keeps_parent or run.fitted is not None or not _from_strokes(run):
         return best
     network = run.model.network
-    present = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(best.weights)
-    with adapted_outputs(run) as moved:
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(present)
+    with with_weights(network, best.weights), adapted_outputs(run) as moved:
+        weights = copied(network)
     return score_weights(run, replace(best, weights=weights), run.data.hold_out, group) if moved else best
 
 
@@ -95,7 +93,7 @@ def _from_strokes(run: Run) -> bool:
         return False
     if run.settings.unlabelled != "ignore" or run.model.card.head == "multilabel" or run.model.card.lines:
         return False
-    labelled = sum(int((region.target != IGNORE).sum()) for region in run.data.train)
+    labelled = sum(int(region.class_counts[: len(run.data.classes)].sum()) for region in run.data.train)
     return labelled < STROKES * sum(region.target.size for region in run.data.train)
 
 
@@ -119,10 +117,10 @@ def _spread_out(regions: Sequence[Region]) -> list[Region]:
 
 def _answers(run: Run, region: Region) -> NDArray[np.float64]:
     """Give the probabilities (K, N) of the voxels without labels, where most is painted."""
-    known = region.target != IGNORE
     card = run.model.card
     z, y, x = PART[card.dims]
-    part = region.crop(block_of_labels(known[None], (z + 2 * card.context, y, x)))  # with the neighbours of a plane
+    size = (z + 2 * card.context, y, x)  # with the neighbours of a plane
+    part = region.crop(block_of_labels(region.target[None], size, unlabelled=IGNORE))
     run.model.network.eval()
     slabs = [logits.float().cpu() for _, logits in scores(run.model, part.image, SegmentSettings(), part.scale)]
     logits = torch.cat(slabs, dim=1)[:, torch.from_numpy(part.target == IGNORE)].double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
     from napari_unetvnet.data.patches import Region, TrainingData
     from napari_unetvnet.data.targets import Classes
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.run import Best, Run
 
-__all__ = ["dice_on", "part_to_score", "score_weights"]
+__all__ = ["dice_on", "part_to_score", "score_weights", "with_weights"]
 
 TIME_SHARE, STEP_PASSES = 0.05, 3
 """Fraction of the time for validation; a step costs about three forward passes of its voxels."""
@@ -79,6 +81,17 @@ def dice_on(
     return mean, {classes.words[k]: value for k, value in dice.items()}
 
 
+@contextmanager
+def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Use other weights, and restore the present ones."""
+    present = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        network.load_state_dict(present)
+
+
 def score_weights(run: Run, best: Best, regions: Sequence[Region], group: ProcessGroup | None = None) -> Best:
     """Score weights other than the present ones.
 
@@ -92,11 +105,8 @@ def score_weights(run: Run, best: Best, regions: Sequence[Region], group: Proces
     Best
         The same weights with their score on the regions.
     """
-    network = run.model.network
-    present = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    network.load_state_dict(best.weights)
-    dice, by_class = dice_on(regions, run.model, run.data.classes, group or run.group)
-    network.load_state_dict(present)
+    with with_weights(run.model.network, best.weights):
+        dice, by_class = dice_on(regions, run.model, run.data.classes, group or run.group)
     return replace(best, dice=dice, scores=by_class)
 
 
