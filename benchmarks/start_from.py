@@ -3,8 +3,9 @@
 Run: python benchmarks/start_from.py --data FOLDER [--seconds 60] [--images 2] [--model NAME] [--corrections 12]
      [--write FILE]
 
-FOLDER as for accuracy.py. Strokes on 1 % of the pixels, as in scribbles.py, of fluorescence images of the validation
-part, which a model of the train part has never seen; seconds are CPU time. Scores are of the pixels without strokes:
+FOLDER as for accuracy.py. Strokes on 1 % of the pixels, as in scribbles.py, of images of the validation part, which a
+model of the train part has never seen: photographs of the retina for the model retinal_vessels, else fluorescence
+images; seconds are CPU time. Scores are of the pixels without strokes:
 the model as it is, a training from random weights, and one that starts from the model.
 
 With --corrections, the innermost part of so many of the largest errors of the model is painted instead, as a user would
@@ -83,8 +84,12 @@ def corrected(image, truth, folder, parsed):
     return f"| {image.stem[:8]} | {(painted > 0).sum()} pixels | {scores} |"
 
 
-def images_of(data, folder, count):
-    """Give fluorescence images of the validation part as planes of one channel, with their nuclei."""
+def images_of(data, folder, model, count):
+    """Give images of the validation part that a model is for, with their nuclei or vessels."""
+    if model == "retinal_vessels":
+        for image, labels in SETS["chasedb1"][0](data, splits_of(data), folder)["val"][:count]:
+            yield image, imread(labels)
+        return
     kinds = splits_of(data)["dsb2018_nuclei"]["kind"]
     pairs = SETS["dsb2018_nuclei"][0](data, splits_of(data), folder)["val"]
     for image, labels in [pair for pair in pairs if kinds[pair[0].stem] != "he"][:count]:
@@ -116,7 +121,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--model", default="nuclei_fluorescence")
+    parser.add_argument("--model", default="nuclei_fluorescence", help="A shipped model of nuclei or vessels.")
     parser.add_argument("--corrections", type=int, default=0)
     parser.add_argument("--write", type=Path)
     parsed = parser.parse_args()
@@ -124,7 +129,7 @@ def main():
     lines = [f"`python {' '.join(Path(word).name for word in sys.argv)}`", "", HEADS[measure], "|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for image, truth in images_of(parsed.data, folder, parsed.images):
+        for image, truth in images_of(parsed.data, folder, parsed.model, parsed.images):
             lines.append(measure(image, truth, folder, parsed))
             print(lines[-1], flush=True)
             if parsed.write:

@@ -62,7 +62,7 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
         report = examine(inputs.pairs, planned.settings)
         refuse_contradictions(report)
         save_plan(planned, folder / PLAN)
-        texts = (*notices(report), planned.understood, planned.proposed, planned.text)
+        texts = (*notices(report), planned.understood, planned.text)
         yield from (Notice(text) for text in texts if text)
     if group.is_first:
         write_pairs_csv(folder / PAIRS, inputs.files)

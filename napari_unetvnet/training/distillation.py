@@ -3,7 +3,7 @@
 A few strokes say what lies inside objects, but not where they end. A model that knew borders forgets them when it is
 trained on strokes alone (benchmarks/start_from.md). So unlabelled voxels are learnt from the probabilities of the
 starting model (learning without forgetting: Li and Hoiem, IEEE TPAMI 2018, https://doi.org/10.1109/TPAMI.2017.2773081),
-except near strokes that contradict it, where its answer is doubtful.
+except near strokes that contradict it, where the same answer is doubtful.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Teacher", "teacher_of"]
 
 DOUBTED = 16
-"""Voxels around a stroke that contradicts the starting model in which its answers do not count."""
+"""Voxels around a stroke that contradicts an answer of the starting model in which the same answer does not count."""
 
 
 def teacher_of(run: Run) -> tuple[Teacher | None, list[str]]:
@@ -94,8 +94,17 @@ class Teacher:
             answers, logits = answers[:, : target.shape[1]], logits[:, : target.shape[1]]
             own = (answers >= 0).to(target.dtype)
             entropy = functional.binary_cross_entropy_with_logits(logits, answers.sigmoid(), reduction="none")
-        counts = ~known & ~_around(known & (own != target))
+        counts = ~known & ~_doubted(known & (own != target), own)
         return self._weight * (entropy * counts).sum() / counts.sum().clamp_min(1)
+
+
+def _doubted(wrong: Tensor, answers: Tensor) -> Tensor:
+    """Find the answers (B, K, Z, Y, X) that were wrong nearby; another answer beside an error tells where it ends."""
+    doubted = torch.zeros_like(wrong)
+    for answer in answers[wrong].unique():
+        same = answers == answer
+        doubted |= same & _around(wrong & same)
+    return doubted
 
 
 def _around(wrong: Tensor) -> Tensor:

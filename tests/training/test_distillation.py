@@ -57,6 +57,20 @@ def test_neither_labelled_voxels_nor_those_around_a_correction_count():
     assert float(teacher("binary", answers).loss(answers, logits, whole).detach()) == 0
 
 
+def test_beside_an_error_another_answer_still_counts():
+    answers, target = torch.full((1, 1, 1, 1, WIDE), 3.0), torch.full((1, 1, 1, WIDE), IGNORE, dtype=torch.uint8)
+    answers[..., 5:8] = -3.0
+    logits = torch.zeros((1, 1, 1, 1, WIDE), requires_grad=True)
+    target[..., 0] = 0  # the teacher says 1
+    teacher("binary", answers).loss(answers, logits, target).backward()
+    assert np.flatnonzero(logits.grad.numpy()).tolist() == [5, 6, 7, *range(DOUBTED + 1, WIDE)]
+    three = torch.cat([answers, -answers, torch.zeros_like(answers)], 1)  # class 0, from 5 to 8 class 1
+    logits = torch.zeros((1, 3, 1, 1, WIDE), requires_grad=True)
+    target[..., 0] = 2
+    teacher("multiclass", three).loss(answers, logits, target).backward()
+    assert np.flatnonzero(logits.grad.numpy()[0, 0]).tolist() == [5, 6, 7, *range(DOUBTED + 1, WIDE)]
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     folder = tmp_path_factory.mktemp("first") / "run"

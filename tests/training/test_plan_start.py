@@ -46,7 +46,6 @@ def other_squares(**changes):
 def test_a_model_that_agrees_with_the_labels_is_chosen_with_its_network_and_told(shipped):
     made, reasons = planned(other_squares())
     assert made.settings.start_from == shipped
-    assert not made.proposed
     assert (made.settings.network, made.settings.option["width"]) == ("unet3d_ds", 4)
     assert "agrees with your labels, Dice " in reasons["start_from"]
     assert f"starting from the model {shipped.stem}" in made.text
@@ -62,19 +61,15 @@ def test_strokes_of_other_values_are_enough(shipped):
     assert made.settings.start_from == shipped
 
 
-def test_a_model_is_only_named_where_a_few_strokes_are_all(shipped):
+def test_a_few_strokes_correct_a_model_that_agrees(shipped):
     pair = other_squares()
     truth, strokes = pair.labels.data, np.zeros_like(pair.labels.data)
     strokes[..., 5::30, :] = np.where(truth[..., 5::30, :] > 0, 2, 1)
     assert 0 < (strokes > 0).mean() < 0.05
-    made, reasons = planned(replace(pair, labels=Volume(strokes)), unlabelled="ignore", background=1)
-    assert made.settings.start_from is None
-    assert made.settings.network == "unet_padding"
-    assert made.proposed.startswith("The model squares (")
-    assert "agrees with your labels, Dice" in made.proposed
-    assert made.proposed.endswith("choose it as the model to start from.")
-    assert "start_from" in reasons
-    assert "starting from" not in made.text
+    made, _ = planned(replace(pair, labels=Volume(strokes)), unlabelled="ignore", background=1)
+    assert made.settings.start_from == shipped
+    assert made.settings.distillation == 1
+    assert "learns from your strokes, and keeps to that model where nothing is painted" in made.text
 
 
 def test_of_a_large_image_the_part_with_most_labels_is_tried(shipped, monkeypatch):

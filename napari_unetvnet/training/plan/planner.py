@@ -28,7 +28,7 @@ from napari_unetvnet.training.plan.meaning import meaning
 from napari_unetvnet.training.plan.memory import memory
 from napari_unetvnet.training.plan.pace import width
 from napari_unetvnet.training.plan.start import start_from
-from napari_unetvnet.training.plan.words import in_words, meaning_in_words, model_in_words
+from napari_unetvnet.training.plan.words import in_words, meaning_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,11 +71,6 @@ class Plan:
     def understood(self) -> str:
         """What label 0 was taken for, and how to say otherwise; empty if that was set."""
         return meaning_in_words(self.settings, self.choices)
-
-    @property
-    def proposed(self) -> str:
-        """A shipped model that agrees with the labels as it is, where the training does not start from it; or empty."""
-        return model_in_words(self.choices)
 
 
 def plan(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> Plan:

@@ -1,4 +1,4 @@
-"""Choose a shipped model to start from, if its labels agree with those of the training; propose it for a few strokes.
+"""Choose a shipped model to start from, if its labels agree with those of the training.
 
 That channels and dimensions fit says nothing on what is to be found. So the models that fit are applied to a part of
 the first image, and their labels are compared with what is painted there.
@@ -25,7 +25,6 @@ from napari_unetvnet.model.ranking import facts_of, rank
 from napari_unetvnet.settings import CONSTANTS, checked
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.from_model import input_of, objects_as
-from napari_unetvnet.training.plan.learning import are_strokes
 from napari_unetvnet.training.score import dice_on
 
 if TYPE_CHECKING:
@@ -62,9 +61,6 @@ def start_from(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> l
     dice, best = max(scored, key=itemgetter(0))
     reason = f"{best.name} ({best.about}) agrees with your labels, Dice {dice:.2f} before any training"
     reason += ", but these are images of its own training" if best.trained_on_it else ""
-    if are_strokes(pairs, settings):
-        advice = "segment with it first; to train it on nevertheless, choose it as the model to start from"
-        return [Decision("start_from", None, f"{reason}, and a few strokes do not show borders: {advice}")]
     return [Decision("start_from", str(best.path), reason)]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import TrainSettings
     from napari_unetvnet.training.plan.choice import Decision
 
-__all__ = ["in_words", "meaning_in_words", "model_in_words"]
+__all__ = ["in_words", "meaning_in_words"]
 
 OBJECTS = {"separated": "a gap between touching objects", "cores": "objects by their cores"}
 SMALL = 16
@@ -83,7 +83,10 @@ def _inputs(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
 def _network(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     """Say what is trained."""
     if chosen.get("start_from"):
-        return [f"starting from the model {Path(str(settings.start_from)).stem}, which agrees with your labels"]
+        parts = [f"starting from the model {Path(str(settings.start_from)).stem}, which agrees with your labels"]
+        if chosen.get("distillation"):
+            parts.append("it learns from your strokes, and keeps to that model where nothing is painted")
+        return parts
     if "network" not in chosen and "option" not in chosen:
         return []
     width = settings.option.get("width") if "option" in chosen else None
@@ -111,14 +114,3 @@ def _learning(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     if "minutes" in chosen and settings.minutes:
         parts.append(f"{settings.minutes:g} minute{'s' * (settings.minutes != 1)}")
     return parts
-
-
-def model_in_words(choices: Sequence[Decision]) -> str:
-    """Name a shipped model that agrees with the labels, but is not trained on; empty if there is none.
-
-    Returns
-    -------
-    str
-    """
-    reasons = [choice.reason for choice in choices if choice.name == "start_from" and choice.value is None]
-    return f"The model {reasons[0]}." if reasons else ""
