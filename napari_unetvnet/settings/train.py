@@ -118,8 +118,7 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
     """Voxel z y x around which previews are computed (default: where most labels are)."""
     start_from: Path | None = None
     """Model (name or file) whose weights training starts from; it is the result, unless a step scores better. none is
-    random weights; auto a shipped model, if its labels agree with those of the training and more than strokes are
-    painted."""
+    random weights; auto a shipped model, if its labels agree with those of the training."""
 
     distillation: float = Field(0.0, ge=0, le=1000, allow_inf_nan=False)
     """Weight with which the answers of that model are followed where nothing is painted, so that they are not

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MODEL_SIGNALS", "ModelPicker", "StartPicker", "class_words"]
 
 NOTHING = "nothing"
-OF_ITSELF = "A model that comes with the program, if its labels agree with yours and you painted more than strokes."
+OF_ITSELF = "A model that comes with the program, if its labels agree with yours."
 TRAINED_ON_IT = "It was trained on this image."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ from napari_unetvnet.events import EpochDone, Notice, RunFinished, StepDone
 from napari_unetvnet.images.io import read_labels
 from napari_unetvnet.runs.folder import MODEL
 from napari_unetvnet.settings import SegmentJob, TrainJob, TrainSettings, checked
-from napari_unetvnet.training import step
+from napari_unetvnet.training import step, validation
 from napari_unetvnet.training.batch_norm import OF_EACH_PROCESS
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
@@ -82,21 +83,40 @@ def environment():
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(*words):
-    return subprocess.run(command(*words), env=environment(), capture_output=True, text=True, check=False)
+START = multiprocessing.get_context("forkserver")
+START.set_forkserver_preload(["napari_unetvnet.training.loop", "napari_unetvnet.training.plan", "napari_unetvnet.runs"])
+"""Starts processes from one that has torch already, which each would take seconds to import."""
 
 
-def done(*words):
-    """Run two processes as torchrun does, which itself takes as long to start as both."""
+def rank(number, port, told, work, words):
+    """Be one of two processes, as torchrun starts them, and write what is said to files."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    os.environ.update(meeting | {"RANK": str(number), "LOCAL_RANK": str(number)})
+    torch.set_num_threads(1)
+    for stream in (1, 2):
+        os.dup2(os.open(f"{told}.{number}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1) for stream in (1, 2))
+    raise SystemExit(work(words))
+
+
+def both(told, work, *words):
+    """Do some work in two processes that can meet; give their exit status and what they said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    started = [sys.executable, "-m", "napari_unetvnet", *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    both = [subprocess.Popen(started, env=environment() | meeting | rank, **pipes) for rank in ranks]
-    stdout, stderr = ("".join(parts) for parts in zip(*(each.communicate(timeout=120) for each in both), strict=True))
-    return SimpleNamespace(returncode=max(abs(each.returncode) for each in both), stdout=stdout, stderr=stderr)
+        port = free.getsockname()[1]
+    started = [START.Process(target=rank, args=(number, port, told, work, list(words))) for number in (0, 1)]
+    for each in started:
+        each.start()
+    for each in started:
+        each.join(120)
+        assert each.exitcode is not None
+    stdout, stderr = ("".join(Path(f"{told}.{n}.{stream}").read_text() for n in (0, 1)) for stream in (1, 2))
+    return SimpleNamespace(returncode=max(abs(each.exitcode) for each in started), stdout=stdout, stderr=stderr)
+
+
+def done(folder, *options):
+    """Run a run folder in two processes."""
+    return both(folder.with_suffix(".said"), main, "run", str(folder), *options)
 
 
 def events(folder):
@@ -191,51 +211,43 @@ def test_several_processes_do_not_make_a_step_smaller(monkeypatch):
         next(step.fitting_step(SimpleNamespace(group=ProcessGroup(1, 2))))  # without a fallback
 
 
-CHECK = """
-from types import SimpleNamespace
-import numpy as np, torch
-from napari_unetvnet.training import validation
-from napari_unetvnet.training.processes import from_environment
-from napari_unetvnet.settings import TrainSettings
+def check_group(_):
+    """Be one of two processes that agree on numbers, add up arrays and put tensors together."""
+    torch.manual_seed(0)
+    group = from_environment()
+    with group.joined(TrainSettings(device="cpu")):
+        assert group.size == 2
+        assert group.broadcast(group.rank + 0.25) == 0.25
+        np.testing.assert_array_equal(group.sum(np.array([[1.0, group.rank]])), [[2, 1]])
 
-torch.manual_seed(0)
-group = from_environment()
-with group.joined(TrainSettings(device="cpu")):
-    assert group.size == 2
-    assert group.broadcast(group.rank + 0.25) == 0.25
-    np.testing.assert_array_equal(group.sum(np.array([[1.0, group.rank]])), [[2, 1]])
+        whole = torch.randn(5, 2, 4, 4, dtype=torch.float64).requires_grad_()
+        own = whole[group.share(5)]
+        together = group.gather(own, 5)
+        assert torch.equal(together, whole)
+        together.square().sum().backward()  # reaches the own share only
+        expected = torch.zeros_like(whole)
+        expected[group.share(5)] = 2 * whole.detach()[group.share(5)]
+        assert torch.equal(whole.grad, expected)
+        assert group.gather(own.flatten(0, 1), 5).shape == (10, 4, 4)  # two rows a patch
 
-    whole = torch.randn(5, 2, 4, 4, dtype=torch.float64).requires_grad_()
-    own = whole[group.share(5)]
-    together = group.gather(own, 5)
-    assert torch.equal(together, whole)
-    together.square().sum().backward()  # reaches the own share only
-    expected = torch.zeros_like(whole)
-    expected[group.share(5)] = 2 * whole.detach()[group.share(5)]
-    assert torch.equal(whole.grad, expected)
-    assert group.gather(own.flatten(0, 1), 5).shape == (10, 4, 4)  # two rows a patch
+        statistics = [torch.full((3, 2), float(group.rank)).t(), torch.tensor(group.rank)]
+        group.broadcast_tensors(statistics)
+        assert all((tensor == 0).all() for tensor in statistics)
 
-    statistics = [torch.full((3, 2), float(group.rank)).t(), torch.tensor(group.rank)]
-    group.broadcast_tensors(statistics)
-    assert all((tensor == 0).all() for tensor in statistics)
-
-    # What is scored is what rank 0 saves.
-    network = torch.nn.BatchNorm2d(1)
-    network.running_mean.fill_(group.rank)
-    validation.dice_on = lambda regions, model, classes, group: (model.network.running_mean.item(), {})
-    run = SimpleNamespace(model=SimpleNamespace(network=network), ema=None, scored=[])
-    run.data, run.schedule = SimpleNamespace(classes=None), SimpleNamespace(step=1)
-    best = validation._snapshot(run, group)
-    assert (best.dice, best.weights["running_mean"].item()) == (0, 0)
-print("agreed")
-"""
+        # What is scored is what rank 0 saves.
+        network = torch.nn.BatchNorm2d(1)
+        network.running_mean.fill_(group.rank)
+        validation.dice_on = lambda regions, model, classes, group: (model.network.running_mean.item(), {})
+        run = SimpleNamespace(model=SimpleNamespace(network=network), ema=None, scored=[])
+        run.data, run.schedule = SimpleNamespace(classes=None), SimpleNamespace(step=1)
+        best = validation._snapshot(run, group)
+        assert (best.dice, best.weights["running_mean"].item()) == (0, 0)
+    print("agreed")
 
 
 @pytest.mark.slow
 def test_two_processes_agree_add_up_and_put_together(tmp_path):
-    (tmp_path / "check.py").write_text(CHECK)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "check.py")]
-    told = subprocess.run([sys.executable, *words], env=environment(), capture_output=True, text=True, check=False)
+    told = both(tmp_path / "check", check_group)
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("agreed") == 2
 
@@ -257,7 +269,7 @@ def test_two_processes_agree_add_up_and_put_together(tmp_path):
 def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
     one, two = (run_folder(files, tmp_path / name, **changes) for name in ("one", "two"))
     list(runs.run(one))
-    told = done("run", two)
+    told = done(two)
     assert told.returncode == 0, told.stderr
     assert_same_training(one, two)
     first, *_, last = losses(one)
@@ -276,7 +288,7 @@ def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
 @pytest.mark.slow
 def test_on_cpus_each_process_has_batch_statistics_of_its_own_and_says_so_once(files, tmp_path):
     folder = run_folder(files, tmp_path / "run", network="unet_padding", ema_decay=0.9)
-    told = done("run", folder)
+    told = done(folder)
     assert told.returncode == 0, told.stderr
     said = [event.text for event in events(folder) if isinstance(event, Notice)]
     assert said.count(OF_EACH_PROCESS) == told.stderr.count(OF_EACH_PROCESS) == 1
@@ -287,13 +299,13 @@ def test_on_cpus_each_process_has_batch_statistics_of_its_own_and_says_so_once(f
 def test_a_stopped_training_goes_on_in_another_number_of_processes(files, tmp_path):
     two = run_folder(files, tmp_path / "two")
     runs.ask_to_stop(two)  # seen after the first step
-    told = done("run", two)
+    told = done(two)
     assert "Stopped. Progress is saved" in told.stderr
     assert (events(two)[-1].state, events(two)[-1].results["steps"]) == ("stopped", "1")
     again = tmp_path / "again"
     shutil.copytree(two, again)
     list(runs.run(two, resume=True))
-    assert done("run", again, "--resume").returncode == 0
+    assert done(again, "--resume").returncode == 0
     assert events(two)[-1].results["steps"] == events(again)[-1].results["steps"] == "6"
     assert_same_training(two, again)
 
@@ -313,7 +325,7 @@ def test_a_signal_ends_all_after_a_step(files, tmp_path):
 @pytest.mark.slow
 def test_a_time_budget_is_that_of_the_first_process_and_a_lost_process_ends_all(files, tmp_path):
     folder = run_folder(files, tmp_path / "timed", minutes=0.05)
-    told = done("run", folder)
+    told = done(folder)
     assert told.returncode == 0, told.stderr
     assert (last := [e for e in events(folder) if isinstance(e, StepDone)][-1]).steps >= last.step > 3
     assert 2 < last.seconds < 30
@@ -340,7 +352,7 @@ def second(pid):
 @pytest.mark.slow
 def test_too_small_a_batch_is_refused_and_a_segmentation_is_done_by_the_first(files, tmp_path):
     folder = run_folder(files, tmp_path / "small", batch=1)
-    told = torchrun("run", folder)
+    told = done(folder)
     assert told.returncode != 0
     assert "Batch 1 is too small for 2 processes" in told.stderr
     assert events(folder)[-1].state == "failed"
@@ -350,7 +362,7 @@ def test_too_small_a_batch_is_refused_and_a_segmentation_is_done_by_the_first(fi
     folder.mkdir()
     values = {"image": str(files / "image.npy"), "model": str(trained / MODEL), "device": "cpu"}
     runs.create(folder, checked(SegmentJob, values | {"output": str(tmp_path / "labels.npy")}))
-    told = done("run", folder)
+    told = done(folder)
     assert told.returncode == 0, told.stderr
     assert events(folder)[-1].state == "done"
     assert told.stdout.count("labels: ") == 1
