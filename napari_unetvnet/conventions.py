@@ -37,8 +37,11 @@ Measure = Literal["zscore", "percentile", "none"]
 """What is measured of the intensities of an image."""
 Normalise = Literal["zscore", "percentile", "none", "fixed", "dataset"]
 NormaliseIn = Literal["content", "all", "nonzero", "mask"]
-Axes = Literal["zyx", "cyx", "czyx", "zcyx", "yx", "yxc", "yxz", "zyxc", "xyz"]
-"""The axes of the array in a file; c is channels."""
+Axes = Literal[
+    "zyx", "cyx", "czyx", "zcyx", "yx", "yxc", "yxz", "zyxc", "xyz",
+    "tyx", "tzyx", "tcyx", "tczyx", "tzcyx", "ctyx", "ctzyx", "tyxc", "tzyxc", "yxt", "zyxt", "xyzt",
+]  # fmt: skip
+"""The axes of the array in a file; c is channels, t time points."""
 Edge = Literal["reflect", "symmetric", "edge"]
 """How an image continues beyond its border."""
 OptionValue = bool | int | float | str | tuple[float, ...]

@@ -141,7 +141,7 @@ def _limits(each: Format) -> str:
     """Write the limits of a result, or that the format is read only."""
     if not each.dtypes:
         return "images, read only" if each.lossy else "read only"
-    limits = ((each.planes, "plane"), (each.masks, "mask"))
+    limits = ((each.planes, "plane"), (each.masks, "mask"), (None if each.time else 1, "time point"))
     return listed(f"{limit} {noun if limit == 1 else noun + 's'}" for limit, noun in limits if limit)
 
 

@@ -29,6 +29,7 @@ WORDS = {
     "path": "FILE",
     "region": "VALUE",
     "class_name": "VALUE=NAME",
+    "time": "T",
     "sum": "TEXT",
     "options": "KEY=VALUE",
 }

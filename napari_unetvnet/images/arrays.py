@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "PART_VOXELS", "FileArray", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
+    "PART_VOXELS", "FileArray", "Picked", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
 ]  # fmt: skip
 
 PART_VOXELS = 1 << 21
@@ -95,6 +95,29 @@ class View:
         used = [axis for axis in self._order if axis is not None]
         unused = [axis for axis in range(block.ndim) if axis not in used]
         return block.transpose(used + unused).reshape(size)
+
+
+class Picked:
+    """An array at one place of an axis, which it keeps with a length of 1.
+
+    Parameters
+    ----------
+    source : array
+        Read by slicing only.
+    axis, place : int
+    """
+
+    def __init__(self, source: Any, axis: int, place: int) -> None:
+        self._source, self._axis, self._place = source, axis, place
+        self.dtype, self.ndim = np.dtype(source.dtype), len(source.shape)
+        self.shape = tuple(1 if i == axis else int(n) for i, n in enumerate(source.shape))
+        edges = getattr(source, "chunks", None)
+        self.chunks = edges and tuple(1 if i == axis else edge for i, edge in enumerate(edges))
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        indices = list(key)
+        indices[self._axis] = slice(self._place, self._place + 1)
+        return np.asarray(self._source[tuple(indices)])
 
 
 class Typed:

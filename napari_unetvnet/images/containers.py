@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.images.arrays import View
-from napari_unetvnet.images.axes import axis_places
+from napari_unetvnet.images.axes import frames_of, is_unclear
 from napari_unetvnet.images.damage import slicing
 from napari_unetvnet.images.geometry import Geometry
-from napari_unetvnet.images.image_file import ImageFile
+from napari_unetvnet.images.image_file import series_of
 from napari_unetvnet.images.units import common_spacing, in_unit_of_x, unit_name
 
 if TYPE_CHECKING:
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["AXES", "StoredArray", "image_of", "listed_images", "only_image", "with_letters"]
+    from napari_unetvnet.images.image_file import ImageFile
+
+__all__ = ["AXES", "StoredArray", "image_of", "listed_images", "named_letters", "only_image", "with_letters"]
 
 AXES = "TCZYX"
 LISTED = 8
@@ -32,13 +33,15 @@ LISTED = 8
 class StoredArray(NamedTuple):
     """An array in a container, a letter for each axis, and voxel length and unit for some of the letters.
 
-    ``positions`` is where the first voxel lies, in the same units; empty if that is not known.
+    ``positions`` is where the first voxel lies, in the same units; empty if that is not known. ``guessed`` says that
+    the axes have no names, and the letters are those that are usual.
     """
 
     array: Any
     axes: str
     lengths: dict[str, tuple[float, str]]
     positions: dict[str, float] = {}  # noqa: RUF012 - a default that is never changed
+    guessed: bool = False
 
 
 class _Checked:
@@ -65,13 +68,16 @@ def image_of(array: StoredArray, path: Path) -> ImageFile:
     -------
     ImageFile
     """
-    places = axis_places(array.array.shape, array.axes, path.name)
-    data = View(_Checked(array.array, path), [places.get(letter) for letter in "CZYX"])
-    units = {letter: unit_name(unit) for letter, (_, unit) in array.lengths.items()}
-    spacing, unit = common_spacing({letter: size for letter, (size, _) in array.lengths.items()}, units)
+    frames = frames_of(_Checked(array.array, path), array.axes, path.name)
+    unclear = tuple(array.array.shape) if array.guessed and is_unclear(array.array.shape) else ()
+    lengths = {letter: length for letter, length in array.lengths.items() if letter != "T"}
+    step, time_unit = array.lengths.get("T", (1.0, ""))
+    units = {letter: unit_name(unit) for letter, (_, unit) in lengths.items()}
+    spacing, unit = common_spacing({letter: size for letter, (size, _) in lengths.items()}, units)
+    geometry = Geometry(spacing or (1.0, 1.0, 1.0), unit)
     if array.positions and spacing is not None:
-        return ImageFile(data, Geometry.upright(spacing, unit, in_unit_of_x(array.positions, units)))
-    return ImageFile(data, Geometry(spacing or (1.0, 1.0, 1.0), unit))
+        geometry = Geometry.upright(spacing, unit, in_unit_of_x(array.positions, units))
+    return series_of(frames, step, time_unit, geometry=geometry, unclear=unclear)
 
 
 def only_image(path: Path, images: Mapping[str, Any], prefix: str) -> str:
@@ -114,9 +120,16 @@ def listed_images(images: Mapping[str, Any]) -> str:
 
 def with_letters(names: Sequence[str | None] | None, shape: Sequence[int]) -> str:
     """Give the letters of axes; without names, the last of T, C, Z, Y, X, before a last axis of one channel."""
-    letters, axes = "".join((name or " ")[0].upper() for name in names or ()), len(shape)
-    if len(letters) == axes == len(set(letters)) and {"Y", "X"} <= set(letters):
+    axes = len(shape)
+    if letters := named_letters(names, shape):
         return letters
     if axes > 3 and shape[-1] == 1 < min(shape[-3:-1]):  # channels last, as learning libraries store them
         return AXES[1 - axes :] + "S" if axes <= len(AXES) + 1 else "?" * axes
     return AXES[-axes:] if axes <= len(AXES) else "?" * axes
+
+
+def named_letters(names: Sequence[str | None] | None, shape: Sequence[int]) -> str:
+    """Give the letters of axes that have names; empty if they have none, or none of an image."""
+    letters = "".join((name or " ")[0].upper() for name in names or ())
+    is_named = len(letters) == len(shape) == len(set(letters)) and {"Y", "X"} <= set(letters)
+    return letters if is_named else ""

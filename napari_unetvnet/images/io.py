@@ -21,29 +21,27 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.files import writing
 from napari_unetvnet.images.arrays import Typed, cut, parts
-from napari_unetvnet.images.channels import stacked
 from napari_unetvnet.images.class_names import write_tables
 from napari_unetvnet.images.formats import endings_for, format_of, listed
-from napari_unetvnet.images.geometry import Grid
-from napari_unetvnet.images.image_file import ImageFile, read_file
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
-from napari_unetvnet.images.onto_grid import onto_grid
 from napari_unetvnet.images.outputs import check_fits, check_writable
 from napari_unetvnet.images.pair_table import read_pairs_csv, resolve
 from napari_unetvnet.images.pairs import PairFiles, find_pairs
-from napari_unetvnet.images.same_grid import difference
-from napari_unetvnet.images.sources import existing, paths_of, stem_of
-from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.images.series import Opened, opened
+from napari_unetvnet.images.sources import paths_of
 from napari_unetvnet.images.written import delivering
 
 if TYPE_CHECKING:
     from napari_unetvnet.conventions import Spacing
     from napari_unetvnet.images.formats import Format, Kind
+    from napari_unetvnet.images.volume import Volume
 
 __all__ = [
     "PairFiles",
     "check_writable",
     "find_pairs",
+    "labels_of",
+    "opened_labels",
     "read_labels",
     "read_pairs_csv",
     "read_volume",
@@ -65,7 +63,7 @@ def read_volume(
         One file, or the channel files of one image separated by ``|``. Colours become channels, alpha is dropped;
         the fourth axis of NIfTI is channels; npy, and zarr and HDF5 without axis names, are (Y, X), (Z, Y, X) or
         (C, Z, Y, X). A .zarr folder is one image, the finest level of an OME-Zarr one; ``file.h5:/path`` names a
-        dataset.
+        dataset, ``file.tif@t=3`` a time point of a series.
     spacing : tuple of 3 float, optional
         Voxel size (z, y, x) for files without one; their unit stays "pixel".
     axes : str
@@ -85,9 +83,12 @@ def read_volume(
     FileProblem
         If a file is missing, cut off, damaged or of another kind.
     DataProblem
-        If the channels differ in grid, or the axes are not those of one 2D or 3D image.
+        If the channels differ in grid, or the axes are not those of one 2D or 3D image. `UnclearAxes` if the first of
+        three axes has no name and is short, so that it can be planes, channels or time points.
     """
-    return _load(source, spacing, axes, palette=False, notices=notices)[0]
+    image = opened(source, axes)
+    image.check_axes()
+    return image.volume(spacing=spacing, notices=notices)
 
 
 def read_labels(
@@ -119,8 +120,51 @@ def read_labels(
     DataProblem
         If values are fractional, negative, NaN or colours, or the file is a JPEG.
     """
+    return labels_of(opened_labels(source, axes), spacing, overlapping=overlapping)
+
+
+def opened_labels(source: str | Path, axes: str = "") -> Opened:
+    """Open the files of labels, as `series.opened` does, and refuse those of a lossy format.
+
+    Returns
+    -------
+    Opened
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing, cut off, damaged or of another kind.
+    DataProblem
+        If a file is a JPEG, or its axes are not those of one image or series.
+    """
     _check_lossless(source)
-    volume, question = _load(source, spacing, axes, palette=True)
+    return opened(source, axes)
+
+
+def labels_of(
+    labels: Opened, spacing: Spacing | None = None, *, point: int | None = None, overlapping: bool = False
+) -> Volume:
+    """Give the labels in open files, as `read_labels` does.
+
+    Parameters
+    ----------
+    spacing : tuple of 3 float, optional
+        Voxel size (z, y, x) for a file without one.
+    point : int, optional
+        The time point of a series.
+    overlapping : bool
+        Whether each channel, or each file separated by ``|``, is a mask.
+
+    Returns
+    -------
+    Volume, data of integers of shape (1, Z, Y, X), or (K, Z, Y, X) if overlapping
+
+    Raises
+    ------
+    DataProblem
+        If values are fractional, negative, NaN or colours, or no time point of a series is named.
+    """
+    volume, question = labels.volume(point, spacing=spacing, palette=True), labels.images[0].question
     if overlapping:
         return replace(volume, data=whole_numbers(volume.data, volume.name))
     if volume.channels > 1 and not _channels_equal(volume.data):
@@ -146,9 +190,10 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
         The ending decides the format, and so what is stored of the position in space: see `images.formats`.
         npy and TIFF are (Y, X) where Z is 1.
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
-        Read by slicing only, plane by plane.
+        Read by slicing only, plane by plane. Of a time series with T before these axes, and then one by one.
     like : Volume
-        The image that the labels belong to, with names of classes if there are some. For a format without room for
+        The image that the labels belong to, with names of classes if there are some; of a series, its first time point
+        with its ``time``. For a format without room for
         them that viewers read, they are also written beside the file.
 
     Raises
@@ -160,11 +205,12 @@ def write_labels(path: str | Path, labels: Any, like: Volume) -> None:
     """
     path = Path(path)
     check_writable(path, "labels")
-    _check_grid(labels, 4 if labels.ndim == 4 else 3, like)
+    _check_grid(labels, {3, 4}, like)
     if labels.dtype.kind not in "bui":
         raise DataProblem(f"Labels of type {labels.dtype} cannot be written; give integers.")
-    highest = highest_label(labels, like.name)
-    file_format = check_fits(path, "labels", labels.shape, highest)
+    series = [labels] if like.time is None else (labels[i] for i in range(like.time.points))
+    highest = max(highest_label(each, like.name) for each in series)
+    file_format = check_fits(path, "labels", _shape(labels, like), highest, points=_points(like))
     _write(path, file_format, Typed(labels, file_format.label_dtype(highest)), like)
     if file_format.tables:
         write_tables(path, like.class_names)
@@ -190,7 +236,7 @@ def write_probabilities(path: str | Path, probabilities: Any, like: Volume) -> N
         If they are not on the grid of ``like``, or not floats.
     """
     check_writable(path, "probabilities")
-    _check_grid(probabilities, 4, like)
+    _check_grid(probabilities, {4}, like)
     _write_fractions(Path(path), "probabilities", probabilities, like)
 
 
@@ -214,7 +260,7 @@ def write_uncertainty(path: str | Path, uncertainty: Any, like: Volume) -> None:
         If it is not on the grid of ``like``, or not floats.
     """
     check_writable(path, "uncertainty")
-    _check_grid(uncertainty, 3, like)
+    _check_grid(uncertainty, {3}, like)
     _write_fractions(Path(path), "uncertainty", uncertainty, like)
 
 
@@ -222,7 +268,7 @@ def _write_fractions(path: Path, kind: Kind, array: Any, like: Volume) -> None:
     """Write floats, in their type if the format holds it."""
     if array.dtype.kind != "f":
         raise DataProblem(f"Values of type {array.dtype} are not floats; give float16 or float32.")
-    file_format = check_fits(path, kind, array.shape)
+    file_format = check_fits(path, kind, _shape(array, like), points=_points(like))
     dtype = file_format.fraction_dtype(array.dtype.name)
     _write(path, file_format, array if dtype == array.dtype.name else Typed(array, dtype), like)
 
@@ -237,52 +283,27 @@ def _check_lossless(source: str | Path) -> None:
             )
 
 
-def _load(
-    source: str | Path, spacing: Spacing | None, axes: str, *, palette: bool, notices: list[str] | None = None
-) -> tuple[Volume, str]:
-    """Read the channel files of one image and stack them; also ask what its axes are if they may be others."""
-    paths = paths_of(source)
-    images = [read_file(existing(path), axes) for path in paths]
-    first = images[0]
-    for path, image in zip(paths, images, strict=True):
-        if image.palette and not palette:
-            raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
-    arrays = [first.data]
-    arrays += [_on_grid_of(first, paths[0], *each, notices) for each in zip(images[1:], paths[1:], strict=True)]
-    data = arrays[0] if len(arrays) == 1 else stacked(arrays)
-    placed = next((each.geometry for each in images if each.geometry.is_known), first.geometry)
-    volume = Volume(data, placed.completed(spacing), stem_of(paths[0]), first.class_names)
-    return volume, first.question
-
-
 def _channels_equal(data: Any) -> bool:
     """Whether all channels are equal."""
     read = (np.asarray(data[(slice(None), *box)]) for box in parts(data))
     return all(np.array_equal(part[0], channel) for part in read for channel in part[1:])
 
 
-def _on_grid_of(first: ImageFile, name: Path, image: ImageFile, path: Path, notices: list[str] | None) -> Any:
-    """Give the array of a channel file on the grid of the first, or refuse it where no one can be told."""
-    if notices is None and (found := difference(_grid(first), _grid(image), name.name)):
-        raise DataProblem(
-            f"{path.name} {found.text}; the channels of one image must have the same grid, so resample one to the "
-            "other first."
-        )
-    placed, sentence = onto_grid(Volume(image.data, image.geometry, path.name), _grid(first), name.name)
-    if notices is not None and sentence:
-        notices.append(sentence)
-    return placed.data
-
-
-def _grid(image: ImageFile) -> Grid:
-    z, y, x = image.data.shape[1:]
-    return Grid((z, y, x), image.geometry)
-
-
-def _check_grid(array: Any, axes: int, like: Volume) -> None:
-    """Refuse results that are not on the grid of their image."""
-    if array.ndim != axes or array.shape[-3:] != like.shape:
+def _check_grid(array: Any, axes: set[int], like: Volume) -> None:
+    """Refuse results that are not on the grid of their image, or not of its time points."""
+    shape = _shape(array, like)
+    if len(shape) not in axes or shape[-3:] != like.shape or array.shape[: -len(shape)] not in {(), (_points(like),)}:
         raise DataProblem(f"A result of shape {array.shape} is not on the grid {like.shape} of {like.name}.")
+
+
+def _shape(array: Any, like: Volume) -> tuple[int, ...]:
+    """Give the shape of a result without its time points."""
+    shape = tuple(map(int, array.shape))
+    return shape if like.time is None else shape[1:]
+
+
+def _points(like: Volume) -> int:
+    return 1 if like.time is None else like.time.points
 
 
 def _write(path: Path, kind: Format, array: Any, like: Volume) -> None:

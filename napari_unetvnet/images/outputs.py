@@ -154,7 +154,7 @@ def writing_format(path: Path, kind: Kind) -> Format:
     raise FileProblem(f"Cannot write {kind} to {path.name}: {reason}; use {listed(endings_for(kind))}.")
 
 
-def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0) -> Format:
+def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0, *, points: int = 1) -> Format:
     """Refuse a result that the format of its ending cannot hold.
 
     Parameters
@@ -164,6 +164,8 @@ def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0) -
         (Z, Y, X), or (K, Z, Y, X).
     highest : int
         The highest label.
+    points : int
+        How many time points.
 
     Returns
     -------
@@ -172,11 +174,12 @@ def check_fits(path: Path, kind: Kind, shape: Sequence[int], highest: int = 0) -
     Raises
     ------
     DataProblem
-        If it has too many planes, masks or voxels along an axis, or too high labels.
+        If it has time points that the format does not hold, too many planes, masks or voxels along an axis, or too
+        high labels.
     """
     file_format = writing_format(path, kind)
-    if problem := file_format.misfit(shape, highest):
-        alternatives = listed(endings_for(kind, shape, highest))
+    if problem := file_format.misfit(shape, highest, points=points):
+        alternatives = listed(endings_for(kind, shape, highest, points=points))
         raise DataProblem(f"{path.name} cannot be written: {file_format.name} holds {problem}; use {alternatives}.")
     return file_format
 

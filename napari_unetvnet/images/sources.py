@@ -1,4 +1,7 @@
-"""Sources of images: a file, channel files joined by |, a folder that is one image, a dataset in a file."""
+"""Sources of images: a file, channel files joined by |, a folder that is one image, a dataset in a file, a time point.
+
+A time point of any of them is named ``a.tif@t=3``, of channel files ``a.tif@t=3|b.tif@t=3``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ from pathlib import Path
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
-__all__ = ["existing", "files_of", "folder_image", "is_folder", "paths_of", "source_format", "split_dataset", "stem_of"]
+__all__ = [
+    "at_time", "existing", "files_of", "folder_image", "is_folder", "paths_of", "source_format", "split_dataset",
+    "split_time", "stem_of",
+]  # fmt: skip
+
+TIME_POINT = re.compile(r"(?P<source>.+)@t=(?P<point>\d+)")
 
 
 def paths_of(source: str | Path) -> list[Path]:
@@ -20,6 +28,25 @@ def files_of(source: str | Path) -> list[Path]:
     """Give the files that a source reads, without the names of images in them."""
     parts = [part for part in str(source).split("|") if part.strip()]
     return [split_dataset(path)[0] for part in parts for path in paths_of(part)]
+
+
+def at_time(source: str, point: int) -> str:
+    """Name a time point of a source."""
+    return "|".join(f"{part}@t={point}" for part in source.split("|"))
+
+
+def split_time(path: Path) -> tuple[Path, int | None]:
+    """Split ``file.tif@t=3``.
+
+    Returns
+    -------
+    file : Path
+        With the name of a dataset in it, if it has one.
+    point : int or None
+        None if no time point is named.
+    """
+    match = TIME_POINT.fullmatch(str(path))
+    return (Path(match["source"]), int(match["point"])) if match and not path.exists() else (path, None)
 
 
 def existing(path: Path) -> Path:
@@ -38,6 +65,7 @@ def is_folder(path: Path) -> bool:
 
 def folder_image(path: Path) -> Path | None:
     """Give the outermost folder that is an image and holds a path or is it, such as ``a.zarr`` of ``a.zarr/labels``."""
+    path, _ = split_time(path)
     folders = [each for each in (path, *path.parents) if each.is_dir() and _folder_format(each)]
     return folders[-1] if folders else None
 
@@ -52,13 +80,14 @@ def _folder_format(folder: Path) -> Format | None:
 
 def source_format(path: Path) -> Format | None:
     """Give the format of a file, of a folder that is an image, or of a path inside one; None if unknown."""
+    path, _ = split_time(path)
     if path.is_dir():
         return next((row for each in (path, *path.parents) if (row := _folder_format(each))), None)
     return format_of(split_dataset(path)[0])
 
 
 def split_dataset(path: Path) -> tuple[Path, str]:
-    """Split ``file.h5:/path`` or ``file.tif:2``.
+    """Split ``file.h5:/path`` or ``file.tif:2``, without a time point.
 
     Returns
     -------
@@ -66,6 +95,7 @@ def split_dataset(path: Path) -> tuple[Path, str]:
     inside : str
         The path of a dataset in it, or the number of an image, or empty.
     """
+    path, _ = split_time(path)
     named = "|".join(re.escape(ending) for row in FORMATS if row.datasets for ending in row.endings)
     numbered = "|".join(re.escape(ending) for row in FORMATS if row.numbered for ending in row.endings)
     pattern = rf"(?P<file>.+({named})(?=:.)|.+({numbered})(?=:\d+$)):(?P<inside>.+)"
@@ -79,8 +109,11 @@ def stem_of(path: Path) -> str:
     Returns
     -------
     str
-        One of many images in a file has its number or name as well.
+        One of many images in a file has its number or name as well, a time point its number.
     """
+    path, point = split_time(path)
+    if point is not None:
+        return f"{stem_of(path)}_t{point}"
     path, inside = split_dataset(path)
     if inside.isdecimal():
         return f"{stem_of(path)}_{inside}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Edge, Spacing
     from napari_unetvnet.images.class_names import ClassNames
+    from napari_unetvnet.images.time_axis import TimeAxis
 
 __all__ = ["Box", "Volume", "check_finite", "read_box"]
 
@@ -66,6 +67,8 @@ class Volume:
         For messages and layer names.
     class_names : tuple of (int, str)
         Of labels: values with the name of each.
+    time : TimeAxis or None
+        Of the first time point of a series: what its results have as their first axis.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Volume:
     geometry: Geometry = UNKNOWN
     name: str = "image"
     class_names: ClassNames = ()
+    time: TimeAxis | None = None
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or 0 in self.data.shape:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.files import writing
+from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.io import check_writable, read_labels, write_labels
 from napari_unetvnet.images.outputs import check_fits, place_not_kept, refuse_replacing
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
@@ -80,7 +81,7 @@ def _cleaned(job: CleanJob) -> CleanedFile:
     return CleanedFile(tables_written, tuple(text for text in notices if text))
 
 
-def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> NDArray[Any]:
+def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> Any:
     """Clean the labels of a run if its job asks for it, and write the result and the table of objects.
 
     Parameters
@@ -89,9 +90,9 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
         The run folder.
     labels : integer array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
         Complete and memory-mapped. Cleaning works on the whole image and takes about 10 bytes per voxel more: see
-        `postprocess`.
+        `postprocess`. Of a time series with T before these axes; each time point is cleaned by itself.
     volume : Volume
-        The image.
+        The image, or the first time point of a series with its time axis.
 
     Returns
     -------
@@ -107,6 +108,8 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
     """
     if not job.postprocessed:
         return labels
+    if volume.time is not None:
+        return _finish_series(folder, job, labels, volume)
     cleaned = postprocess(labels, job, volume.spacing, volume.unit)
     compact = cleaned.labels.astype(np.min_scalar_type(int(cleaned.labels.max())), copy=False)
     tables = [] if cleaned.table is None else [folder / OBJECTS]
@@ -118,6 +121,28 @@ def finish(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) 
             _write_rows(temporary, cleaned.table or {})
     write_lines(job.output or folder / CLEANED, compact, job.thin)
     return compact
+
+
+def _finish_series(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: Volume) -> FileArray:
+    """Clean each time point by itself; tables have a column with the time point."""
+    tables = [folder / OBJECTS] if job.object_rule else []
+    tables += [table_beside(job.output)] if tables and job.output is not None else []
+    columns: dict[str, list[Any]] = {}
+    with writing(job.output or folder), delivering(folder / CLEANED, *tables) as temporary_paths:
+        cleaned = FileArray.create(temporary_paths[0], labels.shape, np.uint32)
+        for number, frame in enumerate(labels):
+            one = postprocess(frame, job, volume.spacing, volume.unit)
+            cleaned[number] = one.labels
+            rows = one.table or {}
+            count = len(next(iter(rows.values()), ()))
+            for name, values in {"time": np.full(count, number), **rows}.items():
+                columns.setdefault(name, []).append(values)
+        table = {name: np.concatenate(values) for name, values in columns.items()}
+        for temporary in temporary_paths[1:]:
+            _write_rows(temporary, table)
+    written = FileArray(folder / CLEANED)
+    write_lines(job.output or folder / CLEANED, written, job.thin, is_series=True)
+    return written
 
 
 def write_table(path: Path, table: Table) -> Path:

@@ -17,11 +17,12 @@ from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
 from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
 from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto, difference
-from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
+from napari_unetvnet.images.sources import is_folder, paths_of, split_time, stem_of
 from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
 from napari_unetvnet.runs.outputs import table_beside
+from napari_unetvnet.runs.time_points import paired_points
 from napari_unetvnet.settings.class_names import ClassName
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def score(
     Returns
     -------
     Evaluation or Summary
-        A summary for folders and tables, even of a single case.
+        A summary for folders and tables, even of a single case, and for time series, a case for each time point.
 
     Raises
     ------
@@ -81,6 +82,8 @@ def score(
     if any(is_folder(Path(source).expanduser()) for source in sources):
         kinds = ("predictions", "truth files")
         return score_cases(find_pairs([sources[0]], [sources[1]], kinds, in_order=in_order), settings)
+    if len(points := paired_points(*sources, settings.axes or "")) > 1:
+        return score_cases(points, settings)
     return score_files(*sources, settings)
 
 
@@ -118,7 +121,8 @@ def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSet
     names = [ClassName(value=value, name=name) for value, name in predicted.class_names or true.class_names]
     update = {"spacing": settings.spacing or source.spacing, "unit": settings.unit or source.unit}
     update["class_names"] = settings.class_names or tuple(names)
-    has_ids = settings.truth_is == "auto" and not settings.regions and table_beside(Path(prediction)).exists()
+    has_table = table_beside(split_time(Path(prediction))[0]).exists()
+    has_ids = settings.truth_is == "auto" and not settings.regions and has_table
     update |= {"truth_is": "objects"} if has_ids else {}
     evaluation = evaluate(predicted.data[0], values, settings.model_copy(update=update))
     if settings.spacing is not None and source.geometry.has_spacing:
@@ -133,7 +137,7 @@ def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
     Parameters
     ----------
     pairs : list of (prediction, truth)
-        At least one.
+        At least one; of time series, each time point is a case.
     settings : EvaluateSettings
         If truth_is is "auto" and any ground truth is read as object ids, all are.
 
@@ -146,7 +150,7 @@ def score_cases(pairs: list[Files], settings: EvaluateSettings) -> Summary:
     DataProblem
         If any pair cannot be read or compared; one line each.
     """
-    files = _named(pairs)
+    files = _named([each for pair in pairs for each in paired_points(*pair, settings.axes or "")])
     cases = _each(files, settings)
     if len({evaluation.truth_is for evaluation in cases.values()}) > 1:  # a few objects look like classes
         settings = settings.model_copy(update={"truth_is": "objects"})

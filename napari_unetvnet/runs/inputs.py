@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.axes import UnclearAxes
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.layouts import recognise
@@ -21,6 +22,7 @@ from napari_unetvnet.images.subjects import modalities_of, subjects_of
 from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import NamedFiles, as_in_model, given_names, in_one_order
+from napari_unetvnet.runs.time_points import time_points_of
 from napari_unetvnet.settings import TrainJob, checked
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def _with_own_labels(job: TrainJob) -> Inputs:
 
 def _named(files: list[PairFiles], job: TrainJob, notices: list[str], how: str = "") -> Inputs:
     """Bring the channels into one order, and name them; ``how`` tells how images and labels were paired."""
+    files = time_points_of(files, job.time, job.axes or "")
     named = NamedFiles(files, job.channel_names, []) if job.channel_names else in_one_order(files)
     if job.start_from is not None and job.start_from.is_file():
         named = as_in_model(named, read_card(job.start_from).channel_names)
@@ -203,12 +206,28 @@ def read_pair(files: PairFiles, job: TrainJob, notices: list[str] | None = None)
     FileProblem
         If a file is missing or cannot be read.
     DataProblem
-        If a file holds no image, no labels, or other channels than are named.
+        If a file holds no image, no labels, other channels than are named, or a time series of which no time point is
+        named.
     """
-    image = read_image(files.image, job, notices)
+    image = _image_of(files, job, notices)
     given_names(files.image, job.channel_names, image.channels)
     overlapping = job.label_values == "overlapping"
     labels = read_labels(files.label, job.spacing, job.axes or "", overlapping=overlapping)
     mask = read_labels(files.mask, job.spacing, job.axes or "") if files.mask else None
     placed = brought_onto(labels, image.grid), mask and brought_onto(mask, image.grid)
     return Pair(image, placed[0], files.split, placed[1], turned=placed[0] is not labels or placed[1] is not mask)
+
+
+def _image_of(files: PairFiles, job: TrainJob, notices: list[str] | None) -> Volume:
+    """Read the image of a pair; its labels say whether a first axis without a name is planes or channels."""
+    try:
+        return read_image(files.image, job, notices)
+    except UnclearAxes as unclear:
+        if job.label_values == "overlapping":
+            raise  # the first axis of the labels may be masks
+        planes = read_labels(files.label).shape[0]
+        if not (axes := unclear.axes_beside(planes)):
+            raise
+        if notices is not None:
+            notices.append(unclear.reading_as(axes, f"its labels have {planes} plane{'s' if planes > 1 else ''}"))
+        return read_image(files.image, job.model_copy(update={"axes": axes}), notices)

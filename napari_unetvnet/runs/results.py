@@ -76,7 +76,9 @@ class Results:
     def __init__(self, folder: Path, job: SegmentJob, card: ModelCard, volume: Volume) -> None:
         self._folder, self._placement = folder, placement_of(job.image)
         self._volume = replace(volume, class_names=() if job.object_rule else card.names_by_value)
-        self._specs = _specs(job, card, volume, grows=self._placement is None)
+        self._points = () if volume.time is None else (volume.time.points,)
+        # A series is written when it is complete: a chunk of a zarr array must not hold parts of two time points.
+        self._specs = _specs(job, card, volume, grows=self._placement is None and volume.time is None)
         # The slabs of a 2D network are one batch thick; thicker chunks would delay progress until a chunk is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
@@ -134,12 +136,24 @@ class Results:
             else:
                 self._arrays[kind] = FileArray.create(self._folder / FILES[kind], spec.shape, spec.dtype)
 
-    def write(self, slab: Slab) -> SlabDone:
-        """Write finished planes."""
-        stop = slab.start + slab.labels.shape[-3]
+    def write(self, slab: Slab, number: int = 0) -> SlabDone:
+        """Write finished planes of the image, or of a time point.
+
+        Parameters
+        ----------
+        number : int
+            Of the time point, among those that are written.
+
+        Returns
+        -------
+        SlabDone
+            Planes are counted through all time points.
+        """
+        stop, depth = slab.start + slab.labels.shape[-3], self._volume.shape[0]
+        place = (number,) if self._points else ()
         for kind, array in self._arrays.items():
-            array[..., slab.start : stop, :, :] = getattr(slab, kind)
-        return SlabDone(slab.start, stop, self._volume.shape[0])
+            array[(*place, ..., slice(slab.start, stop), slice(None), slice(None))] = getattr(slab, kind)
+        return SlabDone(number * depth + slab.start, number * depth + stop, depth * (self._points or (1,))[0])
 
     def deliver(self, labels: Any = None) -> Iterator[Event]:
         """Write all results to their output paths; results beside their output path are renamed last, all at once.
@@ -194,15 +208,16 @@ class Results:
 
 def _specs(job: SegmentJob, card: ModelCard, volume: Volume, *, grows: bool) -> dict[str, _Spec]:
     """Describe all results that a job asks for."""
-    labels = (len(card.values), *volume.shape) if card.overlapping else volume.shape
-    dtype, probabilities = np.dtype(np.float16), (len(card.values), *volume.shape)
+    points = () if volume.time is None else (volume.time.points,)
+    dtype, probabilities = np.dtype(np.float16), (*points, len(card.values), *volume.shape)
+    labels = probabilities if card.overlapping else (*points, *volume.shape)
     specs = {
         "labels": _spec(job.output, np.min_scalar_type(max(card.values)), labels, grows=grows and not job.postprocessed)
     }
     if job.probabilities is not None:
-        specs["probabilities"] = _spec(job.probabilities, dtype, probabilities)
+        specs["probabilities"] = _spec(job.probabilities, dtype, probabilities, grows=not points)
     if job.uncertainty is not None:
-        specs["uncertainty"] = _spec(job.uncertainty, dtype, volume.shape)
+        specs["uncertainty"] = _spec(job.uncertainty, dtype, (*points, *volume.shape), grows=not points)
     return specs
 
 
@@ -264,7 +279,7 @@ def open_labels(path: Path, *, writable: bool = False) -> Any:
 
     Returns
     -------
-    array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class
+    array of shape (Z, Y, X), or (K, Z, Y, X) with a mask for each class; of a time series with T before these axes
     """
     if path.suffix != ".npy":
         return _format_function(path, "open_image")(path)

@@ -13,7 +13,6 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.files import read_json, same_or_inside, write_json
 from napari_unetvnet.images.written import claimed, refuse_foreign
-from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
@@ -21,9 +20,10 @@ from napari_unetvnet.runs.objects import settle_objects
 from napari_unetvnet.runs.outputs import outputs_of
 from napari_unetvnet.runs.region import find_region
 from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
+from napari_unetvnet.runs.segment_inputs import OneInput, SegmentInputs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Generator
     from pathlib import Path
 
     from napari_unetvnet.images.intensity import Intensity
@@ -56,42 +56,68 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
 
 
 def _segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
-    """Segment to outputs that no other run writes."""
-    from napari_unetvnet import inference
-    from napari_unetvnet.images.io import read_labels
+    """Segment to outputs that no other run writes, a time series time point by time point."""
     from napari_unetvnet.model.device import autotuned_convolutions, keep_freed_memory
     from napari_unetvnet.model.model import load_model
-    from napari_unetvnet.runs.inputs import read_image
 
     path = find_model(job.model)
-    grids = list[str]()
-    whole = read_image(job.image, job, grids)
-    mask, told = (None, []) if job.mask is None else _mask(read_labels(job.mask, job.spacing, job.axes or ""), whole)
-    model, depth = load_model(path, job, job.option), whole.shape[0]
-    volume, missing, channels = image_for(model.card, whole, given_names(job.image, job.channel_names, whole.channels))
-    job, notices = _completed(job, model.card, volume)
+    model = load_model(path, job, job.option)
+    inputs = SegmentInputs(job, model.card)
+    yield from map(Notice, inputs.notices)
+    first = inputs.at(0)
+    job, notices = _completed(inputs.job, model.card, first.volume)
     _keep_files(folder, job, path)
-    inference.check_fits(model, volume, job)
-    _check_sizes(job, model.card, volume)
-    small = inference.small_image_notice(model, inference.resample_for(model.card, volume, job), job.view)
-    yield from map(Notice, (*grids, *channels, *told, *notices, *([small] if small else []), *_of_space(job, volume)))
-    results = Results(folder, job, model.card, volume)
-    first = yield from _begin(results, finished, depth)
-
-    def store(item: Slab | Notice) -> SlabDone | Notice:
-        return item if isinstance(item, Notice) else results.write(item)
-
+    _check(model, job, first.volume)
+    yield from map(Notice, (*first.notices, *notices, *_of_image(model, job, first.volume)))
+    results = Results(folder, job, model.card, first.volume)
+    depth = first.volume.shape[0]
+    done = yield from _begin(results, finished, depth * inputs.count)
     with keep_freed_memory(), autotuned_convolutions(model.device):
-        mask = yield from find_region(folder, job, whole, mask, again=bool(first))
-        scale = yield from _settled(folder / SETTLED, model, volume, job, mask, missing, again=bool(first))
-        fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
-        slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
-        yield from inference.finish_in_background(store, whole_chunks(slabs, results.planes, depth))
+        for number in range(done // depth, inputs.count):
+            yield from _segment_one(folder, job, model, inputs, number, results, done - number * depth)
     if not job.postprocessed:
         yield from results.deliver()
         return
     yield Notice("All planes are labelled. Cleaning the labels.")
-    yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), volume))
+    yield from results.deliver(finish(folder, job, open_labels(folder / LABELS, writable=True), first.volume))
+
+
+def _segment_one(
+    folder: Path, job: SegmentJob, model: Model, inputs: SegmentInputs, number: int, results: Results, done: int
+) -> Generator[Event]:
+    """Segment the image, or a time point of a series, from a plane on."""
+    from napari_unetvnet import inference
+
+    image, first = inputs.at(number), max(0, done)
+    whole, volume, depth = image.whole, image.volume, image.volume.shape[0]
+
+    def store(item: Slab | Notice) -> SlabDone | Notice:
+        return item if isinstance(item, Notice) else results.write(item, number)
+
+    if number and not first:
+        yield Notice(f"Time point {inputs.points[number]}.")
+    mask = yield from find_region(folder, job, whole, image.mask, again=bool(first))
+    found = image._replace(mask=mask)
+    scale = yield from _settled(folder / SETTLED, model, found, job, again=bool(first), later=number > 0)
+    fallback = inference.FallbackSteps(model, volume, job, folder / FALLBACK)
+    slabs = fallback.steps(first_plane=first, probabilities=job.probabilities is not None, mask=mask, scale=scale)
+    yield from inference.finish_in_background(store, whole_chunks(slabs, results.planes, depth))
+
+
+def _check(model: Model, job: SegmentJob, volume: Volume) -> None:
+    """Raise early if the model does not fit the image, or the outputs the result."""
+    from napari_unetvnet import inference
+
+    inference.check_fits(model, volume, job)
+    _check_sizes(job, model.card, volume)
+
+
+def _of_image(model: Model, job: SegmentJob, volume: Volume) -> list[str]:
+    """Say what is done about a small image, and about its place."""
+    from napari_unetvnet import inference
+
+    small = inference.small_image_notice(model, inference.resample_for(model.card, volume, job), job.view)
+    return [text for text in (small, *_of_space(job, volume)) if text]
 
 
 def _begin(results: Results, finished: int, depth: int) -> Generator[Event, None, int]:
@@ -106,18 +132,6 @@ def _begin(results: Results, finished: int, depth: int) -> Generator[Event, None
     return first
 
 
-def _mask(mask: Volume, volume: Volume) -> tuple[Any, list[str]]:
-    """Bring a mask to the grid of its image if their positions allow it, and say where it lies otherwise."""
-    from napari_unetvnet.images.same_grid import brought_onto, difference
-
-    placed = brought_onto(mask, volume.grid)
-    told = [f"Mask {mask.name} is stored along other axes than {volume.name}, and was turned to them."]
-    if placed is mask:
-        found = difference(volume.grid, mask.grid, volume.name)
-        told = [f"Mask {mask.name} {found.text}. It is used voxel by voxel as it is stored."] if found else []
-    return placed.data, told
-
-
 def _completed(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[SegmentJob, list[str]]:
     """Choose what the job leaves open; notices say what is not as it may be expected."""
     if job.uncertainty is not None and job.uncertainty_kind is None:
@@ -127,25 +141,36 @@ def _completed(job: SegmentJob, card: ModelCard, volume: Volume) -> tuple[Segmen
 
 
 def _settled(
-    path: Path, model: Model, volume: Volume, job: SegmentJob, mask: Any, missing: Collection[int], *, again: bool
+    path: Path, model: Model, image: OneInput, job: SegmentJob, *, again: bool, later: bool
 ) -> Generator[Notice, None, Intensity]:
-    """Choose normalisation and precision; a resumed run reuses them unless the device type has changed."""
+    """Choose normalisation and precision; a resumed run reuses them unless the device type has changed.
+
+    Each time point of a series is normalised by itself; a later one is computed in the number format of the one before.
+
+    Yields
+    ------
+    Notice
+
+    Returns
+    -------
+    Intensity
+    """
     from napari_unetvnet.images.intensity import Intensity
     from napari_unetvnet.inference import choose_precision, scale_notices
     from napari_unetvnet.model.normalisation import measured_normalisation
 
-    stored: dict[str, Any] = {}
+    volume, mask, stored = image.volume, image.mask, dict[str, Any]()
     try:
-        stored = _read(path) if again else {}
+        stored = _read(path) if again or later else {}
     except FileProblem as problem:
         yield Notice(str(problem))
-    if stored:
+    if stored and again:
         shift, factor = (np.array(stored[name], np.float32) for name in ("shift", "scale"))
         scale = Intensity(shift, factor, clipped=bool(stored.get("clipped")))
     else:
         hides_all = job.region_model is not None and not any(mask[0, z].any() for z in range(volume.shape[0]))
         scale = measured_normalisation(volume, model.card, None if hides_all else mask)
-        for text in scale_notices(model.card, scale, volume.name, masked=mask is not None, missing=missing):
+        for text in scale_notices(model.card, scale, volume.name, masked=mask is not None, missing=image.missing):
             yield Notice(text)
     if stored.get("device") == model.device.type and job.precision == "auto":
         model.move_to(model.device, stored["precision"])
@@ -202,11 +227,11 @@ def _check_sizes(job: SegmentJob, card: ModelCard, volume: Volume) -> None:
     """Raise early if the format of an output cannot hold the result; the number of objects is not known yet."""
     from napari_unetvnet.images.outputs import check_fits
 
-    masks = (len(card.values), *volume.shape)
+    masks, points = (len(card.values), *volume.shape), 1 if volume.time is None else volume.time.points
     if job.output is not None:
         shape = masks if card.overlapping and not job.postprocessed else volume.shape
-        check_fits(job.output, "labels", shape, max(card.values))
+        check_fits(job.output, "labels", shape, max(card.values), points=points)
     if job.probabilities is not None:
-        check_fits(job.probabilities, "probabilities", masks)
+        check_fits(job.probabilities, "probabilities", masks, points=points)
     if job.uncertainty is not None:
-        check_fits(job.uncertainty, "uncertainty", volume.shape)
+        check_fits(job.uncertainty, "uncertainty", volume.shape, points=points)

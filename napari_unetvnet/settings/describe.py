@@ -15,6 +15,7 @@ from napari_unetvnet.conventions import OptionValue
 from napari_unetvnet.losses import LossTerm
 from napari_unetvnet.settings.class_names import ClassName
 from napari_unetvnet.settings.regions import LabelRegion
+from napari_unetvnet.settings.time_points import TimePoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bounds", "Kind", "Setting", "Values", "describe_option", "describe_settings"]
 
-Kind = Literal["bool", "int", "float", "str", "choice", "path", "region", "class_name", "sum", "options"]
+Kind = Literal["bool", "int", "float", "str", "choice", "path", "region", "class_name", "time", "sum", "options"]
 """Type of a single value. A choice is one of some words, a sum the text of a weighted sum of losses, options are
 ``key=value``."""
 KINDS: tuple[tuple[Any, Kind], ...] = (
@@ -37,6 +38,7 @@ KINDS: tuple[tuple[Any, Kind], ...] = (
     (Path, "path"),
     (LabelRegion, "region"),
     (ClassName, "class_name"),
+    (TimePoint, "time"),
     (tuple[LossTerm, ...], "sum"),
     (dict[str, OptionValue], "options"),
 )
@@ -142,11 +144,11 @@ def _setting(model: type[Settings], name: str, field: FieldInfo) -> Setting:
 def _read(annotation: Any, metadata: Iterable[Any] = ()) -> Values:
     """Describe the values of a type with its metadata."""
     origin, inside = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _read(inside[0], [item for part in inside[1:] for item in getattr(part, "metadata", (part,))])
     for supported, kind in KINDS:
         if annotation == supported:
             return Values(kind=kind, bounds=_bounds(kind, metadata))
+    if origin is Annotated:
+        return _read(inside[0], [item for part in inside[1:] for item in getattr(part, "metadata", (part,))])
     if origin is Literal:
         return Values(kind="choice", choices=inside)
     if origin in (Union, types.UnionType):

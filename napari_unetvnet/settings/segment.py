@@ -16,6 +16,7 @@ from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings
 from napari_unetvnet.settings.tiling import TilingSettings
+from napari_unetvnet.settings.time_points import TimePoints
 
 __all__ = ["SegmentJob", "SegmentSettings"]
 
@@ -104,8 +105,11 @@ class SegmentJob(SegmentSettings):
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
     axes: Axes | None = None
-    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels);
-    labels and masks have no c."""
+    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels, t
+    time points); labels and masks have no c. In NIfTI files t says that the fourth axis is time, not channels."""
+    time: TimePoints = ()
+    """Time points of a time series, such as 0 3 5 or 0:10:2 (begin:end:step; the end is exclusive); default: all. The
+    result has the same axes; of a single time point it has none of time."""
     mask: str | None = None
     """Mask file of the same size as the image; where it is 0 the result is background and, if possible, not
     computed."""

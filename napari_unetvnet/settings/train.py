@@ -17,6 +17,7 @@ from napari_unetvnet.settings.base import ComputeSettings
 from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import LabelSettings, numbers
 from napari_unetvnet.settings.normalisation import Normalisation
+from napari_unetvnet.settings.time_points import TimePoints
 
 __all__ = ["Sampling", "TrainJob", "TrainSettings"]
 LearningRateSchedule = Literal["linear", "poly", "one_cycle"]
@@ -328,8 +329,11 @@ class TrainJob(TrainSettings):
     unit: str = "pixel"
     """Unit of that voxel size, such as micrometer or mm."""
     axes: Axes | None = None
-    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels);
-    labels and masks have no c."""
+    """Axes of the arrays in TIFF, npy, Zarr and HDF5 files that do not say it, such as zyx or cyx (c is channels, t
+    time points); labels and masks have no c. In NIfTI files t says that the fourth axis is time, not channels."""
+    time: TimePoints = ()
+    """Time points of time series to train on, such as 0 3 5 or 0:10:2 (begin:end:step; the end is exclusive), or : for
+    all. Each is an image with the labels of its time point."""
     output: Path | None = None
     """Where to write the model (.safetensors), or beside it if a better model is there."""
 

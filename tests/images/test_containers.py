@@ -66,7 +66,7 @@ def test_ome_axes_may_come_in_another_order(tmp_path, form):
 
 
 @FORMATS
-@pytest.mark.parametrize(("shape", "ours"), [((5, 6), (1, 1, 5, 6)), ((3, 5, 6), (1, 3, 5, 6)), ((2, 3, 5, 6),) * 2])
+@pytest.mark.parametrize(("shape", "ours"), [((5, 6), (1, 1, 5, 6)), ((5, 5, 6), (1, 5, 5, 6)), ((2, 3, 5, 6),) * 2])
 def test_plain_arrays_are_like_npy(tmp_path, form, shape, ours):
     zarr.create_array(str(tmp_path / "a.zarr"), data=counted(*shape), zarr_format=form)
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -121,7 +121,7 @@ def test_axis_names_of_plain_arrays_are_kept_to(tmp_path):
 def test_a_dataset_is_named_after_the_file(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["volumes/raw"], file["volumes/labels"], file["table"] = counted(3, 5, 6), np.ones((3, 5, 6)), [1, 2]
-    np.testing.assert_array_equal(read_volume(f"{tmp_path}/a.h5:/volumes/raw").data[0], counted(3, 5, 6))
+    np.testing.assert_array_equal(read_volume(f"{tmp_path}/a.h5:/volumes/raw", axes="zyx").data[0], counted(3, 5, 6))
     labels = read_labels(f"{tmp_path}/a.h5:volumes/labels")
     assert (labels.data.dtype, labels.name, bool(labels.data.all())) == (np.uint8, "a", True)
     with pytest.raises(
@@ -231,7 +231,7 @@ def test_labels_are_checked_part_by_part(tmp_path, monkeypatch, dtype):
 
 
 def test_large_files_of_every_kind_are_read_in_parts_with_the_same_values(tmp_path, monkeypatch):
-    voxels = counted(3, 5, 6)
+    voxels = counted(5, 5, 6)
     scaled = nibabel.Nifti1Image(voxels.T, np.diag([1.0, 2, 3, 1]))
     scaled.header.set_slope_inter(0.5, 3)
     nibabel.save(scaled, tmp_path / "scaled.nii")

@@ -135,7 +135,7 @@ def test_voxels_that_are_not_from_nifti_get_both_forms(tmp_path):
 
 def read_volume_of(folder):
     np.save(folder / "image.npy", VOXELS.T)
-    return read_volume(folder / "image.npy")
+    return read_volume(folder / "image.npy", axes="zyx")
 
 
 # Microscope formats ---------------------------------------------------------------------------------------------------
@@ -276,9 +276,9 @@ def test_imagej_axes_may_have_units_of_their_own(tmp_path):
 def test_channels_lie_where_the_first_file_that_says_it_lies(tmp_path):
     np.save(tmp_path / "a.npy", VOXELS.T)
     geometry = Geometry.upright((3.0, 0.5, 0.25), "mm", (1, 2, 3))
-    image = replace(read_volume(tmp_path / "a.npy"), geometry=geometry)
+    image = replace(read_volume(tmp_path / "a.npy", axes="zyx"), geometry=geometry)
     write_labels(tmp_path / "b.ome.tif", image.data[0], image)
-    both = read_volume(f"{tmp_path}/a.npy|{tmp_path}/b.ome.tif")
+    both = read_volume(f"{tmp_path}/a.npy|{tmp_path}/b.ome.tif", axes="zyx")
     assert (both.channels, both.spacing, both.geometry.origin) == (2, (3, 0.5, 0.25), (1, 2, 3))
 
 

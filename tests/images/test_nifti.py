@@ -98,8 +98,8 @@ def test_further_axes_of_length_1_are_left_out(tmp_path, monkeypatch, shape, our
 
 
 def test_two_further_axes_are_refused_with_the_size(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 4, 3, 2, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
-    with pytest.raises(DataProblem, match=r"^a\.nii has 5 axes \(5 x 4 x 3 x 2 x 2\); save one volume"):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 4, 3, 1, 2, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(DataProblem, match=r"^a\.nii has 6 axes \(5 x 4 x 3 x 1 x 2 x 2\); save one volume"):
         read_volume(tmp_path / "a.nii")
 
 

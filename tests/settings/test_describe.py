@@ -77,6 +77,7 @@ def wrong_and_right(setting):
             "str": {str(setting.default or "a.tif"): True, 12: False},
             "path": {"a.tif": True, 12: False},
             "region": {"WT=1+2": True, "WT": False},
+            "time": {"0:10:2": True, "3": True, "last": False},
             "class_name": {"1=left cell": True, "cell": False, "1=2": False},
             "sum": {"dice + 10*bce": True, "dice -": False},
             "options": {"width=16": False},  # the command line splits it

@@ -62,6 +62,8 @@ class Format:
         ``open_image`` and ``completing``.
     any_axes : bool
         Whether the axes of a file may be in any order, so that ``read(path, axes)`` takes those that a user has named.
+    time : bool
+        Whether results of time series are written.
     library : str
         The module of an optional library that reads and writes it.
     tables : bool
@@ -86,6 +88,7 @@ class Format:
     grows: bool = False
     any_axes: bool = False
     tables: bool = False
+    time: bool = False
     library: str = ""
     note: str = ""
 
@@ -114,7 +117,7 @@ class Format:
         """Choose the type for fractions of a type; only for a format that writes some."""
         return dtype if dtype in self.dtypes else [held for held in self.dtypes if held in FLOATS][-1]
 
-    def misfit(self, shape: Sequence[int], highest: int = 0) -> str:
+    def misfit(self, shape: Sequence[int], highest: int = 0, *, points: int = 1) -> str:
         """Say what of a result the format cannot hold.
 
         Parameters
@@ -123,6 +126,8 @@ class Format:
             (Z, Y, X), or (K, Z, Y, X).
         highest : int
             The highest label.
+        points : int
+            How many time points.
 
         Returns
         -------
@@ -130,6 +135,7 @@ class Format:
             Such as "one plane, not 3"; empty if all can be held.
         """
         for limit, noun, count in (
+            (None if self.time else 1, "time point", points),
             (self.planes, "plane", shape[-3]),
             (self.masks, "mask", shape[0] if len(shape) > 3 else 1),
         ):
@@ -146,33 +152,33 @@ FORMATS = (
     Format(
         name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
         dtypes=(*LABELS, "float32"), keeps=("affine", "position", "spacing", "unit", "class names"),
-        in_parts=(".nii",), tables=True,
-        note="The fourth axis, or any later one if the others have length 1, is channels. Units are m, mm "
-        "and micrometer; others are converted to mm. A result on the "
-        "grid of a NIfTI image has its qform and sform with their codes, its intent and description. Beside labels "
-        "with names of classes lie tables of them for ITK-SNAP and 3D Slicer.",
+        in_parts=(".nii",), tables=True, any_axes=True, time=True,
+        note="The fourth axis, or any later one if the others have length 1, is channels; with --axes tzyx it is time, "
+        "and so it is where a fifth one is channels. Units are m, mm and micrometer; others are converted to mm. A "
+        "result on the grid of a NIfTI image has its qform and sform with their codes, its intent and description. "
+        "Beside labels with names of classes lie tables of them for ITK-SNAP and 3D Slicer.",
     ),
     Format(
         name="NIfTI in two files", endings=(".hdr",), module="napari_unetvnet.images.formats.nifti",
-        in_parts=(".hdr",), note="The voxels are in the .img file beside it.",
+        in_parts=(".hdr",), any_axes=True, note="The voxels are in the .img file beside it.",
     ),
     Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
         dtypes=(*LABELS[:3], "float32"), keeps=("position", "spacing", "unit", "class names"),
-        long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True, numbered=True,
+        long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True, numbered=True, time=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds. "
         "`file.tif:2` names the second of several images. A set of OME-TIFF files is read from any of them. Where 0 is "
         "white, values are inverted, so that bright is high. Palette colours are labels only.",
     ),
     Format(
         name="npy", endings=(".npy",), module="napari_unetvnet.images.formats.npy", dtypes=(*LABELS, *FLOATS),
-        in_parts=(".npy",), any_axes=True, note="(Y, X), (Z, Y, X) or (C, Z, Y, X).",
+        in_parts=(".npy",), any_axes=True, time=True, note="(Y, X), (Z, Y, X) or (C, Z, Y, X), or as --axes says.",
     ),
     Format(
         name="OME-Zarr", endings=(".zarr",), module="napari_unetvnet.images.formats.ome_zarr",
         dtypes=(*LABELS, *FLOATS), keeps=("position", "spacing", "unit", "class names"), long_endings=(".ome.zarr",),
         in_parts=(".zarr",), folder_files=("zarr.json", ".zgroup", ".zarray"), grows=True,
-        any_axes=True,
+        any_axes=True, time=True,
         note="Zarr 2 and 3, the finest level, or a plain array; a path inside the folder names one of several. The "
         "folder may have any name. Written as OME-Zarr 0.5 with coarser levels and check sums.",
     ),
@@ -234,7 +240,7 @@ def endings(formats: Iterable[Format] | None = None) -> tuple[str, ...]:
     return tuple(ending for each in (FORMATS if formats is None else formats) for ending in each.endings)
 
 
-def endings_for(kind: Kind, shape: Sequence[int] = (1, 1, 1), highest: int = 0) -> tuple[str, ...]:
+def endings_for(kind: Kind, shape: Sequence[int] = (1, 1, 1), highest: int = 0, *, points: int = 1) -> tuple[str, ...]:
     """Give the endings with which a result can be written.
 
     Parameters
@@ -244,12 +250,14 @@ def endings_for(kind: Kind, shape: Sequence[int] = (1, 1, 1), highest: int = 0) 
         (Z, Y, X), or (K, Z, Y, X).
     highest : int
         The highest label.
+    points : int
+        How many time points.
 
     Returns
     -------
     tuple of str
     """
-    return endings(each for each in FORMATS if each.writes(kind) and not each.misfit(shape, highest))
+    return endings(each for each in FORMATS if each.writes(kind) and not each.misfit(shape, highest, points=points))
 
 
 def listed(words: Iterable[str]) -> str:

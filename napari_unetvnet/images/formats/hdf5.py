@@ -10,7 +10,14 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.axes import given_letters
-from napari_unetvnet.images.containers import StoredArray, image_of, listed_images, only_image, with_letters
+from napari_unetvnet.images.containers import (
+    StoredArray,
+    image_of,
+    listed_images,
+    named_letters,
+    only_image,
+    with_letters,
+)  # fmt: skip
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.sources import split_dataset
@@ -52,8 +59,10 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
         raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {listed_images(datasets)}.")
     sizes = np.ravel(dataset.attrs.get("element_size_um", ()))  # z, y, x, as Fiji writes it
     lengths = {letter: (float(size), "micrometer") for letter, size in zip("ZYX", sizes, strict=False)}
-    axes = given_letters(given, dataset.shape, path.name) or with_letters(_axis_names(dataset), dataset.shape)
-    return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {})
+    names = _axis_names(dataset)
+    axes = given_letters(given, dataset.shape, path.name) or with_letters(names, dataset.shape)
+    guessed = not given and not named_letters(names, dataset.shape)
+    return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {}, guessed=guessed)
 
 
 def _one_of_many(file: Any, path: Path, name: str, number: int) -> StoredArray:

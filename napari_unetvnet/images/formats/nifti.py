@@ -13,11 +13,13 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import image_file
-from napari_unetvnet.images.arrays import Typed, View, planes
+from napari_unetvnet.images.arrays import Typed, planes
+from napari_unetvnet.images.axes import frames_of
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import log_of, reading
 from napari_unetvnet.images.geometry import Geometry
-from napari_unetvnet.images.image_file import ImageFile
+from napari_unetvnet.images.image_file import ImageFile, series_of
+from napari_unetvnet.images.time_axis import seconds
 from napari_unetvnet.images.units import METRES, edge_length, unit_name
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.images.class_names import ClassNames
+    from napari_unetvnet.images.time_axis import TimeAxis
     from napari_unetvnet.images.volume import Volume
 
 UNITS = {1: "m", 2: "mm", 3: "micrometer"}
@@ -55,8 +58,8 @@ COMMENT = 6
 """The code of a header extension with plain text."""
 
 
-def read(path: Path) -> ImageFile:
-    """Read a volume, mapped where it is not zipped."""
+def read(path: Path, axes: str = "") -> ImageFile:
+    """Read a volume, mapped where it is not zipped; the fourth axis is channels unless ``axes`` holds t."""
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, ImageDataError
@@ -69,9 +72,11 @@ def read(path: Path) -> ImageFile:
         array = _voxels(path, image)
         geometry = _geometry(image.header)
         names = _class_names(image.header)
+        step, unit = float((*image.header.get_zooms(), 1.0, 1.0, 1.0)[3]), image.header.get_xyzt_units()[1]
     if array.dtype.names:
         array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
-    return ImageFile(_with_channels(array, path.name), geometry, class_names=names)
+    frames = frames_of(array, _letters(array, axes, path.name), path.name)
+    return series_of(frames, step, unit, geometry=geometry, class_names=names)
 
 
 def _opened(path: Path) -> Any:
@@ -89,18 +94,22 @@ def _opened(path: Path) -> Any:
         return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(stream.read())
 
 
-def _with_channels(array: Any, name: str) -> Any:
-    """Give (C, Z, Y, X) from (x, y, z, ...), of whose further axes one may be longer than 1."""
+def _letters(array: Any, axes: str, name: str) -> str:
+    """Give a letter for each axis of (x, y, z, time, channel, ...); many programs use the fourth for channels."""
     if array.ndim < 2:
         raise DataProblem(f"{name} has {array.ndim} axes; save one volume (x, y, z) or (x, y, z, channel).")
-    longer = [axis for axis in range(3, array.ndim) if array.shape[axis] > 1]
-    if len(longer) > 1:
+    further = [axis for axis in range(3, array.ndim) if array.shape[axis] > 1]
+    if len(further) > 1 and further != [3, 4]:
         size = " x ".join(map(str, array.shape))
-        raise DataProblem(f"{name} has {array.ndim} axes ({size}); save one volume (x, y, z) or (x, y, z, channel).")
-    if isinstance(array, Typed):
-        return View(array, [longer[0] if longer else None, *(a if a < array.ndim else None for a in (2, 1, 0))])
-    edges = (*array.shape, 1)[:3]
-    return array.reshape((*edges, array.shape[longer[0]] if longer else 1), order="F").T
+        raise DataProblem(
+            f"{name} has {array.ndim} axes ({size}); save one volume (x, y, z), (x, y, z, channel) or (x, y, z, time)."
+        )
+    letters = list("XYZ" + "?" * (array.ndim - 3))[: array.ndim]
+    if further:
+        letters[further[-1]] = "C"
+    if len(further) == 2 or ("t" in axes and further == [3]):
+        letters[3] = "T"
+    return "".join(letters)
 
 
 def _geometry(header: Any) -> Geometry:
@@ -189,7 +198,7 @@ def _scaled_dtype(stored: Any, ends: tuple[Any, Any]) -> np.dtype[Any]:
 
 
 def write(path: Path, array: Any, like: Volume) -> None:
-    """Write (x, y, z) or (x, y, z, class) where the image lies; zipped where the ending says so."""
+    """Write (x, y, z), (x, y, z, class) or (x, y, z, time, class) where the image lies; zipped if its name says so."""
     import nibabel
     from nibabel.openers import ImageOpener
     from nibabel.volumeutils import seek_tell
@@ -200,19 +209,33 @@ def write(path: Path, array: Any, like: Volume) -> None:
     is_large = max(array.shape) > LONGEST_SIDE
     header = nibabel.Nifti2Header() if is_second or is_large else nibabel.Nifti1Header()
     header.set_data_dtype(array.dtype)
-    header.set_data_shape(array.shape[::-1])
+    classes = array.shape[1:-3] if like.time is not None else ()
+    header.set_data_shape((*array.shape[:-4:-1], *array.shape[:1], *classes) if classes else array.shape[::-1])
     if fields:
         _carry(header, fields)
     else:
         _place(header, like.geometry, array.ndim)
+    if like.time is not None:
+        _set_time(header, like.time)
     header.set_slope_inter(1, 0)
     if like.class_names:
         header.extensions.append(nibabel.nifti1.Nifti1Extension(COMMENT, to_json(like.class_names).encode()))
     with ImageOpener(path, "wb") as file:
         header.write_to(file)
         seek_tell(file, header.get_data_offset(), write0=True)
+        if classes:  # time varies before the class
+            for k, t, z in np.ndindex(*classes, array.shape[0], array.shape[2]):
+                file.write(np.ascontiguousarray(array[t, k, z]).data)
+            return
         for plane in planes(array):  # x varies first in the file, as in memory
             file.write(plane.data)
+
+
+def _set_time(header: Any, time: TimeAxis) -> None:
+    """Write the time from one time point to the next."""
+    step = seconds(time)
+    header["pixdim"][4] = time.step if step is None else step
+    header.set_xyzt_units(xyz=header.get_xyzt_units()[0], t="unknown" if step is None else "sec")
 
 
 def _carry(header: Any, fields: Mapping[str, Any]) -> None:
@@ -233,7 +256,7 @@ def _place(header: Any, geometry: Geometry, axes: int) -> None:
     affine = upright if geometry.affine is None else np.diag([scale] * 3 + [1.0]) @ geometry.affine
     header.set_sform(affine, ALIGNED)
     header.set_qform(affine, ALIGNED, strip_shears=True)
-    header.set_zooms((x, y, z, 1.0)[:axes])  # the column lengths of the affine may differ from these
+    header.set_zooms((x, y, z, 1.0, 1.0)[:axes])  # the column lengths of the affine may differ from these
     if not np.allclose((header.get_qform() - affine)[:3, :3] / (x, y, z), 0, atol=1e-4):
         header["qform_code"] = 0
     header.set_xyzt_units(xyz=NAMES.get(unit, "mm" if unit in METRES else "unknown"))

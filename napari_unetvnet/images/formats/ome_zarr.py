@@ -18,7 +18,7 @@ import numpy as np
 from napari_unetvnet.images.arrays import parts
 from napari_unetvnet.images.axes import given_letters
 from napari_unetvnet.images.class_names import channel_names
-from napari_unetvnet.images.containers import AXES, StoredArray, image_of, only_image, with_letters
+from napari_unetvnet.images.containers import AXES, StoredArray, image_of, named_letters, only_image, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats.pyramid import level_factors, shrink
 from napari_unetvnet.images.sources import split_dataset
@@ -51,8 +51,9 @@ def read(path: Path, axes: str = "") -> ImageFile:
     file, inside = split_dataset(path)
     with reading(file):
         stored, names = _open(file, inside.strip("/"))
-        letters = given_letters(axes, stored.array.shape, file.name) or stored.axes
-        return image_of(stored._replace(axes=letters), file)._replace(class_names=names)
+        if letters := given_letters(axes, stored.array.shape, file.name):
+            stored = stored._replace(axes=letters, guessed=False)
+        return image_of(stored, file)._replace(class_names=names)
 
 
 def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames]:
@@ -69,7 +70,8 @@ def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames]:
     if isinstance(node, zarr.Group):
         return _multiscale(node), _class_names(_ome(node))
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
-    return StoredArray(node, with_letters(names, node.shape), {}), ()
+    guessed = not named_letters(names, node.shape)
+    return StoredArray(node, with_letters(names, node.shape), {}, guessed=guessed), ()
 
 
 def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:
@@ -115,7 +117,7 @@ def _multiscale(group: Any) -> StoredArray:
     lengths = {
         letter: (float(size), str(axis.get("unit", "")))
         for letter, size, axis in zip(letters, scale, axes, strict=True)
-        if letter in "ZYX" and has_lengths
+        if letter in "TZYX" and has_lengths
     }
     positions = {letter: float(place) for letter, place in zip(letters, shift, strict=True) if letter in "ZYX"}
     return StoredArray(array, letters, lengths, positions if is_placed else {})
@@ -147,11 +149,11 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
     path : Path
         Nothing must be there.
     shape : tuple of 3 or 4 int
-        (Z, Y, X), or (K, Z, Y, X).
+        (Z, Y, X), or (K, Z, Y, X), of a series with T before these axes.
     dtype : dtype
         Integers are labels.
     like : Volume
-        Gives it name, voxel size, unit and position.
+        Gives it name, voxel size, unit, position and time step.
     planes : int
         Of a chunk at most.
 
@@ -164,14 +166,19 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
 
     unit = unit_name(like.unit)
     unit_entry = {} if unit == "pixel" else {"unit": UNITS.get(unit, unit)}
-    axes = [{"name": "c", "type": "channel"}] * (len(shape) - 3)
+    points, step = shape[: like.time is not None], 1.0 if like.time is None else like.time.step
+    axes: list[dict[str, str]] = [{"name": "t", "type": "time"}] * len(points)
+    if like.time is not None and like.time.unit:
+        axes = [axes[0] | {"unit": like.time.unit}]
+    axes += [{"name": "c", "type": "channel"}] * (len(shape) - 3 - len(points))
     axes += [{"name": name, "type": "space", **unit_entry} for name in "zyx"]
     group = zarr.open_group(str(path), mode="w", zarr_format=3)
-    image = {"axes": axes, "datasets": [_dataset(0, len(shape), like.spacing, like.geometry.origin)], "name": like.name}
+    others = [*(step for _ in points), *(1.0 for _ in shape[len(points) : -3])]
+    image = {"axes": axes, "datasets": [_dataset(0, others, like.spacing, like.geometry.origin)], "name": like.name}
     metadata: dict[str, Any] = {"version": VERSION, "multiscales": [image]}
-    channels, is_label = channel_names(like.class_names, shape), np.dtype(dtype).kind in "ui"
+    channels, is_label = channel_names(like.class_names, shape[len(points) :]), np.dtype(dtype).kind in "ui"
     if is_label:
-        rows = () if len(shape) > 3 else like.class_names
+        rows = () if len(shape) - len(points) > 3 else like.class_names
         properties = [{"label-value": value, "name": name} for value, name in rows]
         metadata["image-label"] = {"properties": properties} if properties else {}
     if channels:
@@ -179,7 +186,7 @@ def create(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes:
         shown = {"active": True, "color": "FFFFFF", "window": window}
         metadata["omero"] = {"channels": [{"label": name, **shown} for name in channels]}
     group.attrs["ome"] = metadata
-    return _level(group, 0, shape, dtype, planes)
+    return _level(group, 0, shape, dtype, planes, "".join(axis["name"] for axis in axes))
 
 
 def open_image(path: Path, *, writable: bool = False) -> Any:
@@ -226,37 +233,37 @@ def completing(path: Path) -> Iterator[None]:
     group = zarr.open_group(str(path), mode="r+")
     metadata = dict(group.attrs["ome"])
     image = dict(metadata["multiscales"][0])
-    finest, (spacing, origin) = group["0"], _place(image["datasets"][0])
+    finest, (others, spacing, origin) = group["0"], _place(image["datasets"][0])
+    names = "".join(axis["name"] for axis in image["axes"])
     labels = finest.dtype.kind in "ui"
     datasets, before, last = image["datasets"][:1], finest, (1, 1, 1)
     for number, factors in enumerate(level_factors(finest.shape[-3:], spacing), 1):
         shape = tuple(-(-n // factor) for n, factor in zip(finest.shape[-3:], factors, strict=True))
-        level = _level(group, number, (*finest.shape[:-3], *shape), finest.dtype, finest.chunks[-3])
+        level = _level(group, number, (*finest.shape[:-3], *shape), finest.dtype, finest.chunks[-3], names)
         steps = [new // old for new, old in zip(factors, last, strict=True)]
         yield from shrink(before, level, steps, labels=labels)
-        datasets.append(_dataset(number, finest.ndim, spacing, origin, factors, centred=not labels))
+        datasets.append(_dataset(number, others, spacing, origin, factors, centred=not labels))
         before, last = level, factors
     group.attrs["ome"] = metadata | {"multiscales": [image | {"datasets": datasets}]}
 
 
-def _level(group: Any, number: int, shape: tuple[int, ...], dtype: Any, planes: int) -> Any:
+def _level(group: Any, number: int, shape: tuple[int, ...], dtype: Any, planes: int, names: str) -> Any:
     """Make the array of a level, anew if it is there."""
     from zarr.codecs import ZstdCodec
 
     planes = min(planes, shape[-3])
     edge = 2 ** int(math.log2(CHUNK_VOXELS / planes) / 2)
     chunks = (*(1,) * (len(shape) - 3), planes, min(edge, shape[-2]), min(edge, shape[-1]))
-    names = ("c", "z", "y", "x")[-len(shape) :]
     # With the check sum that is part of zstd, which zarr leaves out, a flipped bit is noticed by every reader.
     return group.create_array(
-        str(number), shape=shape, dtype=dtype, chunks=chunks, dimension_names=names, overwrite=True,
+        str(number), shape=shape, dtype=dtype, chunks=chunks, dimension_names=tuple(names), overwrite=True,
         compressors=ZstdCodec(checksum=True),
     )  # fmt: skip
 
 
 def _dataset(
     number: int,
-    axes: int,
+    others: Sequence[float],
     spacing: Sequence[float],
     origin: Sequence[float] | None,
     factors: Sequence[int] = (1, 1, 1),
@@ -264,17 +271,17 @@ def _dataset(
     centred: bool = False,
 ) -> dict[str, Any]:
     """Describe a level; the first voxel of one that holds means lies in the middle of those that it is the mean of."""
-    others = axes - 3
-    scale = [1.0] * others + [float(size * factor) for size, factor in zip(spacing, factors, strict=True)]
+    scale = [*others] + [float(size * factor) for size, factor in zip(spacing, factors, strict=True)]
     transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
     shift = [size * (factor - 1) / 2 if centred else 0.0 for size, factor in zip(spacing, factors, strict=True)]
     if centred or origin is not None:
         shift = np.add(shift, origin or 0.0).tolist()
-        transforms.append({"type": "translation", "translation": [0.0] * others + shift})
+        transforms.append({"type": "translation", "translation": [0.0] * len(others) + shift})
     return {"path": str(number), "coordinateTransformations": transforms}
 
 
-def _place(dataset: dict[str, Any]) -> tuple[list[float], list[float] | None]:
-    """Give the voxel size z, y, x of a level that `_dataset` described, and its position, None if it has none."""
+def _place(dataset: dict[str, Any]) -> tuple[list[float], list[float], list[float] | None]:
+    """Give the steps of the other axes, voxel size z, y, x and position (None: unknown) that `_dataset` described."""
     scale, *translations = dataset["coordinateTransformations"]
-    return list(scale["scale"][-3:]), list(translations[0]["translation"][-3:]) if translations else None
+    origin = list(translations[0]["translation"][-3:]) if translations else None
+    return list(scale["scale"][:-3]), list(scale["scale"][-3:]), origin

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.images.axes import ask_for_axes, given_letters, with_channels
+from napari_unetvnet.images.axes import ask_for_axes, frames_of, given_letters, is_unclear
 from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
-from napari_unetvnet.images.damage import damaged_file, log_of, reading
+from napari_unetvnet.images.damage import damaged_file, log_of, reading, slicing
 from napari_unetvnet.images.formats.tiff_series import chosen_series
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT, Geometry
-from napari_unetvnet.images.image_file import ImageFile
+from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.sources import split_dataset
+from napari_unetvnet.images.time_axis import seconds
 from napari_unetvnet.images.units import METRES, MICRO, common_spacing, edge_length, in_unit_of_x, unit_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_unetvnet.images.class_names import ClassNames
     from napari_unetvnet.images.volume import Volume
 
-WHITE_IS_ZERO, PALETTE = 0, 3
+WHITE_IS_ZERO, RGB, PALETTE = 0, 2, 3
 """Values of the tag PhotometricInterpretation."""
 REFERENCE_FRAME = "reference frame"
 """The unit of a position that is not known as a length; OME's default."""
@@ -46,17 +49,35 @@ def read(path: Path, axes: str = "") -> ImageFile:
     path, number = split_dataset(path)
     with log_of("tifffile") as complaints, reading(path), tifffile.TiffFile(path) as tif:
         series = chosen_series(tif, path, number)
-        array = _pixels(path, tif, series)
+        letters = given_letters(axes, series.shape, path.name)
+        array = _pixels(path, tif, series, letters or series.axes)
         geometry = _ome_space(tif, series) if tif.is_ome else _imagej_space(tif, series)
         names = _class_names(tif)
         # ImageJ and OME store intensities with the colours in which they are shown.
         is_palette = series.keyframe.photometric == PALETTE and not (tif.is_imagej or tif.is_ome)
-        letters = given_letters(axes, array.shape, path.name) or series.axes
-        data = with_channels(array, letters, path.name)
+        frames = frames_of(array, letters or series.axes, path.name)
+        step = _time_step(tif)
     if gaps := [line for line in complaints if INCOMPLETE.search(line)]:
         raise damaged_file(path, gaps[0])
-    question = "" if axes or not _has_channels_first(series) else ask_for_axes(series.shape)
-    return ImageFile(data, geometry, is_palette, question, names)
+    question = "" if letters or not _has_channels_first(series) else ask_for_axes(series.shape)
+    unclear = tuple(series.shape) if not letters and _says_no_axes(tif, series) else ()
+    facts: dict[str, Any] = {"geometry": geometry, "palette": is_palette, "question": question, "class_names": names}
+    return series_of(frames, *step, **facts, unclear=unclear)
+
+
+def _says_no_axes(tif: Any, series: Any) -> bool:
+    """Whether the first axis is pages, or samples that are no colours, whose meaning is not written."""
+    is_written = tif.is_ome or tif.is_imagej or series.keyframe.photometric == RGB
+    return not is_written and series.axes[0] in "IQS" and is_unclear(series.shape)
+
+
+def _time_step(tif: Any) -> tuple[float, str]:
+    """Give the time from one time point to the next, and its unit."""
+    if tif.is_ome:
+        facts = dict(re.findall(r"TimeIncrement(Unit)?\s*=\s*[\"']([^\"']*)", tif.ome_metadata or ""))
+        return float(facts.get("", 1)), facts.get("Unit", "s") if "" in facts else ""
+    facts = tif.imagej_metadata or {}
+    return float(facts.get("finterval", 1)), str(facts.get("tunit", "sec")) if "finterval" in facts else ""
 
 
 def _class_names(tif: Any) -> ClassNames:
@@ -68,10 +89,12 @@ def _class_names(tif: Any) -> ClassNames:
     return tuple((int(value), html.unescape(name)) for value, name in rows)
 
 
-def _pixels(path: Path, tif: Any, series: Any) -> Any:
-    """Give the pixels of a series, alpha dropped."""
+def _pixels(path: Path, tif: Any, series: Any, letters: str) -> Any:
+    """Give the pixels of a series, alpha dropped; of a compressed time series they are read when sliced."""
     if series.dataoffset is None:
         _check_inside(series)
+        if _is_read_by_page(series, letters):
+            return _Pages(path, list(tif.series).index(series), series)
         array = series.asarray()
     else:
         stored = np.dtype(tif.byteorder + series.dtype.char)
@@ -83,6 +106,33 @@ def _pixels(path: Path, tif: Any, series: Any) -> Any:
         return array
     samples = series.axes.index("S")
     return array[(slice(None),) * samples + (slice(array.shape[samples] - alpha),)]
+
+
+def _is_read_by_page(series: Any, letters: str) -> bool:
+    """Whether a compressed series has time points, and pixels that need no change."""
+    is_plain = series.keyframe.photometric != WHITE_IS_ZERO and not series.keyframe.extrasamples
+    points = dict(zip(letters, series.shape, strict=True)).get("T", 1)
+    return points > 1 and is_plain and "S" not in letters and hasattr(series, "aszarr")
+
+
+class _Pages:
+    """The pixels of a compressed series; pages are unpacked when they are sliced, and the file is open only then."""
+
+    def __init__(self, path: Path, number: int, series: Any) -> None:
+        self._path, self._number = path, number
+        self.shape, self.dtype = tuple(series.shape), series.dtype
+        self.chunks = (*(1 for _ in self.shape[:-2]), *self.shape[-2:])
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        import tifffile
+        import zarr
+
+        with (
+            slicing(self._path),
+            tifffile.TiffFile(self._path) as tif,
+            tif.series[self._number].aszarr(level=0) as store,
+        ):
+            return np.asarray(zarr.open(store, mode="r")[key])
 
 
 def _brighter_is_higher(array: Any, bits: int) -> Any:
@@ -158,25 +208,34 @@ def write(path: Path, array: Any, like: Volume) -> None:
     """Write an ImageJ TIFF, or an OME-TIFF of what ImageJ cannot hold."""
     import tifffile
 
-    shape, axes = (array.shape[-3], *array.shape[:-3], *array.shape[-2:]), "ZCYX" if array.ndim == 4 else "ZYX"
-    if like.shape[0] == 1:
-        shape, axes = shape[1:], axes[1:]
+    points = () if like.time is None else array.shape[:1]
+    classes = array.shape[len(points) : -3]
+    planes, letters = array.shape[-3:-2] if like.shape[0] > 1 else (), "T" if points else ""
+    shape = (*points, *planes, *classes, *array.shape[-2:])
+    axes = letters + ("Z" if planes else "") + ("C" if classes else "") + "YX"
     size = prod(shape) * array.dtype.itemsize
     fits_imagej = array.dtype.char in "BHf" and size < 2**31 and min(shape[-2:]) > 1
     if fits_imagej and not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
         options = _imagej_options(like)
     else:
-        options = _ome_options(like, prod(array.shape[:-3])) | {"bigtiff": size >= 2**31}
+        options = _ome_options(like, prod(classes)) | {"bigtiff": size >= 2**31}
     options["metadata"] |= {"axes": axes, **_named(array, like, imagej="imagej" in options)}
-    pages = (np.ascontiguousarray(array[(*k, z)]) for z in range(array.shape[-3]) for k in np.ndindex(array.shape[:-3]))
+    pages = (
+        np.ascontiguousarray(array[(*t, *k, z)])
+        for t in np.ndindex(points)
+        for z in range(array.shape[-3])
+        for k in np.ndindex(classes)
+    )
     tifffile.imwrite(path, pages, shape=shape, dtype=array.dtype, photometric="minisblack", **options)
 
 
 def _named(array: Any, like: Volume, *, imagej: bool) -> dict[str, Any]:
     """Give the names of classes as metadata, of masks and probabilities those of the channels."""
-    channels, facts = channel_names(like.class_names, array.shape), dict[str, Any]()
+    one = array.shape if like.time is None else array.shape[1:]
+    channels, facts = channel_names(like.class_names, one), dict[str, Any]()
     if channels:
-        facts |= {"Labels": channels * array.shape[-3]} if imagej else {"Channel": {"Name": channels}}
+        times = prod(array.shape[:-2]) // len(channels)
+        facts |= {"Labels": channels * times} if imagej else {"Channel": {"Name": channels}}
     if like.class_names and array.dtype.kind in "ui":
         rows = {str(value): name for value, name in like.class_names}
         note = {"Namespace": KEY, **rows}
@@ -191,6 +250,8 @@ def _imagej_options(like: Volume) -> dict[str, Any]:
     facts = {"spacing": z, "unit": "micron" if unit == "micrometer" else "".join(letters)}
     if (origin := like.geometry.origin) is not None:
         facts |= {name: -place / size for name, place, size in zip(ORIGINS, origin, (z, y, x), strict=True)}
+    if like.time is not None and (step := seconds(like.time)) is not None:
+        facts |= {"finterval": step, "tunit": "sec"}
     return {"imagej": True, "resolution": (1 / x, 1 / y), "metadata": facts}
 
 
@@ -200,11 +261,14 @@ def _ome_options(like: Volume, channels: int) -> dict[str, Any]:
     name = MICRO if unit == "micrometer" else unit
     facts: dict[str, Any] = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", like.spacing, strict=True)}
     facts |= {f"PhysicalSize{axis}Unit": name for axis in "ZYX"}
+    points = 1 if like.time is None else like.time.points
+    if like.time is not None and (step := seconds(like.time)) is not None:
+        facts |= {"TimeIncrement": step, "TimeIncrementUnit": "s"}
     planes: dict[int, Any] = like.geometry.header.get(POSITIONS, {})
     if (origin := like.geometry.origin) is not None:
         (z, y, x), units = origin, {f"{axis}Unit": name for axis in "ZYX"}
         planes = {k: {"Z": z + k * like.spacing[0], "Y": y, "X": x} | units for k in range(like.shape[0])}
     if all(planes.get(k, {}).keys() == planes.get(0, {}).keys() for k in range(like.shape[0])):
-        per_page = [planes.get(k, {}) for k in range(like.shape[0]) for _ in range(channels)]
+        per_page = [planes.get(k, {}) for k in range(like.shape[0]) for _ in range(channels)] * points
         facts["Plane"] = {f"Position{key}": [place[key] for place in per_page] for key in per_page[0]}
     return {"ome": True, "metadata": facts}

@@ -1,0 +1,202 @@
+"""The files of an image, opened: one volume, or a time series of which each time point is a volume.
+
+Channel files are stacked here. What is large is read when it is sliced, so time points that are not used cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.axes import UnclearAxes
+from napari_unetvnet.images.channels import stacked
+from napari_unetvnet.images.geometry import Grid
+from napari_unetvnet.images.image_file import ImageFile, read_file
+from napari_unetvnet.images.onto_grid import onto_grid
+from napari_unetvnet.images.same_grid import difference
+from napari_unetvnet.images.sources import at_time, existing, paths_of, split_time, stem_of
+from napari_unetvnet.images.time_axis import TimeAxis, chosen_points
+from napari_unetvnet.images.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_unetvnet.conventions import Spacing
+
+__all__ = ["Opened", "opened"]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An image whose files are open.
+
+    Parameters
+    ----------
+    source : str
+        One file, or the channel files separated by ``|``.
+    images : tuple of ImageFile
+        Of each file.
+    """
+
+    source: str
+    images: tuple[ImageFile, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files."""
+        return paths_of(self.source)
+
+    @property
+    def name(self) -> str:
+        """Name of the first file, for messages."""
+        return split_time(self.paths[0])[0].name
+
+    @property
+    def volume_name(self) -> str:
+        """Name of the image, or of the whole series, as that of a volume."""
+        return stem_of(self.paths[0])
+
+    @property
+    def time(self) -> TimeAxis | None:
+        """The time points; None of a single image."""
+        return self.images[0].time
+
+    def check_axes(self) -> None:
+        """Refuse an image whose first axis can be planes, channels or time points.
+
+        Raises
+        ------
+        UnclearAxes
+        """
+        for path, image in zip(self.paths, self.images, strict=True):
+            if image.unclear:
+                raise UnclearAxes(path.name, image.unclear, len(self.images))
+
+    def points(self, times: Sequence[str]) -> list[int]:
+        """List the time points that are chosen, by default all.
+
+        Parameters
+        ----------
+        times : sequence of str
+            Such as "0", "3" or "0:10:2".
+
+        Returns
+        -------
+        list of int
+            Empty for a single image.
+
+        Raises
+        ------
+        DataProblem
+            If there are no such time points.
+        """
+        if self.time is not None:
+            return chosen_points(times or (":",), self.time.points, self.name)
+        if not times or list(times) in ([":"], ["0"]):
+            return []
+        fourth = self.images[0].data.shape[0]
+        asked = f" or, if its {fourth} channels are time points, say so (--axes tzyx or tyx)" if fourth > 1 else ""
+        raise DataProblem(f"{self.name} holds a single time point; leave out --time{asked}.")
+
+    def volume(
+        self,
+        point: int | None = None,
+        *,
+        spacing: Spacing | None = None,
+        palette: bool = False,
+        notices: list[str] | None = None,
+    ) -> Volume:
+        """Stack the channel files.
+
+        Parameters
+        ----------
+        point : int, optional
+            The time point of a series.
+        spacing : tuple of 3 float, optional
+            Voxel size (z, y, x) for files without one.
+        palette : bool
+            Whether indices of a palette are wanted, as of labels.
+        notices : list of str, optional
+            As for `io.read_volume`.
+
+        Returns
+        -------
+        Volume, data of shape (C, Z, Y, X)
+
+        Raises
+        ------
+        DataProblem
+            If the channels differ in grid, colours are those of a palette, or no time point of a series is named.
+        """
+        if point is not None:
+            source = at_time(self.source, point)
+            images = tuple(each.at(point, path.name) for path, each in zip(self.paths, self.images, strict=True))
+            return Opened(source, images).volume(spacing=spacing, palette=palette, notices=notices)
+        if self.time is not None:
+            raise DataProblem(
+                f"{self.name} holds {self.time.points} time points, 0 to {self.time.points - 1}; name one "
+                f"({self.name}@t=0), or, in train and segment, choose some (--time 0 2 or --time 0:10:2) or all "
+                "(--time :)."
+            )
+        first, paths = self.images[0], self.paths
+        for path, image in zip(paths, self.images, strict=True):
+            if image.palette and not palette:
+                raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
+        rest = zip(self.images[1:], paths[1:], strict=True)
+        arrays = [first.data, *(_on_grid_of(first, paths[0], *each, notices) for each in rest)]
+        data = arrays[0] if len(arrays) == 1 else stacked(arrays)
+        placed = next((each.geometry for each in self.images if each.geometry.is_known), first.geometry)
+        return Volume(data, placed.completed(spacing), stem_of(paths[0]), first.class_names)
+
+
+def opened(source: str | Path, axes: str = "") -> Opened:
+    """Open the files of an image.
+
+    Parameters
+    ----------
+    source : str or Path
+        As for `io.read_volume`.
+    axes : str
+        Axes of the array in each file, such as "zyx" or "tcyx".
+
+    Returns
+    -------
+    Opened
+
+    Raises
+    ------
+    FileProblem
+        If a file is missing, cut off, damaged or of another kind.
+    DataProblem
+        If the axes are not those of one image or series, or channel files hold other time points than the first.
+    """
+    paths = paths_of(source)
+    images = tuple(read_file(existing(path), axes) for path in paths)
+    counts = [1 if image.time is None else image.time.points for image in images]
+    for path, count in zip(paths, counts, strict=True):
+        if count != counts[0]:
+            raise DataProblem(
+                f"{path.name} holds {count} time point(s) and {paths[0].name} {counts[0]}; the channels of one image "
+                "must have the same."
+            )
+    return Opened(str(source), images)
+
+
+def _on_grid_of(first: ImageFile, name: Path, image: ImageFile, path: Path, notices: list[str] | None) -> Any:
+    """Give the array of a channel file on the grid of the first, or refuse it where no one can be told."""
+    if notices is None and (found := difference(_grid(first), _grid(image), name.name)):
+        raise DataProblem(
+            f"{path.name} {found.text}; the channels of one image must have the same grid, so resample one to the "
+            "other first."
+        )
+    placed, sentence = onto_grid(Volume(image.data, image.geometry, path.name), _grid(first), name.name)
+    if notices is not None and sentence:
+        notices.append(sentence)
+    return placed.data
+
+
+def _grid(image: ImageFile) -> Grid:
+    z, y, x = image.data.shape[1:]
+    return Grid((z, y, x), image.geometry)
