@@ -358,7 +358,7 @@ def test_a_finished_run_goes_on_for_longer(files):
 
 @pytest.mark.alone
 def test_a_time_budget_is_decided_anew_for_longer(files):
-    # All that another plan could change is set: a training that does not learn in its first seconds must not begin again.
+    # All that another plan could change is set, so that a training that does not learn in seconds does not begin again.
     folder = train_folder(files, steps=None, minutes=0.02, learning_rate=0.003)
     first = max(e.step for e in runs.run(folder) if isinstance(e, StepDone))
     events = list(runs.run(folder, resume=True, budget={"minutes": 0.06}))

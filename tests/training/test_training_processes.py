@@ -242,14 +242,12 @@ def check_group(_):
         run.data, run.schedule = SimpleNamespace(classes=None), SimpleNamespace(step=1)
         best = validation._snapshot(run, group)
         assert (best.dice, best.weights["running_mean"].item()) == (0, 0)
-    print("agreed")
 
 
 @pytest.mark.slow
 def test_two_processes_agree_add_up_and_put_together(tmp_path):
     told = both(tmp_path / "check", check_group)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.count("agreed") == 2
 
 
 @pytest.mark.slow
