@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_unetvnet.cli.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.cli.file_commands import clean, convert, evaluate
 from napari_unetvnet.cli.listings import add_listings
+from napari_unetvnet.cli.segment_cases import segment_cases
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.training.processes import from_environment
 
@@ -124,8 +125,10 @@ def _add_jobs(add: Add, command: str) -> None:
 
     training = add("train", _train, "Train a model on images with labels.")
     fields(training, "TrainJob")
-    segmenting = add("segment", _segment, "Segment an image with a model.")
+    segmenting = add("segment", _segment, "Segment an image, or all images of a folder or a set, with a model.")
     fields(segmenting, "SegmentJob", ["image"])
+    text = "Of a folder of images: ending of the results, such as .nii.gz (default: that of each image)."
+    segmenting.add_argument("--ending", metavar="ENDING", help=text)
     inspecting = add("inspect", _inspect, "Show what a model computes besides labels, as maps on the grid of an image.")
     fields(inspecting, "InspectJob", ["image"])
     checking = add("check", _check, "Look for mistakes in images and labels; takes the options of train.")
@@ -231,6 +234,8 @@ def _segment(parsed: Namespace) -> None:
     from napari_unetvnet.settings import SegmentJob
 
     job = _job(parsed, SegmentJob, "segment")
+    if segment_cases(job, parsed.ending, lambda one, name: _run_job(one, parsed.run, f"{name}-segment"), _print):
+        return
     finished = _run_job(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
     if finished.state == "stopped":
         raise KeyboardInterrupt

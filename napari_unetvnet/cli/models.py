@@ -38,7 +38,9 @@ def print_models(parsed: Namespace) -> None:
     listed = models.list_models()
     for problem in cards_of(listed)[1].values():
         sys.stderr.write(problem + "\n")
-    fits = rank(listed, facts_of(read_volume(parsed.image)) if parsed.image else None)
+    notices = list[str]()
+    fits = rank(listed, facts_of(read_volume(parsed.image, notices=notices)) if parsed.image else None)
+    sys.stderr.writelines(f"{text}\n" for text in notices)
     if parsed.json:
         sys.stdout.write(json.dumps([_row(each, judged=bool(parsed.image)) for each in fits], indent=2) + "\n")
         return

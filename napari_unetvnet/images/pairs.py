@@ -26,6 +26,7 @@ __all__ = [
     "describe_pairs",
     "files_in",
     "find_pairs",
+    "joined_channels",
     "names_of",
     "same_name",
     "shortened",
@@ -127,8 +128,7 @@ def find_pairs(
         return [(image_files[0], label_files[0])]
     matched = _match(image_files, label_files, all_images=not images_may_lack)
     if not matched.complete and (groups := _channel_groups(image_files)):
-        joined = ["|".join(group[channel] for channel in sorted(group)) for group in groups.values()]
-        of_joined = _match(joined, label_files, all_images=not images_may_lack)
+        of_joined = _match(joined_channels(image_files), label_files, all_images=not images_may_lack)
         if of_joined.left_over < matched.left_over:
             _check_channels(groups)
             matched = of_joined
@@ -150,6 +150,18 @@ def files_in(folder: Path) -> list[str]:
         if (f.is_dir() or f.name.lower().endswith(endings())) and f.name[0] != "." and not is_folder(f)
     ]
     return [str(file) for file in sorted(files)]
+
+
+def joined_channels(files: Sequence[str]) -> list[str]:
+    """Join the files that are named as channels of one image (``a_0000``, ``a_0001``); those of one image are sorted.
+
+    Returns
+    -------
+    list of str
+        The files as they are if not all name a channel, or none shares its image with another.
+    """
+    groups = _channel_groups(files)
+    return ["|".join(group[channel] for channel in sorted(group)) for group in groups.values()] or list(files)
 
 
 def describe_pairs(pairs: Sequence[PairFiles], most: int = MOST_NAMED) -> str:

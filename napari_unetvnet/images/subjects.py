@@ -6,6 +6,7 @@ where the sizes differ. The image of a subject is named ``set.h5:/data[3]``, or 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.orientation import original_axes
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.sources import split_dataset
+from napari_unetvnet.images.stored_geometry import as_geometry
 from napari_unetvnet.images.volume import Box, Volume
 
 if TYPE_CHECKING:
@@ -26,7 +28,16 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Triple
 
-__all__ = ["AXES", "Placement", "modalities_of", "placement_of", "subject_number", "subjects_of"]
+__all__ = [
+    "AXES",
+    "Placement",
+    "modalities_of",
+    "placement_of",
+    "settings_of",
+    "subject_ids",
+    "subject_number",
+    "subjects_of",
+]
 
 AXES = "NCZYX"
 """Value of the attribute "axes" of a set that the convert command made."""
@@ -43,19 +54,19 @@ class Placement:
         The part that was cut out of the original grid.
     shape : tuple of 3 int
         Voxels z, y, x of the original grid.
-    affine : array of shape (4, 4)
-        Of the original grid.
     orientation : array of shape (3, 2)
         Of the original axes, as `orientation_of` gives it.
-    unit : str
-        Of the affine.
+    geometry : Geometry
+        Of the original grid, with all that the format of its file says of it.
+    ending : str
+        Of the first of the original files; empty if that is not known.
     """
 
     box: Box
     shape: Triple
-    affine: NDArray[np.float64]
     orientation: NDArray[np.float64]
-    unit: str
+    geometry: Geometry
+    ending: str = ""
 
     @property
     def cut_shape(self) -> Triple:
@@ -84,7 +95,7 @@ class Placement:
         whole = np.zeros((len(masks), *self.shape), masks.dtype)
         whole[(slice(None), *self.box.slices)] = part
         grid = np.broadcast_to(np.zeros((), np.uint8), (1, *self.shape))
-        placed = replace(like, data=grid, geometry=Geometry(spacing_of(self.affine), self.unit, self.affine))
+        placed = replace(like, data=grid, geometry=self.geometry)
         return whole.reshape(*labels.shape[:-3], *self.shape), placed
 
 
@@ -119,6 +130,19 @@ def subjects_of(source: str) -> list[tuple[str, str]]:
             return []
         numbers = range(data.shape[0])
         return [(f"{path}:/data[{i}]", f"{path}:/truth[{i}]" if truth is not None else "") for i in numbers]
+
+
+def subject_ids(source: str) -> list[str]:
+    """List the names of the subjects of a set, in the order of `subjects_of`; empty where it has none."""
+    path, _ = split_dataset(Path(source).expanduser())
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        if isinstance(file.get("subjects"), h5py.Group):
+            return list(file["subjects"])
+        ids = file.get("subject_ids")
+        names = [] if ids is None else [str(name) for name in ids.asstr()[:]]
+        return names if len(names) == len(file["data"]) else []
 
 
 def subject_number(file: Any, inside: str) -> int | None:
@@ -181,7 +205,33 @@ def placement_of(source: str) -> Placement | None:
         if (i := subject_number(file, inside)) is None:
             return None
         start, stop, shape = (file[name][i].tolist() for name in ("crop_start", "crop_stop", "original_shape"))
-        affine, orientation = file["original_affine"][i], file["orientation"][i]
-        unit = str(file.attrs["unit"])
+        orientation, geometry = file["orientation"][i].astype(np.float64), _original_geometry(file, i)
+        ending = str(file["original_ending"].asstr()[i]) if "original_ending" in file else ""
     box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-    return Placement(box, (shape[0], shape[1], shape[2]), affine, orientation.astype(np.float64), unit)
+    return Placement(box, (shape[0], shape[1], shape[2]), orientation, geometry, ending)
+
+
+def _original_geometry(file: Any, i: int) -> Geometry:
+    """Give the geometry of the files of a subject; of earlier sets only the affine is known."""
+    if "original_geometry" in file:
+        return as_geometry(str(file["original_geometry"].asstr()[i]))
+    affine = file["original_affine"][i]
+    return Geometry(spacing_of(affine), str(file.attrs["unit"]), affine)
+
+
+def settings_of(source: str) -> dict[str, Any]:
+    """Give what the data set that a set was made of says of its labels, as settings of a training.
+
+    Returns
+    -------
+    dict
+        Empty for a set of others.
+    """
+    path, _ = split_dataset(Path(source).expanduser())
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        stored = (
+            json.loads(file.attrs["settings"]) if file.attrs.get("axes") == AXES and "settings" in file.attrs else {}
+        )
+    return stored if isinstance(stored, dict) else {}

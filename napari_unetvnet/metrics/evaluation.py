@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_unetvnet.errors import SettingsProblem
+from napari_unetvnet.errors import DataProblem, SettingsProblem
 from napari_unetvnet.metrics.background import background_as_zero
 from napari_unetvnet.metrics.counts import mean
 from napari_unetvnet.metrics.notices import odd_values
@@ -19,6 +19,7 @@ from napari_unetvnet.metrics.options import EvaluateSettings
 from napari_unetvnet.metrics.overlap import ConfusionMatrix, Overlap, confusion_matrix
 from napari_unetvnet.metrics.surface import SurfaceScores, surface_scores, usual_tolerance
 from napari_unetvnet.settings import checked
+from napari_unetvnet.settings.regions import outside_preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -193,6 +194,8 @@ def _composed(
     counted: ConfusionMatrix, read_as: Literal["classes", "objects"], objects: ObjectScores, settings: EvaluateSettings
 ) -> Evaluation:
     """Compute all scores that follow from the confusion matrix."""
+    if problem := outside_preset(settings.regions, set(counted.values) - {settings.background}):
+        raise DataProblem(problem)
     is_object = counted.merged(lambda value: value != settings.background)
     foreground = is_object.overlap(1)
     classes = {value: counted.overlap(value) for value in counted.values} if read_as == "classes" else {}

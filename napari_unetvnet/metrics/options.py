@@ -28,7 +28,8 @@ class EvaluateSettings(Settings):
     ignore: int | None = None
     """Value of truth voxels to leave out."""
     regions: Regions = ()
-    """Unions of classes to score, such as WT=1+2+4 TC=1+4 ET=4, which is the preset brats."""
+    """Unions of classes to score, such as WT=1+2+4 TC=1+4 ET=4, which is the preset brats; with brats2023, enhancing
+    tumour is 3."""
     iou_threshold: float = Field(0.5, gt=0, le=1)
     """IoU at which objects match."""
     no_surfaces: bool = False

@@ -20,7 +20,7 @@ SMALL_PIECE, SMALL_ENHANCING, TUMOUR = 2000, 100, 100
 """Voxels: minimum component of tumour and core, minimum enhancing tumour, and the tumour size for which that holds."""
 
 
-def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
+def clean_brats(classes: NDArray[Any], preset: str = "brats") -> NDArray[Any]:
     """Restrict enhancing tumour to the core and the core to the whole tumour, and remove small components.
 
     The whole tumour is closed over face and edge neighbours; if it has more than one component, those of at most 2000
@@ -31,7 +31,8 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     Parameters
     ----------
     classes : array of shape (Z, Y, X), integers
-        2 is whole tumour outside the core, 1 non-enhancing core, 4 enhancing tumour.
+        2 is whole tumour outside the core, 1 non-enhancing core, 4 enhancing tumour, or 3 with the preset brats2023.
+    preset : {"brats", "brats2023"}
 
     Returns
     -------
@@ -40,7 +41,7 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     Raises
     ------
     DataProblem
-        If the classes are of a wrong type or shape, or have values other than 0, 1, 2 and 4.
+        If the classes are of a wrong type or shape, or have values that the preset does not have.
 
     Notes
     -----
@@ -52,11 +53,13 @@ def clean_brats(classes: NDArray[Any]) -> NDArray[Any]:
     .. [1] https://github.com/tkuanlun350/3DUnet-Tensorflow-Brats18, eval.py
     """
     check_classes(classes)
-    regions = PRESETS["brats"]
+    regions = PRESETS[preset]
     expected = {0, *regions[0].values}
     if unexpected := sorted(set(values_in(classes)) - expected):
+        known = ", ".join(map(str, sorted(expected - {0})))
         raise DataProblem(
-            f"Nested tumour regions need the labels 1, 2 and 4, but there is {unexpected[0]}; leave out nested."
+            f"Nested tumour regions ({preset}) have the labels {known}, but there is {unexpected[0]}; choose another "
+            "preset, or leave out nested."
         )
     whole, core, enhancing = (np.isin(classes, region.values) for region in regions)
     whole = _without_small_components(whole)

@@ -89,7 +89,7 @@ def postprocess(
 def _cleaned(labels: NDArray[Any], settings: PostprocessSettings, spacing: Spacing, unit: str) -> Cleaned:
     """Clean one label image (Z, Y, X)."""
     check_classes(labels)
-    classes = clean_brats(labels) if settings.nested == "brats" else labels
+    classes = labels if settings.nested == "none" else clean_brats(labels, settings.nested)
     if settings.fill_holes:
         classes = _filled(classes, settings)
     if settings.thin:

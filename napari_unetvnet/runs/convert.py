@@ -7,6 +7,7 @@ No more than one is in memory: all are kept in files first, because the set begi
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,22 +16,25 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem, UserError
 from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.images.channels import distinct_names, names_in
 from napari_unetvnet.images.damage import reading
-from napari_unetvnet.images.formats import endings
-from napari_unetvnet.images.geometry import step_of_resize, step_to
+from napari_unetvnet.images.formats import ending_of, endings
+from napari_unetvnet.images.geometry import Geometry, step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
-from napari_unetvnet.images.layouts.subjects import modality_of, recognise
+from napari_unetvnet.images.layouts.cases import labelled_cases
 from napari_unetvnet.images.orientation import canonical, orientation_of
 from napari_unetvnet.images.outputs import check_place
+from napari_unetvnet.images.pairs import MOST_NAMED, shortened
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.same_grid import brought_onto, difference
-from napari_unetvnet.images.sources import is_folder, stem_of
+from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
+from napari_unetvnet.images.stored_geometry import as_geometry, as_text
 from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,6 +61,15 @@ class _Files(NamedTuple):
     labels: Path | None
 
 
+class _Set(NamedTuple):
+    """The subjects of a folder, the names of their channels, what it says of their labels, and sentences on both."""
+
+    subjects: list[_Files]
+    modalities: tuple[str, ...]
+    settings: Mapping[str, Any]
+    notices: list[str]
+
+
 @dataclass(frozen=True, eq=False)
 class _Origin:
     """Where the voxels of a subject come from, and the affine that they have in the set."""
@@ -65,26 +78,28 @@ class _Origin:
     shape: Triple
     affine: NDArray[np.float64]
     orientation: NDArray[np.float64]
-    unit: str
+    geometry: Geometry
     new_affine: NDArray[np.float64]
 
 
 class _Subject(NamedTuple):
-    """A subject as it is stored: image (C, Z, Y, X), labels (1, Z, Y, X) or None."""
+    """A subject as it is stored: image (C, Z, Y, X), labels (1, Z, Y, X) or None, and what was done to its files."""
 
     image: NDArray[np.float32]
     labels: NDArray[Any] | None
     origin: _Origin
+    notices: tuple[str, ...]
 
 
 class _Measured(NamedTuple):
-    """Shape of an image, mean and standard deviation of each channel, and the highest label."""
+    """Shape of an image, mean and standard deviation of each channel, the highest label, and what was done."""
 
     shape: tuple[int, ...]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     highest: int
     origin: _Origin
+    notices: tuple[str, ...]
 
 
 def convert(job: ConvertJob) -> Iterator[str]:
@@ -110,22 +125,35 @@ def convert(job: ConvertJob) -> Iterator[str]:
     with claimed([job.output]) as unrecorded:
         if unrecorded:
             yield unrecorded
-        yield from _convert(_completed(job))
+        yield from _convert(job, _found(job))
 
 
-def _convert(job: ConvertJob) -> Iterator[str]:
-    subjects, folder = _find(job), job.output.with_name(f"{job.output.name}.partial")
+def _convert(job: ConvertJob, found: _Set) -> Iterator[str]:
+    yield from found.notices
+    subjects, folder = found.subjects, job.output.with_name(f"{job.output.name}.partial")
     stored = [folder / f"{_key(files, job)}.npz" for files in subjects]
-    if found := sum(path.exists() for path in stored):
-        yield f"Resuming: {found} of {len(subjects)} subjects are in {folder} already."
+    if kept := sum(path.exists() for path in stored):
+        yield f"Resuming: {kept} of {len(subjects)} subjects are in {folder} already."
     _keep_all(subjects, stored, folder, job)
     measured = [_measured(_kept(path)) for path in stored]
-    if len({each.origin.unit for each in measured}) > 1:
-        raise DataProblem("The subjects have voxel sizes in different units; save all of them in millimetres.")
+    yield from shortened([line for each in measured for line in each.notices], MOST_NAMED)
+    _check_alike(subjects, measured)
     with writing(job.output), delivering(job.output) as (part,):
-        _write(part, subjects, stored, measured, job)
+        _write(part, found, stored, measured, job)
     _remove_kept(folder)
     yield f"Set of {len(subjects)} subject(s): {job.output}"
+
+
+def _check_alike(subjects: Sequence[_Files], measured: Sequence[_Measured]) -> None:
+    """Refuse subjects of different units, or numbers of channels."""
+    if len({each.origin.geometry.unit for each in measured}) > 1:
+        raise DataProblem("The subjects have voxel sizes in different units; save all of them in millimetres.")
+    first, count = subjects[0].name, measured[0].shape[0]
+    for files, each in zip(subjects, measured, strict=True):
+        if each.shape[0] != count:
+            raise DataProblem(
+                f"{files.name} has {each.shape[0]} channel(s), {first} has {count}; give the same channels of each."
+            )
 
 
 def _remove_kept(folder: Path) -> None:
@@ -169,7 +197,8 @@ def _keep(path: Path, subject: _Subject) -> None:
     """Write a subject to a file."""
     origin = subject.origin
     arrays: dict[str, Any] = {"start": origin.box.start, "stop": origin.box.stop, "shape": origin.shape}
-    arrays |= {name: getattr(origin, name) for name in ("affine", "orientation", "unit", "new_affine")}
+    arrays |= {name: getattr(origin, name) for name in ("affine", "orientation", "new_affine")}
+    arrays |= {"geometry": as_text(origin.geometry), "notices": np.array(subject.notices, str)}
     arrays |= {} if subject.labels is None else {"labels": subject.labels}
     np.savez_compressed(path, image=subject.image, **arrays)
 
@@ -179,24 +208,27 @@ def _kept(path: Path) -> _Subject:
     with reading(path), np.load(path) as file:
         arrays: dict[str, Any] = dict(file)
     box = Box(tuple(arrays["start"].tolist()), tuple(arrays["stop"].tolist()))
-    shape, unit = tuple(arrays["shape"].tolist()), str(arrays["unit"])
-    origin = _Origin(box, shape, arrays["affine"], arrays["orientation"], unit, arrays["new_affine"])
-    return _Subject(arrays["image"], arrays.get("labels"), origin)
+    shape, geometry = tuple(arrays["shape"].tolist()), as_geometry(str(arrays["geometry"]))
+    origin = _Origin(box, shape, arrays["affine"], arrays["orientation"], geometry, arrays["new_affine"])
+    return _Subject(arrays["image"], arrays.get("labels"), origin, tuple(arrays["notices"].tolist()))
 
 
-def _completed(job: ConvertJob) -> ConvertJob:
-    """Find out what the files of a subject are called, if that was not said."""
+def _found(job: ConvertJob) -> _Set:
+    """Find the subjects: those with the files that were named, or all of a data set of a known kind."""
     if job.modalities:
-        return job
-    layout = recognise(job.folder) if job.folder.is_dir() else None
-    if layout is None:
+        return _Set(_find(job), job.modalities, {}, [])
+    cases = labelled_cases(job.folder) if job.folder.is_dir() else None
+    if cases is None:
         raise FileProblem(
-            f"{job.folder} holds no folders of subjects with labels, such as FOLDER/ID/ID_t1.nii.gz and ID_seg.nii.gz; "
-            "say what is in them with --modalities and --labels."
+            f"{job.folder} is no data set with labels of a known kind, such as FOLDER/ID/ID_t1.nii.gz and "
+            "ID_seg.nii.gz; say what is in the folders of its subjects with --modalities and --labels."
         )
-    label = Path(layout.pairs[0].label)
-    found = {"modalities": layout.channel_names, "labels": modality_of(str(label), label.parent.name)}
-    return job.model_copy(update=found)
+    subjects = [_Files(case.name, tuple(paths_of(case.image)), Path(case.label)) for case in cases.cases]
+    notices = [cases.sentence]
+    if any(case.mask for case in cases.cases):
+        notices.append("Masks of the field of view are not in the set; give them to train and segment by --mask.")
+    names = cases.channel_names or distinct_names(names_in(cases.cases[0].image))
+    return _Set(subjects, names, cases.settings, notices)
 
 
 def _find(job: ConvertJob) -> list[_Files]:
@@ -233,9 +265,10 @@ def _file(folder: Path, ending: str, lines: list[str]) -> Path:
 def _load(files: _Files, job: ConvertJob) -> _Subject:
     """Read a subject, crop it to its foreground, turn it and resize it."""
     try:
-        volume = read_volume("|".join(map(str, files.images)))
+        notices = list[str]()
+        volume = read_volume("|".join(map(str, files.images)), notices=notices)
         image = np.asarray(volume.data, np.float32)
-        labels = None if files.labels is None else _labels(files.labels, volume)
+        labels = None if files.labels is None else _labels(files.labels, volume, notices)
         box = _foreground([image] if labels is None else [image, labels])
     except UserError as problem:
         raise DataProblem(*(f"{files.name}: {line}" for line in problem.lines)) from problem
@@ -248,12 +281,16 @@ def _load(files: _Files, job: ConvertJob) -> _Subject:
         new_affine = new_affine @ step_of_resize(cut.shape[1:], job.size)
         cut = Resampled(cut, job.size, "linear")[:]
         cut_labels = None if cut_labels is None else Resampled(cut_labels, job.size, "nearest")[:]
-    return _Subject(cut, cut_labels, _Origin(box, volume.shape, affine, orientation, volume.unit, new_affine))
+    origin = _Origin(box, volume.shape, affine, orientation, volume.geometry, new_affine)
+    return _Subject(cut, cut_labels, origin, tuple(f"{files.name}: {text}" for text in notices))
 
 
-def _labels(path: Path, image: Volume) -> NDArray[Any]:
-    """Read the labels of a subject, (1, Z, Y, X)."""
-    labels = brought_onto(read_labels(path), image.grid)
+def _labels(path: Path, image: Volume, notices: list[str]) -> NDArray[Any]:
+    """Read the labels of a subject, (1, Z, Y, X); append what was done to ``notices``."""
+    stored = read_labels(path)
+    labels = brought_onto(stored, image.grid)
+    if labels is not stored:
+        notices.append(f"{path.name} is stored along other axes than {image.name}, and was turned to them.")
     if found := difference(image.grid, labels.grid, "the image"):
         raise DataProblem(f"{path.name} {found.text}; resample it to the grid of the image (nearest neighbour).")
     return np.asarray(labels.data)
@@ -273,16 +310,13 @@ def _foreground(arrays: Sequence[NDArray[Any]]) -> Box:
 
 
 def _measured(subject: _Subject) -> _Measured:
-    image, labels, origin = subject
+    image, labels, origin, notices = subject
     voxels = image.reshape(len(image), -1).astype(np.float64)
-    return _Measured(
-        image.shape, voxels.mean(axis=1), voxels.std(axis=1), 0 if labels is None else int(labels.max()), origin
-    )
+    highest = 0 if labels is None else int(labels.max())
+    return _Measured(image.shape, voxels.mean(axis=1), voxels.std(axis=1), highest, origin, notices)
 
 
-def _write(
-    path: Path, subjects: Sequence[_Files], stored: Sequence[Path], measured: Sequence[_Measured], job: ConvertJob
-) -> None:
+def _write(path: Path, found: _Set, stored: Sequence[Path], measured: Sequence[_Measured], job: ConvertJob) -> None:
     """Write all subjects: as one array if their sizes agree, else each as a group."""
     import h5py
 
@@ -290,11 +324,12 @@ def _write(
     mean, std = (np.mean([getattr(each, name) for each in measured], axis=0) for name in ("mean", "std"))
     shapes, dtype = {each.shape for each in measured}, np.min_scalar_type(max(each.highest for each in measured))
     with h5py.File(path, "w") as file:
-        _write_facts(file, [files.name for files in subjects], [each.origin for each in measured])
-        file.attrs.update({"axes": AXES, "modalities": list(job.modalities), "mean": mean, "std": std})
+        _write_facts(file, found.subjects, [each.origin for each in measured])
+        file.attrs.update({"axes": AXES, "modalities": list(found.modalities), "mean": mean, "std": std})
+        file.attrs["settings"] = json.dumps(dict(found.settings))
         file.attrs["standardised"] = job.standardise
-        for i, files in enumerate(subjects):
-            image, labels, _ = _kept(stored[i])
+        for i, files in enumerate(found.subjects):
+            image, labels, *_ = _kept(stored[i])
             if job.standardise:
                 columns = (-1, 1, 1, 1)
                 image = (image - mean.reshape(columns)) / np.where(std > 0, std, 1).reshape(columns)
@@ -304,22 +339,28 @@ def _write(
                     _dataset(file, f"subjects/{files.name}/{name}", array.shape, array.dtype)[:] = array
                     continue
                 if not i:
-                    _dataset(file, name, (len(subjects), *array.shape), array.dtype)
+                    _dataset(file, name, (len(found.subjects), *array.shape), array.dtype)
                 file[name][i] = array
 
 
-def _write_facts(file: Any, names: Sequence[str], origins: Sequence[_Origin]) -> None:
+def _write_facts(file: Any, subjects: Sequence[_Files], origins: Sequence[_Origin]) -> None:
     """Write where each subject comes from, so that results can be put back."""
     import h5py
 
-    file.create_dataset("subject_ids", data=list(names), dtype=h5py.string_dtype())
+    texts = {
+        "subject_ids": [files.name for files in subjects],
+        "original_geometry": [as_text(each.geometry) for each in origins],
+        "original_ending": [ending_of(files.images[0]) for files in subjects],
+    }
+    for name, rows in texts.items():
+        file.create_dataset(name, data=rows, dtype=h5py.string_dtype())
     file["affine"] = np.stack([each.new_affine for each in origins]).astype(np.float32)
     file["crop_start"] = np.array([each.box.start for each in origins])
     file["crop_stop"] = np.array([each.box.stop for each in origins])
     file["original_shape"] = np.array([each.shape for each in origins])
     file["original_affine"] = np.stack([each.affine for each in origins])
     file["orientation"] = np.stack([each.orientation for each in origins])
-    file.attrs["unit"] = origins[0].unit
+    file.attrs["unit"] = origins[0].geometry.unit
 
 
 def _dataset(file: Any, name: str, shape: Sequence[int], dtype: Any) -> Any:

@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_unetvnet.conventions import WHITE
-from napari_unetvnet.errors import DataProblem, SettingsProblem, UserError
+from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem, UserError
+from napari_unetvnet.images.formats import listed
 from napari_unetvnet.images.io import find_pairs, read_labels, read_pairs_csv
+from napari_unetvnet.images.layouts.cases import labelled_cases
+from napari_unetvnet.images.pairs import MOST_NAMED, files_in, shortened
 from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.sources import is_folder, paths_of, split_time, stem_of
+from napari_unetvnet.images.subjects import subjects_of
 from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.metrics import Evaluation, Summary, evaluate, summarise
 from napari_unetvnet.metrics.report import COLUMNS, evaluation_rows, evaluation_table, summary_rows, summary_table
 from napari_unetvnet.runs.outputs import table_beside
 from napari_unetvnet.runs.time_points import paired_points
+from napari_unetvnet.settings import checked
 from napari_unetvnet.settings.class_names import ClassName
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_unetvnet.conventions import Spacing
+    from napari_unetvnet.images.layouts.cases import Cases
     from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.metrics import EvaluateSettings
 
@@ -54,7 +60,8 @@ def score(
     Parameters
     ----------
     prediction, truth : str or None
-        Two files, or two folders whose files are paired by name.
+        Two files, or two folders whose files are paired by name. The truth may be a data set of a known kind, whose
+        images have the names of the predictions.
     pairs : str, Path or None
         Instead of them, a CSV file with the columns image (the prediction) and label (the ground truth).
     in_order : bool
@@ -79,12 +86,57 @@ def score(
     if pairs is not None:
         return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
     sources = str(prediction), str(truth)
+    if is_folder(Path(sources[0]).expanduser()) and not in_order and (cases := _labelled(sources[1])) is not None:
+        return _score_data_set(sources[0], cases, settings)
     if any(is_folder(Path(source).expanduser()) for source in sources):
         kinds = ("predictions", "truth files")
         return score_cases(find_pairs([sources[0]], [sources[1]], kinds, in_order=in_order), settings)
     if len(points := paired_points(*sources, settings.axes or "")) > 1:
         return score_cases(points, settings)
     return score_files(*sources, settings)
+
+
+def _labelled(truth: str) -> Cases | None:
+    """List the labels of a data set; None for a folder of labels, or a file."""
+    folder = Path(truth).expanduser()
+    if subjects_of(truth):
+        raise FileProblem(
+            f"{folder.name} holds images that were cut out; give the folder that it was made of, whose labels have the "
+            "grids of the results."
+        )
+    try:
+        return labelled_cases(folder) if is_folder(folder) else None
+    except DataProblem:  # names that do not fit together as images and labels: all may be labels
+        return None
+
+
+def _score_data_set(prediction: str, cases: Cases, settings: EvaluateSettings) -> Summary:
+    """Compare the results of a folder with the labels of a data set, by the names of its images."""
+    results = {stem_of(Path(file)).casefold(): file for file in files_in(Path(prediction).expanduser())}
+    labels = {case.name.casefold(): case.label for case in cases.cases}
+    if not (pairs := [(results[name], label) for name, label in labels.items() if name in results]):
+        found = listed(shortened([Path(file).name for file in results.values()], 3)) or "no image"
+        expected = listed(shortened([case.name for case in cases.cases], 3))
+        raise DataProblem(
+            f"No file in {prediction} is named like an image of the data set: there is {found}, expected {expected}."
+        )
+    notices = [cases.sentence]
+    for text, names in (
+        ("labelled image(s) have no prediction and are not scored", labels.keys() - results.keys()),
+        ("prediction(s) have no labels and are not scored", results.keys() - labels.keys()),
+    ):
+        notices += [f"{len(names)} {text}: {listed(shortened(sorted(names), MOST_NAMED))}."] if names else []
+    summary = score_cases(pairs, _completed(settings, cases.settings))
+    return replace(summary, notices=(*notices, *summary.notices))
+
+
+def _completed(settings: EvaluateSettings, described: Mapping[str, Any]) -> EvaluateSettings:
+    """Set what a data set says of its labels, where the settings leave it open."""
+    values = {"class_names": described.get("class_names"), "regions": described.get("regions")}
+    values |= {"ignore": described.get("ignore_value")}
+    chosen = settings.model_dump(exclude_unset=True)
+    values = {name: value for name, value in values.items() if value is not None and name not in chosen}
+    return checked(EvaluateSettings, values | {name: getattr(settings, name) for name in chosen})
 
 
 def score_files(prediction: str | Path, truth: str | Path, settings: EvaluateSettings) -> Evaluation:

@@ -18,7 +18,7 @@ from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
 from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto
 from napari_unetvnet.images.sources import is_folder
-from napari_unetvnet.images.subjects import modalities_of, subjects_of
+from napari_unetvnet.images.subjects import modalities_of, settings_of, subjects_of
 from napari_unetvnet.images.units import unit_name
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import NamedFiles, as_in_model, given_names, in_one_order
@@ -95,7 +95,7 @@ def _with_own_labels(job: TrainJob) -> Inputs:
         if not subjects or not all(labels for _, labels in subjects):
             raise DataProblem(f"{source} is no set of images with labels (data and truth); give --label.")
         files += [PairFiles(*subject) for subject in subjects]
-        settings = {"channel_names": modalities_of(source), **settings}
+        settings = {**settings_of(source), "channel_names": modalities_of(source), **settings}
     return _named(_with_masks(files, job), _completed(job, settings), notices)
 
 

@@ -73,11 +73,11 @@ def _find(job: SegmentJob, volume: Volume, mask: Any, found: FileArray) -> Itera
     """Write the voxels of the region's classes."""
     from napari_unetvnet import inference
     from napari_unetvnet.inference.region import cut_of, region_classes, voxels_of
-    from napari_unetvnet.model.model import load_model
     from napari_unetvnet.model.normalisation import normalisation
+    from napari_unetvnet.runs.loaded import loaded_model
 
     settings = SegmentSettings(**{name: getattr(job, name) for name in SHARED})
-    model = load_model(find_model(str(job.region_model)), settings)
+    model = loaded_model(find_model(str(job.region_model)), settings)
     classes, cut = region_classes(model.card, job.region_class), cut_of(model.card, job.region_threshold)
     yield Notice(f"Finding the region with {job.region_model}.")
     try:

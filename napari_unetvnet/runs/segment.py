@@ -58,10 +58,10 @@ def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]
 def _segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
     """Segment to outputs that no other run writes, a time series time point by time point."""
     from napari_unetvnet.model.device import autotuned_convolutions, keep_freed_memory
-    from napari_unetvnet.model.model import load_model
+    from napari_unetvnet.runs.loaded import loaded_model
 
     path = find_model(job.model)
-    model = load_model(path, job, job.option)
+    model = loaded_model(path, job, job.option)
     inputs = SegmentInputs(job, model.card)
     yield from map(Notice, inputs.notices)
     first = inputs.at(0)

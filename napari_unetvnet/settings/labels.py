@@ -80,7 +80,8 @@ class LabelSettings(Settings):
     """With objects_as=boundaries: distance in voxels to another object that counts as boundary; 1 makes lines two
     voxels wide."""
     regions: Regions = ()
-    """Nested classes as unions of label values: brats, or WT=1+2+4 TC=1+4 ET=4."""
+    """Nested classes as unions of label values: brats, brats2023 (in which enhancing tumour is 3), or
+    WT=1+2+4 TC=1+4 ET=4."""
     lines: Values = ()
     """Label values of thin lines; each is learnt together with three blurred copies of it."""
     label_blur: float = Field(0, ge=0, le=20)

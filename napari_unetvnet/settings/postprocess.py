@@ -93,8 +93,9 @@ class PostprocessSettings(Settings):
     thin: Annotated[tuple[Line, ...], BeforeValidator(numbers)] = ()
     """Label values of lines, which are thinned to a width of one voxel in each plane and also written as paths, a CSV
     file for each value that napari opens as shapes."""
-    nested: Literal["none", "brats"] = "none"
-    """With brats: tumour regions (labels 1, 2, 4) are first closed, freed of small components and nested."""
+    nested: Literal["none", "brats", "brats2023"] = "none"
+    """With brats: tumour regions (labels 1, 2, 4; with brats2023 1, 2, 3) are first closed, freed of small components
+    and nested."""
 
     @model_validator(mode="after")
     def _depth_has_a_use(self) -> Self:

@@ -14,9 +14,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from napari_unetvnet.errors import SettingsProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["PRESETS", "LabelRegion", "Regions", "paint_order", "parse_regions", "region_values"]
+__all__ = [
+    "PRESETS", "LabelRegion", "Regions", "outside_preset", "paint_order", "parse_regions", "region_values",
+]  # fmt: skip
 
 
 class LabelRegion(BaseModel):
@@ -37,8 +39,14 @@ PRESETS = {
         LabelRegion(name="TC", values=(1, 4)),
         LabelRegion(name="ET", values=(4,)),
     ),
+    "brats2023": (
+        LabelRegion(name="WT", values=(1, 2, 3)),
+        LabelRegion(name="TC", values=(1, 3)),
+        LabelRegion(name="ET", values=(3,)),
+    ),
 }
-"""Regions that have a name in the field: whole tumour, tumour core and enhancing tumour."""
+"""Regions that have a name in the field: whole tumour, tumour core and enhancing tumour, which is 4 until 2022 and 3
+since."""
 
 
 def parse_regions(words: str | Iterable[str]) -> tuple[LabelRegion, ...]:
@@ -77,6 +85,31 @@ def parse_regions(words: str | Iterable[str]) -> tuple[LabelRegion, ...]:
     if lines:
         raise SettingsProblem(*lines)
     return tuple(regions)
+
+
+def outside_preset(regions: Sequence[LabelRegion], values: Iterable[int]) -> str:
+    """Say which label values the regions of a preset do not know, so that they mean something else.
+
+    Parameters
+    ----------
+    values : iterable of int
+        Label values that occur.
+
+    Returns
+    -------
+    str
+        A sentence; empty if there is none, or the regions are no preset.
+    """
+    name = next((name for name, known in PRESETS.items() if tuple(regions) == known), "")
+    known = {0, *(value for region in regions for value in region.values)}
+    strays = sorted(set(values) - known)
+    if not name or not strays:
+        return ""
+    others = [f"{other} ({' '.join(map(str, PRESETS[other]))})" for other in PRESETS if other != name]
+    return (
+        f"There is the label {', '.join(map(str, strays))}, which the regions {name} ({' '.join(map(str, regions))}) "
+        f"do not have. Look up what the labels mean, and choose {' or '.join(others)}, or write the regions."
+    )
 
 
 def _from_text(value: Any) -> Any:

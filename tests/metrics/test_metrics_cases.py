@@ -90,7 +90,7 @@ def test_ignored_voxels_leave_regions_too(three, ignore):
 
 def test_values_outside_of_all_regions_are_told():
     image = np.array([[0, 1, 2, 3]])
-    (line,) = evaluate(image, image, regions="brats").notices
+    (line,) = evaluate(image, image, regions="WT=1+2+4 TC=1+4").notices
     assert line.startswith("No region has the value 3,")
 
 

@@ -182,13 +182,35 @@ def test_what_is_wrong_with_a_subject_is_named_and_leaves_no_file(tmp_path):
         "p2 has no file of seg; expected one, such as p2_seg.nii.gz.",
     )
     subject(tmp_path / "other", "p3", shape=(10, 12, 9))
-    nib.save(nib.Nifti1Image(np.ones((10, 12, 8)), AFFINE), tmp_path / "other/p3/p3_t2.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((10, 12, 8)), AFFINE), tmp_path / "other/p3/p3_seg.nii.gz")
     subject(tmp_path / "other", "p4", inside=((0, 0),) * 3)
-    with pytest.raises(DataProblem, match=r"^p3: p3_t2.nii.gz has 8 x 12 x 10 voxels.*\np4: all files hold only zeros"):
+    with pytest.raises(DataProblem, match=r"^p3: p3_seg.nii.gz has 8 x 12 x 10 .*\np4: all files hold only zeros"):
         convert(job(tmp_path, folder=tmp_path / "other"))
     with pytest.raises(FileProblem, match="no folders of subjects"):
         convert(job(tmp_path, folder=tmp_path / "none"))
     assert not list(tmp_path.glob("*.h5*"))
+
+
+def test_files_on_other_grids_are_brought_to_the_first_and_that_is_said(tmp_path, capsys):
+    arrays = subject(tmp_path / "set", "p1", inside=((0, 10), (0, 12), (0, 9)))
+    mirrored = AFFINE @ np.diag([-1.0, 1, 1, 1])
+    mirrored[:3, 3] += AFFINE[:3, 0] * 9
+    nib.save(nib.Nifti1Image(arrays["seg"][::-1], mirrored), tmp_path / "set/p1/p1_seg.nii.gz")
+    coarse = AFFINE @ np.diag([1, 2.0, 1, 1])
+    ramp = np.broadcast_to(2.0 * np.arange(6)[None, :, None], (10, 6, 9)).astype(np.float32)
+    nib.save(nib.Nifti1Image(ramp, coarse), tmp_path / "set/p1/p1_t2.nii.gz")
+    said = convert(job(tmp_path))
+    assert "p1: p1_seg.nii.gz is stored along other axes than p1_t1, and was turned to them." in said
+    resampled = "It was resampled to the grid of p1_t1.nii.gz by linear interpolation."
+    assert any(line.startswith("p1: p1_t2.nii.gz has") and resampled in line for line in said)
+    with h5py.File(tmp_path / "set.h5") as file:
+        expected = np.minimum(np.broadcast_to(np.arange(12.0)[None, :, None], (10, 12, 9)), 10)
+        whole = (slice(0, 10), slice(0, 12), slice(0, 9))
+        np.testing.assert_allclose(file["data"][0, 3], canonical(expected, whole)[0], atol=1e-5)
+        np.testing.assert_array_equal(file["truth"][0, 0], canonical(arrays["seg"], whole)[0])
+    files = "|".join(str(tmp_path / f"set/p1/p1_{name}.nii.gz") for name in ("t1", "t2"))
+    assert main(["models", "--for", files]) == 0
+    assert resampled in capsys.readouterr().err
 
 
 def test_an_interrupted_conversion_is_resumed(tmp_path, monkeypatch):
@@ -235,5 +257,5 @@ def test_what_is_not_said_is_read_from_the_names(tmp_path):
     with pytest.raises(DataProblem, match="p1 has no t2; others have"):
         convert(job(tmp_path, modalities=(), labels="", output=tmp_path / "o.h5"))
     (tmp_path / "none").mkdir()
-    with pytest.raises(FileProblem, match="say what is in them with --modalities"):
+    with pytest.raises(FileProblem, match="say what is in the folders of its subjects with --modalities"):
         convert(job(tmp_path, modalities=(), labels="", folder=tmp_path / "none", output=tmp_path / "o.h5"))

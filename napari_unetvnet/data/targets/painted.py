@@ -71,9 +71,11 @@ def region_classes(labels: Sequence[Volume], settings: TrainSettings) -> Classes
     Raises
     ------
     DataProblem
-        If one is painted nowhere.
+        If one is painted nowhere, or there are values that a preset of regions does not have.
     """
     found = set().union(*(label_counts(volume).counts[0] for volume in labels))
+    if problem := regions.outside_preset(settings.regions, found - {settings.ignore_value, settings.background}):
+        raise DataProblem(problem)
     empty = [region for region in settings.regions if found.isdisjoint(region.values)]
     if empty:
         raise DataProblem(f"Region(s) {', '.join(map(str, empty))} are painted nowhere; correct labels or regions.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["recognise"]
 
-DESCRIPTION, IMAGES, LABELS = "dataset.json", "imagesTr", "labelsTr"
+DESCRIPTION, IMAGES, LABELS, TESTS = "dataset.json", "imagesTr", "labelsTr", "imagesTs"
 IGNORED = "ignore"
 
 

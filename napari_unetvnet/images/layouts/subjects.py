@@ -12,18 +12,27 @@ from napari_unetvnet.images.names import has_label_word
 from napari_unetvnet.images.pairs import MOST_NAMED, files_in, shortened
 from napari_unetvnet.images.sources import stem_of
 
-__all__ = ["modality_of", "recognise"]
+__all__ = ["SubjectImage", "images_in", "modality_of", "recognise"]
 
 BRATS = (("t1", "t1ce", "t2", "flair"), ("t1n", "t1c", "t2w", "t2f"))
 """Modalities of the challenge until 2021, and since."""
 
 
+class SubjectImage(NamedTuple):
+    """The folder of a subject, its image (channel files separated by ``|``), and the files of its labels."""
+
+    folder: Path
+    image: str
+    labels: list[str]
+
+
 class _Subject(NamedTuple):
-    """The files of a folder by modality, and those of labels."""
+    """The files of a folder by modality, those of labels, and further ones of a modality that it has already."""
 
     folder: Path
     images: dict[str, str]
     labels: list[str]
+    further: list[str]
 
 
 def recognise(folder: Path) -> Layout | None:
@@ -50,6 +59,23 @@ def recognise(folder: Path) -> Layout | None:
     return Layout(pair_files(pairs), sentence, modalities)
 
 
+def images_in(folder: Path) -> list[SubjectImage]:
+    """List the subjects of a folder that have images, whether they have labels or lack a modality or not.
+
+    Returns
+    -------
+    list of SubjectImage
+        With the modalities of each in one order; empty if a folder holds several images of one modality, so that it is
+        not that of a subject.
+    """
+    read = [subject for path in folders_in(folder) if (subject := _read(path)).images]
+    if any(subject.further for subject in read):
+        return []
+    order = _ordered({name for subject in read for name in subject.images})
+    joined = ("|".join(each.images[name] for name in order if name in each.images) for each in read)
+    return [SubjectImage(each.folder, image, each.labels) for each, image in zip(read, joined, strict=True)]
+
+
 def modality_of(file: str, folder: str) -> str:
     """Give what a file name says beyond the name of its subject, in lower case: "t1ce" of p1/p1_t1ce.nii.gz.
 
@@ -68,14 +94,16 @@ def modality_of(file: str, folder: str) -> str:
 
 
 def _read(folder: Path) -> _Subject:
-    images, labels = dict[str, str](), list[str]()
+    images, labels, further = dict[str, str](), list[str](), list[str]()
     for file in files_in(folder):
         stem = stem_of(Path(file))
         if has_label_word(stem):
             labels.append(file)
+        elif (modality := modality_of(file, folder.name)) in images:
+            further.append(file)
         else:
-            images[modality_of(file, folder.name)] = file
-    return _Subject(folder, images, labels)
+            images[modality] = file
+    return _Subject(folder, images, labels, further)
 
 
 def _ordered(names: set[str]) -> tuple[str, ...]:
@@ -86,6 +114,7 @@ def _ordered(names: set[str]) -> tuple[str, ...]:
 def _faults(subject: _Subject, modalities: tuple[str, ...]) -> list[str]:
     name = subject.folder.name
     lines = [f"{name} has no {modality}; others have." for modality in modalities if modality not in subject.images]
+    lines += [f"{name} has several images of one modality, such as {Path(file).name}." for file in subject.further[:1]]
     if not subject.labels:
         lines.append(f"{name} has no labels; expected {name}_seg.nii.gz or the like.")
     if len(subject.labels) > 1:
