@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_unetvnet.errors import FileProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
-    "TEMPORARY", "beside", "cache_folder", "check_room", "put_if_free", "put_in_place", "read_json", "remove",
-    "replacing", "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
+    "TEMPORARY", "beside", "cache_folder", "check_room", "one_name", "put_if_free", "put_in_place", "read_json",
+    "remove", "replacing", "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -174,26 +174,30 @@ def cache_folder() -> Path:
     return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
 
 
-def check_room(needed: int, folder: Path) -> None:
-    """Refuse work whose results a disk cannot hold.
+def check_room(needs: Mapping[Path, int], advice: str = "choose another folder for the run") -> None:
+    """Refuse work whose results the disks cannot hold.
 
     Parameters
     ----------
-    needed : int
-        Bytes of the results.
-    folder : Path
-        Where they are written.
+    needs : mapping of Path to int
+        Folders, and the bytes that are written to each; those on one disk are added.
+    advice : str
+        What to do other than making room.
 
     Raises
     ------
     FileProblem
     """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise FileProblem(
-            f"The results take {needed / 2**30:.2f} GiB in {folder}, but only {free / 2**30:.2f} GiB are free there; "
-            "make room, or choose another folder for the run."
-        )
+    disks: dict[int, list[Path]] = {}
+    for folder in needs:
+        disks.setdefault(folder.stat().st_dev, []).append(folder)
+    for folders in disks.values():
+        needed, free = sum(needs[folder] for folder in folders), shutil.disk_usage(folders[0]).free
+        if needed > free:
+            raise FileProblem(
+                f"The results take {needed / 2**30:.2f} GiB in {' and '.join(map(str, folders))}, but only "
+                f"{free / 2**30:.2f} GiB are free there; make room, or {advice}."
+            )
 
 
 def remove(path: Path) -> None:
@@ -316,5 +320,36 @@ def _identity(real: Path) -> tuple[int, int, str]:
             found = existing.stat()
         except OSError:  # not there, no permission to look, or a name that is too long
             continue
-        return found.st_dev, found.st_ino, os.path.normcase(real.relative_to(existing))
+        return found.st_dev, found.st_ino, _in_one_case(real.relative_to(existing), existing)
     return 0, 0, os.path.normcase(real)
+
+
+def one_name(path: Path) -> str:
+    """Give one name for a path, however it is spelled: links are followed, and letter case counts where it does.
+
+    Returns
+    -------
+    str
+        Not a path to open.
+    """
+    real = Path(os.path.realpath(path))
+    existing = next((folder for folder in real.parents if folder.is_dir()), real.parent)
+    return _in_one_case(real, existing)
+
+
+def _in_one_case(path: Path, folder: Path) -> str:
+    """Fold the letter case of a path if the file system of a folder does."""
+    name = os.path.normcase(path)
+    return name.casefold() if _folds_case(folder) else name
+
+
+def _folds_case(folder: Path) -> bool:
+    """Whether a folder has the same content by its name in other letter case, as on macOS and Windows."""
+    for each in (folder, *folder.parents):
+        swapped = each.with_name(each.name.swapcase()) if each.name else each
+        if swapped.name != each.name:
+            try:
+                return swapped.samefile(each)
+            except OSError:  # there is none, or no permission to look
+                return False
+    return False

@@ -156,6 +156,8 @@ def _add_jobs(add: Add, command: str) -> None:
 
 
 def _add_sweep_options(parser: Parser) -> None:
+    text = "Replace also a table of the comparison that this program did not write, or that was changed since."
+    parser.add_argument("--overwrite", action="store_true", help=text)
     for option, text in (
         ("--networks", "Networks, such as unet_padding or 'unet_padding(width=16)'; each is trained with each loss."),
         ("--losses", "Losses or weighted sums of losses."),
@@ -332,6 +334,7 @@ def _check(parsed: Namespace) -> int:
 
 
 def _augment(parsed: Namespace) -> None:
+    from napari_unetvnet.images.written import claimed
     from napari_unetvnet.runs.augment import check_patches, labels_beside, training_patches, write_patches
     from napari_unetvnet.settings import TrainJob
 
@@ -339,7 +342,10 @@ def _augment(parsed: Namespace) -> None:
         raise SettingsProblem(f"{parsed.count} patches cannot be drawn; give --count 1 or more.")
     job = _job(parsed, TrainJob, "train")
     check_patches(parsed.patches, job, overwrite=parsed.overwrite)
-    write_patches(parsed.patches, *training_patches(job, parsed.count))
+    with claimed([parsed.patches, labels_beside(parsed.patches)]) as unrecorded:
+        if unrecorded:
+            _print_error(unrecorded)
+        write_patches(parsed.patches, *training_patches(job, parsed.count))
     _print(f"Patches: {parsed.patches}")
     _print(f"Labels: {labels_beside(parsed.patches)}")
 
@@ -362,7 +368,8 @@ def _sweep(parsed: Namespace) -> None:
     if output := values.get("output"):
         check_writable(output, "model")
     planned = members(values, parsed.networks, parsed.losses)
-    for item in sweep(parsed.run, planned, _follow, Path(output) if output else None):
+    best = Path(output) if output else None
+    for item in sweep(parsed.run, planned, _follow, best, overwrite=parsed.overwrite):
         _print(item if isinstance(item, str) else as_text(item, plain=_plain()))
 
 

@@ -13,7 +13,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem, UserError
-from napari_unetvnet.files import write_text, writing
+from napari_unetvnet.files import writing
+from napari_unetvnet.images.written import delivering, refuse_foreign
 from napari_unetvnet.losses.expression import read_terms
 from napari_unetvnet.runs import EVENTS, JOB, LOG, create, read
 from napari_unetvnet.runs.comparison import Row, Table, as_text, read_run, tabulate
@@ -114,7 +115,9 @@ def _chosen_network(common: dict[str, Any], text: str) -> dict[str, Any]:
     return {"network": terms[0].name} | ({"option": options} if options else {})
 
 
-def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path | None = None) -> Iterator[str | Table]:
+def sweep(
+    folder: Path, planned: Sequence[Member], follow: Follow, output: Path | None = None, *, overwrite: bool = False
+) -> Iterator[str | Table]:
     """Run the unfinished trainings of a sweep.
 
     Parameters
@@ -125,6 +128,8 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
         Runs the job of a run folder.
     output : Path, optional
         File to which the best model is copied.
+    overwrite : bool
+        Replace also a table that this program did not write, or that was changed since.
 
     Yields
     ------
@@ -139,6 +144,7 @@ def sweep(folder: Path, planned: Sequence[Member], follow: Follow, output: Path 
     _check_same(folder, planned)
     runs = [member for member in planned if member.job]
     _keep_inputs([folder / TABLE, *([output] if output else [])], runs)
+    refuse_foreign([folder / TABLE], overwrite=overwrite)
     for number, member in enumerate(runs, 1):
         path = folder / member.name
         if not _to_do(path):
@@ -216,8 +222,8 @@ def _rows(folder: Path, planned: Sequence[Member]) -> Iterator[Row]:
 def _save(folder: Path, planned: Sequence[Member]) -> Table:
     """Write the current table to the folder of the sweep."""
     table = tabulate(list(_rows(folder, planned)))
-    with writing(folder / TABLE, "choose another folder"):
-        write_text(folder / TABLE, as_text(table, as_json=True))
+    with writing(folder / TABLE, "choose another folder"), delivering(folder / TABLE) as (part,):
+        part.write_text(as_text(table, as_json=True) + "\n", encoding="utf-8")
     return table
 
 

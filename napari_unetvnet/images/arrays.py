@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_unetvnet.files import check_room
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -286,11 +288,17 @@ def new_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     -------
     array of the shape
         The file is in the temporary folder (TMPDIR) and is removed with the array.
+
+    Raises
+    ------
+    FileProblem
+        If that folder has no room for it.
     """
     import psutil
 
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= MEMORY_SHARE * psutil.virtual_memory().available:
         return np.empty(shape, dtype)
+    check_room({Path(tempfile.gettempdir()): size}, "choose another folder for temporary files (TMPDIR)")
     with tempfile.TemporaryFile() as file:  # the map keeps it open
         return np.memmap(file, dtype, "w+", shape=shape)

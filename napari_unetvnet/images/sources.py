@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import FileProblem, UserError
 from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
 __all__ = [
@@ -25,9 +25,22 @@ def paths_of(source: str | Path) -> list[Path]:
 
 
 def files_of(source: str | Path) -> list[Path]:
-    """Give the files that a source reads, without the names of images in them."""
+    """Give the files that a source reads, without the names of images in them; also those that a file leads to."""
     parts = [part for part in str(source).split("|") if part.strip()]
-    return [split_dataset(path)[0] for part in parts for path in paths_of(part)]
+    named = [split_dataset(path)[0] for part in parts for path in paths_of(part)]
+    return [*named, *(further for path in named for further in _further_files(path))]
+
+
+def _further_files(path: Path) -> list[Path]:
+    """List the other files in which an image lies; none of a file that cannot be read, which its reader tells."""
+    kind = format_of(path)
+    if kind is None or not kind.in_several or not path.is_file():
+        return []
+    try:
+        found: list[Path] = kind.function("further_files")(path)
+    except (UserError, OSError, ImportError):
+        return []
+    return found
 
 
 def at_time(source: str, point: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import beside, cache_folder, put_in_place, remove
+from napari_unetvnet.files import beside, cache_folder, one_name, put_in_place, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -130,8 +130,7 @@ def claimed(paths: Iterable[Path]) -> Iterator[str]:
 
 def _file(path: Path) -> Path:
     """Give the record of a path, however it is spelled."""
-    name = os.path.normcase(target(path))
-    return records_folder() / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.json"
+    return records_folder() / f"{hashlib.sha256(os.fsencode(one_name(path))).hexdigest()[:32]}.json"
 
 
 def _record(part: Path, place: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem, UserError
-from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.files import check_room, replacing, writing
 from napari_unetvnet.images.channels import distinct_names, names_in
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats import ending_of, endings
@@ -23,7 +23,7 @@ from napari_unetvnet.images.geometry import Geometry, step_of_resize, step_to
 from napari_unetvnet.images.io import read_labels, read_volume
 from napari_unetvnet.images.layouts.cases import labelled_cases
 from napari_unetvnet.images.orientation import canonical, orientation_of
-from napari_unetvnet.images.outputs import check_place
+from napari_unetvnet.images.outputs import check_place, refuse_replacing
 from napari_unetvnet.images.pairs import MOST_NAMED, shortened
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.same_grid import brought_onto, difference
@@ -31,7 +31,7 @@ from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.images.stored_geometry import as_geometry, as_text
 from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
-from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
+from napari_unetvnet.images.written import claimed, delivering, refuse_foreign, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -130,10 +130,12 @@ def convert(job: ConvertJob) -> Iterator[str]:
 
 def _convert(job: ConvertJob, found: _Set) -> Iterator[str]:
     yield from found.notices
+    refuse_replacing([job.output], [path for each in found.subjects for path in _paths(each)])
     subjects, folder = found.subjects, job.output.with_name(f"{job.output.name}.partial")
     stored = [folder / f"{_key(files, job)}.npz" for files in subjects]
     if kept := sum(path.exists() for path in stored):
         yield f"Resuming: {kept} of {len(subjects)} subjects are in {folder} already."
+    _check_room(subjects, job)
     _keep_all(subjects, stored, folder, job)
     measured = [_measured(_kept(path)) for path in stored]
     yield from shortened([line for each in measured for line in each.notices], MOST_NAMED)
@@ -142,6 +144,13 @@ def _convert(job: ConvertJob, found: _Set) -> Iterator[str]:
         _write(part, found, stored, measured, job)
     _remove_kept(folder)
     yield f"Set of {len(subjects)} subject(s): {job.output}"
+
+
+def _check_room(subjects: Sequence[_Files], job: ConvertJob) -> None:
+    """Refuse a set that the disk cannot hold; its files, which are mostly compressed like it, tell how large it is."""
+    files = [path for each in subjects for path in _paths(each) if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    check_room({target(job.output).parent: size}, "choose another folder for the set")
 
 
 def _check_alike(subjects: Sequence[_Files], measured: Sequence[_Measured]) -> None:
@@ -165,10 +174,14 @@ def _remove_kept(folder: Path) -> None:
         folder.rmdir()
 
 
+def _paths(files: _Files) -> list[Path]:
+    """List all files of a subject."""
+    return [path for path in (*files.images, files.labels) if path is not None]
+
+
 def _key(files: _Files, job: ConvertJob) -> str:
     """Give a subject a name by its files as they are now, and by what is made of them."""
-    paths = [path for path in (*files.images, files.labels) if path is not None]
-    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in _paths(files)]
     return hashlib.sha256(repr((states, files.labels is not None, job.size)).encode()).hexdigest()[:KEY_LENGTH]
 
 

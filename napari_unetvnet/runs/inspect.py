@@ -16,7 +16,7 @@ from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
 from napari_unetvnet.images.outputs import refuse_replacing
 from napari_unetvnet.images.sources import paths_of
-from napari_unetvnet.images.written import delivering, refuse_foreign
+from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import FALLBACK, INDEX, MAPS
@@ -76,6 +76,14 @@ def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
     ModelProblem
         If the model has not what is asked for.
     """
+    with claimed([job.output] if job.output else []) as unrecorded:
+        if unrecorded:
+            yield Notice(unrecorded)
+        yield from _inspect(folder, job)
+
+
+def _inspect(folder: Path, job: InspectJob) -> Generator[Event]:
+    """Write maps to a folder that no other run writes."""
     from napari_unetvnet.inference import scale_notices
     from napari_unetvnet.model.device import autotuned_convolutions, keep_freed_memory
     from napari_unetvnet.model.model import load_model

@@ -34,7 +34,7 @@ from napari_unetvnet.runs.outputs import lines_beside, table_beside
 from napari_unetvnet.runs.repeat import options_to_repeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference import Slab
@@ -45,6 +45,8 @@ __all__ = ["Delivery", "Results", "deliver", "labels_in", "open_labels", "whole_
 
 FILES = {"labels": LABELS, "probabilities": PROBABILITIES, "uncertainty": UNCERTAINTY}
 """The arrays of a slab and their files in the run folder."""
+PLAIN = (".npy", ".nii")
+"""Endings of formats that are not compressed."""
 WRITE: dict[str, Callable[[Path, Any, Volume], None]] = {
     "labels": write_labels,
     "probabilities": write_probabilities,
@@ -124,10 +126,7 @@ class Results:
             if spec.output is not None and spec.beside
         }
         _save_paths(self._folder, paths)
-        check_room(
-            sum(spec.dtype.itemsize * prod(spec.shape) for kind, spec in self._specs.items() if kind not in paths),
-            self._folder,
-        )
+        check_room(self._needs(paths), "choose other folders for the run and the output")
         for kind, spec in self._specs.items():
             if kind in paths:
                 self._arrays[kind] = _format_function(paths[kind], "create")(
@@ -135,6 +134,18 @@ class Results:
                 )
             else:
                 self._arrays[kind] = FileArray.create(self._folder / FILES[kind], spec.shape, spec.dtype)
+
+    def _needs(self, beside_output: Collection[str]) -> dict[Path, int]:
+        """Give the bytes that are written to each folder; how small a compressed copy will be is not known."""
+        needs = {self._folder: 0}
+        for kind, spec in self._specs.items():
+            size = spec.dtype.itemsize * prod(spec.shape)
+            if kind not in beside_output:
+                needs[self._folder] += size
+            if spec.output is not None and kind not in beside_output and _is_plain(spec.output):
+                folder = target(spec.output).parent
+                needs[folder] = needs.get(folder, 0) + size
+        return needs
 
     def write(self, slab: Slab, number: int = 0) -> SlabDone:
         """Write finished planes of the image, or of a time point.
@@ -219,6 +230,11 @@ def _specs(job: SegmentJob, card: ModelCard, volume: Volume, *, grows: bool) -> 
     if job.uncertainty is not None:
         specs["uncertainty"] = _spec(job.uncertainty, dtype, (*points, *volume.shape), grows=not points)
     return specs
+
+
+def _is_plain(output: Path) -> bool:
+    """Whether a format keeps its voxels as they are, so that the size of a file is known."""
+    return output.name.lower().endswith(PLAIN)
 
 
 def _spec(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: bool = True) -> _Spec:

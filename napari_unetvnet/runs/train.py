@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice
+from napari_unetvnet.images.written import claimed
 from napari_unetvnet.model.provenance import describe_input, read_inputs, save_provenance
 from napari_unetvnet.runs.attempts import train_until_it_learns
 from napari_unetvnet.runs.folder import JOB, PAIRS, PLAN, PROVENANCE, training_files
@@ -39,15 +40,24 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
     ------
     Event
     """
-    from napari_unetvnet.data.checks import examine, notices, refuse_contradictions
     from napari_unetvnet.images.io import check_writable
+
+    if job.output is not None:
+        check_writable(job.output, "model")
+    with claimed([job.output] if job.output is not None and group.is_first else []) as unrecorded:
+        if unrecorded:
+            yield Notice(unrecorded)
+        yield from _train(folder, job, resume=resume, group=group)
+
+
+def _train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup) -> Generator[Event]:
+    """Train to an output that no other run writes."""
+    from napari_unetvnet.data.checks import examine, notices, refuse_contradictions
     from napari_unetvnet.images.pair_table import write_pairs_csv
     from napari_unetvnet.model.device import choose_device, keep_freed_memory
     from napari_unetvnet.training.loop import steps
     from napari_unetvnet.training.plan import load_plan, plan, save_plan
 
-    if job.output is not None:
-        check_writable(job.output, "model")
     files = training_files(folder, job.output)
     inputs = _read(folder, job, resume=resume)
     job = inputs.job

@@ -5,17 +5,22 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import uuid
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 
+from napari_unetvnet import files as file_names
 from napari_unetvnet.cli.main import main
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
 from napari_unetvnet.images import written
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, write_labels
+from napari_unetvnet.images.outputs import replaced_input
+from napari_unetvnet.images.sources import files_of
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.images.written import claimed, delivering, is_unchanged, records_folder, refuse_foreign
 from napari_unetvnet.model.card import ModelCard
@@ -23,7 +28,7 @@ from napari_unetvnet.model.model import build_model, save_model
 from napari_unetvnet.runs import results
 from napari_unetvnet.runs.delivery import deliver_model
 from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL
-from napari_unetvnet.settings import SegmentSettings
+from napari_unetvnet.settings import SegmentJob, SegmentSettings, checked
 
 SHAPE = (2, 20, 24)
 SPELLINGS = {
@@ -226,6 +231,84 @@ def test_of_two_runs_into_one_output_the_second_is_told(files, capsys):
                 assert main([*words, output]) == 2
                 assert "Another run is writing" in capsys.readouterr().err
     assert not (files / "new.tif").exists()
+    training = ["--image", "images", "--label", "labels", "--steps", "1", "--device", "cpu"]
+    for words, output in (
+        (["train", *training, "--output"], "new.safetensors"),
+        (["augment", *training, "--patches"], "new.npy"),
+        (["inspect", "im.tif", "--model", "m.safetensors", "--output"], "maps"),
+    ):
+        with claimed([files / output]):
+            assert main([*words, output]) == 2
+            assert "Another run is writing" in capsys.readouterr().err
+        assert not (files / output).exists()
+
+
+def test_where_a_file_system_ignores_case_so_do_the_locks(files, monkeypatch):
+    with claimed([files / "new.tif"]), claimed([files / "NEW.tif"]):
+        pass
+    monkeypatch.setattr(file_names, "_folds_case", lambda folder: True)
+    with claimed([files / "new.tif"]), pytest.raises(FileProblem, match="Another run"), claimed([files / "NEW.tif"]):
+        pass
+    with pytest.raises(SettingsProblem, match="Two results would be written"):
+        checked(SegmentJob, {"image": "im.tif", "model": "m", "output": "r.npy", "probabilities": "R.npy"})
+
+
+def test_a_sweep_keeps_a_table_that_was_made_by_hand(files, capsys):
+    (files / "runs").mkdir()
+    (files / "runs" / "comparison.json").write_text("mine")
+    given = ["--image", "images", "--label", "labels", "--steps", "1", "--device", "cpu", "--run", "runs"]
+    assert main(["sweep", *given]) == 2
+    assert "comparison.json exists and was not written by this program" in capsys.readouterr().err
+    assert [path.name for path in (files / "runs").iterdir()] == ["comparison.json"]
+
+
+def _ome_set(folder):
+    """A stack of two planes in two files, each of which names the other."""
+    uuids = {name: f"urn:uuid:{uuid.uuid4()}" for name in ("a.ome.tif", "b.ome.tif")}
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">{text}</UUID></TiffData>'
+        for z, (name, text) in enumerate(uuids.items())
+    )
+    for name, own in uuids.items():
+        described = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}"><Image ID="Image:0"><Pixels '
+            'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="24" SizeY="20" SizeZ="2" SizeC="1" SizeT="1">'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(folder / name, np.zeros((20, 24), np.uint8), description=described, metadata=None)
+    return "a.ome.tif", "b.ome.tif"
+
+
+def _linked_h5(folder):
+    with h5py.File(folder / "far.h5", "w") as file:
+        file["image"] = np.zeros(SHAPE, np.uint8)
+    with h5py.File(folder / "near.h5", "w") as file:
+        file["image"] = h5py.ExternalLink("far.h5", "/image")
+    return "near.h5:/image", "far.h5"
+
+
+def _virtual_h5(folder):
+    _linked_h5(folder)
+    layout = h5py.VirtualLayout(SHAPE, np.uint8)
+    layout[:] = h5py.VirtualSource("far.h5", "image", SHAPE)
+    with h5py.File(folder / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("image", layout)
+    return "virtual.h5", "far.h5"
+
+
+def _header(folder):
+    (folder / "v.raw").write_bytes(bytes(int(np.prod(SHAPE))))
+    text = "ObjectType = Image\nNDims = 3\nDimSize = 24 20 2\nElementType = MET_UCHAR\nElementDataFile = v.raw\n"
+    (folder / "v.mhd").write_text(text)
+    return "v.mhd", "v.raw"
+
+
+@pytest.mark.parametrize("make", [_ome_set, _linked_h5, _virtual_h5, _header])
+def test_files_to_which_an_image_leads_are_read_too(files, make):
+    image, other = make(files)
+    assert files / other in files_of(files / image)
+    assert "which is read" in replaced_input([files / other], [files / image])
+    assert "which is read" not in replaced_input([files / "im.tif"], [files / image])
 
 
 def test_a_result_is_recorded_before_it_is_in_its_place(tmp_path, monkeypatch):
@@ -287,4 +370,6 @@ def test_results_that_the_disk_cannot_hold_are_refused_before_the_work(files, mo
     assert main([*words, "new.tif"]) == 2
     assert "but only 0.00 GiB are free there" in capsys.readouterr().err
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=np.prod(SHAPE)))
+    assert main([*words, "new.npy"]) == 2  # it is in the run folder, and copied to a file of the same size
+    assert "choose other folders for the run and the output" in capsys.readouterr().err
     assert main([*words, "new.tif"]) == 0

@@ -64,6 +64,8 @@ class Format:
         Whether the axes of a file may be in any order, so that ``read(path, axes)`` takes those that a user has named.
     time : bool
         Whether results of time series are written.
+    in_several : bool
+        Whether a file may name others that hold a part of its voxels: the module has ``further_files(path)``.
     library : str
         The module of an optional library that reads and writes it.
     tables : bool
@@ -89,6 +91,7 @@ class Format:
     any_axes: bool = False
     tables: bool = False
     time: bool = False
+    in_several: bool = False
     library: str = ""
     note: str = ""
 
@@ -160,12 +163,13 @@ FORMATS = (
     ),
     Format(
         name="NIfTI in two files", endings=(".hdr",), module="napari_unetvnet.images.formats.nifti",
-        in_parts=(".hdr",), any_axes=True, note="The voxels are in the .img file beside it.",
+        in_parts=(".hdr",), any_axes=True, in_several=True, note="The voxels are in the .img file beside it.",
     ),
     Format(
         name="TIFF", endings=(".tif", ".tiff"), module="napari_unetvnet.images.formats.tiff",
         dtypes=(*LABELS[:3], "float32"), keeps=("position", "spacing", "unit", "class names"),
         long_endings=(".ome.tif", ".ome.tiff"), in_parts=(".tif", ".tiff"), any_axes=True, numbered=True, time=True,
+        in_several=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds. "
         "`file.tif:2` names the second of several images. A set of OME-TIFF files is read from any of them. Where 0 is "
         "white, values are inverted, so that bright is high. Palette colours are labels only.",
@@ -199,11 +203,11 @@ FORMATS = (
     ),
     Format(
         name="NRRD or MetaImage header", endings=(".nhdr", ".mhd"), module="napari_unetvnet.images.formats.itk",
-        library="SimpleITK", note="With the voxels in a file beside it, which the header names.",
+        library="SimpleITK", in_several=True, note="With the voxels in a file beside it, which the header names.",
     ),
     Format(
         name="HDF5", endings=(".h5", ".hdf5", ".hdf"), module="napari_unetvnet.images.formats.hdf5",
-        in_parts=(".h5", ".hdf5", ".hdf"), datasets=True, any_axes=True,
+        in_parts=(".h5", ".hdf5", ".hdf"), datasets=True, any_axes=True, in_several=True,
         note="`file.h5:/path` names one of several datasets. The voxel size is the attribute element_size_um.",
     ),
     Format(

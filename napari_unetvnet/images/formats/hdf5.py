@@ -41,6 +41,30 @@ def read(path: Path, axes: str = "") -> ImageFile:
         return _with_affine(image_of(stored, file), stored.array.file, inside)
 
 
+def further_files(path: Path) -> list[Path]:
+    """List the files to which external links and virtual datasets of a file lead, and those of data outside of it."""
+    import h5py
+
+    found = set[str]()
+
+    def note(group: Any) -> None:
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                found.add(link.filename)
+            elif isinstance(link, h5py.HardLink):
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    note(item)
+                elif isinstance(item, h5py.Dataset):
+                    found.update(source.file_name for source in (item.virtual_sources() if item.is_virtual else ()))
+                    found.update(name for name, *_ in item.external or ())
+
+    with reading(path), h5py.File(path, "r") as file:
+        note(file)
+    return [path.parent / name for name in sorted(found - {"."})]
+
+
 def _open(path: Path, inside: str, given: str) -> StoredArray:
     """Open a dataset; ``inside`` may be empty if it is the only one."""
     import h5py

@@ -100,6 +100,22 @@ def _compressed(path: Path) -> tuple[Path | None, int]:
     return (path, header.end()) if name == "LOCAL" else (path.parent / name, 0)
 
 
+def further_files(path: Path) -> list[Path]:
+    """Give the files of the voxels that a header names: one, or one for each plane."""
+    with path.open("rb") as file:
+        text = file.read(HEADER_BYTES)
+    place = DATA_FILE.search(text)
+    if place is None:
+        return []
+    name = place[1].decode(errors="replace").strip()
+    if name.startswith("LIST"):
+        lines = text[place.end() :].decode(errors="replace").splitlines()
+        return [path.parent / line.strip() for line in lines if line.strip()]
+    if "%" in name:  # a pattern with numbers
+        return sorted(path.parent.glob(re.sub(r"%\d*d", "*", name.split()[0])))
+    return [] if name == "LOCAL" else [path.parent / name]
+
+
 def _geometry(image: Any, unit: str) -> Geometry:
     """Give the place of the voxels, in a unit."""
     n = min(3, image.GetDimension())

@@ -79,6 +79,11 @@ def read(path: Path, axes: str = "") -> ImageFile:
     return series_of(frames, step, unit, geometry=geometry, class_names=names)
 
 
+def further_files(path: Path) -> list[Path]:
+    """Give the file of the voxels beside a header."""
+    return [path.with_suffix(ending) for ending in (".img", ".IMG", ".img.gz")]
+
+
 def _opened(path: Path) -> Any:
     """Open a file as what its first bytes say, whether its name ends with .gz or not."""
     import nibabel

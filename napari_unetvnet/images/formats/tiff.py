@@ -13,7 +13,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import ask_for_axes, frames_of, given_letters, is_unclear
 from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
 from napari_unetvnet.images.damage import damaged_file, log_of, reading, slicing
-from napari_unetvnet.images.formats.tiff_series import chosen_series
+from napari_unetvnet.images.formats.tiff_series import chosen_series, named_files
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT, Geometry
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.sources import split_dataset
@@ -78,6 +78,14 @@ def _time_step(tif: Any) -> tuple[float, str]:
         return float(facts.get("", 1)), facts.get("Unit", "s") if "" in facts else ""
     facts = tif.imagej_metadata or {}
     return float(facts.get("finterval", 1)), str(facts.get("tunit", "sec")) if "finterval" in facts else ""
+
+
+def further_files(path: Path) -> list[Path]:
+    """List the other files of a set of OME-TIFFs."""
+    import tifffile
+
+    with reading(path), tifffile.TiffFile(path) as tif:
+        return [path.parent / name for name in named_files(tif)]
 
 
 def _class_names(tif: Any) -> ClassNames:

@@ -103,7 +103,11 @@ def _images(tif: Any) -> list[Any]:
     return series
 
 
+def named_files(tif: Any) -> list[str]:
+    """List the files of a set of OME-TIFFs, by the names that one of them states."""
+    return list(dict.fromkeys(re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", tif.ome_metadata or "")))
+
+
 def _missing_files(tif: Any, path: Path) -> list[str]:
     """List the files of a set of OME-TIFFs that are not there."""
-    names = dict.fromkeys(re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", tif.ome_metadata or ""))
-    return [name for name in names if not (path.parent / name).exists()]
+    return [name for name in named_files(tif) if not (path.parent / name).exists()]
