@@ -119,13 +119,13 @@ def _letters(array: Any, axes: str, name: str) -> str:
 
 def _geometry(header: Any) -> Geometry:
     """Read where the voxels lie; a file without codes does not say."""
-    x, y, z = (*header.get_zooms()[:3], 1.0, 1.0)[:3]
     affines = [np.array(form, np.float64) for form in _forms(header) if form is not None and _is_invertible(form)]
     if len(affines) == 2 and np.array_equal(affines[0], affines[1]):
         del affines[1]
     fields = {name: np.array(header[name]) for name in (*SPACE, *INTENT, *TEXT)}
     unit = UNITS.get(int(header["xyzt_units"]) & 7, "mm")
     main, other = (*affines, None, None)[:2]
+    x, y, z = header["pixdim"][1:4].tolist()  # also of an axis that is not there, so that it stays as it is in results
     return Geometry((edge_length(z), edge_length(y), edge_length(x)), unit, main, other, fields)
 
 
