@@ -43,7 +43,7 @@ def evaluate(parsed: Namespace) -> None:
 
     values = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
     sources = (parsed.prediction, parsed.truth, parsed.pairs)
-    result = score(*sources, checked(EvaluateSettings, values), in_order=parsed.in_order)
+    result = score(*sources, checked(EvaluateSettings, values), in_order=parsed.in_order, label_kind=parsed.label_kind)
     _print(as_text(result, parsed.form or "table"))
 
 

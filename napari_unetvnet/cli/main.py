@@ -175,6 +175,8 @@ def _add_evaluate_options(parser: Parser) -> None:
     )
     text = "Pair the files of two folders in the order of their names and numbers, not by name."
     parser.add_argument("--in-order", action="store_true", help=text)
+    text = "Of a BIDS folder with several kinds of labels: which, by a word of their names such as lesion."
+    parser.add_argument("--label-kind", default="", metavar="NAME", help=text)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_const", const="json", dest="form", help="Print JSON.")
     forms.add_argument("--csv", action="store_const", const="csv", dest="form", help="Print CSV.")

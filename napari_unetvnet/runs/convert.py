@@ -230,7 +230,7 @@ def _found(job: ConvertJob) -> _Set:
     """Find the subjects: those with the files that were named, or all of a data set of a known kind."""
     if job.modalities:
         return _Set(_find(job), job.modalities, {}, [])
-    cases = labelled_cases(job.folder) if job.folder.is_dir() else None
+    cases = labelled_cases(job.folder, job.label_kind) if job.folder.is_dir() else None
     if cases is None:
         raise FileProblem(
             f"{job.folder} is no data set with labels of a known kind, such as FOLDER/ID/ID_t1.nii.gz and "

@@ -54,6 +54,7 @@ def score(
     settings: EvaluateSettings,
     *,
     in_order: bool = False,
+    label_kind: str = "",
 ) -> Evaluation | Summary:
     """Compare predictions with ground truth.
 
@@ -66,6 +67,8 @@ def score(
         Instead of them, a CSV file with the columns image (the prediction) and label (the ground truth).
     in_order : bool
         Pair the files of folders in their order, not by name.
+    label_kind : str
+        Which labels of the truth, if it is a BIDS folder with several kinds.
 
     Returns
     -------
@@ -86,7 +89,11 @@ def score(
     if pairs is not None:
         return score_cases([(row.image, row.label) for row in read_pairs_csv(pairs)], settings)
     sources = str(prediction), str(truth)
-    if is_folder(Path(sources[0]).expanduser()) and not in_order and (cases := _labelled(sources[1])) is not None:
+    if (
+        is_folder(Path(sources[0]).expanduser())
+        and not in_order
+        and (cases := _labelled(sources[1], label_kind)) is not None
+    ):
         return _score_data_set(sources[0], cases, settings)
     if any(is_folder(Path(source).expanduser()) for source in sources):
         kinds = ("predictions", "truth files")
@@ -96,7 +103,7 @@ def score(
     return score_files(*sources, settings)
 
 
-def _labelled(truth: str) -> Cases | None:
+def _labelled(truth: str, label_kind: str) -> Cases | None:
     """List the labels of a data set; None for a folder of labels, or a file."""
     folder = Path(truth).expanduser()
     if subjects_of(truth):
@@ -105,9 +112,11 @@ def _labelled(truth: str) -> Cases | None:
             "grids of the results."
         )
     try:
-        return labelled_cases(folder) if is_folder(folder) else None
-    except DataProblem:  # names that do not fit together as images and labels: all may be labels
-        return None
+        return labelled_cases(folder, label_kind) if is_folder(folder) else None
+    except DataProblem:
+        if not files_in(folder):
+            raise
+        return None  # names that do not fit together as images and labels: all may be labels
 
 
 def _score_data_set(prediction: str, cases: Cases, settings: EvaluateSettings) -> Summary:

@@ -86,7 +86,7 @@ def _with_own_labels(job: TrainJob) -> Inputs:
     files, notices, settings = list[PairFiles](), list[str](), dict[str, Any]()
     for source in job.image:
         if is_folder(Path(source).expanduser()):
-            layout = recognise(Path(source).expanduser())
+            layout = recognise(Path(source).expanduser(), job.label_kind)
             files += layout.pairs
             notices.append(layout.sentence)
             settings = {**layout.settings, "channel_names": layout.channel_names, **settings}

@@ -24,6 +24,8 @@ class ConvertJob(Settings):
     files of a subject, with its labels)."""
     labels: str = ""
     """End of the name of the label file, such as seg (default: no labels)."""
+    label_kind: str = ""
+    """Of a BIDS folder with several kinds of labels: which, by a word of their names such as lesion."""
     size: Triple | None = None
     """Voxels z y x to which all images are resized (default: they keep their sizes)."""
     standardise: bool = False

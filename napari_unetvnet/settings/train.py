@@ -322,6 +322,8 @@ class TrainJob(TrainSettings):
     in_order: bool = False
     """Pair images with labels and masks in the order in which they are given (folders: that of names and numbers), not
     by name."""
+    label_kind: str = ""
+    """Of a BIDS folder with several kinds of labels: which, by a word of their names such as lesion."""
     pairs: Path | None = None
     """CSV file with the columns image, label and, if wanted, split (train or val) and mask."""
     spacing: Spacing | None = None

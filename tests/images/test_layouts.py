@@ -11,7 +11,10 @@ from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.io import read_pairs_csv
 from napari_unetvnet.images.layouts import recognise
+from napari_unetvnet.images.layouts.cases import cases_of
+from napari_unetvnet.metrics import EvaluateSettings
 from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.evaluate import score
 from napari_unetvnet.runs.inputs import find_inputs
 from napari_unetvnet.settings import TrainJob, checked
 
@@ -102,11 +105,22 @@ def test_bids_pairs_entities_and_leaves_out_other_contrasts(tmp_path):
     )
     assert "2 labelled images; 2 image files without labels are left out" in recognise(tmp_path).sentence
     touch(tmp_path, "derivatives/labels/sub-02/anat/sub-02_T2w_label-cord_seg.nii.gz")
-    with pytest.raises(DataProblem, match=r"Not clear: anat/sub-02_T2w.nii.gz fits .*cord_seg.nii.gz and .*lesion_seg"):
+    kinds = r"kinds of labels: label-lesion_seg \(2 files\), label-cord_seg \(1 files\)"
+    with pytest.raises(DataProblem, match=kinds + r"\. Choose one, such as --label-kind label-lesion_seg"):
         recognise(tmp_path)
+    with pytest.raises(DataProblem, match=kinds + ", and 'seg' is more than one of them"):
+        recognise(tmp_path, "seg")
+    (chosen,) = recognise(tmp_path, "Cord").pairs
+    assert chosen.label.endswith("sub-02_T2w_label-cord_seg.nii.gz")
+    assert "labels label-cord_seg are used, not label-lesion_seg" in recognise(tmp_path, "cord").sentence
+    assert find_inputs(checked(TrainJob, {"image": str(tmp_path), "label_kind": "cord"})).files == [chosen]
+    assert len(cases_of(str(tmp_path)).cases) == 2
+    with pytest.raises(DataProblem, match=kinds):
+        score(str(tmp_path / "sub-01"), str(tmp_path), None, EvaluateSettings())
     touch(tmp_path / "two", "sub-1/sub-1_T1w.nii", "derivatives/a/sub-1_seg.nii", "derivatives/b/sub-1_seg.nii")
-    with pytest.raises(DataProblem, match="labels in a, b"):
+    with pytest.raises(DataProblem, match=r"a \(1 files\), b \(1 files\)"):
         recognise(tmp_path / "two")
+    assert recognise(tmp_path / "two", "b").pairs[0].label.endswith("b/sub-1_seg.nii")
 
 
 def test_bids_labels_of_all_contrasts_join_them(tmp_path):

@@ -28,8 +28,13 @@ LAYOUTS: tuple[tuple[str, Callable[[Path], Layout | None]], ...] = (
 """What each kind is called in messages, and the function that gives its pairs, or None for a folder of another kind."""
 
 
-def recognise(folder: Path) -> Layout:
+def recognise(folder: Path, label_kind: str = "") -> Layout:
     """Recognise images with labels in a folder.
+
+    Parameters
+    ----------
+    label_kind : str
+        Which labels, where a BIDS folder has several kinds.
 
     Returns
     -------
@@ -40,6 +45,8 @@ def recognise(folder: Path) -> Layout:
     DataProblem
         If it is of no known kind, or something lacks in it.
     """
+    if label_kind and (layout := bids.recognise(folder, label_kind)) is not None:
+        return layout
     for _, read in LAYOUTS:
         if (layout := read(folder)) is not None:
             return layout

@@ -82,12 +82,17 @@ def cases_of(source: str, *, join_channels: bool = True) -> Cases:
     folder = Path(source).expanduser()
     if not is_folder(folder):
         raise FileProblem(f"{source} is no folder of images, and no set of them.")
-    found = _nnunet(folder) or _subjects(folder) or labelled_cases(folder)
+    found = _nnunet(folder) or _subjects(folder) or labelled_cases(folder, bids.ANY_KIND)
     return found or _plain(folder, join_channels=join_channels)
 
 
-def labelled_cases(folder: Path) -> Cases | None:
+def labelled_cases(folder: Path, label_kind: str = "") -> Cases | None:
     """List the images with labels of a data set of a known kind.
+
+    Parameters
+    ----------
+    label_kind : str
+        Which labels, where a BIDS folder has several kinds.
 
     Returns
     -------
@@ -99,7 +104,8 @@ def labelled_cases(folder: Path) -> Cases | None:
     DataProblem
         If something lacks in it.
     """
-    layout = next((found for _, read in LAYOUTS if (found := read(folder)) is not None), None)
+    own = bids.recognise(folder, label_kind) if label_kind else None
+    layout = own or next((found for _, read in LAYOUTS if (found := read(folder)) is not None), None)
     if layout is None:
         return None
     return Cases(_of_layout(layout), layout.sentence, layout.channel_names, layout.settings)
@@ -145,7 +151,12 @@ def _nnunet(folder: Path) -> Cases | None:
 
 def _subjects(folder: Path) -> Cases | None:
     """List the subjects of a folder, also those without labels."""
-    if files_in(folder) or nnunet.recognise(folder) or bids.recognise(folder) or subfolders.recognise(folder):
+    if (
+        files_in(folder)
+        or nnunet.recognise(folder)
+        or bids.recognise(folder, bids.ANY_KIND)
+        or subfolders.recognise(folder)
+    ):
         return None
     rows = subjects.images_in(folder)
     if not rows:
