@@ -8,16 +8,18 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.images.arrays import View
 from napari_unetvnet.images.geometry import Geometry, Grid, spacing_of
-from napari_unetvnet.images.same_grid import difference
+from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.units import METRES, edge_length, unit_name
+from napari_unetvnet.images.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["affine_of", "check_same_grid", "geometry_of"]
+__all__ = ["affine_of", "check_same_grid", "geometry_of", "turned_onto"]
 
 
 def geometry_of(layer: Any) -> Geometry:
@@ -60,6 +62,38 @@ def affine_of(layer: Any) -> NDArray[np.float64]:
     return world
 
 
+def turned_onto(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], data: Any, before: int) -> Any:
+    """Bring the voxels of a layer to the grid of an image, if they are only mirrored or stored along other axes.
+
+    Parameters
+    ----------
+    image, other : napari layer
+    shapes : 2 tuple of int
+        Their voxels, (Y, X) or (Z, Y, X).
+    data : array
+        Of the other layer.
+    before : int
+        Axes of length 1 that precede those of its image.
+
+    Returns
+    -------
+    array
+        (Y, X) or (Z, Y, X); the same object if it has the grid already, or lies otherwise.
+    """
+    (z, y, x), axes = _whole_shape(shapes[0]), range(before, before + len(shapes[1]))
+    view = View(data, [None, *[None] * (3 - len(axes)), *axes])
+    volume = Volume(view, geometry_of(other))
+    placed = brought_onto(volume, Grid((z, y, x), geometry_of(image)))
+    if placed is volume:
+        return data
+    return np.asarray(placed.data[:]).reshape(shapes[0])
+
+
+def _whole_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    z, y, x = (1,) * (3 - len(shape)) + tuple(shape)
+    return z, y, x
+
+
 def check_same_grid(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], advice: str) -> None:
     """Refuse a layer that has not the same voxels in the same places as an image.
 
@@ -79,7 +113,6 @@ def check_same_grid(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], a
     if shapes[0] != shapes[1]:
         sizes = [" x ".join(map(str, shape)) for shape in shapes]
         raise DataProblem(f"{other.name} has {sizes[1]} voxels, {image.name} has {sizes[0]}; {advice}.")
-    z, y, x = (1,) * (3 - len(shapes[0])) + tuple(shapes[0])
-    grids = [Grid((z, y, x), geometry_of(layer)) for layer in (image, other)]
+    grids = [Grid(_whole_shape(shapes[0]), geometry_of(layer)) for layer in (image, other)]
     if found := difference(grids[0], grids[1], image.name):
         raise DataProblem(f"{other.name} {found.text}; {advice}.")

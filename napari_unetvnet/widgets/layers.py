@@ -21,7 +21,7 @@ from numpy.lib.format import open_memmap
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.geometry import step_to
 from napari_unetvnet.widgets.drawn import rasterise_shapes
-from napari_unetvnet.widgets.layer_geometry import affine_of, check_same_grid, geometry_of
+from napari_unetvnet.widgets.layer_geometry import affine_of, check_same_grid, geometry_of, turned_onto
 
 if TYPE_CHECKING:
     import threading
@@ -167,11 +167,10 @@ def snapshot(
     for layer in images:
         _check_image(layer, view)
     first = images[0]
-    for other in images[1:]:
-        _check_same_grid(first, other, "choose channels of one image")
+    others = [_on_grid(layer, first, "choose channels of one image") for layer in images[1:]]
     if painted and not labels:
         raise DataProblem("There is no labels layer; add one (new labels layer button) and paint on it.")
-    channels = tuple(channel for layer in images for channel in _channels(layer))
+    channels = (*_channels(first), *itertools.chain(*others))
     label_channels = tuple(_labels(layer, first) for layer in labels) if painted else ()
     mask_channel = None if mask is None else _labels(mask, first)
     geometry = geometry_of(first)
@@ -221,12 +220,20 @@ def _labels(labels: Any, image: Any) -> Channel:
         return Channel(rasterise_shapes(image, shape_of(image), labels), name=labels.name)
     if not isinstance(labels, Labels):
         raise DataProblem(f"{labels.name} is a {type(labels).__name__} layer; choose a Labels layer.")
-    _check_same_grid(image, labels, "paint on a labels layer that was added to this image")
-    return _copied(_channels(labels)[0])
+    return _copied(_on_grid(labels, image, "paint on a labels layer that was added to this image")[0])
 
 
-def _check_same_grid(image: Any, other: Any, advice: str) -> None:
-    check_same_grid(image, other, (shape_of(image), shape_of(other)), advice)
+def _on_grid(layer: Any, image: Any, advice: str) -> list[Channel]:
+    """Give the channels of a layer on the grid of an image, mirrored or with other axes if that is all; else refuse."""
+    channels, shapes = _channels(layer), (shape_of(image), shape_of(layer))
+    if getattr(layer, "rgb", False) or len(shapes[0]) != len(shapes[1]):
+        check_same_grid(image, layer, shapes, advice)
+        return channels
+    data = channels[0].data
+    if (turned := turned_onto(image, layer, shapes, data, channels[0].before)) is not data:
+        return [Channel(turned, name=layer.name)]
+    check_same_grid(image, layer, shapes, advice)
+    return channels
 
 
 def _channels(layer: Any) -> list[Channel]:

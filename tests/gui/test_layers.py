@@ -395,3 +395,25 @@ def test_axes_of_length_one_before_z_are_left_out_and_results_lie_on_the_others(
     lines = Shapes([np.array([[0, 1, 2, 3], [0, 1, 2, 9]])], shape_type="line", name="lines", **place)
     drawn = layers.snapshot([picture], [lines]).labels[0].data
     assert np.argwhere(drawn)[:, 0].tolist() == [1] * 7
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_layers_that_are_stored_along_other_axes_are_brought_together(tmp_path, before):
+    """Labels (x, z, y) with z mirrored, and a channel with y mirrored; napari shows them in the places of the image."""
+    values = RNG.integers(0, 4, (5, 20, 24)).astype(np.uint8)
+    first = Image(RNG.random(values.shape), scale=(2, 0.5, 0.5), translate=(10, -3, 7))
+    affine = np.zeros((4, 4))
+    affine[0, 1], affine[1, 2], affine[2, 0], affine[3, 3] = -2, 0.5, 0.5, 1
+    affine[:3, 3] = 10 + 2 * 4, -3, 7
+    stored = values[::-1].transpose(2, 0, 1)
+    whole = np.eye(4 + before)
+    whole[before:, before:] = affine
+    labels = Labels(stored.reshape((1,) * before + stored.shape), affine=whole)
+    second = Image(first.data[:, ::-1], scale=(2, -0.5, 0.5), translate=(10, -3 + 19 * 0.5, 7))
+    volume, written_labels = written(tmp_path, [first, second], labels)
+    np.testing.assert_array_equal(np.asarray(written_labels.data[0]), values)
+    np.testing.assert_array_equal(np.asarray(volume.data[0]), np.asarray(volume.data[1]))
+    for place in ((0, 3, 5), (4, 19, 0)):  # as napari itself converts positions
+        world = first.data_to_world(place)
+        there = tuple(round(i) for i in labels.world_to_data((*(0,) * before, *world)))
+        assert labels.data[there] == values[place]
