@@ -100,7 +100,7 @@ def arranged(volume: Volume, places: Sequence[int | None], fill: Sequence[float]
         else cut(volume.data, (slice(k, k + 1), *whole))
         for k, value in zip(places, fill, strict=True)
     ]
-    return replace(volume, data=stacked(channels))
+    return replace(volume, data=stacked(channels), channel_names=())
 
 
 def stacked(arrays: Sequence[Any]) -> Any:

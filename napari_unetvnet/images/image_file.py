@@ -29,7 +29,8 @@ class ImageFile(NamedTuple):
 
     ``question`` asks of labels for the axes if the channels may be planes, ``unclear`` is the shape of an image of
     which nothing tells whether its first axis is planes, channels or time points. A time series has a ``time`` axis,
-    and in ``frames`` the data of each time point, of which ``data`` is the first.
+    and in ``frames`` the data of each time point, of which ``data`` is the first. ``orientation`` is the tag of that
+    name, of EXIF and TIFF: how viewers turn the picture, which is read as it is stored.
     """
 
     data: Any
@@ -40,6 +41,8 @@ class ImageFile(NamedTuple):
     unclear: tuple[int, ...] = ()
     frames: tuple[Any, ...] = ()
     time: TimeAxis | None = None
+    channel_names: tuple[str, ...] = ()
+    orientation: int = 1
 
     def at(self, point: int, name: str) -> ImageFile:
         """Give the image of a time point.

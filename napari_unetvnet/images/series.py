@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Spacing
 
-__all__ = ["Opened", "opened"]
+__all__ = ["SWAPPED", "Opened", "opened"]
+
+TURNED = {
+    2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored", 5: "turned by 90 degrees and mirrored",
+    6: "turned by 90 degrees", 7: "turned by 90 degrees and mirrored", 8: "turned by 90 degrees",
+}  # fmt: skip
+"""What the tag Orientation says that is to be shown."""
+SWAPPED = (5, 6, 7, 8)
+"""The orientations in which rows and columns are exchanged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +156,15 @@ class Opened:
         arrays = [first.data, *(_on_grid_of(first, paths[0], *each, notices) for each in rest)]
         data = arrays[0] if len(arrays) == 1 else stacked(arrays)
         placed = next((each.geometry for each in self.images if each.geometry.is_known), first.geometry)
-        return Volume(data, placed.completed(spacing), stem_of(paths[0]), first.class_names)
+        turned = first.orientation
+        if notices is not None and turned != 1:
+            notices.append(
+                f"{paths[0].name} has the orientation tag {turned}, so viewers show it "
+                f"{TURNED.get(turned, 'turned')}. It was read as it is stored; labels fit if they were made so, too."
+            )
+        names = first.channel_names if len(paths) == 1 and len(first.channel_names) == data.shape[0] else ()
+        names = names if len(set(names)) == len(names) else ()
+        return Volume(data, placed.completed(spacing), stem_of(paths[0]), first.class_names, names, turned)
 
 
 def opened(source: str | Path, axes: str = "") -> Opened:

@@ -39,6 +39,8 @@ __all__ = [
     "subjects_of",
 ]
 
+HDF5 = ".h5"
+"""An ending of the format of sets."""
 AXES = "NCZYX"
 """Value of the attribute "axes" of a set that the convert command made."""
 SUBJECT = re.compile(r"/?(?:data|truth)\[(\d+)\]|/?subjects/(.+)/(?:data|truth)")
@@ -114,7 +116,7 @@ def subjects_of(source: str) -> list[tuple[str, str]]:
     """
     path, inside = split_dataset(Path(source).expanduser())
     kind = format_of(path)
-    if inside or kind is None or not kind.datasets or not path.is_file():
+    if inside or kind is None or HDF5 not in kind.endings or not path.is_file():
         return []
     import h5py
 
@@ -175,7 +177,7 @@ def modalities_of(source: str) -> tuple[str, ...]:
     """
     path, _ = split_dataset(Path(source).expanduser())
     kind = format_of(path)
-    if kind is None or not kind.datasets or not path.is_file():
+    if kind is None or HDF5 not in kind.endings or not path.is_file():
         return ()
     import h5py
 

@@ -67,6 +67,10 @@ class Volume:
         For messages and layer names.
     class_names : tuple of (int, str)
         Of labels: values with the name of each.
+    channel_names : tuple of str
+        Of an image whose file names its channels.
+    orientation : int
+        How viewers turn the picture of the file, as EXIF says it; 1 is as it is stored.
     time : TimeAxis or None
         Of the first time point of a series: what its results have as their first axis.
 
@@ -80,6 +84,8 @@ class Volume:
     geometry: Geometry = UNKNOWN
     name: str = "image"
     class_names: ClassNames = ()
+    channel_names: tuple[str, ...] = ()
+    orientation: int = 1
     time: TimeAxis | None = None
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ def as_in_model(named: NamedFiles, wanted: Sequence[str]) -> NamedFiles:
     return NamedFiles(files, tuple(wanted), [*named.notices, f"{text}, and were put in its order."])
 
 
-def given_names(source: str, chosen: Sequence[str], channels: int) -> tuple[str, ...]:
+def given_names(source: str, chosen: Sequence[str], channels: int, stored: Sequence[str] = ()) -> tuple[str, ...]:
     """Give the names of the channels of an image.
 
     Parameters
@@ -82,6 +82,8 @@ def given_names(source: str, chosen: Sequence[str], channels: int) -> tuple[str,
         Names that a person has given, which come first.
     channels : int
         Number of channels of the image.
+    stored : sequence of str
+        Names that its file holds.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def given_names(source: str, chosen: Sequence[str], channels: int) -> tuple[str,
             f"There are {len(chosen)} channel names ({', '.join(chosen)}), but {names_of(source)} has {channels} "
             "channel(s); give a name for each."
         )
-    names = tuple(chosen) or modalities_of(source) or names_in(source)
+    names = tuple(chosen) or modalities_of(source) or tuple(stored) or names_in(source)
     return names if len(names) == channels else ()
 
 

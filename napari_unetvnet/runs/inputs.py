@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.axes import UnclearAxes
+from napari_unetvnet.images.channels import arranged, match_channels
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT
 from napari_unetvnet.images.io import PairFiles, find_pairs, read_labels, read_pairs_csv, read_volume
 from napari_unetvnet.images.layouts import recognise
 from napari_unetvnet.images.outputs import refuse_replacing
-from napari_unetvnet.images.pairs import Pair, describe_pairs, same_name
+from napari_unetvnet.images.pairs import Pair, describe_pairs, names_of, same_name
 from napari_unetvnet.images.resample import spacing_in
 from napari_unetvnet.images.same_grid import brought_onto
+from napari_unetvnet.images.series import SWAPPED, opened
 from napari_unetvnet.images.sources import is_folder
 from napari_unetvnet.images.subjects import modalities_of, settings_of, subjects_of
 from napari_unetvnet.images.units import unit_name
@@ -103,6 +105,9 @@ def _named(files: list[PairFiles], job: TrainJob, notices: list[str], how: str =
     """Bring the channels into one order, and name them; ``how`` tells how images and labels were paired."""
     files = time_points_of(files, job.time, job.axes or "")
     named = NamedFiles(files, job.channel_names, []) if job.channel_names else in_one_order(files)
+    if not named.names and files and (stored := _stored_names(files[0], job)):
+        notices = [*notices, f"The channels are named as in the first image: {', '.join(stored)}."]
+        named = named._replace(names=stored)
     if job.start_from is not None and job.start_from.is_file():
         named = as_in_model(named, read_card(job.start_from).channel_names)
     if named.names != job.channel_names:
@@ -209,11 +214,12 @@ def read_pair(files: PairFiles, job: TrainJob, notices: list[str] | None = None)
         If a file holds no image, no labels, other channels than are named, or a time series of which no time point is
         named.
     """
-    image = _image_of(files, job, notices)
+    image = _in_order(_image_of(files, job, notices), job, notices)
     given_names(files.image, job.channel_names, image.channels)
     overlapping = job.label_values == "overlapping"
     labels = read_labels(files.label, job.spacing, job.axes or "", overlapping=overlapping)
     mask = read_labels(files.mask, job.spacing, job.axes or "") if files.mask else None
+    _check_turned(files, image, labels)
     placed = brought_onto(labels, image.grid), mask and brought_onto(mask, image.grid)
     return Pair(image, placed[0], files.split, placed[1], turned=placed[0] is not labels or placed[1] is not mask)
 
@@ -231,3 +237,37 @@ def _image_of(files: PairFiles, job: TrainJob, notices: list[str] | None) -> Vol
         if notices is not None:
             notices.append(unclear.reading_as(axes, f"its labels have {planes} plane{'s' if planes > 1 else ''}"))
         return read_image(files.image, job.model_copy(update={"axes": axes}), notices)
+
+
+def _stored_names(files: PairFiles, job: TrainJob) -> tuple[str, ...]:
+    """Give the names of the channels that the file of an image holds; empty if there are none, or a single channel."""
+    try:
+        image = opened(files.image, job.axes or "")
+    except UserError:
+        return ()  # told when it is read
+    volume = image.volume(0 if image.time else None)
+    return volume.channel_names if volume.channels > 1 else ()
+
+
+def _in_order(image: Volume, job: TrainJob, notices: list[str] | None) -> Volume:
+    """Bring the channels that a file names into the order of the job, where it has the same names."""
+    stored = image.channel_names
+    if not stored or len(stored) != len(job.channel_names) or stored == job.channel_names:
+        return image
+    places = match_channels(stored, job.channel_names)
+    if None in places or places == list(range(len(places))):
+        return image
+    if notices is not None:
+        notices.append(f"The channels of {image.name} were put in the order {', '.join(job.channel_names)}.")
+    return arranged(image, places, [0.0] * len(places))
+
+
+def _check_turned(files: PairFiles, image: Volume, labels: Volume) -> None:
+    """Refuse labels that were made on a picture as viewers show it, turned by its orientation tag."""
+    is_turned = image.orientation in SWAPPED and labels.orientation == 1
+    if is_turned and image.shape != labels.shape == (image.shape[0], *image.shape[:0:-1]):
+        raise DataProblem(
+            f"{names_of(files.image)} has the orientation tag {image.orientation}, so viewers show it turned, and "
+            f"{names_of(files.label)} has the size of the turned picture; save the picture as it is shown, without the "
+            "tag, and try again."
+        )

@@ -81,7 +81,9 @@ def _find(job: SegmentJob, volume: Volume, mask: Any, found: FileArray) -> Itera
     classes, cut = region_classes(model.card, job.region_class), cut_of(model.card, job.region_threshold)
     yield Notice(f"Finding the region with {job.region_model}.")
     try:
-        volume, _, texts = image_for(model.card, volume, given_names(job.image, job.channel_names, volume.channels))
+        volume, _, texts = image_for(
+            model.card, volume, given_names(job.image, job.channel_names, volume.channels, volume.channel_names)
+        )
         yield from map(Notice, texts)
         scale = normalisation(volume, model.card, mask)
         if job.precision == "auto" and (text := inference.choose_precision(model, volume, settings, scale)):

@@ -93,7 +93,7 @@ class SegmentInputs:
         name = whole.name if time is None or number else self._image.volume_name
         whole = replace(whole, geometry=whole.geometry.completed(unit=job.unit), time=time, name=name)
         mask, told = self._mask_at(point, whole)
-        names = given_names(job.image, job.channel_names, whole.channels)
+        names = given_names(job.image, job.channel_names, whole.channels, whole.channel_names)
         volume, missing, channels = image_for(self._card, whole, names)
         return OneInput(whole, volume, mask, missing, [*notices, *channels, *told])
 

@@ -44,8 +44,10 @@ def layer_facts(images: Sequence[Any]) -> ImageFacts | None:
         inputs = layers.snapshot(images, painted=False)
     except DataProblem:  # told when the job is started
         return None
+    if inputs.time_points > 1:
+        inputs = inputs.at(0)
     shape = inputs.channels[0].shape
-    planes = shape[0] if len(shape) == 3 and not layers.is_time_series(images[0]) else 1
+    planes = shape[0] if len(shape) == 3 else 1
     facts = ImageFacts(inputs.name, len(inputs.channels), planes, inputs.spacing, inputs.unit)
     return _with_intensities(facts, images, inputs)
 
@@ -74,7 +76,7 @@ def _in_memory(inputs: layers.Snapshot) -> NDArray[Any] | None:
     channels = inputs.channels
     if not all(isinstance(channel.data, np.ndarray) and not _on_disk(channel.data) for channel in channels):
         return None
-    views = [channel.data if channel.colour is None else channel.data[..., channel.colour] for channel in channels]
+    views = [channel.read((slice(None),) * len(channel.shape)) for channel in channels]
     if len(views) > 1 and sum(view.nbytes for view in views) > COPIED_BYTES:
         return None
     planes = [view if view.ndim == 3 else view[None] for view in views]

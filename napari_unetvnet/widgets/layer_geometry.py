@@ -13,13 +13,14 @@ from napari_unetvnet.images.geometry import Geometry, Grid, spacing_of
 from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.units import METRES, edge_length, unit_name
 from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.widgets.layer_axes import axes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["affine_of", "check_same_grid", "geometry_of", "turned_onto"]
+__all__ = ["affine_of", "check_same_grid", "geometry_of", "turned_onto", "whole_affine"]
 
 
 def geometry_of(layer: Any) -> Geometry:
@@ -31,14 +32,15 @@ def geometry_of(layer: Any) -> Geometry:
     Parameters
     ----------
     layer : napari layer
-        With 2 axes or more; a 2D layer has a depth of 1 at z = 0, of others the last three axes count.
+        With 2 axes or more; a 2D layer has a depth of 1 at z = 0.
 
     Returns
     -------
     Geometry
     """
     world = affine_of(layer)
-    units = [unit_name(str(unit)) for unit in layer.units[-3:]]
+    axes = axes_of(layer, series=True)
+    units = [unit_name(str(layer.units[axis])) for axis in (*axes.shown[:-2][:1], *axes.shown[-2:])]
     base = METRES.get(units[-1])
     for axis, unit in enumerate(units, start=3 - len(units)):
         if base is not None and unit in METRES:
@@ -49,20 +51,21 @@ def geometry_of(layer: Any) -> Geometry:
 
 
 def affine_of(layer: Any) -> NDArray[np.float64]:
-    """Give the whole transform of a layer along its last three axes, from voxels to positions.
+    """Give the whole transform of a layer along z, y and x, from voxels to positions.
 
     Returns
     -------
     array of shape (4, 4)
         In the order z, y, x.
     """
-    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
-    world, n = np.eye(4), min(layer.ndim, 3) + 1
-    world[-n:, -n:] = (layer.affine.affine_matrix @ own.affine_matrix)[-n:, -n:]
+    shown = axes_of(layer, series=True).shown
+    kept = (*shown[:-2][:1], *shown[-2:], layer.ndim)
+    world, n = np.eye(4), len(kept)
+    world[-n:, -n:] = whole_affine(layer)[np.ix_(kept, kept)]
     return world
 
 
-def turned_onto(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], data: Any, before: int) -> Any:
+def turned_onto(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], data: Any, axes: Sequence[int]) -> Any:
     """Bring the voxels of a layer to the grid of an image, if they are only mirrored or stored along other axes.
 
     Parameters
@@ -72,15 +75,15 @@ def turned_onto(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], data:
         Their voxels, (Y, X) or (Z, Y, X).
     data : array
         Of the other layer.
-    before : int
-        Axes of length 1 that precede those of its image.
+    axes : sequence of int
+        The axes of the array that are y and x, or z, y and x.
 
     Returns
     -------
     array
         (Y, X) or (Z, Y, X); the same object if it has the grid already, or lies otherwise.
     """
-    (z, y, x), axes = _whole_shape(shapes[0]), range(before, before + len(shapes[1]))
+    z, y, x = _whole_shape(shapes[0])
     view = View(data, [None, *[None] * (3 - len(axes)), *axes])
     volume = Volume(view, geometry_of(other))
     placed = brought_onto(volume, Grid((z, y, x), geometry_of(image)))
@@ -92,6 +95,13 @@ def turned_onto(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], data:
 def _whole_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     z, y, x = (1,) * (3 - len(shape)) + tuple(shape)
     return z, y, x
+
+
+def whole_affine(layer: Any) -> NDArray[np.float64]:
+    """Give the whole transform of a layer along all its axes, from voxels to positions."""
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    matrix: NDArray[np.float64] = layer.affine.affine_matrix @ own.affine_matrix
+    return matrix
 
 
 def check_same_grid(image: Any, other: Any, shapes: Sequence[tuple[int, ...]], advice: str) -> None:

@@ -2,7 +2,7 @@
 
 Colours become channels, and only the finest level of a multiscale image is used. Several Image layers are the channels
 of one image, several Labels layers are masks of overlapping classes, and lines of a Shapes layer are rasterised. Axes
-of length 1 before z are left out; results have the last three axes, along which napari shows them.
+of length 1 are left out, and are there again in results.
 `snapshot` validates the layers in the thread of the viewer; `write` copies the voxels block by block in a worker
 thread, so that arrays larger than memory can be copied.
 """
@@ -19,9 +19,10 @@ from napari.utils.transforms import Affine
 from numpy.lib.format import open_memmap
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.images.geometry import step_to
+from napari_unetvnet.widgets.channel import Channel
 from napari_unetvnet.widgets.drawn import rasterise_shapes
-from napari_unetvnet.widgets.layer_geometry import affine_of, check_same_grid, geometry_of, turned_onto
+from napari_unetvnet.widgets.layer_axes import CHANNEL_AXES, axes_of, reshaped, share_names, whole
+from napari_unetvnet.widgets.layer_geometry import check_same_grid, geometry_of, turned_onto, whole_affine
 
 if TYPE_CHECKING:
     import threading
@@ -30,47 +31,15 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Spacing
 
-__all__ = ["Files", "Snapshot", "add_labels_layer", "is_time_series", "place_of", "shape_of", "snapshot", "write"]
+__all__ = [
+    "Channel", "Files", "Snapshot", "add_labels_layer", "as_shown", "is_time_series", "on_grid", "place_of", "shape_of",
+    "snapshot", "write",
+]  # fmt: skip
 
 IMAGES, LABELS, MASKS = "inputs/image", "inputs/labels", "inputs/mask"
 BLOCK_BYTES = 64 * 2**20
 COPIED_BYTES = 256 * 2**20
 """Labels up to this size are copied when the button is pressed, so that further painting cannot change them."""
-TIME_AXES = ("t", "time", "frame")
-CHANNEL_AXES = ("c", "channel", "ch")
-
-
-@dataclass(frozen=True, eq=False)
-class Channel:
-    """An array that is read by slicing, the index of its colour (None without colours), and the name of its layer.
-
-    ``before`` axes of length 1 precede those of the image.
-    """
-
-    data: Any
-    colour: int | None = None
-    name: str = ""
-    before: int = 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size (Y, X) or (Z, Y, X)."""
-        whole = tuple(int(n) for n in self.data.shape[self.before :])
-        return whole if self.colour is None else whole[:-1]
-
-    def read(self, block: tuple[slice, ...]) -> Any:
-        """Read a block.
-
-        Parameters
-        ----------
-        block : tuple of slice
-            One for each axis of `shape`.
-
-        Returns
-        -------
-        array
-        """
-        return np.asarray(self.data[(*(0,) * self.before, *block, *(() if self.colour is None else (self.colour,)))])
 
 
 @dataclass(frozen=True)
@@ -108,6 +77,23 @@ class Snapshot:
     def name(self) -> str:
         """Name of the first image layer, for messages."""
         return self.channels[0].name
+
+    @property
+    def time_points(self) -> int:
+        """Number of time points; 1 of a single image."""
+        return self.channels[0].shape[0] if self.channels[0].is_series else 1
+
+    @property
+    def axes(self) -> str:
+        """Axes of the written arrays, as `SegmentJob` names them."""
+        axes = "zyx"[3 - len(self.channels[0].shape) + self.channels[0].is_series :]
+        return f"t{axes}" if self.channels[0].is_series else axes
+
+    def at(self, point: int) -> Snapshot:
+        """Give a time point of a series."""
+        labels = tuple(each.at(point) if each.is_series else each for each in self.labels)
+        mask = self.mask.at(point) if self.mask is not None and self.mask.is_series else self.mask
+        return replace(self, channels=tuple(each.at(point) for each in self.channels), labels=labels, mask=mask)
 
     @property
     def files(self) -> Files:
@@ -167,6 +153,7 @@ def snapshot(
     for layer in images:
         _check_image(layer, view)
     first = images[0]
+    share_names(first, [*images[1:], *labels, *([] if mask is None else [mask])])
     others = [_on_grid(layer, first, "choose channels of one image") for layer in images[1:]]
     if painted and not labels:
         raise DataProblem("There is no labels layer; add one (new labels layer button) and paint on it.")
@@ -178,40 +165,32 @@ def snapshot(
 
 
 def is_time_series(layer: Any) -> bool:
-    """Return whether the first axis of an image is time, so that its planes are not neighbours in space."""
-    return layer.ndim >= 3 and str(layer.axis_labels[-3]).lower() in TIME_AXES and shape_of(layer)[0] > 1
+    """Return whether an image has time points, so that its planes are not neighbours in space."""
+    return axes_of(layer, series=True).time is not None
 
 
 def shape_of(layer: Any) -> tuple[int, ...]:
-    """Return the shape of a layer in voxels: (Y, X) or (Z, Y, X), at the finest level, without colours."""
-    return _channels(layer)[0].shape
+    """Return the shape of a layer in voxels: (Y, X) or (Z, Y, X), at the finest level, without colours and time."""
+    channel = _channels(layer)[0]
+    return channel.shape[1:] if channel.is_series else channel.shape
 
 
 def _check_image(layer: Any, view: str | None) -> None:
     if not isinstance(layer, Image):
         raise DataProblem(f"{layer.name} is a {type(layer).__name__} layer; choose an Image layer.")
-    axes = [str(label) for label in layer.axis_labels]
-    if any(n > 1 for n in _whole(layer).shape[: _before(layer)]):
+    named = [axis for axis in range(layer.ndim - 2) if str(layer.axis_labels[axis]).lower() in CHANNEL_AXES]
+    if any(whole(layer).shape[axis] > 1 for axis in named):
         raise DataProblem(
-            f"{layer.name} has {layer.ndim} axes ({', '.join(axes)}), an image has 2 or 3; slice one time point or "
-            "channel, for example with Split Stack in the layer's menu."
+            f"The first axis of {layer.name} is {layer.axis_labels[named[0]]}; split it with Split Stack in the "
+            "layer's menu and choose the channels one by one."
         )
-    if layer.ndim < 3:
-        if view not in {None, "2d"}:
-            raise DataProblem(
-                f"{layer.name} is a 2D image; choose view 2d, or a model of that view, instead of {view}."
-            )
-        return
-    if axes[-3].lower() in CHANNEL_AXES and shape_of(layer)[0] > 1:
-        raise DataProblem(
-            f"The first axis of {layer.name} is {axes[-3]}; split it with Split Stack in the layer's menu and choose "
-            "the channels one by one."
-        )
-    if is_time_series(layer) and view not in {None, "2d"}:
-        raise DataProblem(
-            f"The first axis of {layer.name} is {axes[-3]}, which view {view} would treat as z; choose view 2d, or "
-            "slice one time point."
-        )
+    axes = axes_of(layer, series=True)
+    if axes.z is None and view not in {None, "2d"}:
+        what = f"{layer.name} is a 2D image"
+        if axes.time is not None:
+            name = layer.axis_labels[axes.time]
+            what = f"The first axis of {layer.name} is {name}, so it is a series of 2D images"
+        raise DataProblem(f"{what}; choose view 2d, or a model of that view, instead of {view}.")
 
 
 def _labels(labels: Any, image: Any) -> Channel:
@@ -226,34 +205,24 @@ def _labels(labels: Any, image: Any) -> Channel:
 def _on_grid(layer: Any, image: Any, advice: str) -> list[Channel]:
     """Give the channels of a layer on the grid of an image, mirrored or with other axes if that is all; else refuse."""
     channels, shapes = _channels(layer), (shape_of(image), shape_of(layer))
-    if getattr(layer, "rgb", False) or len(shapes[0]) != len(shapes[1]):
+    if getattr(layer, "rgb", False) or len(shapes[0]) != len(shapes[1]) or channels[0].is_series:
         check_same_grid(image, layer, shapes, advice)
         return channels
     data = channels[0].data
-    if (turned := turned_onto(image, layer, shapes, data, channels[0].before)) is not data:
+    if (turned := turned_onto(image, layer, shapes, data, channels[0].axes)) is not data:
         return [Channel(turned, name=layer.name)]
     check_same_grid(image, layer, shapes, advice)
     return channels
 
 
 def _channels(layer: Any) -> list[Channel]:
-    """Return the channels of a layer at its finest level: one for each colour, without alpha and axes before z."""
-    data, before = _whole(layer), _before(layer)
-    if isinstance(data, np.ndarray):
-        data, before = data.reshape(data.shape[before:]), 0
+    """Return the channels of a layer at its finest level: one for each colour, without alpha and axes of length 1."""
+    data, axes = whole(layer), axes_of(layer, series=True)
+    picks = tuple(None if axis in axes.kept else 0 for axis in range(layer.ndim))
     if getattr(layer, "rgb", False):
-        return [Channel(data, colour, layer.name, before) for colour in range(min(3, int(data.shape[-1])))]
-    return [Channel(data, name=layer.name, before=before)]
-
-
-def _whole(layer: Any) -> Any:
-    """Return the array of a layer, at its finest level."""
-    return layer.data[0] if layer.multiscale else layer.data
-
-
-def _before(layer: Any) -> int:
-    """Return how many axes of a layer precede z."""
-    return max(0, int(layer.ndim) - 3)
+        colours = range(min(3, int(data.shape[-1])))
+        return [Channel(data, layer.name, (*picks, colour), axes.time is not None) for colour in colours]
+    return [Channel(data, layer.name, picks, axes.time is not None)]
 
 
 def _copied(channel: Channel) -> Channel:
@@ -327,7 +296,7 @@ def _chunk_edges(channel: Channel) -> list[int]:
     if not chunks:
         row = itemsize * int(np.prod(shape[1:], dtype=np.int64))
         return [max(1, min(shape[0], BLOCK_BYTES // max(1, row))), *shape[1:]]
-    edges = [max(c) if isinstance(c, tuple) else int(c) for c in chunks[channel.before :][: len(shape)]]
+    edges = [max(c) if isinstance(c, tuple) else int(c) for c in (chunks[axis] for axis in channel.axes)]
     for axis in reversed(range(len(shape))):
         while edges[axis] < shape[axis] and 2 * itemsize * int(np.prod(edges, dtype=np.int64)) <= BLOCK_BYTES:
             edges[axis] *= 2
@@ -339,10 +308,10 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
 
     Parameters
     ----------
-    data : integer array of shape (Z, Y, X)
+    data : integer array of shape (Z, Y, X), of a time series (T, Z, Y, X)
         Z is 1 for a 2D image.
     like : napari Image layer
-        Scale, translation, rotation, shear, affine, units and axis labels are copied from it.
+        Scale, translation, rotation, shear, affine, units and axis labels are copied from it, and axes of length 1.
     name : str
         napari appends a number if the name exists.
 
@@ -350,14 +319,34 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
     -------
     napari Labels layer
     """
-    shown = data[0] if like.ndim == 2 else data
-    layer = Labels(shown, name=name, metadata=metadata or {}, **place_of(like))
+    layer = Labels(on_grid(data, like), name=name, metadata=metadata or {}, **_whole_place(like))
     viewer.add_layer(layer)
     return layer
 
 
+def on_grid(data: Any, like: Any) -> Any:
+    """Give labels all axes of their image, if they are on its grid.
+
+    Parameters
+    ----------
+    data : array of shape (Z, Y, X), of a time series (T, Z, Y, X)
+
+    Returns
+    -------
+    array
+        Of the shape of the layer, without colours.
+    """
+    return reshaped(data, axes_of(like, series=True).shape)
+
+
+def _whole_place(layer: Any) -> dict[str, Any]:
+    """Return the arguments that put a layer with all axes on the grid of a layer."""
+    own = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+    return {name: getattr(layer, name) for name in own}
+
+
 def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int] = (1, 1, 1)) -> dict[str, Any]:
-    """Return the arguments that put a new layer on the grid of a layer.
+    """Return the arguments that put a new layer on the grid of a layer, at any time point.
 
     Parameters
     ----------
@@ -369,13 +358,26 @@ def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int]
     Returns
     -------
     dict
+        For a layer with the axes that `as_shown` gives.
     """
-    if layer.ndim > 3:  # napari shows a layer of fewer axes along the last ones
-        axes = {"units": layer.units[-3:], "axis_labels": layer.axis_labels[-3:]}
-        return {"affine": affine_of(layer) @ step_to(step, start), **axes}
+    axes = axes_of(layer, series=True)
+    between = len(axes.shown) - 3
+    first, edges = (
+        np.asarray(row[-2:] if axes.z is None else (row[0], *[fill] * between, *row[1:]), float)
+        for row, fill in ((start, 0.0), (step, 1.0))
+    )
+    if len(axes.shown) < layer.ndim:  # napari shows a layer of fewer axes along the last ones
+        rows = np.ix_((*axes.shown, layer.ndim), (*axes.shown, layer.ndim))
+        matrix = whole_affine(layer)[rows] @ np.block([[np.diag(edges), first[:, None]], [np.zeros(len(first)), 1.0]])
+        labels = tuple(layer.axis_labels[axis] for axis in axes.shown)
+        return {"affine": matrix, "units": tuple(layer.units[axis] for axis in axes.shown), "axis_labels": labels}
     own = ("rotate", "shear", "affine", "units", "axis_labels")
-    first, edges = (np.asarray(row[-layer.ndim :], float) for row in (start, step))
     to_world = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
     # Without a shift the translation is copied, because computing it would round it.
     translate = to_world(first) if first.any() else layer.translate
     return {name: getattr(layer, name) for name in own} | {"scale": layer.scale * edges, "translate": translate}
+
+
+def as_shown(data: Any, like: Any) -> Any:
+    """Give an array (Z, Y, X) the axes of a layer that `place_of` puts on the grid of its image."""
+    return axes_of(like, series=True).as_shown(data)

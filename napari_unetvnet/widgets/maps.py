@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
-from napari_unetvnet.widgets.layers import place_of
+from napari_unetvnet.widgets.layers import as_shown, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class MapLayers(QObject):  # type: ignore[misc]
             self._timer.stop()
             return
         shown = self._waiting.pop(0)
-        data = shown.data[0] if self._image.ndim == 2 else shown.data
+        data = as_shown(shown.data, self._image)
         layer = Image(
             data,
             name=shown.name,

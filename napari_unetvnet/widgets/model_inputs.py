@@ -67,6 +67,7 @@ def read_inputs(image: ImagePicker, model: ModelPicker, mask: Any = None) -> Mod
         "channel_names": names,
         "spacing": inputs.spacing,
         "unit": inputs.unit,
+        "axes": inputs.axes,
         "model": str(path),
     }
     return ModelInputs(inputs, card, files | ({"mask": inputs.files.mask} if mask is not None else {}))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
-from napari_unetvnet.widgets.layers import place_of
+from napari_unetvnet.widgets.layer_axes import axes_of
+from napari_unetvnet.widgets.layers import as_shown, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Overlay:
             labels = np.load(event.path)
         except (OSError, ValueError, EOFError):
             return
-        data = labels[0] if self._image.ndim == 2 else labels
+        data = as_shown(labels, self._image)
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = data
         else:
@@ -80,7 +81,9 @@ def voxel_in_view(viewer: Any, image: Any, shape: Sequence[int]) -> tuple[int, i
     tuple of 3 int
         z, y, x, clipped to the image.
     """
+    shown = axes_of(image, series=True).shown
     position = np.round(np.asarray(image.world_to_data(viewer.dims.point), float))
+    position = position[[*shown[: len(shape) - 2], *shown[-2:]]]
     clipped = [int(index) for index in np.clip(position, 0, np.asarray(shape) - 1)]
     z, y, x = [0] * (3 - len(clipped)) + clipped
     return z, y, x

@@ -28,7 +28,7 @@ from napari_unetvnet.data.targets import (
 from napari_unetvnet.data.targets.lines import SIZES
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.volume import Volume
-from napari_unetvnet.widgets.layers import place_of
+from napari_unetvnet.widgets.layers import as_shown, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 from napari_unetvnet.widgets.question import with_meaning
 
@@ -98,7 +98,7 @@ def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list
 
 def _painted(channel: Channel) -> NDArray[Any]:
     """Read labels as (Z, Y, X)."""
-    values = np.asarray(channel.data)
+    values: NDArray[Any] = channel.read((slice(None),) * len(channel.shape))
     if not values.any():
         raise DataProblem(f"Nothing is painted on {channel.name}; paint some labels first.")
     return values[None] if values.ndim == 2 else values
@@ -208,7 +208,7 @@ class Preview(QObject):  # type: ignore[misc]
 
     def _show(self, shown: TargetLayer, old: dict[str, Any], *, visible: bool) -> None:
         """Update the values of an existing layer, or replace it; of the soft targets only one is visible."""
-        data = shown.data[0] if self._image.ndim == 2 else shown.data
+        data = as_shown(shown.data, self._image)
         layer = _layer(shown, data, place_of(self._image, (self._planes.start, 0, 0)))
         existing = old.pop(shown.name, None)
         if existing is not None and _alike(existing, layer):

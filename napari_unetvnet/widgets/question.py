@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.data.meaning import Answer, Question, UnclearLabels, contradictions, measured, understand
 from napari_unetvnet.images.pairs import Pair
+from napari_unetvnet.images.time_axis import chosen_points
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainJob, checked
 
@@ -35,14 +36,14 @@ def question_about(inputs: Snapshot, job: TrainJob) -> Question | None:
     -------
     Question or None
     """
-    pair = _pair(inputs)
+    pairs = _pairs(inputs, job)
     try:
-        complete = _complete(pair, job)
+        complete = _complete(pairs, job)
     except UnclearLabels as problem:
         return problem.questions[0]
     if complete.label_checks == "warn" or complete.multilabel or complete.label_values == "objects":
         return None
-    found = contradictions(measured([pair], complete), complete)
+    found = contradictions(measured(pairs, complete), complete)
     senseless = [each.question for each in found if each.senseless]
     return Question(senseless[0].text, (*senseless[0].answers, ANYWAY)) if senseless else None
 
@@ -59,13 +60,20 @@ def with_meaning(inputs: Snapshot, job: TrainJob) -> TrainJob:
     UnclearLabels
         If it must be asked for.
     """
-    return _complete(_pair(inputs), job)
+    return _complete(_pairs(inputs, job), job)
 
 
-def _complete(pair: Pair, job: TrainJob) -> TrainJob:
-    found = understand([pair], job)
+def _complete(pairs: Sequence[Pair], job: TrainJob) -> TrainJob:
+    found = understand(pairs, job)
     values = {name: getattr(job, name) for name in job.model_fields_set}
     return checked(TrainJob, values | {"unlabelled": found.unlabelled, "background": found.background})
+
+
+def _pairs(inputs: Snapshot, job: TrainJob) -> list[Pair]:
+    """Give the image, or each chosen time point of a series, with its labels."""
+    if inputs.time_points == 1:
+        return [_pair(inputs)]
+    return [_pair(inputs.at(point)) for point in chosen_points(job.time, inputs.time_points, inputs.name)]
 
 
 def _pair(inputs: Snapshot) -> Pair:

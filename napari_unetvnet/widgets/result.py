@@ -19,7 +19,7 @@ from napari_unetvnet.events import SlabDone
 from napari_unetvnet.postprocess import paths_of
 from napari_unetvnet.runs.folder import OBJECTS
 from napari_unetvnet.runs.results import labels_in, open_labels
-from napari_unetvnet.widgets.layers import add_labels_layer, place_of
+from napari_unetvnet.widgets.layers import add_labels_layer, is_time_series, on_grid, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
             return
         if not self.layers:
             metadata = {METADATA_KEY: self._metadata | {"run": str(self._folder)}}
-            data_of = _masks(open_labels(labels_in(self._folder)))
+            data_of = self._masks(open_labels(labels_in(self._folder)))
             for name, data in zip(self._names, data_of, strict=True):
                 layer = add_labels_layer(self._task.viewer, data, self._image, name, metadata)
                 self._name_labels(layer)
@@ -100,6 +100,14 @@ class ResultLayer(QObject):  # type: ignore[misc]
                 layer.refresh()
             # A large volume in 3D takes long to draw: spend at most a twentieth of the time on it.
             self._next_refresh = time.monotonic() + max(REFRESH_SECONDS, 20 * (time.monotonic() - start))
+
+    def _masks(self, labels: Any) -> list[Any]:
+        """Return the label images of a result: the labels, or the mask of each overlapping class."""
+        axes = 3 + is_time_series(self._image)
+        if labels.ndim == axes:
+            return [labels]
+        masks = range(labels.shape[axes - 3])
+        return [labels[:, k] if axes > 3 else labels[k] for k in masks]
 
     def _name_labels(self, layer: Any) -> None:
         """Give labels the names of their classes, in the table in which napari looks them up by the column index."""
@@ -142,9 +150,9 @@ class ResultLayer(QObject):  # type: ignore[misc]
     def _replace_data(self, loaded: tuple[Any, list[LinePath]]) -> None:
         _LOADING.discard(self)
         data, paths = loaded
-        for layer, mask in zip(self.layers, _masks(data), strict=True):
+        for layer, mask in zip(self.layers, self._masks(data), strict=True):
             if layer in self._task.viewer.layers:  # the user may have removed it
-                layer.data = mask[0] if layer.ndim == 2 else mask
+                layer.data = on_grid(mask, self._image)
                 layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is read-only
                 if self._folder is not None and (self._folder / OBJECTS).exists():
                     table = pandas.read_csv(self._folder / OBJECTS)
@@ -182,8 +190,3 @@ def _add_lines(viewer: Any, paths: Sequence[LinePath], like: Any, name: str) -> 
     )
     viewer.add_layer(layer)
     return layer
-
-
-def _masks(labels: Any) -> list[Any]:
-    """Return the label images (Z, Y, X) of a result."""
-    return list(labels) if labels.ndim == 4 else [labels]

@@ -10,7 +10,7 @@ from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 from napari.utils.colormaps.standardize_color import transform_color
 
-from napari_unetvnet.widgets.layers import place_of, shape_of
+from napari_unetvnet.widgets.layers import as_shown, place_of, shape_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -90,11 +90,10 @@ class SplitLayer:
         layers = self._viewer.layers
         if self._image is None or self._image not in layers or not split.held_out:
             return
-        planar = self._image.ndim == 2
         shape = shape_of(self._image)
-        labels, step = draw_split(split, (1, *shape) if planar else shape)
+        labels, step = draw_split(split, (1, *shape) if len(shape) == 2 else shape)
         active = layers.selection.active
-        self.layer = self._new_layer(labels[0] if planar else labels, step)
+        self.layer = self._new_layer(as_shown(labels, self._image), step)
         layers.insert(_above_images(layers, self._image), self.layer)
         layers.selection.active = active  # so that the user can continue painting
 

@@ -20,6 +20,8 @@ from napari_unetvnet.widgets.busy_button import BusyButton
 from napari_unetvnet.widgets.class_names import ClassNameTable
 from napari_unetvnet.widgets.form import SettingsForm, form_layout, show_row
 from napari_unetvnet.widgets.labels_form import LabelRows, Unpainted
+from napari_unetvnet.widgets.layer_axes import FIRST_AXIS, name_first_axis
+from napari_unetvnet.widgets.layer_questions import layer_question
 from napari_unetvnet.widgets.losses import LOSS_RELEVANT, LossBox, LossOptions
 from napari_unetvnet.widgets.model_inputs import layer_names
 from napari_unetvnet.widgets.models import MODEL_SIGNALS, StartPicker
@@ -48,7 +50,7 @@ PLANNED = "Planned: "
 LOSS_ROWS = tuple(name for name in LOSS_RELEVANT if name != "class_names")
 OF_LABELS = ("label_values", "objects_as", "class_weights")
 MAIN = (*OF_LABELS, "view", "context", "device")
-LABELS_ADVANCED = ("regions", "lines", "boundary_width", "label_blur", "ignore_value", "head")
+LABELS_ADVANCED = ("time", "regions", "lines", "boundary_width", "label_blur", "ignore_value", "head")
 TRAINING = (
     "patch",
     "batch",
@@ -189,18 +191,21 @@ class TrainWidget(QWidget):  # type: ignore[misc]
     def _read_job(self, start_from: Path | None = None) -> tuple[layers.Snapshot, TrainJob]:
         """Read and validate layers and settings before anything is written."""
         values = self.values()
-        if self.image.layer is not None and layers.is_time_series(self.image.layer):
-            values = {"view": "2d"} | values
+        self._question = layer_question(self._viewer, self.image.layers, self.labels.layers, values.get("time", ()))
+        if self._question is not None:
+            raise UserError(self._question.text)
         inputs = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values.get("view"))
+        values = {name: value for name, value in values.items() if name != "time" or inputs.time_points > 1}
         files = {"image": inputs.files.image, "label": inputs.files.label, "mask": inputs.files.mask or ()}
-        grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit}
-        grid["preview"] = voxel_in_view(self._viewer, self.image.layer, inputs.channels[0].shape)
+        grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit, "axes": inputs.axes}
+        grid["preview"] = voxel_in_view(self._viewer, self.image.layer, layers.shape_of(self.image.layer))
         if names := distinct_names(layer_names(inputs)):
             grid["channel_names"] = names
         start = {} if start_from is None else {"start_from": start_from}
         return inputs, checked(TrainJob, values | files | grid | start)
 
     def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
+        self._asked_for = start_from
         inputs, job = self._read_job(start_from)
         if start_from is None:
             self._show_planned()
@@ -208,7 +213,6 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.split.reset(self.image.layer)
 
         self.asking.ask(None)
-        self._question, self._asked_for = None, start_from
 
         def prepare(folder: Path, cancelled: threading.Event) -> TrainJob:
             self._question = question_about(inputs, job)
@@ -229,7 +233,12 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         """Set the rows to an answer, and start the training that waits for it."""
         self.asking.ask(None)
         self._question = None
-        self.unpainted.choose(answer.settings)
+        if FIRST_AXIS in answer.settings:
+            name_first_axis([*self.image.layers, *self.labels.layers], answer.settings[FIRST_AXIS])
+        elif "time" in answer.settings:
+            self.settings.fields["time"].widget.value = answer.settings["time"]
+        else:
+            self.unpainted.choose(answer.settings)
         if answer.ready:
             self._label_checks = answer.settings.get("label_checks", "refuse")
             self.panel.attempt(lambda: self._start(self._asked_for))

@@ -171,15 +171,20 @@ def test_what_somebody_typed_stays_when_a_plan_is_shown(qtbot):
     assert spin.text() == "1"  # this one is not left open
 
 
-def test_a_movie_is_planes(qtbot, viewer):
+def test_time_points_of_a_movie_are_asked_for(qtbot, viewer):
     viewer.add_image(np.zeros((6, 20, 24), np.float32), name="movie", axis_labels=("t", "y", "x"))
     viewer.add_labels(np.ones((6, 20, 24), np.uint8), name="strokes")
     widget = TrainWidget(viewer)
     qtbot.addWidget(widget)
-    assert widget._read_job()[1].view == "2d"
+    widget.panel.button.click()  # all are painted, so all are offered
+    assert "movie has 6 time points. Which ones" in widget.asking.text.text().replace("\n", " ")
+    assert [button.text().replace("\n", " ") for button in widget.asking.buttons][-1] == "All 6 time points"
+    widget.settings.fields["time"].widget.value = "1 3"
+    job = widget._read_job()[1]
+    assert (job.time, job.axes) == (("1", "3"), "tyx")
     widget.settings.fields["view"].widget.value = "3d"
     widget.panel.button.click()
-    assert "would treat as z" in widget.panel.view.error.text()
+    assert "so it is a series of 2D images; choose view 2d" in widget.panel.view.error.text().replace("\n", " ")
 
 
 def test_a_stack_leaves_the_view_to_the_data(qtbot, viewer):

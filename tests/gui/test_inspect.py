@@ -89,6 +89,7 @@ def test_every_option_of_a_segmentation_is_in_the_form(segmenter, monkeypatch):
         "spacing",
         "unit",
         "axes",
+        "time",
         "mask",
         "output",
         "probabilities",

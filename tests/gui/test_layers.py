@@ -14,8 +14,11 @@ from napari.layers import Image, Labels, Points, Shapes
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.io import read_labels, read_volume
+from napari_unetvnet.images.series import opened
 from napari_unetvnet.runs import read_settings
 from napari_unetvnet.widgets import layers
+from napari_unetvnet.widgets.layer_axes import first_axis_question, name_first_axis
+from napari_unetvnet.widgets.layer_questions import layer_question
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -31,7 +34,8 @@ def written(folder, images, labels=None, **how):
     layers.write(taken, folder, NEVER)
     (folder / "job.json").write_text(f'{{"image": "{taken.files.image}", "label": "{taken.files.label}"}}')
     found = read_settings(folder / "job.json")
-    return read_volume(found["image"], taken.spacing), read_labels(found["label"]) if labels is not None else None
+    image = read_volume(found["image"], taken.spacing, taken.axes)
+    return image, read_labels(found["label"], axes=taken.axes) if labels is not None else None
 
 
 def image(shape=(20, 24), **how):
@@ -207,7 +211,7 @@ REFUSED = {
     "channels of other scale": ([image(), image(scale=(2, 2))], painted(), "2d", "voxels of 1 x 2 x 2 pixel, image of"),
     "labels elsewhere": ([image()], painted(translate=(5, 0)), "2d", "lies beside image, by 5 voxels along y"),
     "labels turned": ([image()], painted(rotate=30), "2d", "is turned by 30 degrees against image"),
-    "four axes": ([image((2, 3, 20, 24))], painted((2, 3, 20, 24)), "2d", "has 4 axes .* slice one time point"),
+    "five axes": ([image((2, 3, 4, 20, 24))], painted((2, 3, 4, 20, 24)), "2d", "has 5 axes .* slice one channel"),
     "time as z": ([image((3, 20, 24), axis_labels=("t", "y", "x"))], painted((3, 20, 24)), "3d", "first axis .* is t"),
     "time as z in 2.5d": (
         [image((3, 20, 24), axis_labels=("time", "y", "x"))],
@@ -232,9 +236,83 @@ def test_what_cannot_be_used_is_refused_by_a_sentence(case):
         layers.snapshot(images, [labels] if labels else [], view=view)
 
 
-def test_frames_of_a_film_are_planes_in_2d(tmp_path):
-    volume, _ = written(tmp_path, [image((3, 20, 24), axis_labels=("t", "y", "x"))], view="2d")
-    assert volume.shape == (3, 20, 24)
+@in_one_case(
+    "shape, names, series",
+    [
+        ((4, 20, 24), ("t", "y", "x"), (4, 1, 20, 24)),
+        ((4, 5, 20, 24), ("time", "z", "y", "x"), (4, 5, 20, 24)),
+        ((4, 5, 20, 24), None, (4, 5, 20, 24)),
+        ((4, 1, 20, 24), ("t", "z", "y", "x"), (4, 1, 20, 24)),
+    ],
+)
+def test_a_series_is_written_whole_and_its_result_has_all_axes(tmp_path, shape, names, series):
+    picture = image(shape, scale=(3.0, 2.0, 0.5, 0.25)[-len(shape) :], axis_labels=names)
+    taken = layers.snapshot([picture], painted=False)
+    assert (taken.time_points, taken.spacing[1:]) == (4, (picture.scale[-2], picture.scale[-1]))
+    layers.write(taken, tmp_path, NEVER)
+    stored = opened(tmp_path / taken.files.image, taken.axes)
+    read = np.stack([stored.volume(t).data[0] for t in range(4)])
+    assert read.shape == series
+    assert np.array_equal(read.reshape(shape), picture.data)
+    viewer = ViewerModel()
+    viewer.add_layer(picture)
+    result = layers.add_labels_layer(viewer, (read > 100).astype(np.uint8), picture, "result")
+    assert np.array_equal(result.data, picture.data > 100)
+    assert np.array_equal(result.scale, picture.scale)
+    assert result.axis_labels == picture.axis_labels
+
+
+@in_one_case("shape", [(5, 1, 20, 24), (1, 5, 1, 20, 24), (5, 20, 24), (1, 1, 20, 24)])
+def test_axes_of_length_one_anywhere_are_left_out_and_there_again_in_results(tmp_path, shape):
+    place = {"scale": (9.0, 2.0, 7.0, 0.5, 0.25)[-len(shape) :]}
+    picture, strokes = image(shape, **place), painted(shape, **place)
+    volume, labels = written(tmp_path, [picture], strokes)
+    assert volume.shape == (5 if 5 in shape else 1, 20, 24)
+    assert np.array_equal(volume.data.ravel(), picture.data.ravel())
+    assert np.array_equal(labels.data.ravel(), strokes.data.ravel())
+    viewer = ViewerModel()
+    viewer.add_layer(picture)
+    result = layers.add_labels_layer(viewer, labels.data[0], picture, "result")
+    assert np.array_equal(result.data, strokes.data)
+    assert np.array_equal(result.scale, picture.scale)
+    shown = layers.as_shown(labels.data[0], picture)
+    preview = Labels(shown, **layers.place_of(picture, (1, 2, 3)))
+    first = preview.data_to_world((0,) * preview.ndim)
+    at = [0] * len(shape)
+    at[-2:] = 2, 3
+    if 5 in shape:
+        at[shape.index(5)] = 1
+    assert first[-2:] == pytest.approx(picture.data_to_world(at)[-2:])
+    if 5 in shape:
+        z = len(shape) - shape.index(5)
+        assert first[-z] == pytest.approx(picture.data_to_world(at)[-z])
+
+
+def test_a_first_axis_without_a_name_is_asked_about_and_named():
+    cases = {(3, 20, 24): ["z", "t", "c"], (5, 20, 24): None, (4, 5, 20, 24): ["t", "c"], (20, 24): None}
+    for shape, expected in cases.items():
+        picture = image(shape)
+        question = first_axis_question(picture)
+        assert (question and [answer.settings["first_axis"] for answer in question.answers]) == expected
+        if expected:
+            name_first_axis([picture], "t")
+            assert first_axis_question(picture) is None
+            assert layers.is_time_series(picture)
+
+
+def test_which_time_points_are_trained_on_is_asked():
+    viewer = ViewerModel()
+    picture = viewer.add_layer(image((4, 20, 24), axis_labels=("t", "y", "x")))
+    strokes = viewer.add_layer(painted((4, 20, 24), axis_labels=("t", "y", "x")))
+    strokes.data = np.zeros((4, 20, 24), np.uint8)
+    strokes.data[[1, 3], 4:6] = 1
+    viewer.dims.set_point(0, 2)
+    question = layer_question(viewer, [picture], [strokes], ())
+    assert [answer.settings["time"] for answer in question.answers] == ["1 3", "2", ":"]
+    assert layer_question(viewer, [picture], [strokes], ("1",)) is None
+    taken = layers.snapshot([picture], [strokes]).at(3)
+    assert (taken.axes, taken.labels[0].shape) == ("yx", (20, 24))
+    assert np.array_equal(taken.labels[0].read((slice(None),) * 2), strokes.data[3])
 
 
 def test_nothing_painted_is_refused_when_it_is_seen(tmp_path):
@@ -380,9 +458,9 @@ def test_axes_of_length_one_before_z_are_left_out_and_results_lie_on_the_others(
     viewer = ViewerModel()
     viewer.add_layer(picture)
     result = layers.add_labels_layer(viewer, strokes.data[0], picture, "result")
-    for voxel in ((0, 0, 0), (2, 5, 7)):
-        assert result.data_to_world(voxel) == pytest.approx(picture.data_to_world((0, *voxel))[1:])
-    assert [str(unit) for unit in result.units] == ["micrometer"] * 3
+    for voxel in ((0, 0, 0, 0), (0, 2, 5, 7)):
+        assert result.data_to_world(voxel) == pytest.approx(picture.data_to_world(voxel))
+    assert result.units == picture.units
     layers.snapshot([picture], [result])  # a result can be corrected and learnt
     shifted = layers.place_of(picture, (1, 0, 2), (1, 2, 2))
     assert Labels(strokes.data[0], **shifted).data_to_world((1, 1, 1)) == pytest.approx((14, 21, 31.0))

@@ -140,4 +140,4 @@ def test_layers_are_measured_once_in_memory_and_never_on_a_disk(tmp_path, monkey
     mapped = layer_facts([Image(np.load(tmp_path / "a.npy", mmap_mode="r"))])
     assert (mapped.channels, mapped.brightness, mapped.content, len(count)) == (1, (), "", 1)
     assert layer_facts([]) is None
-    assert layer_facts([Image(np.zeros((2, 2, 4, 4)))]) is None
+    assert layer_facts([Image(np.zeros((2, 2, 2, 4, 4)))]) is None

@@ -71,7 +71,7 @@ def test_time_points_are_named_or_read_as_planes_where_that_is_said(tmp_path):
         frames = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
         path = tmp_path / f"{axes}.ome.tif"
         tifffile.imwrite(path, frames, metadata={"axes": axes}, photometric="minisblack")
-        with pytest.raises(DataProblem, match=rf"{axes}.ome.tif holds 3 time points, 0 to 2; name one \(--time 0 2,"):
+        with pytest.raises(DataProblem, match=rf"{axes}.ome.tif holds 3 time points, 0 to 2; name one"):
             read_volume(path)
         one = read_volume(f"{path}@t=1").data
         assert one.shape == (*((2, 1) if "C" in axes else (1, 2) if "Z" in axes else (1, 1)), 5, 7)

@@ -172,7 +172,8 @@ FORMATS = (
         in_several=True,
         note="Written for ImageJ; what ImageJ cannot hold, and .ome.tif, as OME-TIFF. Space is read from both kinds. "
         "`file.tif:2` names the second of several images. A set of OME-TIFF files is read from any of them. Where 0 is "
-        "white, values are inverted, so that bright is high. Palette colours are labels only.",
+        "white, values are inverted, so that bright is high. Palette colours are labels only. Resolution tags of "
+        "1000 pixels an inch or more are the size of a pixel.",
     ),
     Format(
         name="npy", endings=(".npy",), module="napari_unetvnet.images.formats.npy", dtypes=(*LABELS, *FLOATS),
@@ -218,6 +219,15 @@ FORMATS = (
     Format(
         name="JPEG", endings=(".jpg", ".jpeg"), module="napari_unetvnet.images.formats.png_jpeg", lossy=True,
         note="Colours are channels.",
+    ),
+    Format(
+        name="Microscope files", endings=(".czi", ".nd2", ".lif", ".oib", ".oif", ".vsi", ".dv"),
+        module="napari_unetvnet.images.formats.microscope", library="bioio", datasets=True,
+        in_parts=(".czi", ".nd2", ".lif", ".oib", ".oif", ".vsi", ".dv"),
+        note="By bioio (`napari-unetvnet[formats]`) and its reader for the kind of file, which is installed beside it, "
+        "such as `bioio-czi`, `bioio-nd2`, `bioio-lif` or `bioio-bioformats` (mind their licences). `file.czi:2` or "
+        "`file.lif:Position 3` names one of several scenes. Axes, voxel size, time step and names of channels are "
+        "those of the file.",
     ),
     Format(
         name="GIF", endings=(".gif",), module="napari_unetvnet.images.formats.gif", planes=1, masks=1,

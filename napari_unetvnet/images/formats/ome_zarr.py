@@ -50,14 +50,14 @@ def read(path: Path, axes: str = "") -> ImageFile:
     """Open an array, or the finest level of an OME-Zarr image."""
     file, inside = split_dataset(path)
     with reading(file):
-        stored, names = _open(file, inside.strip("/"))
+        stored, names, channels = _open(file, inside.strip("/"))
         if letters := given_letters(axes, stored.array.shape, file.name):
             stored = stored._replace(axes=letters, guessed=False)
-        return image_of(stored, file)._replace(class_names=names)
+        return image_of(stored, file)._replace(class_names=names, channel_names=channels)
 
 
-def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames]:
-    """Find the image of a zarr folder or zip (format 2 or 3), or of a part of it, and the names of classes."""
+def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames, tuple[str, ...]]:
+    """Find the image of a zarr folder or zip (format 2 or 3), or of a part of it, and names of classes and channels."""
     import zarr
 
     if not zipfile.is_zipfile(path):
@@ -68,10 +68,10 @@ def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames]:
         images = dict(_images(node, zarr.Group))
         node = images[only_image(path, images, prefix)]
     if isinstance(node, zarr.Group):
-        return _multiscale(node), _class_names(_ome(node))
+        return _multiscale(node), _class_names(_ome(node)), _channel_names(_ome(node))
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
     guessed = not named_letters(names, node.shape)
-    return StoredArray(node, with_letters(names, node.shape), {}, guessed=guessed), ()
+    return StoredArray(node, with_letters(names, node.shape), {}, guessed=guessed), (), ()
 
 
 def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:
@@ -100,6 +100,13 @@ def _class_names(metadata: dict[str, Any]) -> ClassNames:
     channels = (metadata.get("omero") or {}).get("channels") or ()
     named = [(int(row["label-value"]), str(row["name"])) for row in rows if {"label-value", "name"} <= row.keys()]
     return tuple(named or ((i, str(channel["label"])) for i, channel in enumerate(channels, 1) if "label" in channel))
+
+
+def _channel_names(metadata: dict[str, Any]) -> tuple[str, ...]:
+    """Find the names of the channels of an image."""
+    channels = (metadata.get("omero") or {}).get("channels") or ()
+    names = tuple(str(channel.get("label") or "") for channel in channels)
+    return names if all(names) else ()
 
 
 def _multiscale(group: Any) -> StoredArray:

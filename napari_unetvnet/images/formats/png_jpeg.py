@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 """What these files begin with."""
+ORIENTATION = 0x0112
+"""The number of the EXIF tag."""
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 
@@ -34,16 +36,16 @@ def read(path: Path) -> ImageFile:
         try:
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 deep_colour = "16B" in str(image.tile) and not image.mode.startswith("I")
-                mode, array = image.mode, np.array(image)
+                mode, array, turned = image.mode, np.array(image), int(image.getexif().get(ORIENTATION, 1))
                 names = from_json(str(image.info.get(KEY, "")))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     if deep_colour:
         raise DataProblem(f"{path.name} holds colours of 16 bits, which would be cut to 8; save it as TIFF.")
     if array.ndim == 2:
-        return ImageFile(array[None, None], palette=mode == "P", class_names=names)
+        return ImageFile(array[None, None], palette=mode == "P", class_names=names, orientation=turned)
     colours = array[..., :-1] if mode.endswith("A") else array
-    return ImageFile(np.ascontiguousarray(np.moveaxis(colours, -1, 0))[:, None])
+    return ImageFile(np.ascontiguousarray(np.moveaxis(colours, -1, 0))[:, None], orientation=turned)
 
 
 def _check_complete(path: Path) -> None:

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 WHITE_IS_ZERO, RGB, PALETTE = 0, 2, 3
 """Values of the tag PhotometricInterpretation."""
+CENTIMETRES = {2: 2.54, 3: 1.0}
+"""The units of the resolution tags, inch and centimetre."""
+CENTIMETRE = 1e4
+"""In micrometers."""
+FINE = 400
+"""Pixels a centimetre, about 1000 an inch, from which on the tags tell the size of a pixel."""
 REFERENCE_FRAME = "reference frame"
 """The unit of a position that is not known as a length; OME's default."""
 POSITIONS = "OME positions"
@@ -56,12 +62,14 @@ def read(path: Path, axes: str = "") -> ImageFile:
         # ImageJ and OME store intensities with the colours in which they are shown.
         is_palette = series.keyframe.photometric == PALETTE and not (tif.is_imagej or tif.is_ome)
         frames = frames_of(array, letters or series.axes, path.name)
-        step = _time_step(tif)
+        step, channels = _time_step(tif), _channel_names(tif, series)
     if gaps := [line for line in complaints if INCOMPLETE.search(line)]:
         raise damaged_file(path, gaps[0])
     question = "" if letters or not _has_channels_first(series) else ask_for_axes(series.shape)
     unclear = tuple(series.shape) if not letters and _says_no_axes(tif, series) else ()
     facts: dict[str, Any] = {"geometry": geometry, "palette": is_palette, "question": question, "class_names": names}
+    facts["channel_names"] = channels
+    facts["orientation"] = int(series.keyframe.tags.valueof("Orientation", 1) or 1)
     return series_of(frames, *step, **facts, unclear=unclear)
 
 
@@ -86,6 +94,22 @@ def further_files(path: Path) -> list[Path]:
 
     with reading(path), tifffile.TiffFile(path) as tif:
         return [path.parent / name for name in named_files(tif)]
+
+
+def _channel_names(tif: Any, series: Any) -> tuple[str, ...]:
+    """Find the names of channels in OME metadata, or in the labels of the slices of ImageJ."""
+    count = dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
+    if tif.is_ome:
+        described = (tif.ome_metadata or "").split("<Pixels")[1:]
+        number = list(tif.series).index(series)
+        text = described[number].partition("</Pixels>")[0] if number < len(described) else ""
+        names = [re.search(r"\bName\s*=\s*[\"']([^\"']+)", tag) for tag in re.findall(r"<Channel\b([^>]*)", text)]
+        return tuple(html.unescape(name[1]) for name in names if name) if all(names) else ()
+    labels = (tif.imagej_metadata or {}).get("Labels") or []
+    if not isinstance(labels, list) or len(labels) < count or count < 2:
+        return ()
+    is_by_channel = all(label == labels[i % count] for i, label in enumerate(labels))
+    return tuple(map(str, labels[:count])) if is_by_channel else ()
 
 
 def _class_names(tif: Any) -> ClassNames:
@@ -196,10 +220,10 @@ def _positions(text: str) -> dict[int, dict[str, str]]:
 
 
 def _imagej_space(tif: Any, series: Any) -> Geometry:
-    """Give voxel size and position of an ImageJ TIFF; others have dots an inch for printers at best."""
+    """Give voxel size and position of an ImageJ TIFF; of others the size of a pixel, unless it is for printers."""
     facts = tif.imagej_metadata
     if not facts:
-        return Geometry()
+        return _resolution(series)
     pixels = [series.keyframe.tags.valueof(f"{axis}Resolution", (1, 1)) for axis in "YX"]
     y, x = (edge_length(size / count if count else 1) for count, size in pixels)
     units = {axis: unit_name(str(facts[name])) for axis, name in IMAGEJ_UNITS.items() if name in facts}
@@ -210,6 +234,16 @@ def _imagej_space(tif: Any, series: Any) -> Geometry:
     # ImageJ says which voxel, with fractions, is at position 0.
     origin = [-float(facts.get(name, 0)) * size for name, size in zip(ORIGINS, spacing, strict=True)]
     return Geometry.upright(spacing, unit, origin)
+
+
+def _resolution(series: Any) -> Geometry:
+    """Give the size of a pixel that the tags say; few dots an inch are of a printer, a screen or a camera."""
+    unit = CENTIMETRES.get(int(series.keyframe.tags.valueof("ResolutionUnit", 1)))
+    pixels = [series.keyframe.tags.valueof(f"{axis}Resolution", (0, 1)) for axis in "YX"]
+    if unit is None or any(not count or not size or count / size / unit < FINE for count, size in pixels):
+        return Geometry()
+    y, x = (unit * CENTIMETRE * size / count for count, size in pixels)
+    return Geometry((x, y, x), "micrometer")
 
 
 def write(path: Path, array: Any, like: Volume) -> None:
