@@ -101,7 +101,7 @@ class Teacher:
 def _doubted(wrong: Tensor, answers: Tensor) -> Tensor:
     """Find the answers (B, K, Z, Y, X) that were wrong nearby; another answer beside an error tells where it ends."""
     doubted = torch.zeros_like(wrong)
-    for answer in answers[wrong].unique():
+    for answer in set(answers[wrong].tolist()):
         same = answers == answer
         doubted |= same & _around(wrong & same)
     return doubted
