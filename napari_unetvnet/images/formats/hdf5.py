@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 NUMBERED = re.compile(r"(?P<name>.+)\[(?P<number>\d+)\]")
 """An image of a dataset of many, such as data[3]."""
+CHUNK_CACHE = {"rdcc_nbytes": 2**26, "rdcc_nslots": 10_007}
+"""Unpacked chunks of a dataset of many images that are kept, bytes: those of one image, of which planes are looked at one
+after the other. All images of a dataset share it."""
 
 
 def read(path: Path, axes: str = "") -> ImageFile:
@@ -74,10 +77,10 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
             datasets[f"/{name}"] = item
 
     datasets: dict[str, Any] = {}
+    if match := NUMBERED.fullmatch(inside):
+        return _one_of_many(h5py.File(path, "r", **CHUNK_CACHE), path, match["name"], int(match["number"]))
     file = h5py.File(path, "r")
     file.visititems(note)
-    if match := NUMBERED.fullmatch(inside):
-        return _one_of_many(file, path, match["name"], int(match["number"]))
     dataset = file.get(inside) if inside else datasets[only_image(path, datasets, f"{path}:")]
     if not isinstance(dataset, h5py.Dataset):
         raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {listed_images(datasets)}.")
