@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NUMBERED = re.compile(r"(?P<name>.+)\[(?P<number>\d+)\]")
 """An image of a dataset of many, such as data[3]."""
 CHUNK_CACHE = {"rdcc_nbytes": 2**26, "rdcc_nslots": 10_007}
-"""Unpacked chunks of a dataset of many images that are kept, bytes: those of one image, of which planes are looked at one
+"""Unpacked chunks of a dataset of many images that are kept, bytes: those of one image, whose planes are looked at one
 after the other. All images of a dataset share it."""
 
 
