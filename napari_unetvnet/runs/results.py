@@ -79,8 +79,7 @@ class Results:
         self._folder, self._placement = folder, placement_of(job.image)
         self._volume = replace(volume, class_names=() if job.object_rule else card.names_by_value)
         self._points = () if volume.time is None else (volume.time.points,)
-        # A series is written when it is complete: a chunk of a zarr array must not hold parts of two time points.
-        self._specs = _specs(job, card, volume, grows=self._placement is None and volume.time is None)
+        self._specs = _specs(job, card, volume, grows=self._placement is None)
         # The slabs of a 2D network are one batch thick; thicker chunks would delay progress until a chunk is full.
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
@@ -97,7 +96,7 @@ class Results:
         Parameters
         ----------
         finished : int
-            Number of planes that the run reported as finished.
+            Number of planes that the run reported as finished, counted through all time points.
 
         Returns
         -------
@@ -113,7 +112,8 @@ class Results:
         if facts != {kind: (spec.dtype, spec.shape) for kind, spec in self._specs.items()}:
             return 0
         self._arrays = arrays
-        return finished if finished == self._volume.shape[0] else finished // self.planes * self.planes
+        depth = self._volume.shape[0]  # of each time point, whose last chunk may be incomplete
+        return finished // depth * depth + finished % depth // self.planes * self.planes
 
     def create(self) -> None:
         """Create empty results and remove those of an earlier run."""
@@ -226,9 +226,9 @@ def _specs(job: SegmentJob, card: ModelCard, volume: Volume, *, grows: bool) -> 
         "labels": _spec(job.output, np.min_scalar_type(max(card.values)), labels, grows=grows and not job.postprocessed)
     }
     if job.probabilities is not None:
-        specs["probabilities"] = _spec(job.probabilities, dtype, probabilities, grows=not points)
+        specs["probabilities"] = _spec(job.probabilities, dtype, probabilities)
     if job.uncertainty is not None:
-        specs["uncertainty"] = _spec(job.uncertainty, dtype, (*points, *volume.shape), grows=not points)
+        specs["uncertainty"] = _spec(job.uncertainty, dtype, (*points, *volume.shape))
     return specs
 
 

@@ -45,7 +45,7 @@ def layer_facts(images: Sequence[Any]) -> ImageFacts | None:
     except DataProblem:  # told when the job is started
         return None
     if inputs.time_points > 1:
-        inputs = inputs.at(0)
+        inputs = inputs.chosen(("0",)).parts[0]
     shape = inputs.channels[0].shape
     planes = shape[0] if len(shape) == 3 else 1
     facts = ImageFacts(inputs.name, len(inputs.channels), planes, inputs.spacing, inputs.unit)

@@ -15,6 +15,7 @@ from napari_unetvnet.runs.folder import INDEX
 from napari_unetvnet.settings import InspectJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import form_layout
+from napari_unetvnet.widgets.layer_axes import shown_point
 from napari_unetvnet.widgets.maps import Map, MapLayers
 from napari_unetvnet.widgets.model_inputs import read_inputs
 from napari_unetvnet.widgets.run_panel import RunPanel
@@ -54,6 +55,8 @@ class Inspection(QWidget):  # type: ignore[misc]
         self._layer: Any = None
         self.what = narrow(QComboBox())
         self.what.setToolTip(wrapped(str(InspectJob.model_fields["what"].description)))
+        self._viewer = viewer
+        self._point: int | None = None
         self.panel = RunPanel("inspect", viewer, "Inspect", "Computing", curves=False)
         self.maps = MapLayers(self, viewer)
         form = form_layout()
@@ -83,7 +86,8 @@ class Inspection(QWidget):  # type: ignore[misc]
         self.what.setEnabled(bool(available))
 
     def _start(self) -> tuple[str, Prepare]:
-        inputs = read_inputs(self._image, self._model)
+        self._point = None if self._layer is None else shown_point(self._viewer, self._layer)
+        inputs = read_inputs(self._image, self._model, point=self._point)
         if not self.what.isEnabled():
             raise ModelProblem(f"The model ({inputs.card.network}) computes nothing but its labels; choose another.")
         word = self.what.currentText()
@@ -100,8 +104,9 @@ class Inspection(QWidget):  # type: ignore[misc]
         if self._layer is None or "maps" not in event.results:
             self.panel.view.set_status("Stopped; there are no maps.")
             return
-        maps = maps_in(Path(event.results["maps"]), str(self._layer.name))
-        self.panel.view.set_status(f"Done. Maps: {len(maps)}")
+        at_point = "" if self._point is None else f" at time point {self._point}"
+        maps = maps_in(Path(event.results["maps"]), f"{self._layer.name}{at_point}")
+        self.panel.view.set_status(f"Done. Maps{at_point}: {len(maps)}")
         self.maps.show(self._layer, maps)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "first_axis_question",
     "name_first_axis",
     "share_names",
+    "shown_point",
     "whole",
 ]
 
@@ -116,6 +117,15 @@ def axes_of(layer: Any, *, series: bool = False) -> LayerAxes:
         )
     short = [axis for axis in range(layer.ndim - 2) if shape[axis] == 1 and axis > (-1 if time is None else time)]
     return LayerAxes(shape, time, next(iter([*spatial, *short[::-1]]), None))
+
+
+def shown_point(viewer: Any, layer: Any) -> int | None:
+    """Give the time point of a layer that a viewer shows; None if the layer has none."""
+    axes = axes_of(layer, series=True)
+    if axes.time is None:
+        return None
+    place = float(layer.world_to_data(viewer.dims.point)[axes.time])
+    return int(np.clip(round(place), 0, axes.shape[axes.time] - 1))
 
 
 def first_axis_question(layer: Any) -> Question | None:

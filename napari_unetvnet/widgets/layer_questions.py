@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_unetvnet.data.meaning import Answer, Question
 from napari_unetvnet.images.time_axis import listed_points
-from napari_unetvnet.widgets.layer_axes import axes_of, first_axis_question, share_names, whole
+from napari_unetvnet.widgets.layer_axes import axes_of, first_axis_question, share_names, shown_point, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def layer_question(viewer: Any, images: Sequence[Any], labels: Sequence[Any], ti
     if axes.time is None or times:
         return None
     count = axes.shape[axes.time]
-    now = int(np.clip(round(float(images[0].world_to_data(viewer.dims.point)[axes.time])), 0, count - 1))
+    now = shown_point(viewer, images[0])
     answers = [Answer(f"the time point that is shown, {now}", {"time": str(now)})]
     painted = [t for t in range(count) if any(_is_painted(layer, t) for layer in labels)]
     if painted not in ([], [now]):

@@ -10,7 +10,7 @@ thread, so that arrays larger than memory can be copied.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,97 +23,21 @@ from napari_unetvnet.widgets.channel import Channel
 from napari_unetvnet.widgets.drawn import rasterise_shapes
 from napari_unetvnet.widgets.layer_axes import CHANNEL_AXES, axes_of, reshaped, share_names, whole
 from napari_unetvnet.widgets.layer_geometry import check_same_grid, geometry_of, turned_onto, whole_affine
+from napari_unetvnet.widgets.snapshot import IMAGES, LABELS, MASKS, Files, Snapshot
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from napari_unetvnet.conventions import Spacing
-
 __all__ = [
     "Channel", "Files", "Snapshot", "add_labels_layer", "as_shown", "is_time_series", "on_grid", "place_of", "shape_of",
-    "snapshot", "write",
+    "snapshot", "whole_place", "write",
 ]  # fmt: skip
 
-IMAGES, LABELS, MASKS = "inputs/image", "inputs/labels", "inputs/mask"
 BLOCK_BYTES = 64 * 2**20
 COPIED_BYTES = 256 * 2**20
 """Labels up to this size are copied when the button is pressed, so that further painting cannot change them."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Input paths of a run, relative to its folder; several of a kind are separated by ``|``."""
-
-    image: str
-    label: str = ""
-    mask: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """The chosen layers when the button is pressed.
-
-    Parameters
-    ----------
-    labels : tuple of Channel
-        One, or a mask for each class; empty for a segmentation.
-    spacing : tuple of 3 float
-        Voxel size z, y, x, of the whole transform of the first layer; z is 1 for a 2D image.
-    unit : str
-        Unit of the spacing.
-    mask : Channel or None
-        Voxels are ignored where it is 0.
-    """
-
-    channels: tuple[Channel, ...]
-    labels: tuple[Channel, ...]
-    spacing: Spacing
-    unit: str
-    mask: Channel | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the first image layer, for messages."""
-        return self.channels[0].name
-
-    @property
-    def time_points(self) -> int:
-        """Number of time points; 1 of a single image."""
-        return self.channels[0].shape[0] if self.channels[0].is_series else 1
-
-    @property
-    def axes(self) -> str:
-        """Axes of the written arrays, as `SegmentJob` names them."""
-        axes = "zyx"[3 - len(self.channels[0].shape) + self.channels[0].is_series :]
-        return f"t{axes}" if self.channels[0].is_series else axes
-
-    def at(self, point: int) -> Snapshot:
-        """Give a time point of a series."""
-        labels = tuple(each.at(point) if each.is_series else each for each in self.labels)
-        mask = self.mask.at(point) if self.mask is not None and self.mask.is_series else self.mask
-        return replace(self, channels=tuple(each.at(point) for each in self.channels), labels=labels, mask=mask)
-
-    @property
-    def files(self) -> Files:
-        """Paths that `write` uses: named after the layers, because messages of a run name files."""
-        image = _file_names([self.name])[0]
-        channels = [f"{IMAGES}/{image}{f'-{i}' if i else ''}.npy" for i in range(len(self.channels))]
-        labels = [f"{LABELS}/{name}.npy" for name in _file_names([label.name for label in self.labels])]
-        mask = f"{MASKS}/{_file_names([self.mask.name])[0]}.npy" if self.mask else ""
-        return Files("|".join(channels), "|".join(labels), mask)
-
-
-def _file_names(names: Sequence[str]) -> list[str]:
-    """Convert layer names to unique file names."""
-    unique: list[str] = []
-    for name in names:
-        clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:60]
-        while clean.lower() in map(str.lower, unique):
-            clean += "_"
-        unique.append(clean)
-    return unique
 
 
 def snapshot(
@@ -232,7 +156,7 @@ def _copied(channel: Channel) -> Channel:
 
 
 def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:
-    """Write the arrays to a run folder.
+    """Write the arrays to a run folder; of chosen time points a file for each.
 
     Parameters
     ----------
@@ -248,17 +172,22 @@ def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:
     FileProblem
         If the files cannot be written, for example because the disk is full.
     """
-    files = inputs.files
-    painted = (*inputs.labels, inputs.mask) if inputs.mask else inputs.labels
-    names = [name for name in (*files.label.split("|"), files.mask) if name]
+    painted = dict[str, bool]()
     try:
         for subfolder in (IMAGES, LABELS, MASKS):
             (folder / subfolder).mkdir(parents=True, exist_ok=True)
-        for name, labels in zip(names, painted, strict=True):
-            if not _copy(labels, folder / name, cancelled) and not cancelled.is_set():
-                raise DataProblem(f"Nothing is painted on {labels.name}; paint some labels first.")
-        for name, channel in zip(files.image.split("|"), inputs.channels, strict=True):
-            _copy(channel, folder / name, cancelled)
+        for part in inputs.parts:
+            labels = (*part.labels, part.mask) if part.mask else part.labels
+            names = [name for name in (*part.files.label.split("|"), part.files.mask) if name]
+            for name, channel in zip(names, labels, strict=True):
+                is_painted = _copy(channel, folder / name, cancelled)
+                painted[channel.name] = painted.get(channel.name, False) or is_painted
+        if (empty := [name for name, is_painted in painted.items() if not is_painted]) and not cancelled.is_set():
+            points = f" at {inputs.points_text}" if inputs.points else ""
+            raise DataProblem(f"Nothing is painted on {empty[0]}{points}; paint some labels first.")
+        for part in inputs.parts:
+            for name, channel in zip(part.files.image.split("|"), part.channels, strict=True):
+                _copy(channel, folder / name, cancelled)
     except OSError as error:
         raise FileProblem(
             f"{inputs.name} cannot be written to {folder} ({error.strerror or error}); free some space, or set "
@@ -319,7 +248,7 @@ def add_labels_layer(viewer: Any, data: Any, like: Any, name: str, metadata: dic
     -------
     napari Labels layer
     """
-    layer = Labels(on_grid(data, like), name=name, metadata=metadata or {}, **_whole_place(like))
+    layer = Labels(on_grid(data, like), name=name, metadata=metadata or {}, **whole_place(like))
     viewer.add_layer(layer)
     return layer
 
@@ -339,7 +268,7 @@ def on_grid(data: Any, like: Any) -> Any:
     return reshaped(data, axes_of(like, series=True).shape)
 
 
-def _whole_place(layer: Any) -> dict[str, Any]:
+def whole_place(layer: Any) -> dict[str, Any]:
     """Return the arguments that put a layer with all axes on the grid of a layer."""
     own = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
     return {name: getattr(layer, name) for name in own}

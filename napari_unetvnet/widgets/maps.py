@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
-from napari_unetvnet.widgets.layers import as_shown, place_of
+from napari_unetvnet.widgets.layers import as_shown, on_grid, place_of, whole_place
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class MapLayers(QObject):  # type: ignore[misc]
             self._timer.stop()
             return
         shown = self._waiting.pop(0)
-        data = as_shown(shown.data, self._image)
+        is_series = shown.data.ndim > 3
+        data = on_grid(shown.data, self._image) if is_series else as_shown(shown.data, self._image)
         layer = Image(
             data,
             name=shown.name,
@@ -81,7 +82,7 @@ class MapLayers(QObject):  # type: ignore[misc]
             opacity=OPACITY,
             visible=not self.layers,
             metadata={METADATA_KEY: {"preview": True, "about": shown.about}},
-            **place_of(self._image),
+            **(whole_place(self._image) if is_series else place_of(self._image)),
         )
         active = self._viewer.layers.selection.active
         place = self._viewer.layers.index(self.layers[-1] if self.layers else self._image)

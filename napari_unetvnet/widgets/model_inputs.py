@@ -30,12 +30,14 @@ class ModelInputs(NamedTuple):
     files: dict[str, Any]
 
 
-def read_inputs(image: ImagePicker, model: ModelPicker, mask: Any = None) -> ModelInputs:
+def read_inputs(image: ImagePicker, model: ModelPicker, mask: Any = None, point: int | None = None) -> ModelInputs:
     """Read and validate the choices before anything is written.
 
     Parameters
     ----------
     mask : napari Labels layer, optional
+    point : int, optional
+        The only time point of a series that is used.
 
     Returns
     -------
@@ -62,6 +64,8 @@ def read_inputs(image: ImagePicker, model: ModelPicker, mask: Any = None) -> Mod
             f"The model expects images with {card.channels} channel(s), {inputs.name} has {len(inputs.channels)}; "
             "choose other channels or another model."
         )
+    if point is not None:
+        inputs = inputs.chosen((str(point),)).parts[0]
     files = {
         "image": inputs.files.image,
         "channel_names": names,

@@ -28,6 +28,7 @@ from napari_unetvnet.data.targets import (
 from napari_unetvnet.data.targets.lines import SIZES
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.widgets.layer_axes import axes_of, shown_point
 from napari_unetvnet.widgets.layers import as_shown, place_of
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 from napari_unetvnet.widgets.question import with_meaning
@@ -62,8 +63,10 @@ class TargetLayer:
     low: float = 0.0
 
 
-def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list[TargetLayer]:
-    """Compute the training targets of some planes.
+def targets_of(
+    inputs: Snapshot, settings: TrainSettings, planes: slice, part: Snapshot | None = None
+) -> list[TargetLayer]:
+    """Compute the training targets of some planes, of a series those of one of its parts.
 
     Returns
     -------
@@ -75,9 +78,10 @@ def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list
     UserError
         The same errors as in training.
     """
-    masks = [_painted(channel) for channel in inputs.labels]
-    labels = np.stack(masks) if len(masks) > 1 else masks[0][None]
-    classes = find_classes([Volume(labels, name=inputs.labels[0].name)], settings)
+    inputs, every = part or inputs, inputs.parts
+    labels = np.stack([_painted(channel) for channel in inputs.labels])
+    others = [np.stack([_read(channel) for channel in each.labels]) for each in every if each.points != inputs.points]
+    classes = find_classes([Volume(values, name=inputs.labels[0].name) for values in (labels, *others)], settings)
     maps = {name: row for name, row in needed_maps(settings).items() if row.preview}
     around = max((row.margin or 0 for row in maps.values()), default=0)
     margin = max(target_margin(classes, settings)[0], label_margin(settings) + around)
@@ -96,12 +100,26 @@ def targets_of(inputs: Snapshot, settings: TrainSettings, planes: slice) -> list
     return shown + [_channel(name, channel) for name, channel in zip(names, training_target, strict=True)]
 
 
-def _painted(channel: Channel) -> NDArray[Any]:
+def _read(channel: Channel) -> NDArray[Any]:
     """Read labels as (Z, Y, X)."""
     values: NDArray[Any] = channel.read((slice(None),) * len(channel.shape))
+    return values[None] if values.ndim == 2 else values
+
+
+def _painted(channel: Channel) -> NDArray[Any]:
+    """Read labels as (Z, Y, X), and refuse empty ones."""
+    values = _read(channel)
     if not values.any():
         raise DataProblem(f"Nothing is painted on {channel.name}; paint some labels first.")
-    return values[None] if values.ndim == 2 else values
+    return values
+
+
+def _part_to_show(inputs: Snapshot, point: int | None) -> Snapshot:
+    """Choose the time point that is shown, if it is one of those that are chosen and painted, else the first such."""
+    if not inputs.points:
+        return inputs
+    parts = sorted(inputs.parts, key=lambda part: part.points != (point,))
+    return next((part for part in parts if any(_read(each).any() for each in part.labels)), parts[0])
 
 
 def _names(classes: Classes, masks: Sequence[str]) -> Iterator[str]:
@@ -153,7 +171,7 @@ class Preview(QObject):  # type: ignore[misc]
         super().__init__()
         self._viewer = viewer
         self._image: Any = None
-        self._planes, self._depth = slice(0, 1), 1
+        self._planes, self._depth, self._points = slice(0, 1), 1, tuple[int, ...]()
         self._computed.connect(self._show_all)
 
     @property
@@ -172,18 +190,19 @@ class Preview(QObject):  # type: ignore[misc]
         if self.busy:
             return
         _BUSY.add(self)
-        shape = inputs.labels[0].shape
+        part = _part_to_show(inputs, shown_point(self._viewer, image))
+        shape, self._points = part.labels[0].shape, part.points
         most = MOST_VOXELS // (SOFT_COSTS if settings.label_blur or settings.lines else 1)
         self._image, self._planes = image, _planes(self._viewer, image, shape, most)
         self._depth = shape[0] if len(shape) == 3 else 1
-        arguments = (inputs, settings, self._planes)
+        arguments = (inputs, settings, self._planes, part)
         threading.Thread(target=self._compute, args=arguments, name="napari-unetvnet-preview", daemon=True).start()
 
-    def _compute(self, inputs: Snapshot, settings: TrainJob, planes: slice) -> None:
+    def _compute(self, inputs: Snapshot, settings: TrainJob, planes: slice, part: Snapshot) -> None:
         """Compute targets in the worker thread and emit them, or error messages."""
         result: list[TargetLayer] | tuple[str, ...]
         try:
-            result = targets_of(inputs, with_meaning(inputs, settings), planes)
+            result = targets_of(inputs, with_meaning(inputs, settings), planes, part)
         except UserError as problem:
             result = problem.lines
         except Exception as error:  # noqa: BLE001 (on any error the button must be enabled again)
@@ -224,6 +243,7 @@ class Preview(QObject):  # type: ignore[misc]
     def _sentence(self, targets: Sequence[TargetLayer]) -> str:
         count, first = self._planes.stop - self._planes.start, self._planes.start
         part = "" if count == self._depth else f" for planes {first} to {first + count - 1}"
+        part += f" of time point {self._points[0]}" if self._points else ""
         ignored = ""
         if any(shown.ignored for shown in targets):
             soft = any(shown.kind == "shares" for shown in targets)
@@ -236,7 +256,7 @@ def _planes(viewer: Any, image: Any, shape: Sequence[int], most: int) -> slice:
     if len(shape) == 2 or math.prod(shape) <= most:
         return slice(0, 1 if len(shape) == 2 else shape[0])
     count = max(1, most // math.prod(shape[1:]))
-    current = round(float(image.world_to_data(viewer.dims.point)[0]))
+    current = round(float(image.world_to_data(viewer.dims.point)[axes_of(image, series=True).z or 0]))
     first = min(max(0, current - count // 2), shape[0] - count)
     return slice(first, first + count)
 

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.data.meaning import Answer, Question, UnclearLabels, contradictions, measured, understand
 from napari_unetvnet.images.pairs import Pair
-from napari_unetvnet.images.time_axis import chosen_points
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.settings import TrainJob, checked
 
@@ -36,7 +35,7 @@ def question_about(inputs: Snapshot, job: TrainJob) -> Question | None:
     -------
     Question or None
     """
-    pairs = _pairs(inputs, job)
+    pairs = [_pair(part) for part in inputs.parts]
     try:
         complete = _complete(pairs, job)
     except UnclearLabels as problem:
@@ -60,20 +59,13 @@ def with_meaning(inputs: Snapshot, job: TrainJob) -> TrainJob:
     UnclearLabels
         If it must be asked for.
     """
-    return _complete(_pairs(inputs, job), job)
+    return _complete([_pair(part) for part in inputs.parts], job)
 
 
 def _complete(pairs: Sequence[Pair], job: TrainJob) -> TrainJob:
     found = understand(pairs, job)
     values = {name: getattr(job, name) for name in job.model_fields_set}
     return checked(TrainJob, values | {"unlabelled": found.unlabelled, "background": found.background})
-
-
-def _pairs(inputs: Snapshot, job: TrainJob) -> list[Pair]:
-    """Give the image, or each chosen time point of a series, with its labels."""
-    if inputs.time_points == 1:
-        return [_pair(inputs)]
-    return [_pair(inputs.at(point)) for point in chosen_points(job.time, inputs.time_points, inputs.name)]
 
 
 def _pair(inputs: Snapshot) -> Pair:

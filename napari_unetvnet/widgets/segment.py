@@ -129,14 +129,15 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _show_maps(self) -> None:
         """Show probabilities and uncertainty, if the run was asked for them, as layers below the labels."""
         folder, (image, words) = self.panel.task.folder, self._started
+        first = int(layers.is_time_series(image))  # the axis of classes
         if folder is None:
             return
         maps: list[Map] = []
         if (path := folder / SHOWN["probabilities"]).exists():
-            named = zip(words, np.load(path, mmap_mode="r"), strict=True)
+            named = zip(words, np.moveaxis(np.load(path, mmap_mode="r"), first, 0), strict=True)
             maps = [Map(f"{image.name} probability of {name}", data, "magma") for name, data in named]
         if (path := folder / SHOWN["uncertainty"]).exists():
             data = np.load(path, mmap_mode="r")
-            data = data if data.ndim == 3 else data[None]
+            data = data if data.ndim == 3 + first else data[None]
             maps.append(Map(f"{image.name} uncertainty", data, limits=(0.0, max(float(data.max()), 1e-3))))
         self.maps.show(image, maps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
@@ -15,7 +15,8 @@ from napari_unetvnet.runs.models import earlier_events
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.augmented import Augmented
-from napari_unetvnet.widgets.auto import AUTO, planned_in, show_planned
+from napari_unetvnet.widgets.auto import planned_in, show_planned
+from napari_unetvnet.widgets.budget import Budget
 from napari_unetvnet.widgets.busy_button import BusyButton
 from napari_unetvnet.widgets.class_names import ClassNameTable
 from napari_unetvnet.widgets.form import SettingsForm, form_layout, show_row
@@ -102,7 +103,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.buttons.addWidget(self.resume, 1)
         self.asking, self._label_checks = Asking(), "refuse"
         self._question: Question | None = None
-        self._asked_for: Path | None = None
+        self._asked_for: Callable[[], object] = self.train
         self.preview, self.augmented = Preview(viewer), Augmented(viewer)
         text = "Show the training targets as layers: classes, blurred labels, weights."
         self.targets_button = BusyButton("Targets", "Computing ...", text, self.preview)
@@ -144,20 +145,23 @@ class TrainWidget(QWidget):  # type: ignore[misc]
 
     def train(self) -> None:
         """Train a new model."""
+        self._asked_for = self.train
         self.panel.attempt(self._start)
 
     def continue_training(self) -> None:
         """Continue training the last model."""
-        model = self.model
+        model, self._asked_for = self.model, self.continue_training
         if model is not None and self.panel.attempt(lambda: self._start(model)):
             self.panel.view.show_earlier(earlier_events(model))
 
     def show_targets(self) -> None:
         """Show the training targets as layers."""
+        self._asked_for = self.show_targets
         self._start_worker(self.targets_button, self.preview.start)
 
     def show_augmented(self) -> None:
         """Show augmented patches as layers."""
+        self._asked_for = self.show_augmented
         self._start_worker(self.augmented_button, self.augmented.start)
 
     def _start_worker(self, button: BusyButton, start: Callable[[Any, layers.Snapshot, TrainJob], None]) -> None:
@@ -167,7 +171,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             inputs, job = self._read_job()
         except UserError as problem:
             self.panel.view.show_error(problem.lines)
+            self._ask(problem.lines)
             return
+        self.asking.ask(None)
         button.wait()
         start(self.image.layer, inputs, job)
 
@@ -195,9 +201,10 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         if self._question is not None:
             raise UserError(self._question.text)
         inputs = layers.snapshot(self.image.layers, self.labels.layers, mask=self.mask.layer, view=values.get("view"))
-        values = {name: value for name, value in values.items() if name != "time" or inputs.time_points > 1}
-        files = {"image": inputs.files.image, "label": inputs.files.label, "mask": inputs.files.mask or ()}
-        grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit, "axes": inputs.axes}
+        if (times := values.pop("time", None)) is not None and inputs.time_points > 1:
+            inputs = inputs.chosen(checked(TrainJob, values | inputs.training_files | {"time": times}).time)
+        files = inputs.training_files
+        grid: dict[str, Any] = {"spacing": inputs.spacing, "unit": inputs.unit, "axes": inputs.parts[0].axes}
         grid["preview"] = voxel_in_view(self._viewer, self.image.layer, layers.shape_of(self.image.layer))
         if names := distinct_names(layer_names(inputs)):
             grid["channel_names"] = names
@@ -205,7 +212,6 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         return inputs, checked(TrainJob, values | files | grid | start)
 
     def _start(self, start_from: Path | None = None) -> tuple[str, Prepare]:
-        self._asked_for = start_from
         inputs, job = self._read_job(start_from)
         if start_from is None:
             self._show_planned()
@@ -241,7 +247,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             self.unpainted.choose(answer.settings)
         if answer.ready:
             self._label_checks = answer.settings.get("label_checks", "refuse")
-            self.panel.attempt(lambda: self._start(self._asked_for))
+            self._asked_for()
             self._label_checks = "refuse"
 
     def _lay_out(self) -> None:
@@ -350,51 +356,3 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.view.set_status(f"{how} after {event.results['steps']} steps. Model: {self.model}")
         self._state_changed(self.panel.task.state)
         MODEL_SIGNALS.model_chosen.emit(str(self.model))
-
-
-class Budget(QWidget):  # type: ignore[misc]
-    """Training budget in minutes, epochs or steps; at the minimum, auto."""
-
-    STARTS = {"minutes": 0.0, "epochs": 20.0, "steps": 500.0}  # noqa: RUF012 (never changed)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.amount, self.unit = QDoubleSpinBox(), QComboBox()
-        self.unit.addItems(list(self.STARTS))
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.amount, 1)
-        layout.addWidget(self.unit)
-        self.amount.setSpecialValueText(AUTO)
-        self.setToolTip(
-            wrapped("Time, number of epochs or number of steps. Stop ends earlier and saves the best model.")
-        )
-        self.unit.currentTextChanged.connect(self._unit_chosen)
-        self._unit_chosen(self.unit.currentText())
-
-    def choose(self, amount: float, unit: str) -> None:
-        """Set the budget.
-
-        Parameters
-        ----------
-        unit : {"minutes", "epochs", "steps"}
-        """
-        self.unit.setCurrentText(unit)
-        self.amount.setValue(amount)
-
-    def values(self) -> dict[str, Any]:
-        """Read the budget.
-
-        Returns
-        -------
-        dict
-            One of minutes, epochs, steps; empty for auto.
-        """
-        unit, amount = self.unit.currentText(), self.amount.value()
-        return {} if amount == self.amount.minimum() else {unit: amount if unit == "minutes" else int(amount)}
-
-    def _unit_chosen(self, unit: str) -> None:
-        whole = unit != "minutes"
-        self.amount.setDecimals(0 if whole else 1)
-        self.amount.setRange(0, 1e6)
-        self.amount.setValue(self.STARTS[unit])

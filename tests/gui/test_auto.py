@@ -181,7 +181,8 @@ def test_time_points_of_a_movie_are_asked_for(qtbot, viewer):
     assert [button.text().replace("\n", " ") for button in widget.asking.buttons][-1] == "All 6 time points"
     widget.settings.fields["time"].widget.value = "1 3"
     job = widget._read_job()[1]
-    assert (job.time, job.axes) == (("1", "3"), "tyx")
+    assert (job.image, job.time) == (("inputs/image/movie_t1.npy", "inputs/image/movie_t3.npy"), ())
+    assert (job.label, job.axes) == (("inputs/labels/strokes_t1.npy", "inputs/labels/strokes_t3.npy"), "yx")
     widget.settings.fields["view"].widget.value = "3d"
     widget.panel.button.click()
     assert "so it is a series of 2D images; choose view 2d" in widget.panel.view.error.text().replace("\n", " ")

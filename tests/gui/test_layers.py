@@ -310,9 +310,31 @@ def test_which_time_points_are_trained_on_is_asked():
     question = layer_question(viewer, [picture], [strokes], ())
     assert [answer.settings["time"] for answer in question.answers] == ["1 3", "2", ":"]
     assert layer_question(viewer, [picture], [strokes], ("1",)) is None
-    taken = layers.snapshot([picture], [strokes]).at(3)
+    taken = layers.snapshot([picture], [strokes]).chosen(("3",)).parts[0]
     assert (taken.axes, taken.labels[0].shape) == ("yx", (20, 24))
     assert np.array_equal(taken.labels[0].read((slice(None),) * 2), strokes.data[3])
+
+
+def test_only_the_chosen_time_points_are_copied(tmp_path):
+    picture = image((4, 3, 20, 24), axis_labels=("t", "z", "y", "x"))
+    picture.name = "a" * 70  # file names are shorter, and still differ
+    strokes = painted((4, 3, 20, 24), axis_labels=("t", "z", "y", "x"))
+    strokes.data = np.zeros(picture.data.shape, np.uint8)
+    strokes.data[1, :, 4:6] = 1
+    taken = layers.snapshot([picture], [strokes], mask=painted((4, 3, 20, 24))).chosen(("1", "3"))
+    layers.write(taken, tmp_path, NEVER)
+    files = taken.training_files
+    assert (len(files["mask"]), files["in_order"], taken.parts[0].axes) == (2, True, "zyx")
+    for point, name, label in zip((1, 3), files["image"], files["label"], strict=True):
+        assert np.array_equal(np.load(tmp_path / name), picture.data[point])
+        assert np.array_equal(np.load(tmp_path / label), strokes.data[point])
+    assert sorted(path.name for path in tmp_path.glob("inputs/labels/*")) == ["strokes_t1.npy", "strokes_t3.npy"]
+    with pytest.raises(DataProblem, match=r"Nothing is painted on strokes at time points 0, 2; paint some labels"):
+        layers.write(layers.snapshot([picture], [strokes]).chosen(("0:4:2",)), tmp_path, NEVER)
+    with pytest.raises(
+        DataProblem, match=r"strokes has no time axis, so it belongs to one time point, but 4 of a+ are"
+    ):
+        layers.snapshot([picture], [painted((3, 20, 24))]).chosen((":",))
 
 
 def test_nothing_painted_is_refused_when_it_is_seen(tmp_path):

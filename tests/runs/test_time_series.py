@@ -173,6 +173,31 @@ def test_a_series_goes_on_in_the_middle_of_a_time_point(model, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "l.npy"), VOLUMES < 0)
 
 
+def test_a_series_fills_its_ome_zarr_time_point_by_time_point(model, tmp_path):
+    """Of a run that stops, the chunks that are complete stay, also where the last one of a time point is thin."""
+    frames = np.random.default_rng(2).normal(size=(3, 20, 16, 16)).astype(np.float32)
+    path, folder = stored(tmp_path, ".zarr", frames), tmp_path / "run"
+    folder.mkdir()
+    kinds = {"output": "l.zarr", "probabilities": "p.zarr", "uncertainty": "u.zarr"}
+    outputs = {name: str(tmp_path / file) for name, file in kinds.items()}
+    values = {"image": str(path), "model": str(model), "device": "cpu", "tile": (8, 16, 16)}
+    runs.create(folder, checked(SegmentJob, values | outputs))
+    for event in runs.run(folder):
+        if isinstance(event, SlabDone) and event.stop > 20:
+            runs.ask_to_stop(folder)
+    assert list(folder.rglob("*.npy")) == []  # nothing is stored twice
+    (growing,) = tmp_path.glob("part-*l.zarr")
+    assert np.array_equal(ome_zarr.open_image(growing)[0], frames[0] < 0)
+    resumed = [event for event in runs.run(folder, resume=True) if isinstance(event, SlabDone)]
+    assert (resumed[0].start, resumed[-1].stop) == (36, 60)
+    result = opened(tmp_path / "l.zarr")
+    assert (result.time.step, result.time.unit) == (3, "second")
+    for t in range(3):
+        np.testing.assert_array_equal(result.volume(t).data[0], frames[t] < 0)
+        likely = opened(tmp_path / "p.zarr").volume(t).data[1]
+        np.testing.assert_allclose(likely, 1 / (1 + np.exp(2 * frames[t])), atol=1e-3)
+
+
 def test_objects_are_numbered_in_each_time_point_and_the_table_says_in_which(model, tmp_path):
     frames = np.ones((2, 16, 16), np.float32)
     frames[0, 2:4, 2:4] = frames[1, 2:4, 2:4] = frames[1, 8:12, 8:12] = -1
