@@ -68,7 +68,8 @@ def test_a_few_strokes_correct_a_model_that_agrees(shipped):
     assert 0 < (strokes > 0).mean() < 0.05
     made, _ = planned(replace(pair, labels=Volume(strokes)), unlabelled="ignore", background=1)
     assert made.settings.start_from == shipped
-    assert made.settings.distillation == 1
+    assert made.settings.distillation == start.FOLLOWED
+    assert made.settings.learning_rate < checked(TrainSettings, {}).peak_rate
     assert "learns from your strokes, and keeps to that model where nothing is painted" in made.text
 
 

@@ -25,6 +25,7 @@ from napari_unetvnet.model.ranking import facts_of, rank
 from napari_unetvnet.settings import CONSTANTS, checked
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.from_model import input_of, objects_as
+from napari_unetvnet.training.plan.learning import are_strokes
 from napari_unetvnet.training.score import dice_on
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ __all__ = ["start_from"]
 
 AGREES, BETTER = 0.7, 0.1
 """Dice with the labels that a model needs, and by how much it must beat the answer that all is foreground."""
+FOLLOWED = 10.0
+"""Weight of the answers of the model where few strokes are all. One that a user corrects has less, so that it changes
+more (`learning.fine_tuning`)."""
 PART = {2: (2, 512, 512), 3: (32, 96, 96)}
 """Voxels z, y, x of the part of the image that a model of planes, or of volumes, is applied to, at most."""
 MOST_MODELS, MOST_VOXELS = 3, 1 << 27
@@ -61,7 +65,11 @@ def start_from(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> l
     dice, best = max(scored, key=itemgetter(0))
     reason = f"{best.name} ({best.about}) agrees with your labels, Dice {dice:.2f} before any training"
     reason += ", but these are images of its own training" if best.trained_on_it else ""
-    return [Decision("start_from", str(best.path), reason)]
+    chosen = Decision("start_from", str(best.path), reason)
+    if not are_strokes(pairs, settings):
+        return [chosen]
+    kept = "a few strokes do not show borders, so unpainted voxels are learnt from that model (start_from.md)"
+    return [chosen, Decision("distillation", FOLLOWED, kept)]
 
 
 def _is_open(settings: TrainSettings) -> bool:
