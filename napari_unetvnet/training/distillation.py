@@ -21,6 +21,7 @@ from napari_unetvnet.model.model import load_model
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.training.run import Run
 
@@ -66,6 +67,10 @@ class Teacher:
     def __init__(self, model: Model, weight: float) -> None:
         self._model, self._weight = model, weight
         model.network.eval().requires_grad_(False)
+
+    def noted_in(self, card: ModelCard) -> ModelCard:
+        """Note in the card of the trained model what it keeps: single objects too, which strokes do not tell apart."""
+        return card.model_copy(update={"distilled": True, "objects": card.objects or self._model.card.objects})
 
     def loss(self, images: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """Compare the answers of the trained network with those of the starting model.

@@ -152,7 +152,8 @@ def _begin(
     yield from score_output(run, run.scored)
     teacher, told = teacher_of(run)
     yield from map(Notice, told)
-    run.model.card = run.model.card.model_copy(update={"distilled": teacher is not None})
+    if teacher is not None:
+        run.model.card = teacher.noted_in(run.model.card)
     run.learn = learner(run.model, run.criterion, group, teacher)
     return run, TrainingPreview(pairs[0], run, shapes[0])
 

@@ -13,6 +13,7 @@ from test_training_loop import TINY, squares, train
 from napari_unetvnet.conventions import IGNORE
 from napari_unetvnet.images.pairs import Pair
 from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.model.card import ObjectsLearnt, read_card
 from napari_unetvnet.runs.folder import MODEL, training_files
 from napari_unetvnet.settings import TrainJob, TrainSettings, checked
 from napari_unetvnet.training import distillation, loop
@@ -104,6 +105,16 @@ def test_corrections_leave_the_rest_as_it_was(first, tmp_path, monkeypatch):
     alone, _ = changed(first, tmp_path / "alone")
     kept, _ = changed(first, tmp_path / "kept", distillation=3.0)
     assert kept < alone / 2
+
+
+def test_a_model_that_follows_one_of_single_objects_gives_them_too(first):
+    card, objects = read_card(first), ObjectsLearnt(rule="watershed", count=9, voxels=(20, 50, 90), split_edges=2)
+    network, own = torch.nn.Identity(), card.model_copy(update={"objects": objects})
+    kept = Teacher(SimpleNamespace(network=network, card=own), 1.0).noted_in(card)
+    assert (kept.objects, kept.distilled) == (objects, True)
+    other = objects.model_copy(update={"count": 3})
+    kept = Teacher(SimpleNamespace(network=network, card=own), 1.0).noted_in(card.model_copy(update={"objects": other}))
+    assert kept.objects == other  # what it was trained on itself
 
 
 def test_it_is_resumed_to_the_same_bytes(first, tmp_path):
