@@ -70,7 +70,7 @@ def test_a_few_strokes_correct_a_model_that_agrees(shipped):
     assert made.settings.start_from == shipped
     assert made.settings.distillation == start.FOLLOWED
     assert made.settings.learning_rate < checked(TrainSettings, {}).peak_rate
-    assert "learns from your strokes, and keeps to that model where nothing is painted" in made.text
+    assert "to learn your strokes and keep its answers where nothing is painted" in made.text
 
 
 def test_of_a_large_image_the_part_with_most_labels_is_tried(shipped, monkeypatch):

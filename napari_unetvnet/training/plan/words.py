@@ -83,10 +83,9 @@ def _inputs(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
 def _network(settings: TrainSettings, chosen: Mapping[str, Any]) -> list[str]:
     """Say what is trained."""
     if chosen.get("start_from"):
-        parts = [f"starting from the model {Path(str(settings.start_from)).stem}, which agrees with your labels"]
-        if chosen.get("distillation"):
-            parts.append("it learns from your strokes, and keeps to that model where nothing is painted")
-        return parts
+        keeping = ", to learn your strokes and keep its answers where nothing is painted"
+        name = Path(str(settings.start_from)).stem
+        return [f"starting from the model {name}, which agrees with your labels{keeping * ('distillation' in chosen)}"]
     if "network" not in chosen and "option" not in chosen:
         return []
     width = settings.option.get("width") if "option" in chosen else None
