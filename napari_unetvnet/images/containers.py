@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.image_file import ImageFile
 
-__all__ = ["AXES", "StoredArray", "image_of", "listed_images", "named_letters", "only_image", "with_letters"]
+__all__ = [
+    "AXES",
+    "StoredArray",
+    "has_last_channel",
+    "image_of",
+    "listed_images",
+    "named_letters",
+    "only_image",
+    "with_letters",
+]
 
 AXES = "TCZYX"
 LISTED = 8
@@ -123,9 +132,14 @@ def with_letters(names: Sequence[str | None] | None, shape: Sequence[int]) -> st
     axes = len(shape)
     if letters := named_letters(names, shape):
         return letters
-    if axes > 3 and shape[-1] == 1 < min(shape[-3:-1]):  # channels last, as learning libraries store them
+    if has_last_channel(shape):
         return AXES[1 - axes :] + "S" if axes <= len(AXES) + 1 else "?" * axes
     return AXES[-axes:] if axes <= len(AXES) else "?" * axes
+
+
+def has_last_channel(shape: Sequence[int]) -> bool:
+    """Whether a last axis is that of one channel, as learning libraries store it."""
+    return len(shape) > 3 and shape[-1] == 1 < min(shape[-3:-1])
 
 
 def named_letters(names: Sequence[str | None] | None, shape: Sequence[int]) -> str:

@@ -30,7 +30,8 @@ class ImageFile(NamedTuple):
     ``question`` asks of labels for the axes if the channels may be planes, ``unclear`` is the shape of an image of
     which nothing tells whether its first axis is planes, channels or time points. A time series has a ``time`` axis,
     and in ``frames`` the data of each time point, of which ``data`` is the first. ``orientation`` is the tag of that
-    name, of EXIF and TIFF: how viewers turn the picture, which is read as it is stored.
+    name, of EXIF and TIFF: how viewers turn the picture, which is read as it is stored. Values of a file in which 0 is
+    white were subtracted from ``inverted``.
     """
 
     data: Any
@@ -43,6 +44,7 @@ class ImageFile(NamedTuple):
     time: TimeAxis | None = None
     channel_names: tuple[str, ...] = ()
     orientation: int = 1
+    inverted: int = 0
 
     def at(self, point: int, name: str) -> ImageFile:
         """Give the image of a time point.

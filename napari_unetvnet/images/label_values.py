@@ -66,11 +66,18 @@ def highest_label(values: Any, name: str) -> int:
     DataProblem
         If values are not labels.
     """
-    return max(_highest(np.asarray(values[(..., *box)]), name) for box in parts(values))
+    found = [_highest(np.asarray(values[(..., *box)]), name) for box in parts(values)]
+    highest, largest = max(each[0] for each in found), max(each[1] for each in found)
+    if not highest and largest:
+        raise DataProblem(
+            f"{name}: labels have values from 0 to {largest:.3g} only, which all are next to 0; their file was scaled, "
+            "so save them as integers."
+        )
+    return highest
 
 
-def _highest(values: NDArray[Any], name: str) -> int:
-    """Give the highest label, and refuse values that are not labels."""
+def _highest(values: NDArray[Any], name: str) -> tuple[int, float]:
+    """Give the highest label and the largest value, and refuse values that are not labels."""
     check_finite(values, name)
     lowest = values.min()
     if lowest < (0 if values.dtype.kind != "f" else -0.5):
@@ -79,7 +86,7 @@ def _highest(values: NDArray[Any], name: str) -> int:
             "background or unpainted."
         )
     if values.dtype.kind != "f":
-        return int(values.max())
+        return int(values.max()), float(values.max())
     if float(values.max()) >= 2**53:
         raise DataProblem(f"{name}: labels have values such as {values.max():g}; number classes and objects from 1.")
     rounded: NDArray[Any] = np.rint(values)
@@ -88,4 +95,4 @@ def _highest(values: NDArray[Any], name: str) -> int:
             f"{name}: labels have fractional values such as {values[fractional][0]:.6g}, but labels must be "
             "integers; soft or anti-aliased masks must be thresholded (for example at 0.5) and saved as integers."
         )
-    return int(rounded.max())
+    return int(rounded.max()), float(values.max())

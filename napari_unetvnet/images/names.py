@@ -7,6 +7,7 @@ A name is read in several forms, from the strictest to the loosest, so that "a_r
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ from napari_unetvnet.images.sources import paths_of, stem_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Words", "channel_of", "has_label_word", "image_forms", "label_forms", "of_second_observer", "split_words"]
+__all__ = [
+    "Words", "channel_of", "has_label_word", "image_forms", "label_forms",
+    "of_other_modality", "of_second_observer", "split_words",
+]  # fmt: skip
 
 OF_LABELS = (
     r"labels?(?:tr)?|lbls?|masks?|d?segs?|segm|segmented|segmentations?|gt|truth|pred(?:ictions?)?|results?|annot(?:ation)?s?|"
@@ -26,6 +30,7 @@ OF_SPLITS = r"training|train|testing|test|validation|val"
 MODALITIES = r"t1|t1w|t1ce|t1c|t1n|t1gd|t1post|t2|t2w|t2f|t2s|t2star|flair|pd|pdw|adc|dwi|swi|ct|cta|pet|mr|mri"
 CHANNEL = re.compile(rf"(?P<name>.+?)[ _.-](?P<channel>\d{{4}}|c(?:h|hannel)?\d+|{MODALITIES})", re.IGNORECASE)
 LOOSE = re.compile(rf"{OF_SPLITS}|{MODALITIES}")
+MODALITY = re.compile(MODALITIES)
 PHRASES = (
     (re.compile(r"cp[ _-]masks?"), "masks"),
     (re.compile(r"gold[ _-]?standard"), "truth"),
@@ -89,6 +94,15 @@ def label_forms(source: str) -> list[set[Words]]:
     return _forms(stems, named, {_without(words, OF_LABELS, OF_IMAGES) for words in read})
 
 
+def of_other_modality(image: str, labels: str) -> bool:
+    """Whether the names of an image and of labels say different modalities, or time points, as t1 and t2 may be."""
+    image_words, label_words = (
+        {word for path in paths_of(source) for word in _words(stem_of(path)) if MODALITY.fullmatch(word)}
+        for source in (image, labels)
+    )
+    return bool(image_words and label_words) and not image_words & label_words
+
+
 def channel_of(stem: str) -> tuple[str, str] | None:
     """Split the name of a channel file.
 
@@ -108,7 +122,7 @@ def split_words(name: str) -> Words:
 
 def _words(name: str) -> Words:
     """Split a name into words, in lower case."""
-    name = name.casefold()
+    name = unicodedata.normalize("NFC", name).casefold()  # macOS writes ü as two letters
     for phrase, word in PHRASES:
         name = phrase.sub(word, name)
     return split_words(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, Format, Kind, endings_for, format_of, listed
+from napari_unetvnet.images.same_grid import states_two_places
 from napari_unetvnet.images.sources import files_of, folder_image
 
 if TYPE_CHECKING:
@@ -193,8 +194,16 @@ def place_not_kept(path: Path, like: Volume) -> str:
         A sentence; empty if the format holds all, or nothing is known.
     """
     file_format, geometry = format_of(path), like.geometry
-    if file_format is None or geometry.affine is None or "affine" in file_format.keeps:
+    if file_format is None or geometry.affine is None:
         return ""
+    if "affine" in file_format.keeps:
+        if not states_two_places(like.grid) or "second affine" in file_format.keeps:
+            return ""
+        others = listed(ending for row in FORMATS if "second affine" in row.keeps for ending in row.endings)
+        return (
+            f"The image states two positions that differ, as sform and qform; {path.name} can hold one and has that of "
+            f"the sform. Programs that read the qform, as ITK does, show it elsewhere; to keep both, use {others}."
+        )
     if geometry.origin is None:
         lost = "how the voxels of the image are turned in space, and where they lie"
     elif "position" not in file_format.keeps:

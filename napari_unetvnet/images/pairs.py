@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.formats import endings, listed
-from napari_unetvnet.images.names import channel_of, image_forms, label_forms
+from napari_unetvnet.images.names import channel_of, image_forms, label_forms, of_other_modality
 from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_of
 
 if TYPE_CHECKING:
@@ -230,7 +230,11 @@ def _match(images: Sequence[str], labels: Sequence[str], *, all_images: bool = T
         for i, form in enumerate(image_forms(image)):
             for words in form:
                 named[i, words].append(image)
-    images_of = {label: _closest(label, _candidates(label, named)) for label in labels}
+    found_of = {label: _candidates(label, named) for label in labels}
+    fitting = {
+        label: [each for each in found if not of_other_modality(each, label)] for label, found in found_of.items()
+    }
+    images_of = {label: _closest(label, found) for label, found in fitting.items()}
     labels_of: dict[str, list[str]] = {image: [] for image in images}
     for label, found in images_of.items():
         for image in found:

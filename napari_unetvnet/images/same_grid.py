@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.volume import Volume
 
-__all__ = ["Difference", "brought_onto", "difference", "same_grid", "voxel_map"]
+__all__ = ["Difference", "brought_onto", "difference", "same_grid", "states_two_places", "voxel_map"]
 
 TOLERANCE_VOXELS = 0.1
 """Grids are the same if their first voxels are not further apart than this, along each axis."""
@@ -37,6 +37,15 @@ class Difference(NamedTuple):
 def same_grid(one: Grid, other: Grid) -> bool:
     """Whether two grids have the same voxels in the same places, as far as it is known where they lie."""
     return difference(one, other) is None
+
+
+def states_two_places(grid: Grid) -> bool:
+    """Whether a file states two positions that are further apart than rounding."""
+    geometry = grid.geometry
+    if geometry.other_affine is None:
+        return False
+    places = (replace(geometry, affine=affine, other_affine=None) for affine in geometry.affines)
+    return not same_grid(*(Grid(grid.shape, place) for place in places))
 
 
 def difference(one: Grid, other: Grid, name: str = "the other") -> Difference | None:

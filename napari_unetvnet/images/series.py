@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import UnclearAxes
 from napari_unetvnet.images.channels import stacked
@@ -125,7 +127,8 @@ class Opened:
         spacing : tuple of 3 float, optional
             Voxel size (z, y, x) for files without one.
         palette : bool
-            Whether indices of a palette are wanted, as of labels.
+            Whether numbers are wanted as they are stored, as of labels: indices of a palette, and those of which 0 is
+            white.
         notices : list of str, optional
             As for `io.read_volume`.
 
@@ -155,6 +158,8 @@ class Opened:
         rest = zip(self.images[1:], paths[1:], strict=True)
         arrays = [first.data, *(_on_grid_of(first, paths[0], *each, notices) for each in rest)]
         data = arrays[0] if len(arrays) == 1 else stacked(arrays)
+        if palette and first.inverted:  # numbers of labels have no brightness
+            data = data.dtype.type(first.inverted) - np.asarray(data[...])
         placed = next((each.geometry for each in self.images if each.geometry.is_known), first.geometry)
         turned = first.orientation
         if notices is not None and turned != 1:

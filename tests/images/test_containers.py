@@ -94,7 +94,8 @@ def test_a_last_axis_of_one_channel_is_no_x(tmp_path, form, shape, ours):
     zarr.create_array(str(tmp_path / "a.zarr"), data=counted(*shape), zarr_format=form, overwrite=True)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["only"] = counted(*shape)
-    for name in ("a.zarr", "a.h5"):
+    np.save(tmp_path / "a.npy", counted(*shape))
+    for name in ("a.zarr", "a.h5", "a.npy"):
         np.testing.assert_array_equal(read_volume(tmp_path / name).data, counted(*shape).reshape(ours))
 
 

@@ -10,12 +10,14 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images import formats
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, endings, endings_for, format_of
+from napari_unetvnet.images.formats.nifti import INTENT, SPACE, TEXT
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import (
     check_writable,
@@ -55,6 +57,20 @@ def test_an_ending_is_of_one_format_and_its_case_does_not_matter():
     assert format_of("a.gz") is format_of("nii") is None
 
 
+def two_places():
+    """The geometry of a NIfTI file whose sform and qform differ."""
+    image = nibabel.Nifti1Image(np.zeros((4, 3, 1), np.uint8), None)
+    image.set_sform(SHEARED, 2)
+    image.set_qform(np.diag([0.5, 2, 4, 1]), 1)
+    return Geometry(
+        (4.0, 2.0, 0.5),
+        "mm",
+        SHEARED,
+        image.get_qform(),
+        {name: image.header[name] for name in (*SPACE, *INTENT, *TEXT)},
+    )
+
+
 @WRITTEN
 def test_what_a_row_keeps_comes_back_and_nothing_else(row, tmp_path):
     image = like((1, 3, 4), spacing=(4.0, 2.0, 0.5), unit="micrometer", affine=SHEARED)
@@ -68,6 +84,8 @@ def test_what_a_row_keeps_comes_back_and_nothing_else(row, tmp_path):
     write_labels(tmp_path / f"b{row.endings[0]}", np.ones((1, 3, 4), np.uint8), replace(image, geometry=upright))
     origin = read_labels(tmp_path / f"b{row.endings[0]}").geometry.origin
     kept["position"] = origin is not None and np.allclose(origin, upright.origin)
+    write_labels(tmp_path / f"c{row.endings[0]}", np.ones((1, 3, 4), np.uint8), replace(image, geometry=two_places()))
+    kept["second affine"] = read_labels(tmp_path / f"c{row.endings[0]}").geometry.other_affine is not None
     assert {fact for fact, is_kept in kept.items() if is_kept} == set(row.keeps)
 
 

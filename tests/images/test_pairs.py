@@ -1,5 +1,8 @@
 """Images and labels are paired by what their names say, and what has no partner is refused and named."""
 
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -211,6 +214,24 @@ def test_the_pairs_are_told_long_lists_shortened_and_read_back_whole(tmp_path):
     assert read_pairs_csv(tmp_path / "pairs.csv") == pairs
     twins = [PairFiles(f"{tmp_path}/{d}/a.tif", f"{tmp_path}/{d}/a_seg.tif", mask="/m.tif") for d in ("d1", "d2")]
     assert describe_pairs(twins).splitlines()[2] == "  d2/a.tif <- d2/a_seg.tif, mask /m.tif"
+
+
+def test_labels_of_another_modality_or_time_point_are_no_labels_of_an_image(tmp_path):
+    def pair(images, labels):
+        return find_pairs(touch(tmp_path, *images), touch(tmp_path, *labels))
+
+    with pytest.raises(DataProblem, match="Images without labels"):
+        pair(["s1_t1.tif", "s2_t1.tif"], ["s1_t2_seg.tif", "s2_t2_seg.tif"])
+    for labels in (["s1_seg.tif", "s2_seg.tif"], ["train_s1_t1_seg.tif", "train_s2_t1_seg.tif"]):
+        found = pair(["s1_t1.tif", "s2_t1.tif"], labels)
+        assert [Path(label).name for _, label in found] == labels
+    assert len(pair(["s1.tif", "s2.tif"], ["s1_flair_seg.tif", "s2_flair_seg.tif"])) == 2
+
+
+def test_composed_and_decomposed_letters_are_the_same(tmp_path):
+    names = [unicodedata.normalize(form, "zürich") for form in ("NFC", "NFD")]
+    found = find_pairs(touch(tmp_path, f"{names[0]}.tif", "b.tif"), touch(tmp_path, f"{names[1]}_seg.tif", "b_seg.tif"))
+    assert [unicodedata.normalize("NFC", Path(label).name) for _, label in found] == ["zürich_seg.tif", "b_seg.tif"]
 
 
 def test_check_tells_the_pairs(tmp_path, capsys):

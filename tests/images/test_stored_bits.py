@@ -67,6 +67,8 @@ def test_white_is_high_and_palette_colours_are_labels_only(tmp_path):
         tifffile.imwrite(path, array, photometric="miniswhite")
         expected = ~array if array.dtype == bool else np.iinfo(array.dtype).max - array
         assert np.array_equal(read_volume(path).data[0, 0], expected)
+        # Numbers of labels have no brightness: ImageJ shows them as they are stored.
+        assert np.array_equal(read_labels(path).data[0, 0], expected if array.dtype == bool else array)
         if array.dtype != np.uint16:
             assert np.array_equal(np.asarray(Image.open(path)), expected)
     tifffile.imwrite(path, STACK[0].astype(np.float32), photometric="miniswhite")

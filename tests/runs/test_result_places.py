@@ -97,6 +97,21 @@ def test_what_a_format_cannot_hold_is_told(tmp_path, model, capsys):
     assert "lost.npy cannot hold where the voxels of the image lie; to overlay both" in capsys.readouterr().err
 
 
+def test_a_second_position_that_a_format_cannot_hold_is_told(tmp_path, capsys):
+    image = nibabel.Nifti1Image(np.abs(values()).astype(np.uint8).transpose(2, 1, 0), None)
+    for second, is_told in ((OTHER, True), (OBLIQUE + 1e-6, False)):
+        image.header.set_qform(OBLIQUE, 1)
+        image.header.set_sform(second, 2)
+        nibabel.save(image, tmp_path / "image.nii")
+        for ending in (".nrrd", ".mha", ".nii.gz"):
+            output = tmp_path / f"cleaned{ending}"
+            code = main(
+                ["clean", str(tmp_path / "image.nii"), "--output", str(output), "--min-size", "2", "--overwrite"]
+            )
+            told = f"cleaned{ending} can hold one and has that of the sform" in capsys.readouterr().err
+            assert (code, told) == (0, is_told and ending != ".nii.gz")
+
+
 def test_a_mask_that_is_stored_along_other_axes_is_turned(tmp_path, model):
     inside = np.zeros(SHAPE, np.uint8)
     inside[:2, :5, 3:] = 1

@@ -40,7 +40,7 @@ class Format:
     dtypes : tuple of str
         Types that are written, the smaller first. Labels are written in the first that holds all their values,
         fractions as they are, or in the last float. Without integers it takes no labels, without floats no fractions.
-    keeps : tuple of {"affine", "position", "spacing", "unit", "class names"}
+    keeps : tuple of {"affine", "second affine", "position", "spacing", "unit", "class names"}
         What is read back as it was written. The affine holds also how the voxels are turned, the position where the
         first one lies.
     planes, masks : int, optional
@@ -154,7 +154,7 @@ LABELS = ("uint8", "uint16", "uint32", "uint64")
 FORMATS = (
     Format(
         name="NIfTI", endings=(".nii.gz", ".nii"), module="napari_unetvnet.images.formats.nifti",
-        dtypes=(*LABELS, "float32"), keeps=("affine", "position", "spacing", "unit", "class names"),
+        dtypes=(*LABELS, "float32"), keeps=("affine", "second affine", "position", "spacing", "unit", "class names"),
         in_parts=(".nii",), tables=True, any_axes=True, time=True,
         note="The fourth axis, or any later one if the others have length 1, is channels; with --axes tzyx it is time, "
         "and so it is where a fifth one is channels. Units are m, mm and micrometer; others are converted to mm. A "

@@ -9,6 +9,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.arrays import planes
 from napari_unetvnet.images.axes import frames_of, given_letters, is_unclear
+from napari_unetvnet.images.containers import has_last_channel, with_letters
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.image_file import ImageFile, series_of
 
@@ -22,7 +23,9 @@ def read(path: Path, axes: str = "") -> ImageFile:
     """Map an array (Y, X), (Z, Y, X) or (C, Z, Y, X)."""
     with reading(path):
         array = np.lib.format.open_memmap(path, mode="c")
-    if letters := given_letters(axes, array.shape, path.name):
+    letters = given_letters(axes, array.shape, path.name)
+    if letters or has_last_channel(array.shape):
+        letters = letters or with_letters(None, array.shape)
         return series_of(frames_of(array, letters, path.name))
     if array.ndim not in {2, 3, 4}:
         raise DataProblem(

@@ -70,6 +70,8 @@ def read(path: Path, axes: str = "") -> ImageFile:
     facts: dict[str, Any] = {"geometry": geometry, "palette": is_palette, "question": question, "class_names": names}
     facts["channel_names"] = channels
     facts["orientation"] = int(series.keyframe.tags.valueof("Orientation", 1) or 1)
+    if series.keyframe.photometric == WHITE_IS_ZERO and frames[0].dtype.kind == "u":
+        facts["inverted"] = 2 ** int(series.keyframe.bitspersample) - 1
     return series_of(frames, *step, **facts, unclear=unclear)
 
 
