@@ -11,19 +11,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.images.formats import FORMATS, listed
+from napari_unetvnet.images.formats import FORMATS, format_of, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["damaged_file", "log_of", "reading", "slicing"]
+__all__ = ["damaged_file", "ending_by_content", "log_of", "reading", "slicing"]
 
 # Exceptions of libraries on a bad file.
 BAD_FILE: tuple[type[Exception], ...] = (
     OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
     AssertionError, SyntaxError, struct.error, zlib.error, tokenize.TokenError,
 )  # fmt: skip
+
+CONTENTS = {
+    b"\x89PNG": ".png", b"II*\0": ".tif", b"MM\0*": ".tif", b"II+\0": ".tif", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif",
+    b"\x93NUMPY": ".npy", b"NRRD": ".nrrd", b"ObjectTy": ".mha", b"\x89HDF": ".h5",
+}  # fmt: skip
+"""What files of formats begin with, and an ending of each."""
 
 
 @contextmanager
@@ -92,10 +98,31 @@ def damaged_file(path: Path, detail: str) -> FileProblem:
     -------
     FileProblem
     """
+    if ending := ending_by_content(path):
+        kind = ending.removeprefix(".").upper()
+        return FileProblem(f"{path.name} is {kind} by its content; give it the ending {ending}, and try again.")
     return FileProblem(
         f"{path.name} cannot be read: it is cut off, damaged or not what its ending says "
         f"({detail.splitlines()[0][:120]}); copy it again, or save it again in the program that created it."
     )
+
+
+def ending_by_content(path: Path) -> str:
+    """Give an ending of the format that the first bytes of a file say.
+
+    Returns
+    -------
+    str
+        Empty if they say none, or that of the file is one of this format.
+    """
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        first = file.read(8)
+    found = next((ending for begin, ending in CONTENTS.items() if first.startswith(begin)), "")
+    own, other = format_of(path), format_of(f"x{found}")
+    is_same = own is None or other is None or (own.module, own.lossy) == (other.module, other.lossy)
+    return "" if is_same else found
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.files import writing
 from napari_unetvnet.images.arrays import Typed, cut, parts
 from napari_unetvnet.images.class_names import write_tables
+from napari_unetvnet.images.damage import ending_by_content
 from napari_unetvnet.images.formats import endings_for, format_of, listed
 from napari_unetvnet.images.label_values import highest_label, whole_numbers
 from napari_unetvnet.images.outputs import check_fits, check_writable
@@ -276,7 +277,8 @@ def _write_fractions(path: Path, kind: Kind, array: Any, like: Volume) -> None:
 def _check_lossless(source: str | Path) -> None:
     """Refuse files of a lossy format."""
     for path in paths_of(source):
-        if (kind := format_of(path)) and kind.lossy:
+        kind = format_of(ending) if (ending := ending_by_content(path)) else format_of(path)
+        if kind and kind.lossy:
             raise DataProblem(
                 f"{source}: {kind.name} changes values, so labels cannot be read from it; save them as one of "
                 f"{listed(endings_for('labels'))}."

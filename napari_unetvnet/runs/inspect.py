@@ -15,7 +15,7 @@ from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
 from napari_unetvnet.images.outputs import refuse_replacing
-from napari_unetvnet.images.sources import paths_of
+from napari_unetvnet.images.sources import paths_of, split_dataset, split_time
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import given_names, image_for
@@ -222,7 +222,7 @@ def _ending(job: InspectJob) -> Generator[Notice, None, str]:
     """Choose the ending of the files: that of the image, if its format can hold maps."""
     if job.ending is not None:
         return job.ending
-    first = paths_of(job.image)[0]
+    first = split_dataset(split_time(paths_of(job.image)[0])[0])[0]
     kind = format_of(first)
     if kind is not None and kind.writes("probabilities"):
         return ending_of(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -147,6 +148,15 @@ def test_an_image_within_a_zarr_folder_is_named_by_its_path(tmp_path, form):
     with pytest.raises(FileProblem, match=r"b\.zarr holds 2 images; name one, such as \S+b\.zarr/x: x \(5 x 6\), y"):
         read_volume(tmp_path / "b.zarr")
     assert read_volume(tmp_path / "b.zarr" / "y").shape == (1, 5, 6)
+
+
+def test_a_zip_file_may_hold_the_image_in_a_folder(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), data=counted(3, 20, 24))
+    for base in ("a.zarr", "."):
+        root = tmp_path if base == "a.zarr" else tmp_path / "a.zarr"
+        packed = shutil.make_archive(str(tmp_path / "packed"), "zip", root_dir=root, base_dir=base)
+        image = shutil.move(packed, tmp_path / "b.zarr.zip")
+        assert np.array_equal(read_volume(image, axes="zyx").data[0], counted(3, 20, 24))
 
 
 def test_what_is_no_image_is_one_sentence(tmp_path):

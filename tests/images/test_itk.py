@@ -59,6 +59,9 @@ def test_planes_vectors_and_a_fourth_axis_become_channels_planes_rows_and_column
         volume = read_volume(tmp_path / f"{name}.mha")
         assert np.array_equal(volume.data, expected)
         assert volume.spacing[1:] == (2.0, 0.5)
+    with pytest.raises(DataProblem, match=r"fourth.mha holds 5 time points"):
+        read_volume(tmp_path / "fourth.mha", axes="tzyx")
+    assert np.array_equal(read_volume(f"{tmp_path}/fourth.mha@t=3", axes="tzyx").data[0], voxels(5, 2, 3, 4)[3])
     itk.WriteImage(image(voxels(2, 3, 4, 5, 6), isVector=True), str(tmp_path / "five.mha"))
     with pytest.raises(DataProblem, match=r"has 5 axes; save one volume \(x, y, z\)"):
         read_volume(tmp_path / "five.mha")

@@ -61,6 +61,29 @@ def test_zarr_folders_are_known_by_their_files_and_zipped_ones_are_read(tmp_path
     ]
 
 
+def test_a_file_with_a_wrong_ending_is_named_by_its_content(tmp_path):
+    np.save(tmp_path / "a.npy", STACK)
+    for ending in (".tif", ".png", ".nrrd", ".h5"):
+        wrong = (tmp_path / "a.npy").rename(tmp_path / f"a{ending}")
+        with pytest.raises(FileProblem, match=rf"a{ending} is NPY by its content; give it the ending .npy"):
+            read_volume(wrong)
+        wrong.rename(tmp_path / "a.npy")
+    Image.fromarray(STACK[0]).convert("L").save(tmp_path / "a.jpg")
+    photo = (tmp_path / "a.jpg").rename(tmp_path / "b.png")
+    assert read_volume(photo).shape == (1, *STACK.shape[1:])
+    with pytest.raises(DataProblem, match="JPEG changes values, so labels cannot be read from it"):
+        read_labels(photo)
+
+
+def test_a_picture_in_transparency_alone_is_refused(tmp_path):
+    picture = np.zeros((24, 30, 4), np.uint8)
+    picture[5:10, 5:10, 3] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    for read in (read_volume, read_labels):
+        with pytest.raises(DataProblem, match=r"a.png is of one colour, and its picture is in the transparency"):
+            read(tmp_path / "a.png")
+
+
 def test_white_is_high_and_palette_colours_are_labels_only(tmp_path):
     path = tmp_path / "a.tif"
     for array in (STACK[0], STACK[0].astype(np.uint16), STACK[0] > 4):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from combinations import in_one_case
 from PIL import Image
@@ -106,6 +107,10 @@ def test_where_maps_are_written_is_said_and_nothing_else_is_replaced(folder, tmp
     chosen = ("--what", "levels")
     assert run(*words, tmp_path / "maps", *chosen) == 0
     assert "PNG cannot hold maps; they are written as .tif." in capsys.readouterr().err
+    series = np.stack([np.zeros((32, 32), np.float32)] * 2)
+    tifffile.imwrite(tmp_path / "series.tif", series, imagej=True, metadata={"axes": "TYX"})
+    assert run(f"{tmp_path}/series.tif@t=1", *words[1:], tmp_path / "later", *chosen) == 0
+    assert "cannot hold maps" not in capsys.readouterr().err
     assert run(*words, tmp_path / "maps", *chosen, "--ending", ".npy") == 0
     assert f"The maps in {tmp_path / 'maps'} are replaced." in capsys.readouterr().err
     assert np.load(tmp_path / "maps" / "levels-main.npy").shape == (2, 1, 34, 40)

@@ -194,17 +194,19 @@ FORMATS = (
     ),
     Format(
         name="NRRD", endings=(".nrrd",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
-        library="SimpleITK", keeps=("affine", "position", "spacing", "unit", "class names"),
+        library="SimpleITK", any_axes=True, keeps=("affine", "position", "spacing", "unit", "class names"),
         note="By SimpleITK (`napari-unetvnet[formats]`). Lengths are millimetres, other units are converted and noted. "
-        "Vectors, or a fourth axis, are channels.",
+        "Vectors, or a fourth axis, are channels; with --axes tzyx a fourth axis is time.",
     ),
     Format(
         name="MetaImage", endings=(".mha",), module="napari_unetvnet.images.formats.itk", dtypes=(*LABELS, *FLOATS[1:]),
-        library="SimpleITK", keeps=("affine", "position", "spacing", "unit", "class names"), note="As NRRD.",
+        library="SimpleITK", any_axes=True, keeps=("affine", "position", "spacing", "unit", "class names"),
+        note="As NRRD.",
     ),
     Format(
         name="NRRD or MetaImage header", endings=(".nhdr", ".mhd"), module="napari_unetvnet.images.formats.itk",
-        library="SimpleITK", in_several=True, note="With the voxels in a file beside it, which the header names.",
+        library="SimpleITK", any_axes=True, in_several=True,
+        note="With the voxels in a file beside it, which the header names.",
     ),
     Format(
         name="HDF5", endings=(".h5", ".hdf5", ".hdf"), module="napari_unetvnet.images.formats.hdf5",

@@ -17,7 +17,7 @@ from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.geometry import Geometry, spacing_of, step_to
-from napari_unetvnet.images.image_file import ImageFile
+from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.units import METRES, unit_name
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ TURNED = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From positions of ITK to those of NIfTI, and back."""
 
 
-def read(path: Path) -> ImageFile:
-    """Read a volume; vectors, or else a fourth axis, are channels."""
+def read(path: Path, axes: str = "") -> ImageFile:
+    """Read a volume; vectors, or else a fourth axis, are channels, or time if ``axes`` holds t."""
     itk = _library(path)
     with reading(path, zlib.error):
         _check_sum(path)
@@ -55,7 +55,10 @@ def read(path: Path) -> ImageFile:
         planes = array[None] if image.GetDimension() > 2 else array[None, None]
     if planes.ndim != 4:
         raise DataProblem(f"{path.name} has {planes.ndim} axes; save one volume (x, y, z) or (x, y, z, channel).")
-    return ImageFile(planes, geometry, class_names=from_json(facts.get(CLASSES, "")))
+    names = from_json(facts.get(CLASSES, ""))
+    if "t" in axes and image.GetDimension() > 3:
+        return series_of(tuple(planes[:, None]), float(image.GetSpacing()[3]), geometry=geometry, class_names=names)
+    return ImageFile(planes, geometry, class_names=names)
 
 
 def _library(path: Path) -> Any:

@@ -42,6 +42,8 @@ CHUNK_VOXELS = 1 << 20
 """Voxels of a chunk per class, which is what is read and written at once."""
 GROUP_DEPTH = 3
 """How deep groups within groups are searched."""
+ROOTS = {"zarr.json", ".zgroup", ".zarray"}
+"""Files at the root of an image."""
 UNITS = {"nm": "nanometer", "mm": "millimeter", "cm": "centimeter", "m": "meter"}
 """OME's names of units that we call otherwise."""
 
@@ -63,6 +65,7 @@ def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames, tuple[str, 
     if not zipfile.is_zipfile(path):
         node, prefix = zarr.open(str(path), mode="r"), f"{path}/"
     else:
+        inside = inside or _only_folder(path)
         node, prefix = zarr.open(zarr.storage.ZipStore(path, mode="r"), mode="r", path=inside), f"{path}:/"
     if isinstance(node, zarr.Group):
         images = dict(_images(node, zarr.Group))
@@ -72,6 +75,13 @@ def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames, tuple[str, 
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
     guessed = not named_letters(names, node.shape)
     return StoredArray(node, with_letters(names, node.shape), {}, guessed=guessed), (), ()
+
+
+def _only_folder(path: Path) -> str:
+    """Name the folder in which all of a zip file lies; empty if the image lies at its root."""
+    with zipfile.ZipFile(path) as file:
+        tops = {name.partition("/")[0] for name in file.namelist()}
+    return tops.pop() if len(tops) == 1 and not tops & ROOTS else ""
 
 
 def _images(group: Any, kind: type, prefix: str = "", depth: int = GROUP_DEPTH) -> Iterator[tuple[str, Any]]:

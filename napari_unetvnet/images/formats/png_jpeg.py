@@ -45,6 +45,15 @@ def read(path: Path) -> ImageFile:
     if array.ndim == 2:
         return ImageFile(array[None, None], palette=mode == "P", class_names=names, orientation=turned)
     colours = array[..., :-1] if mode.endswith("A") else array
+    if (
+        mode.endswith("A")
+        and np.ptp(array[..., -1])
+        and not np.ptp(colours.reshape(-1, colours.shape[-1]), axis=0).any()
+    ):
+        raise DataProblem(
+            f"{path.name} is of one colour, and its picture is in the transparency (alpha), which is not read; save it "
+            "without transparency."
+        )
     return ImageFile(np.ascontiguousarray(np.moveaxis(colours, -1, 0))[:, None], orientation=turned)
 
 
