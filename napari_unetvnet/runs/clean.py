@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.files import writing
-from napari_unetvnet.images.arrays import FileArray
-from napari_unetvnet.images.io import check_writable, read_labels, write_labels
+from napari_unetvnet.images.arrays import FileArray, new_array
+from napari_unetvnet.images.io import check_writable, labels_of, opened_labels, write_labels
 from napari_unetvnet.images.outputs import check_fits, place_not_kept, refuse_replacing
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
 from napari_unetvnet.postprocess import postprocess
@@ -24,6 +24,7 @@ from napari_unetvnet.runs.lines import write_lines
 from napari_unetvnet.runs.outputs import outputs_of, table_beside
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -68,14 +69,26 @@ def clean_file(job: CleanJob) -> CleanedFile:
 
 
 def _cleaned(job: CleanJob) -> CleanedFile:
-    """Clean a label file whose output was checked."""
-    volume = read_labels(job.labels, job.spacing)
-    check_fits(job.output, "labels", volume.shape)  # before the work; the number of objects is not known yet
-    volume = replace(volume, geometry=volume.geometry.completed(unit=job.unit))
-    cleaned = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
-    write_labels(job.output, cleaned.labels, volume)
-    tables = [] if cleaned.table is None else [write_table(table_beside(job.output), cleaned.table)]
-    written = {"Objects": tables, "Lines": write_lines(job.output, cleaned.labels, job.thin)}
+    """Clean a label file whose output was checked, of a time series each time point by itself."""
+    labels = opened_labels(job.labels)
+    points = [None] if labels.time is None else list(range(labels.time.points))
+    volume = labels_of(labels, job.spacing, point=points[0])
+    check_fits(job.output, "labels", volume.shape, points=len(points))  # the number of objects is not known yet
+    geometry = volume.geometry.completed(unit=job.unit)
+    name = volume.name if labels.time is None else labels.volume_name
+    volume = replace(volume, geometry=geometry, time=labels.time, name=name)
+    if labels.time is None:
+        one = postprocess(np.asarray(volume.data[0]), job, volume.spacing, volume.unit)
+        cleaned, table = one.labels, one.table
+    else:
+        cleaned = new_array((len(points), *volume.shape), np.result_type(np.uint32, volume.data.dtype))
+        frames = (np.asarray(labels_of(labels, job.spacing, point=point).data[0]) for point in points)
+        objects = _clean_frames(frames, job, volume, cleaned)
+        table = objects if job.object_rule else None
+    write_labels(job.output, cleaned, volume)
+    tables = [] if table is None else [write_table(table_beside(job.output), table)]
+    lines = write_lines(job.output, cleaned, job.thin, is_series=labels.time is not None)
+    written = {"Objects": tables, "Lines": lines}
     notices = (spacing_notice([(volume.name, volume.geometry)], job), place_not_kept(job.output, volume))
     tables_written = {name: paths for name, paths in written.items() if paths}
     return CleanedFile(tables_written, tuple(text for text in notices if text))
@@ -127,22 +140,27 @@ def _finish_series(folder: Path, job: SegmentJob, labels: NDArray[Any], volume: 
     """Clean each time point by itself; tables have a column with the time point."""
     tables = [folder / OBJECTS] if job.object_rule else []
     tables += [table_beside(job.output)] if tables and job.output is not None else []
-    columns: dict[str, list[Any]] = {}
     with writing(job.output or folder), delivering(folder / CLEANED, *tables) as temporary_paths:
         cleaned = FileArray.create(temporary_paths[0], labels.shape, np.uint32)
-        for number, frame in enumerate(labels):
-            one = postprocess(frame, job, volume.spacing, volume.unit)
-            cleaned[number] = one.labels
-            rows = one.table or {}
-            count = len(next(iter(rows.values()), ()))
-            for name, values in {"time": np.full(count, number), **rows}.items():
-                columns.setdefault(name, []).append(values)
-        table = {name: np.concatenate(values) for name, values in columns.items()}
+        table = _clean_frames(labels, job, volume, cleaned)
         for temporary in temporary_paths[1:]:
             _write_rows(temporary, table)
     written = FileArray(folder / CLEANED)
     write_lines(job.output or folder / CLEANED, written, job.thin, is_series=True)
     return written
+
+
+def _clean_frames(frames: Iterable[NDArray[Any]], job: SegmentJob | CleanJob, volume: Volume, cleaned: Any) -> Table:
+    """Clean time points one by one into an array, and give the table of all objects."""
+    columns: dict[str, list[Any]] = {}
+    for number, frame in enumerate(frames):
+        one = postprocess(frame, job, volume.spacing, volume.unit)
+        cleaned[number] = one.labels
+        rows = one.table or {}
+        count = len(next(iter(rows.values()), ()))
+        for name, values in {"time": np.full(count, number), **rows}.items():
+            columns.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in columns.items()}
 
 
 def write_table(path: Path, table: Table) -> Path:

@@ -44,17 +44,13 @@ def write_lines(output: Path, labels: Any, values: Sequence[int], *, is_series: 
         If a file cannot be written.
     """
     points = range(labels.shape[0]) if is_series else [None]
-    [axis for axis in range(-4 if is_series else -3, 0) if axis != -3 or labels.shape[-3] > 1]
+    kept = [axis for axis in range(-4 if is_series else -3, 0) if axis != -3 or labels.shape[-3] > 1]
     written = []
     for value in values:
         path = lines_beside(output, value)
         paths = [vertices for point in points for vertices in _paths(labels, point, value)]
         with writing(path), delivering(path) as (temporary,):
-            _write(
-                temporary,
-                paths,
-                [axis for axis in range(-4 if is_series else -3, 0) if axis != -3 or labels.shape[-3] > 1],
-            )
+            _write(temporary, paths, kept)
         written.append(path)
     return written
 

@@ -14,6 +14,7 @@ from combinations import in_one_case
 from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs
+from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.images.formats import ome_zarr
@@ -208,6 +209,23 @@ def test_objects_are_numbered_in_each_time_point_and_the_table_says_in_which(mod
     rows = (tmp_path / "l_objects.csv").read_text().splitlines()
     assert rows[0].startswith("time,index")
     assert [row.split(",")[:2] for row in rows[1:]] == [["0", "1"], ["1", "1"], ["1", "2"]]
+
+
+def test_a_series_of_labels_is_cleaned_time_point_by_time_point(tmp_path, capsys):
+    frames = np.zeros((3, 5, 16, 16), np.uint8)
+    frames[0, :, 2:5, 2:5], frames[1, :, 2:5, 2:5], frames[1, :, 9:13, 9:13], frames[2, 0, 0, 0] = 1, 1, 1, 1
+    tifffile.imwrite(tmp_path / "l.ome.tif", frames, metadata={"axes": "TZYX", "TimeIncrement": 3.0})
+    chosen = ["--min-size", "4", "--objects", "components"]
+    assert main(["clean", str(tmp_path / "l.ome.tif"), "--output", str(tmp_path / "c.zarr"), *chosen]) == 0
+    result = opened(tmp_path / "c.zarr")
+    assert (result.time.points, result.time.step) == (3, 3)
+    assert [np.unique(result.volume(t).data).tolist() for t in range(3)] == [[0, 1], [0, 1, 2], [0]]
+    rows = (tmp_path / "c_objects.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows] == [["time", "index"], ["0", "1"], ["1", "1"], ["1", "2"]]
+    assert main(["clean", str(tmp_path / "l.ome.tif"), "--output", str(tmp_path / "c.nrrd"), "--min-size", "4"]) == 2
+    assert "NRRD holds one time point, not 3" in capsys.readouterr().err
+    assert main(["clean", f"{tmp_path}/l.ome.tif@t=1", "--output", str(tmp_path / "d.tif"), "--min-size", "4"]) == 0
+    assert np.array_equal(tifffile.imread(tmp_path / "d.tif"), frames[1])
 
 
 def test_a_mask_is_for_all_time_points_or_for_each(model, tmp_path):
