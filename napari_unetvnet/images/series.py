@@ -13,7 +13,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import UnclearAxes
 from napari_unetvnet.images.channels import stacked
-from napari_unetvnet.images.geometry import Grid
+from napari_unetvnet.images.geometry import Grid, spacing_of
 from napari_unetvnet.images.image_file import ImageFile, read_file
 from napari_unetvnet.images.onto_grid import onto_grid
 from napari_unetvnet.images.same_grid import difference
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.conventions import Spacing
+    from napari_unetvnet.images.geometry import Geometry
 
 __all__ = ["SWAPPED", "Opened", "opened"]
 
@@ -34,6 +35,8 @@ TURNED = {
     6: "turned by 90 degrees", 7: "turned by 90 degrees and mirrored", 8: "turned by 90 degrees",
 }  # fmt: skip
 """What the tag Orientation says that is to be shown."""
+SAME_SIZE = 0.02
+"""Share by which voxel sizes may differ that are taken as the same."""
 SWAPPED = (5, 6, 7, 8)
 """The orientations in which rows and columns are exchanged."""
 
@@ -167,6 +170,8 @@ class Opened:
                 f"{paths[0].name} has the orientation tag {turned}, so viewers show it "
                 f"{TURNED.get(turned, 'turned')}. It was read as it is stored; labels fit if they were made so, too."
             )
+        if notices is not None and (text := _other_size(placed, data.shape[1:], paths[0].name)):
+            notices.append(text)
         names = first.channel_names if len(paths) == 1 and len(first.channel_names) == data.shape[0] else ()
         names = names if len(set(names)) == len(names) else ()
         return Volume(data, placed.completed(spacing), stem_of(paths[0]), first.class_names, names, turned)
@@ -203,6 +208,21 @@ def opened(source: str | Path, axes: str = "") -> Opened:
                 "must have the same."
             )
     return Opened(str(source), images)
+
+
+def _other_size(geometry: Geometry, shape: Sequence[int], name: str) -> str:
+    """Say that a file states one voxel size, and another one by its position; empty if it does not."""
+    if geometry.affine is None:
+        return ""
+    stated, placed = geometry.spacing, spacing_of(geometry.affine)
+    longer = [axis for axis, size in enumerate(shape) if size > 1]
+    if np.allclose([stated[axis] for axis in longer], [placed[axis] for axis in longer], rtol=SAME_SIZE, atol=0):
+        return ""
+    sizes = [" x ".join(f"{edge:.4g}" for edge in row) for row in (stated, placed)]
+    return (
+        f"{name} states voxels of {sizes[0]} {geometry.unit} (z y x), which are used, but its affine says {sizes[1]}. "
+        "If the affine is right, save the file with voxels of its size."
+    )
 
 
 def _on_grid_of(first: ImageFile, name: Path, image: ImageFile, path: Path, notices: list[str] | None) -> Any:

@@ -118,3 +118,15 @@ def test_a_pair_of_header_and_voxels_is_read_by_its_header(tmp_path):
     assert np.array_equal(volume.affine, affine)
     with pytest.raises(FileProblem, match=r"^a\.img holds the voxels of a\.hdr; name a\.hdr instead\.$"):
         read_volume(tmp_path / "a.img")
+
+
+def test_a_voxel_size_that_the_affine_contradicts_is_told(tmp_path):
+    for size, is_told in (((1, 1, 1), True), ((0.5, 0.5, 2), False), ((0.501, 0.5, 2), False)):
+        image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), None)
+        image.header.set_sform(np.diag([0.5, 0.5, 2, 1]), 2)
+        image.header["pixdim"][1:4] = size
+        nibabel.save(image, tmp_path / "a.nii")
+        notices = []
+        assert read_volume(tmp_path / "a.nii", notices=notices).spacing == pytest.approx(size[::-1])
+        told = "a.nii states voxels of 1 x 1 x 1 mm (z y x), which are used, but its affine says 2 x 0.5 x 0.5."
+        assert [text.startswith(told) for text in notices] == [True] * is_told
