@@ -274,8 +274,10 @@ def whole_place(layer: Any) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in own}
 
 
-def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int] = (1, 1, 1)) -> dict[str, Any]:
-    """Return the arguments that put a new layer on the grid of a layer, at any time point.
+def place_of(
+    layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int] = (1, 1, 1), point: int | None = None
+) -> dict[str, Any]:
+    """Return the arguments that put a new layer on the grid of a layer, at a time point, or at any.
 
     Parameters
     ----------
@@ -283,6 +285,8 @@ def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int]
         Centre of the first voxel of the new layer, in voxels z, y, x of ``layer``; z is ignored in 2D.
     step : 3 int
         Voxel size of the new layer, in voxels z, y, x of ``layer``.
+    point : int, optional
+        The time point of a series at which it is shown.
 
     Returns
     -------
@@ -290,13 +294,15 @@ def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int]
         For a layer with the axes that `as_shown` gives.
     """
     axes = axes_of(layer, series=True)
-    between = len(axes.shown) - 3
-    first, edges = (
-        np.asarray(row[-2:] if axes.z is None else (row[0], *[fill] * between, *row[1:]), float)
-        for row, fill in ((start, 0.0), (step, 1.0))
-    )
-    if len(axes.shown) < layer.ndim:  # napari shows a layer of fewer axes along the last ones
+    first, edges = np.zeros(layer.ndim), np.ones(layer.ndim)
+    first[-2:], edges[-2:] = start[1:], step[1:]
+    if axes.z is not None:
+        first[axes.z], edges[axes.z] = start[0], step[0]
+    if point is not None and axes.time is not None:
+        first[axes.time] = point
+    elif len(axes.shown) < layer.ndim:  # napari shows a layer of fewer axes along the last ones
         rows = np.ix_((*axes.shown, layer.ndim), (*axes.shown, layer.ndim))
+        first, edges = first[list(axes.shown)], edges[list(axes.shown)]
         matrix = whole_affine(layer)[rows] @ np.block([[np.diag(edges), first[:, None]], [np.zeros(len(first)), 1.0]])
         labels = tuple(layer.axis_labels[axis] for axis in axes.shown)
         return {"affine": matrix, "units": tuple(layer.units[axis] for axis in axes.shown), "axis_labels": labels}
@@ -307,6 +313,13 @@ def place_of(layer: Any, start: Sequence[float] = (0, 0, 0), step: Sequence[int]
     return {name: getattr(layer, name) for name in own} | {"scale": layer.scale * edges, "translate": translate}
 
 
-def as_shown(data: Any, like: Any) -> Any:
-    """Give an array (Z, Y, X) the axes of a layer that `place_of` puts on the grid of its image."""
-    return axes_of(like, series=True).as_shown(data)
+def as_shown(data: Any, like: Any, point: int | None = None) -> Any:
+    """Give an array (Z, Y, X) the axes of a layer that `place_of` puts on the grid of its image, at a time point."""
+    axes = axes_of(like, series=True)
+    if point is None or axes.time is None:
+        return axes.as_shown(data)
+    shape = [1] * len(axes.shape)
+    shape[-2:] = data.shape[-2:]
+    if axes.z is not None:
+        shape[axes.z] = len(data)
+    return reshaped(data, tuple(shape))

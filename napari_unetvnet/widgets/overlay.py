@@ -30,19 +30,22 @@ class Overlay:
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self._image: Any = None
+        self._point: int | None = None
         self.layer: Any = None
 
-    def reset(self, image: Any) -> None:
+    def reset(self, image: Any, point: int | None = None) -> None:
         """Remove the layer of the last training and prepare for a new one.
 
         Parameters
         ----------
         image : napari Image layer
             Defines the grid of the previews.
+        point : int, optional
+            The time point of a series that they belong to.
         """
         if self.layer is not None and self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
-        self._image, self.layer = image, None
+        self._image, self._point, self.layer = image, point, None
 
     def show(self, event: PreviewReady) -> None:
         """Show a preview unless the image or the file was removed."""
@@ -52,7 +55,7 @@ class Overlay:
             labels = np.load(event.path)
         except (OSError, ValueError, EOFError):
             return
-        data = as_shown(labels, self._image)
+        data = as_shown(labels, self._image, self._point)
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = data
         else:
@@ -60,7 +63,7 @@ class Overlay:
 
     def _add(self, data: Any, start: Sequence[int]) -> None:
         """Add the layer and keep the active layer, so that the user can continue painting."""
-        grid, metadata = place_of(self._image, start), {METADATA_KEY: {"preview": True}}
+        grid, metadata = place_of(self._image, start, point=self._point), {METADATA_KEY: {"preview": True}}
         active = self._viewer.layers.selection.active
         self.layer = Labels(data, name=f"{self._image.name} preview", opacity=OPACITY, metadata=metadata, **grid)
         self.layer.editable = False

@@ -29,7 +29,7 @@ from napari_unetvnet.data.targets.lines import SIZES
 from napari_unetvnet.errors import DataProblem, UserError
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.widgets.layer_axes import axes_of, shown_point
-from napari_unetvnet.widgets.layers import as_shown, place_of
+from napari_unetvnet.widgets.layers import as_shown, place_of, whole_place
 from napari_unetvnet.widgets.pickers import METADATA_KEY
 from napari_unetvnet.widgets.question import with_meaning
 
@@ -227,8 +227,9 @@ class Preview(QObject):  # type: ignore[misc]
 
     def _show(self, shown: TargetLayer, old: dict[str, Any], *, visible: bool) -> None:
         """Update the values of an existing layer, or replace it; of the soft targets only one is visible."""
-        data = as_shown(shown.data, self._image)
-        layer = _layer(shown, data, place_of(self._image, (self._planes.start, 0, 0)))
+        point = self._points[0] if self._points else None
+        data = as_shown(shown.data, self._image, point)
+        layer = _layer(shown, data, place_of(self._image, (self._planes.start, 0, 0), point=point))
         existing = old.pop(shown.name, None)
         if existing is not None and _alike(existing, layer):
             existing.data = data
@@ -275,7 +276,7 @@ def _layer(shown: TargetLayer, data: NDArray[Any], place: dict[str, Any]) -> Any
 
 def _alike(layer: Any, other: Any) -> bool:
     """Whether two layers are the same except for their values."""
-    places = [place_of(each) for each in (layer, other)]
+    places = [whole_place(each) for each in (layer, other)]
     axes = all(places[0][name] == places[1][name] for name in ("units", "axis_labels"))
     return (
         type(layer) is type(other)

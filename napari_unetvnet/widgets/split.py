@@ -68,22 +68,25 @@ class SplitLayer:
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self._image: Any = None
+        self._point: int | None = None
         self._visible = True
         self.layer: Any = None
 
-    def reset(self, image: Any) -> None:
+    def reset(self, image: Any, point: int | None = None) -> None:
         """Remove the layer of the last training and prepare for a new one.
 
         Parameters
         ----------
         image : napari Image layer
             Defines the grid of the split.
+        point : int, optional
+            The time point of a series that they belong to.
         """
         if self.layer is not None:
             self._visible = bool(self.layer.visible)
             if self.layer in self._viewer.layers:
                 self._viewer.layers.remove(self.layer)
-        self._image, self.layer = image, None
+        self._image, self._point, self.layer = image, point, None
 
     def show(self, split: SplitMade) -> None:
         """Show a split unless nothing is held out or the image was removed."""
@@ -93,7 +96,7 @@ class SplitLayer:
         shape = shape_of(self._image)
         labels, step = draw_split(split, (1, *shape) if len(shape) == 2 else shape)
         active = layers.selection.active
-        self.layer = self._new_layer(as_shown(labels, self._image), step)
+        self.layer = self._new_layer(as_shown(labels, self._image, self._point), step)
         layers.insert(_above_images(layers, self._image), self.layer)
         layers.selection.active = active  # so that the user can continue painting
 
@@ -110,7 +113,7 @@ class SplitLayer:
             metadata={
                 METADATA_KEY: {"preview": True, "split": {value: NAMES[value] for value in (TRAINING, HELD_OUT)}}
             },
-            **place_of(self._image, start, step),
+            **place_of(self._image, start, step, self._point),
         )
         layer.editable = False
         return layer

@@ -215,8 +215,9 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         inputs, job = self._read_job(start_from)
         if start_from is None:
             self._show_planned()
-        self.overlay.reset(self.image.layer)
-        self.split.reset(self.image.layer)
+        point = inputs.points[0] if inputs.points else None  # previews and the hold-out are of the first one
+        self.overlay.reset(self.image.layer, point)
+        self.split.reset(self.image.layer, point)
 
         self.asking.ask(None)
 

@@ -34,8 +34,12 @@ def test_a_series_of_layers_is_trained_on_and_segmented(qtbot, movie, make_small
     train.asking.buttons[0].click()
     qtbot.waitUntil(lambda: "target" in movie.layers, timeout=30_000)
     assert train.panel.view.status.text().startswith("1 target layer shown of time point 1.")
+    image, target = movie.layers["movie"], movie.layers["target"]
+    assert (target.data.shape, target.axis_labels) == ((1, *image.data.shape[1:]), ("t", "y", "x"))
+    assert np.allclose(target.data_to_world((0, 2, 3)), image.data_to_world((1, 2, 3)))
     train.panel.button.click()
     finish(train.panel)
+    assert movie.layers["movie split"].data_to_world((0, 0, 0))[0] == image.data_to_world((1, 0, 0))[0]
     assert train.panel.view.error.text() == ""
     segment = SegmentWidget(movie)
     qtbot.addWidget(segment)
