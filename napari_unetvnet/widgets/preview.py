@@ -244,7 +244,7 @@ class Preview(QObject):  # type: ignore[misc]
     def _sentence(self, targets: Sequence[TargetLayer]) -> str:
         count, first = self._planes.stop - self._planes.start, self._planes.start
         part = "" if count == self._depth else f" for planes {first} to {first + count - 1}"
-        part += f" of time point {self._points[0]}" if self._points else ""
+        part += f" at time point {self._points[0]}" if self._points else ""
         ignored = ""
         if any(shown.ignored for shown in targets):
             soft = any(shown.kind == "shares" for shown in targets)

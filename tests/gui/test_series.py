@@ -33,7 +33,7 @@ def test_a_series_of_layers_is_trained_on_and_segmented(qtbot, movie, make_small
     assert texts[:2] == ["The time points that have labels: 1, 3", "The time point that is shown, 2"]
     train.asking.buttons[0].click()
     qtbot.waitUntil(lambda: "target" in movie.layers, timeout=30_000)
-    assert train.panel.view.status.text().startswith("1 target layer shown of time point 1.")
+    assert train.panel.view.status.text().startswith("1 target layer shown at time point 1.")
     image, target = movie.layers["movie"], movie.layers["target"]
     assert (target.data.shape, target.axis_labels) == ((1, *image.data.shape[1:]), ("t", "y", "x"))
     assert np.allclose(target.data_to_world((0, 2, 3)), image.data_to_world((1, 2, 3)))
