@@ -94,37 +94,45 @@ def is_unchanged(path: Path) -> bool:
 
 
 @contextmanager
-def claimed(paths: Iterable[Path]) -> Iterator[str]:
+def claimed(paths: Iterable[Path], *, shared: str = "") -> Iterator[str]:
     """Keep other runs from writing to the same places until the block ends.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+    shared : str
+        What becomes of the results of two runs that may write to one place, as a sentence; without it the second one
+        is refused.
 
     Yields
     ------
     str
-        A sentence if results cannot be recorded on this computer; else empty.
+        A sentence if another run writes there, too, or results cannot be recorded on this computer; else empty.
 
     Raises
     ------
     FileProblem
-        If another run writes to one of them.
+        If another run writes to one of them, and the place is not shared.
     """
     from filelock import FileLock, Timeout
 
     with ExitStack() as locks:
-        folder = records_folder()
+        folder, text = records_folder(), ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(set(paths)):
                 try:
                     locks.enter_context(FileLock(_file(path).with_suffix(".lock"), timeout=0))
                 except Timeout:
+                    if shared:
+                        text = f"Another run is writing {path}, too. {shared}"
+                        continue
                     raise FileProblem(
                         f"Another run is writing {path}; wait until it ends, or give another output."
                     ) from None
         except OSError as error:
             reason = error.strerror or error
             text = f"Results cannot be recorded in {folder} ({reason}); to replace them later, add --overwrite."
-        else:
-            text = ""
         yield text
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+BOTH_KEPT = "Of the two models none is lost: the one that is ready later gets a name of its own."
+
 
 def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SINGLE) -> Generator[Event]:
     """Train in a run folder.
@@ -44,14 +46,14 @@ def train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup = SI
 
     if job.output is not None:
         check_writable(job.output, "model")
-    with claimed([job.output] if job.output is not None and group.is_first else []) as unrecorded:
-        if unrecorded:
-            yield Notice(unrecorded)
+    with claimed([job.output] if job.output is not None and group.is_first else [], shared=BOTH_KEPT) as told:
+        if told:
+            yield Notice(told)
         yield from _train(folder, job, resume=resume, group=group)
 
 
 def _train(folder: Path, job: TrainJob, *, resume: bool, group: ProcessGroup) -> Generator[Event]:
-    """Train to an output that no other run writes."""
+    """Train to an output."""
     from napari_unetvnet.data.checks import examine, notices, refuse_contradictions
     from napari_unetvnet.images.pair_table import write_pairs_csv
     from napari_unetvnet.model.device import choose_device, keep_freed_memory

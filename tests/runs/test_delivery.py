@@ -109,7 +109,8 @@ def test_what_cannot_be_compared_is_not_replaced(files, kind):
 def test_of_two_trainings_at_once_none_is_lost(files):
     slow = begin(files, "slow", **GOOD)
     assert any(isinstance(event, StepDone) for event in slow)
-    first, _ = train(files, "quick", **POOR)
+    first, told = train(files, "quick", **POOR)
+    assert told[0].startswith(f"Another run is writing {files / 'out.safetensors'}, too.")
     place, told = ended(slow)
     assert (first, place) == (str(files / "out.safetensors"), str(files / "out-2.safetensors"))
     assert "was written since this training began" in told[-1]

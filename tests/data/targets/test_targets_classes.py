@@ -73,7 +73,7 @@ def test_without_it_255_is_a_value_like_any_other():
     "chosen",
     [
         {},
-        {"regions": "brats"},
+        {"regions": "brats", "ignore_value": 255},
         {"lines": [1]},
         {"head": "multilabel"},
         {"label_values": "objects"},
