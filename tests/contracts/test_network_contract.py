@@ -7,7 +7,6 @@ for, though not beside all of them at once.
 from __future__ import annotations
 
 import re
-import shutil
 from functools import cache
 from importlib.util import find_spec
 
@@ -306,27 +305,17 @@ def test_can_be_exported(name, dims):
         torch.testing.assert_close(exported(x), network(x))
 
 
-def assert_compiles(name, dims, backend):
-    network = small(name, dims, depth=2)
+# To machine code one is compiled where it is used (tests/inference/test_inference_compiled.py); those of other packages
+# are traced by their own tests, and take longest.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
+@pytest.mark.parametrize("name", [name for name in MEMBERS if "requires" not in NETWORKS.describe(name).facts])
+def test_can_be_traced_by_the_compiler(name):
+    network = small(name, min(DIMS[name]), depth=2)
     x = batch(network)
-    compiled = torch.compile(network, backend=backend)
+    compiled = torch.compile(network, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), network(x), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
-@pytest.mark.parametrize("name", MEMBERS)
-def test_can_be_traced_by_the_compiler(name):
-    assert_compiles(name, min(DIMS[name]), "aot_eager")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
-def test_can_be_compiled_to_machine_code():
-    if shutil.which("g++") is None and shutil.which("c++") is None:
-        pytest.skip("needs a C++ compiler")
-    assert_compiles("vnet2d", 2, "inductor")
 
 
 @in_one_case("name", MEMBERS)
