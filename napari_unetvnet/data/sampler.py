@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler", "places"]
 
-STORED_VOXELS = 200_000
-"""Maximum labelled voxels per region and class that are stored as candidates."""
+STORED_VOXELS, STORED_IN_ALL, FEWEST = 200_000, 2**24, 2000
+"""Labelled voxels that are stored as candidates, at most: per region and class, and in all; but so many of each."""
 
 
 class Sampler:
     """Chooses the voxels that patches are drawn around; never an ignored voxel.
 
-    Takes at most 1.6 MB per region and class. Targets are read box by box.
+    Takes at most 1.6 MB per region and class, and 128 MiB in all; of thousands of regions 16 kB per region and class.
+    Targets are read box by box.
 
     Parameters
     ----------
@@ -43,7 +44,8 @@ class Sampler:
         count = len(classes) + classes.multilabel
         self._sampling, self._any_labelled = sampling, count
         self._shapes = [target.shape[-3:] for target in targets]
-        results = [places(target, count) for target in targets]
+        most = max(FEWEST, min(STORED_VOXELS, STORED_IN_ALL // (len(targets) * (count + 1))))
+        results = [places(target, count, most) for target in targets]
         self._places = [row for row, _ in results]
         # All labelled voxels are equally likely if regions are drawn in proportion to their labelled voxels.
         counts = np.array([counted[count] for _, counted in results], np.float64)
@@ -93,8 +95,10 @@ class Sampler:
         return region, (int(z), int(y), int(x))
 
 
-def places(target: NDArray[np.uint8], count: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-    """Find the voxels of each class, evenly thinned to STORED_VOXELS.
+def places(
+    target: NDArray[np.uint8], count: int, most: int = STORED_VOXELS
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """Find the voxels of each class, evenly thinned.
 
     Parameters
     ----------
@@ -102,6 +106,8 @@ def places(target: NDArray[np.uint8], count: int) -> tuple[list[NDArray[np.int64
         Read twice, box by box: to count, then to choose.
     count : int
         Number of classes; with overlapping classes, one more for voxels in none.
+    most : int
+        Voxels of each class that are stored, at most.
 
     Returns
     -------
@@ -114,7 +120,7 @@ def places(target: NDArray[np.uint8], count: int) -> tuple[list[NDArray[np.int64
     counts = np.array([_counts(target[(..., *box)], count) for box in boxes])
     preceding = counts.cumsum(axis=0) - counts
     # The ranks, among all voxels of a class in reading order, of those to store.
-    ranks = [_thinned(int(total)) for total in counts.sum(axis=0)]
+    ranks = [_thinned(int(total), most) for total in counts.sum(axis=0)]
     indices: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in ranks]
     offset = 0
     for box, box_counts, first in zip(boxes, counts, preceding, strict=True):
@@ -132,11 +138,9 @@ def _counts(part: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     return np.append(class_counts(part)[:count], _where(part, count, count).sum())
 
 
-def _thinned(total: int) -> NDArray[np.int64]:
+def _thinned(total: int, most: int) -> NDArray[np.int64]:
     """Choose evenly spaced ranks out of ``total`` voxels."""
-    if total <= STORED_VOXELS:
-        return np.arange(total)
-    return np.linspace(0, total - 1, STORED_VOXELS).astype(np.int64)
+    return np.arange(total) if total <= most else np.linspace(0, total - 1, most).astype(np.int64)
 
 
 def _where(part: NDArray[np.uint8], k: int, count: int) -> NDArray[np.bool_]:

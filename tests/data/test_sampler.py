@@ -138,14 +138,22 @@ def test_places_found_in_parts_are_those_found_at_once(seed, several, remembered
         wanted = [*(target == 1), (target == 0).all(axis=0)]
     wanted.append((target != IGNORE).reshape(-1, *shape).any(axis=0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "STORED_VOXELS", remembered)
         patch.setattr(arrays, "PART_VOXELS", voxels)
-        found, counts = places(target, len(wanted) - 1)
+        found, counts = places(target, len(wanted) - 1, remembered)
     for mask, here, count in zip(wanted, found, counts, strict=True):
         every = np.flatnonzero(mask)
         thin = np.linspace(0, len(every) - 1, remembered).astype(int) if len(every) > remembered else slice(None)
         np.testing.assert_array_equal(here, every[thin])
         assert count == len(every)
+
+
+def test_what_is_stored_does_not_grow_with_the_number_of_images(monkeypatch):
+    monkeypatch.setattr(sampler, "STORED_IN_ALL", 4000)
+    monkeypatch.setattr(sampler, "FEWEST", 10)
+    target = np.arange(2 * 40 * 40).reshape(2, 40, 40).astype(np.uint8) % 3
+    for images, each in ((1, 1000), (20, 50), (1000, 10)):  # three classes, and any labelled voxel
+        stored = Sampler([target] * images, THREE, "balanced")._places
+        assert {len(places) for row in stored for places in row} == {each}
 
 
 # Patches --------------------------------------------------------------------------------------------------------------
