@@ -29,6 +29,8 @@ COUNTED_VOXELS = 1 << 26
 LEAST_TILES = 4
 LEAST_EDGE = 8
 """Voxels."""
+AROUND = 8
+"""Voxels read on each side of a tile, without which its score is too low (benchmarks/auto.md, scores of tiles)."""
 
 
 def class_word(classes: Classes, k: int) -> str:
@@ -72,20 +74,24 @@ def _objects(target: NDArray[np.uint8], classes: Sequence[int]) -> int:
 
 
 def representative_part(
-    regions: Sequence[Region], classes: Classes, voxels: int, patch: Triple, seed: int
+    regions: Sequence[Region], classes: Classes, voxels: int, patch: Triple, seed: int, neighbours: int = 0
 ) -> list[Region]:
     """Choose tiles that represent the hold-out: each class in the same fraction, and none left out.
+
+    Each comes with what is around it in the image, because the network will see that, too.
 
     Parameters
     ----------
     regions : sequence of Region
         The hold-out.
     voxels : int
-        Approximate number of voxels.
+        Approximate number of voxels, with those around.
     patch : tuple of 3 int
         Tiles have its proportions.
     seed : int
         Of equally good tiles, it draws one.
+    neighbours : int
+        Planes on each side that a 2.5D network sees.
 
     Returns
     -------
@@ -95,8 +101,10 @@ def representative_part(
     if sum(math.prod(region.image.shape) for region in regions) <= voxels:
         return list(regions)
     numbers = [*range(len(classes)), *([len(classes)] if classes.multilabel else [])]
-    tile = _tile(patch, voxels // max(LEAST_TILES, 2 * len(classes)))
-    boxes, counts = [], []
+    planar = patch[0] == 1
+    around = (0 if planar else AROUND, AROUND, AROUND)
+    tile = _tile(patch, around, voxels // max(LEAST_TILES, 2 * len(classes)))
+    boxes, counts, sizes = [], [], []
     for i, region in enumerate(regions):
         edges = [_edges(n, length) for n, length in zip(region.image.shape, tile, strict=True)]
         cells = cell_counts(region.target, Box((0, 0, 0), region.image.shape), edges, numbers)
@@ -105,20 +113,29 @@ def representative_part(
             (a, b, c), (d, e, f) = zip(*ends, strict=True)
             boxes.append((i, Box((a, b, c), (d, e, f))))
             counts.append(cells[:, z, y, x])
-    sizes = np.array([math.prod(box.shape) for _, box in boxes])
-    chosen = _representative(np.array(counts), sizes, voxels, np.random.default_rng([seed, 0x5C0E]))
-    return [_cropped(regions[boxes[i][0]], boxes[i][1]) for i in sorted(chosen)]
+            # Planes beside one of a 2.5D network are read, but nothing is computed for them.
+            sizes.append(math.prod(map(min, _with(around, boxes[-1][1]), region.image.shape)))
+    chosen = _representative(np.array(counts), np.array(sizes), voxels, np.random.default_rng([seed, 0x5C0E]))
+    reach = (neighbours if planar else AROUND, *around[1:])
+    return [_tile_of(regions[i], box, reach) for i, box in (boxes[number] for number in sorted(chosen))]
 
 
-def _cropped(region: Region, box: Box) -> Region:
-    return region if box.shape == region.image.shape else region.crop(box)
+def _tile_of(region: Region, box: Box, reach: Triple) -> Region:
+    return region if box.shape == region.image.shape else region.block(box, _with(reach, box))
 
 
-def _tile(patch: Triple, voxels: int) -> Triple:
-    """Give the shape of a tile with the proportions of a patch."""
+def _with(reach: Triple, box: Box) -> Triple:
+    """Give the shape of a box with what is around it."""
+    z, y, x = (n + 2 * beside for n, beside in zip(box.shape, reach, strict=True))
+    return z, y, x
+
+
+def _tile(patch: Triple, around: Triple, voxels: int) -> Triple:
+    """Give the shape of a tile that has, with what is around it, about the proportions of a patch."""
     axes = sum(n > 1 for n in patch) or 1
     factor = (voxels / math.prod(patch)) ** (1 / axes)
-    z, y, x = (n if n == 1 else max(min(n, LEAST_EDGE), int(n * factor)) for n in patch)
+    edges = zip(patch, around, strict=True)
+    z, y, x = (n if n == 1 else max(min(n, LEAST_EDGE), int(n * factor) - 2 * beside) for n, beside in edges)
     return z, y, x
 
 

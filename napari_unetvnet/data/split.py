@@ -165,7 +165,7 @@ def _divided(regions: Sequence[Region], held_out: dict[int, list[Box]], task: _T
             whole.append(region.image.name)
         else:
             barred = with_margins(region.target, boxes, task.patch, region.image.spacing)
-            split.hold_out.extend(region.block(box, _surroundings(box, task.patch)) for box in boxes)
+            split.hold_out.extend(region.block(box, _surroundings(box, task)) for box in boxes)
             split.train.append(region.without(barred))
             split.notices.append(_told(region, boxes, barred))
     if whole:
@@ -173,10 +173,10 @@ def _divided(regions: Sequence[Region], held_out: dict[int, list[Box]], task: _T
     return split
 
 
-def _surroundings(box: Box, patch: Triple) -> Triple:
+def _surroundings(box: Box, task: _Task) -> Triple:
     """Give how much of the image is read to score a block: what a network answers depends on what it sees around it."""
-    z, y, x = (n if p == 1 else max(n + p, 2 * p) for n, p in zip(box.shape, patch, strict=True))
-    return z, y, x
+    z, y, x = (n if p == 1 else max(n + p, 2 * p) for n, p in zip(box.shape, task.patch, strict=True))
+    return z + 2 * task.settings.planes_beside, y, x
 
 
 def _told(region: Region, boxes: Sequence[Box], barred: Sequence[Box]) -> str:

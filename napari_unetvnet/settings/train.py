@@ -258,6 +258,11 @@ class TrainSettings(ComputeSettings, LabelSettings, Normalisation):
         """The training patch z, y, x, by default that of the view."""
         return self.patch or self.built_for((32, 64, 64) if self.view == "3d" else (1, 128, 128))
 
+    @property
+    def planes_beside(self) -> int:
+        """Planes on each side of one that the network sees as more channels; 0 unless the view is 2.5D."""
+        return self.context if self.view == "2.5d" else 0
+
     def built_for(self, patch: Triple) -> Triple:
         """Replace the axes of a patch that options of the network name.
 

@@ -131,7 +131,7 @@ def _card(pairs: Sequence[Pair], data: TrainingData, settings: TrainSettings, pa
         option=options_for_training(settings.network, settings.option, patch, loss_needs(settings.loss)),
         head=settings.head_for(len(data.classes)),
         view=settings.view,
-        context=settings.context if settings.view == "2.5d" else 0,
+        context=settings.planes_beside,
         channels=data.channels,
         channel_names=settings.channel_names,
         channel_dropout=settings.channel_dropout if data.channels > 1 else 0,

@@ -102,7 +102,7 @@ def described(settings: TrainSettings) -> dict[str, Any]:
     return values | {
         "loss": write_loss(settings.loss),
         "option": network_options(settings.network, settings.option),
-        "context": settings.context if settings.view == "2.5d" else 0,
+        "context": settings.planes_beside,
     }
 
 

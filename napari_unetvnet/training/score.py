@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.boxes import subtract
 from napari_unetvnet.data.scored import representative_part
+from napari_unetvnet.images.volume import Box
 from napari_unetvnet.inference import decide, scores
+from napari_unetvnet.inference.selection import Selection
 from napari_unetvnet.settings import SegmentSettings
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup
 
@@ -44,7 +47,8 @@ def part_to_score(data: TrainingData, settings: TrainSettings) -> list[Region]:
     """
     epoch = settings.steps_per_epoch * settings.batch * math.prod(settings.planned_patch)
     voxels = max(LEAST_VOXELS, round(TIME_SHARE * STEP_PASSES * epoch))
-    return representative_part(data.hold_out, data.classes, voxels, settings.planned_patch, settings.seed)
+    patch, beside = settings.planned_patch, settings.planes_beside
+    return representative_part(data.hold_out, data.classes, voxels, patch, settings.seed, beside)
 
 
 def dice_on(
@@ -68,7 +72,7 @@ def dice_on(
     overlap, total = np.zeros(len(classes)), np.zeros(len(classes))
     model.network.eval()
     for region in regions[group.rank :: group.size]:
-        for start, logits in scores(model, region.image, SegmentSettings(), region.scale):
+        for start, logits in scores(model, region.image, SegmentSettings(), region.scale, selection=_selected(region)):
             outputs = logits[list(card.class_outputs)] if classes.multilabel else logits
             predicted = decide(outputs, card.head).cpu().numpy()
             target = region.target[..., start : start + predicted.shape[-3], :, :]
@@ -79,6 +83,13 @@ def dice_on(
     dice = {k: float(2 * overlap[k] / total[k]) for k in classes.foreground if total[k]}
     mean = sum(dice.values()) / len(dice) if dice else None
     return mean, {classes.words[k]: value for k, value in dice.items()}
+
+
+def _selected(region: Region) -> Selection | None:
+    """Select what is scored of a region; nothing need be computed for the planes beside it."""
+    free = subtract([Box((0, 0, 0), region.image.shape)], region.barred)
+    shape = region.image.shape
+    return Selection(free[0], None, shape, shape) if region.barred and len(free) == 1 else None
 
 
 @contextmanager

@@ -6,10 +6,12 @@ from math import prod
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 from test_inference_segment import RAW, pointwise_model
 from test_training import settings_of, train
 
 from napari_unetvnet.conventions import IGNORE
+from napari_unetvnet.data.boxes import volume_of
 from napari_unetvnet.data.patches import Region
 from napari_unetvnet.data.prepare import prepare_data
 from napari_unetvnet.data.targets import Classes
@@ -83,3 +85,32 @@ def test_a_small_hold_out_is_scored_whole_each_time(pairs, tmp_path):
     events = train(pairs[0], settings, tmp_path / "run")
     saved = [event for event in events if isinstance(event, CheckpointSaved)]
     assert len({event.step for event in saved}) == len(saved)
+
+
+@in_one_case(
+    "view, shape, patch",
+    [("2.5d", (9, 96, 96), (1, 32, 32)), ("3d", (40, 48, 40), (16, 16, 16)), ("2d", (1, 160, 160), (1, 32, 32))],
+)
+def test_tiles_are_scored_with_what_is_around_them(view, shape, patch, monkeypatch):
+    monkeypatch.setattr(score, "LEAST_VOXELS", prod(shape) // 2)
+    monkeypatch.setattr(score, "TIME_SHARE", 0)
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.random((1, *(-(-n // 8) for n in shape))) < 0.3, np.ones((1, 8, 8, 8)))
+    labels = labels[:, : shape[0], : shape[1], : shape[2]].astype(np.uint8) + 1
+    images = [labels + rng.normal(0, 1, labels.shape) for _ in range(2)]
+    pairs = [Pair(Volume(images[i]), Volume(labels), split=("train", "val")[i]) for i in range(2)]
+    settings = settings_of(view=view, patch=patch)
+    data = prepare_data(pairs, settings, patch)
+    part, (whole,) = score.part_to_score(data, settings), data.hold_out
+    along_z = {"3d": 8, "2.5d": settings.context, "2d": 0}[view]
+    seen = 0
+    for tile in part:
+        (box,) = tile.boxes
+        seen += volume_of(box)
+        for axis, reach in enumerate((along_z, 8, 8)):
+            assert tile.start[axis] <= max(0, box.start[axis] - reach)
+            assert tile.start[axis] + tile.image.shape[axis] >= min(shape[axis], box.stop[axis] + reach)
+        scored = tile.target != IGNORE
+        assert scored.sum() == volume_of(box)
+        np.testing.assert_array_equal(tile.target[scored], whole.target[box.slices].ravel())
+    assert 0 < seen < prod(shape)

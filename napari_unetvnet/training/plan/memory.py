@@ -83,7 +83,7 @@ def step_bytes(settings: TrainSettings, channels: int, patches: int) -> int:
     needs, patch = loss_needs(settings.loss), settings.planned_patch
     lasting = lasting_options(settings.network, settings.option)
     option = options_for_training(settings.network, lasting, patch, needs)
-    inputs = channels * (2 * settings.context + 1 if settings.view == "2.5d" else 1)
+    inputs = channels * (2 * settings.planes_beside + 1)
     network_outline = outline(settings.network, settings.dims, inputs, FEW_CLASSES, option)
     weights = FLOAT * sum(parameter.numel() for parameter in network_outline.parameters())
     if weights > MEMORY_SHARE * free_bytes("cpu"):  # building it would exhaust the memory

@@ -63,13 +63,12 @@ def seconds_per_step(settings: TrainSettings, channels: int) -> float:
     """
     patch = settings.planned_patch
     option = options_for_training(settings.network, lasting_options(settings.network, settings.option), patch, {})
-    context = settings.context if settings.view == "2.5d" else 0
     card = ModelCard(
         network=settings.network,
         option=option,
         head="multiclass",
         view=settings.view,
-        context=context,
+        context=settings.planes_beside,
         channels=channels,
         values=tuple(range(CLASSES)),
         patch=patch,
