@@ -201,7 +201,7 @@ def from_line(line: str) -> Event:
             if name in fields:
                 fields[name] = _as_tuple(fields[name])
         return kind(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunProblem(
             f"The events file of the run has a line that is not an event: {line[:80]!r}; expected what a run wrote. "
             "Start a new run."

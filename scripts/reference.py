@@ -6,12 +6,14 @@ Run: python scripts/reference.py            write the pages (make docs)
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.cli.arguments import option_rows
+from napari_unetvnet.cli.arguments import Parser, option_rows
+from napari_unetvnet.cli.runs import add_runs
 from napari_unetvnet.data.targets import TARGET_MAPS
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
 from napari_unetvnet.losses import LOSSES, PURPOSES
@@ -22,7 +24,9 @@ from napari_unetvnet.settings import CleanJob, ConvertJob, InspectJob, SegmentJo
 
 README = Path(__file__).parents[1] / "README.md"
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from napari_unetvnet.cli.listings import Add
 
 REFERENCE = README.parent / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; change the docstrings and descriptions it reads, not this page. -->\n"
@@ -40,6 +44,7 @@ COMMANDS = """
 | `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
 | `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
 | `run FOLDER` | Run the job of a run folder; `--resume` continues an interrupted run. |
+| `runs list`, `show`, `prune` | List, show or remove the runs that are kept on the disk. |
 | `networks`, `losses`, `models` | List networks, losses, models (`--for IMAGE`: the best first); `--json`. |
 | `demo` | Segment a real image with a shipped model, then improve it by half a minute of training. |
 
@@ -50,6 +55,8 @@ Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termin
 """
 
 
+ACTIONS = (add_runs,)
+"""What adds the commands that have actions."""
 COMMAND_SETTINGS = (
     ("train", TrainJob),
     ("segment", SegmentJob),
@@ -66,7 +73,25 @@ def command_line() -> str:
     for title, kind in COMMAND_SETTINGS:
         parts.append(f"\n## {title}\n\n| option | default | meaning |\n|---|---|---|\n")
         parts += [f"| `{flag}` | {default} | {_cell(text)} |\n" for flag, default, text in option_rows(kind)]
+    for add_command in ACTIONS:
+        parts += _actions(add_command)
     return "".join(parts)
+
+
+def _actions(add_command: Callable[[Add], None]) -> Iterable[str]:
+    """Write a section for a command with actions: each action, and its options."""
+    commands = argparse.ArgumentParser().add_subparsers(parser_class=Parser)
+    add_command(lambda name, _, text: commands.add_parser(name, description=text))
+    for name, command in commands.choices.items():
+        (actions,) = (each for each in command._actions if isinstance(each, argparse._SubParsersAction))
+        yield f"\n## {name}\n\n{command.description}\n"
+        for title, action in actions.choices.items():
+            yield f"\n`{name} {title}`: {action.description}\n"
+            options = [each for each in action._actions if each.dest != "help"]
+            yield "\n| option | meaning |\n|---|---|\n" if options else ""
+            for each in options:
+                flag = " ".join([*each.option_strings[:1], *([str(each.metavar)] if each.metavar else [])])
+                yield f"| `{flag}` | {_cell(each.help or '')} |\n"
 
 
 def tables() -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_unetvnet.cli.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.cli.file_commands import clean, convert, evaluate
 from napari_unetvnet.cli.listings import add_listings
+from napari_unetvnet.cli.runs import add_runs
 from napari_unetvnet.cli.segment_cases import segment_cases
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.training.processes import from_environment
@@ -104,6 +105,7 @@ def _parser(command: str) -> Parser:
     for name, kind in (("minutes", float), ("epochs", int), ("steps", int)):
         text = f"With --resume: continue until this total number of {name}, instead of the budget in the job."
         running.add_argument(f"--{name}", type=kind, help=text)
+    add_runs(add)
     add_listings(add)
     showing = add(
         "demo", _demo, "Segment a real image with a shipped model, then improve it by half a minute of training."

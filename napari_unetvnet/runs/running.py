@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 STEP_SECONDS = 0.25
+LOCK_SECONDS = 0.5
+"""Of waiting for the lock of a folder, which whoever asks whether a run is under way holds for a moment."""
 
 
 def run(folder: Path, *, resume: bool = False, budget: Mapping[str, Any] | None = None) -> Iterator[Event]:
@@ -91,7 +93,7 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
 
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise RunProblem(f"{folder} is in use by another process; wait until it ends, or stop it.") from None
     with lock:

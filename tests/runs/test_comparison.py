@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
 
 
 def test_the_files_of_a_run_are_called_as_those_who_write_them_call_them():
-    assert (reading.JOB, reading.EVENTS, reading.LOCK) == (job.JOB, job.EVENTS, job.LOCK)
+    assert (reading.JOB, reading.EVENTS) == (job.JOB, job.EVENTS)
     assert (reading.MODEL, reading.PLAN) == (MODEL, PLAN)
 
 

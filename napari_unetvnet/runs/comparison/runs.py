@@ -9,11 +9,12 @@ from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem, UserError
-from napari_unetvnet.events import EpochDone, RunFinished, SplitMade, StepDone, from_line
+from napari_unetvnet.events import EpochDone, SplitMade, StepDone, from_line
 from napari_unetvnet.files import read_json
 from napari_unetvnet.losses import LossTerm, write_loss
 from napari_unetvnet.model.card import BEFORE_FIT, ModelCard, read_card
-from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, MODEL, PLAN
+from napari_unetvnet.runs.folder import EVENTS, JOB, MODEL, PLAN
+from napari_unetvnet.runs.state import state_of
 from napari_unetvnet.settings import LabelSettings
 from napari_unetvnet.settings.describe import describe_settings
 
@@ -156,7 +157,7 @@ def read_run(folder: Path) -> Row:
         values |= _planned(folder / PLAN)
     with _collecting(problems):
         card = read_card(folder / MODEL) if (folder / MODEL).exists() else None
-    state, lines = _state(folder, events)
+    state, lines, _ = state_of(folder, events)
     curve = _curve(events)
     steps = [event for event in events if isinstance(event, StepDone | EpochDone)]
     first = max((event.first for event in events if isinstance(event, StepDone)), default=0)
@@ -205,30 +206,6 @@ def _events(folder: Path) -> list[Event]:
     except OSError:
         return []
     return [from_line(line) for line in whole.decode("utf-8", errors="replace").split("\n") if line]
-
-
-def _state(folder: Path, events: Sequence[Event]) -> tuple[str, tuple[str, ...]]:
-    """Return the final or current state of a run, and its error messages."""
-    if events and isinstance(events[-1], RunFinished):
-        return events[-1].state, events[-1].lines
-    if _locked(folder / LOCK):
-        return "running", ()
-    return ("interrupted" if (folder / EVENTS).exists() else "waiting"), ()
-
-
-def _locked(path: Path) -> bool:
-    """Whether a process holds the lock of the folder."""
-    from filelock import FileLock, Timeout
-
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
 
 
 def _curve(events: Iterable[Event]) -> tuple[Point, ...]:
