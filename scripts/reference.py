@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.cli.arguments import Parser, option_rows
+from napari_unetvnet.cli.models import add_models
 from napari_unetvnet.cli.runs import add_runs
 from napari_unetvnet.data.targets import TARGET_MAPS
 from napari_unetvnet.images.formats import FLOATS, FORMATS, INTEGERS, Format, listed, sentence
@@ -46,6 +47,7 @@ COMMANDS = """
 | `run FOLDER` | Run the job of a run folder; `--resume` continues an interrupted run. |
 | `runs list`, `show`, `prune` | List, show or remove the runs that are kept on the disk. |
 | `networks`, `losses`, `models` | List networks, losses, models (`--for IMAGE`: the best first); `--json`. |
+| `models rename`, `remove`, `export`, `import`, `path` | What is done with one model. |
 | `demo` | Segment a real image with a shipped model, then improve it by half a minute of training. |
 
 Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name
@@ -55,7 +57,7 @@ Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termin
 """
 
 
-ACTIONS = (add_runs,)
+ACTIONS = (add_runs, add_models)
 """What adds the commands that have actions."""
 COMMAND_SETTINGS = (
     ("train", TrainJob),
@@ -85,13 +87,19 @@ def _actions(add_command: Callable[[Add], None]) -> Iterable[str]:
     for name, command in commands.choices.items():
         (actions,) = (each for each in command._actions if isinstance(each, argparse._SubParsersAction))
         yield f"\n## {name}\n\n{command.description}\n"
+        yield from _rows(each for each in command._actions if each is not actions)
         for title, action in actions.choices.items():
             yield f"\n`{name} {title}`: {action.description}\n"
-            options = [each for each in action._actions if each.dest != "help"]
-            yield "\n| option | meaning |\n|---|---|\n" if options else ""
-            for each in options:
-                flag = " ".join([*each.option_strings[:1], *([str(each.metavar)] if each.metavar else [])])
-                yield f"| `{flag}` | {_cell(each.help or '')} |\n"
+            yield from _rows(action._actions)
+
+
+def _rows(arguments: Iterable[argparse.Action]) -> Iterable[str]:
+    """Write a table of arguments."""
+    arguments = [each for each in arguments if each.dest != "help"]
+    yield "\n| option | meaning |\n|---|---|\n" if arguments else ""
+    for each in arguments:
+        flag = " ".join([*each.option_strings[:1], *([str(each.metavar)] if each.metavar else [])])
+        yield f"| `{flag}` | {_cell(each.help or '')} |\n"
 
 
 def tables() -> str:

@@ -1,4 +1,4 @@
-"""The commands that list networks, losses and models."""
+"""The commands that list networks and losses, and that of models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.cli.models import print_models
+from napari_unetvnet.cli.models import add_models
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -32,15 +32,12 @@ def add_listings(add: Add) -> None:
     for name, function, text in (
         ("networks", _networks, "List the networks with their options."),
         ("losses", _losses, "List the losses with their options."),
-        ("models", print_models, "List the models that were trained here or shipped with the package."),
     ):
         listing = add(name, function, text)
         listing.add_argument("--json", action="store_true", help="Print JSON.")
         if name == "networks":
             _add_network_options(listing)
-        if name == "models":
-            text = "Image file; models that fit it come first, and it is said what does not fit."
-            listing.add_argument("--for", dest="image", metavar="IMAGE", help=text)
+    add_models(add)
 
 
 def _print(text: str) -> None:

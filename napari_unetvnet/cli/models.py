@@ -1,19 +1,103 @@
-"""The command that lists models, for an image the best first."""
+"""The command that lists models, for an image the best first, and its actions on one of them."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_unetvnet.cli.arguments import Formatter
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from napari_unetvnet.cli.arguments import Parser
+    from napari_unetvnet.cli.listings import Add
     from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.ranking import Fit
 
-__all__ = ["print_models"]
+__all__ = ["add_models"]
+
+
+def add_models(add: Add) -> None:
+    """Add the command with its actions.
+
+    Parameters
+    ----------
+    add : callable
+        Adds a command, given its name, its function and its description.
+    """
+    command = add("models", print_models, "List the models that were trained here or shipped with the package.")
+    command.add_argument("--json", action="store_true", help="Print JSON.")
+    text = "Image file; models that fit it come first, and it is said what does not fit."
+    command.add_argument("--for", dest="image", metavar="IMAGE", help=text)
+    actions = command.add_subparsers(metavar="ACTION", title="actions")
+
+    def action(name: str, function: Callable[[Namespace], None], text: str, *given: tuple[str, str]) -> Parser:
+        added: Parser = actions.add_parser(
+            name, help=text, description=text, formatter_class=Formatter, allow_abbrev=False
+        )
+        added.set_defaults(command=function)
+        for argument, meaning in given:
+            added.add_argument(argument, metavar=argument.upper(), help=meaning)
+        return added
+
+    model = ("model", "Name in the list.")
+    action("rename", _rename, "Give a model, and its run, another name.", model, ("new", "The other name."))
+    action("remove", _remove, "Remove a model that was trained or imported here.", model)
+    text = "Copy a model to a file, and say its licence."
+    exporting = action("export", _export, text, model, ("file", "File for the copy (.safetensors)."))
+    text = "Replace also a file that this program did not write, or that was changed since."
+    exporting.add_argument("--overwrite", action="store_true", help=text)
+    text = "Check a model file, and copy it to the list."
+    importing = action("import", _import, text, ("file", "Model file (.safetensors)."))
+    importing.add_argument("--name", default="", help="Name in the list (default: that of the file).")
+    action("path", _path, "Print the path of a model.", model)
+
+
+def _rename(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.model_files import rename_model
+
+    _print(f"Model: {rename_model(parsed.model, parsed.new)}")
+
+
+def _remove(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.amounts import size_text
+    from napari_unetvnet.runs.model_files import remove_model
+
+    left = remove_model(parsed.model)
+    rest = f" The rest of its run takes {size_text(left)}; to remove it: napari-unetvnet runs prune {parsed.model}"
+    _print(f"Removed {parsed.model}.{rest if left else ''}")
+
+
+def _export(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.model_files import export_model
+
+    card = export_model(parsed.model, Path(parsed.file), overwrite=parsed.overwrite)
+    _print(f"Model: {parsed.file}")
+    _print(f"Licence: {card.licence or 'none is stated; say under which one you pass it on'}")
+    if card.attribution:
+        _print(f"To be named: {card.attribution}")
+
+
+def _import(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.model_files import import_model
+
+    model, card = import_model(Path(parsed.file), parsed.name)
+    _print(f"Model: {model.parent.name}, {model}")
+    _print(f"Licence: {card.licence or 'none is stated; ask whom you have it from'}")
+
+
+def _path(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.models import find_model
+
+    _print(str(find_model(parsed.model)))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
 
 
 def print_models(parsed: Namespace) -> None:

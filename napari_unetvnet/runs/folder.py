@@ -18,8 +18,8 @@ from napari_unetvnet.training.files import TrainingFiles
 __all__ = [
     "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "INDEX", "JOB", "LABELS",
     "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PAIRS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE",
-    "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "create",
-    "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
+    "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "clean_name",
+    "create", "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
@@ -72,7 +72,7 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
         If no folder can be created there.
     """
     parent = parent or runs_folder()
-    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")[:LONGEST_NAME] or "run"
+    clean = clean_name(name)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         folder = parent / (f"{clean}-{stamp}" + (f"-{number}" if number else ""))
@@ -86,6 +86,11 @@ def new_folder(name: str, parent: Path | None = None) -> Path:
             ) from None
         return folder
     raise FileProblem(f"{parent} has too many runs named {clean}-{stamp}; remove some.")
+
+
+def clean_name(name: str) -> str:
+    """Give a name for a folder that every file system takes."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")[:LONGEST_NAME] or "run"
 
 
 def create(folder: Path, job: Job) -> None:
