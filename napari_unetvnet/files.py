@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
-    "TEMPORARY", "beside", "cache_folder", "check_room", "one_name", "put_if_free", "put_in_place", "read_json",
-    "remove", "replacing", "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
+    "TEMPORARY", "beside", "cache_folder", "check_regular", "check_room", "one_name", "put_if_free", "put_in_place",
+    "read_json", "remove", "replacing", "replacing_all", "same_or_inside", "write_json", "write_text", "writing",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -200,6 +201,23 @@ def check_room(needs: Mapping[Path, int], advice: str = "choose another folder f
             )
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a device, a pipe or a socket in place of a file, also behind a link: to read one may never end.
+
+    Nothing happens where there is nothing.
+
+    Raises
+    ------
+    FileProblem
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # whoever opens it says why it cannot be
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FileProblem(f"{path} is a device, a pipe or a socket, or a link to one, and no file; name a file.")
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it; nothing happens where there is none."""
     if path.is_dir() and not path.is_symlink():
@@ -263,6 +281,7 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     FileProblem
         If it is missing, cut off, no UTF-8, or holds another type.
     """
+    check_regular(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,6 +18,8 @@ __all__ = ["UnclearAxes", "ask_for_axes", "axis_places", "frames_of", "given_let
 
 MOST_CHANNELS = 4
 """A first axis that has no name and is longer is that of planes."""
+MOST_POINTS = 1 << 18
+"""Each time point is an array of its own."""
 READINGS = {"zyx": "planes", "cyx": "channels", "tyx": "time points"}
 """What the first of three axes can be, by the axes that say so."""
 
@@ -121,7 +123,9 @@ def frames_of(array: Any, axes: str, name: str) -> tuple[Any, ...]:
     if {"C", "S"} <= places.keys():
         raise DataProblem(f"{name} has channels of colours; save them as channels.")
     order = [places.get("C", places.get("S")), *(places.get(letter) for letter in "ZYX")]
-    points = [None] if time is None else range(array.shape[time])
+    points = [None] if time is None else range(int(array.shape[time]))
+    if len(points) > MOST_POINTS:
+        raise DataProblem(f"{name} declares {len(points)} time points; at most {MOST_POINTS} are read, so cut it.")
     return tuple(View(array if i is None else Picked(array, int(time or 0), i), order) for i in points)
 
 

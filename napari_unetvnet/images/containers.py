@@ -12,6 +12,7 @@ import numpy as np
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.axes import frames_of, is_unclear
 from napari_unetvnet.images.damage import slicing
+from napari_unetvnet.images.declared import check_decoded, check_shape
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.image_file import series_of
 from napari_unetvnet.images.units import common_spacing, in_unit_of_x, unit_name
@@ -77,6 +78,9 @@ def image_of(array: StoredArray, path: Path) -> ImageFile:
     -------
     ImageFile
     """
+    check_shape(path, array.array.shape, array.array.dtype)
+    if (chunks := array.array.chunks) is not None:
+        check_decoded(path, chunks, array.array.dtype, chunks=True)
     frames = frames_of(_Checked(array.array, path), array.axes, path.name)
     unclear = tuple(array.array.shape) if array.guessed and is_unclear(array.array.shape) else ()
     lengths = {letter: length for letter, length in array.lengths.items() if letter != "T"}

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from napari_unetvnet.errors import FileProblem, UserError
+from napari_unetvnet.files import check_regular
 from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
 __all__ = [
@@ -63,11 +64,12 @@ def split_time(path: Path) -> tuple[Path, int | None]:
 
 
 def existing(path: Path) -> Path:
-    """Refuse a path that is not a file or an image in one."""
+    """Refuse a path that is not a file or an image in one, or is a device."""
     if is_folder(path):
         raise FileProblem(f"{path} is a folder; name a file in it.")
-    if not split_dataset(path)[0].exists():
+    if not (file := split_dataset(path)[0]).exists():
         raise FileProblem(f"There is no file {path}.")
+    check_regular(file)
     return path
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.damage import reading
+from napari_unetvnet.images.formats.png_jpeg import opened
 from napari_unetvnet.images.image_file import ImageFile
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 def read(path: Path) -> ImageFile:
     """Read grey values, or the indices of a palette with colours."""
-    from PIL import Image
-
-    with reading(path), Image.open(path, formats=("GIF",)) as image:
+    with reading(path), opened(path, "GIF") as image:
         frames, mode, array = getattr(image, "n_frames", 1), image.mode, np.array(image)
         colours = np.array(image.getpalette() or (), np.uint8).reshape(-1, 3)
     if frames > 1:

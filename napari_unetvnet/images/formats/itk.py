@@ -7,6 +7,7 @@ result in other units is written in millimetres, with the unit as a further entr
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import reading
+from napari_unetvnet.images.declared import check_beside, check_decoded
 from napari_unetvnet.images.geometry import Geometry, spacing_of, step_to
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.units import METRES, unit_name
@@ -31,6 +33,8 @@ HEADER = re.compile(rb"NRRD.*?(\r?\n){2}|.*?ElementDataFile *= *[^\n]*\n", re.DO
 HEADER_BYTES = 1 << 20
 COMPRESSED = re.compile(rb"^(encoding: *gz(ip)?\s*$|CompressedData *= *True)", re.MULTILINE | re.IGNORECASE)
 DATA_FILE = re.compile(rb"^(?:data ?file: *|ElementDataFile *= *)(.*)$", re.MULTILINE | re.IGNORECASE)
+ITK_COPIES = 2
+"""ITK's own voxels, and the array that is made of them."""
 TURNED = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From positions of ITK to those of NIfTI, and back."""
 
@@ -39,9 +43,10 @@ def read(path: Path, axes: str = "") -> ImageFile:
     """Read a volume; vectors, or else a fourth axis, are channels, or time if ``axes`` holds t."""
     itk = _library(path)
     with reading(path, zlib.error):
-        _check_sum(path)
+        check_beside(path, further_files(path))
         reader = itk.ImageFileReader()
         reader.SetFileName(str(path))
+        _check_sum(path, _declared(path, itk, reader))
         image = reader.Execute()
         facts = {key: image.GetMetaData(key) for key in (UNIT, CLASSES) if image.HasMetaDataKey(key)}
         array = itk.GetArrayFromImage(image)
@@ -74,17 +79,30 @@ def _library(path: Path) -> Any:
     return SimpleITK
 
 
-def _check_sum(path: Path) -> None:
-    """Unpack compressed voxels to the check sum at their end, which ITK passes over."""
+def _declared(path: Path, itk: Any, reader: Any) -> int:
+    """Give the bytes of the voxels that a header declares; refuse those that do not fit into the free memory."""
+    reader.ReadImageInformation()
+    kind = itk.GetPixelIDValueAsString(reader.GetPixelID())  # such as "vector of 16-bit signed integer"
+    bits = int(found[1]) if (found := re.search(r"(\d+)-bit", kind)) else 64
+    values = f"u{bits // 8}"
+    shape: list[int] = [reader.GetNumberOfComponents(), *reader.GetSize()[::-1]]
+    check_decoded(path, shape, values, ITK_COPIES)
+    return math.prod(shape) * np.dtype(values).itemsize
+
+
+def _check_sum(path: Path, size: int) -> None:
+    """Unpack compressed voxels to the check sum at their end, which ITK passes over; there are ``size`` bytes."""
     voxels, start = _compressed(path)
     if voxels is None:
         return
-    unpacked = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip, as the stream says
+    count, unpacked = 0, zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip, as the stream says
     with voxels.open("rb") as file:
         file.seek(start)
         while not unpacked.eof and (part := file.read(1 << 20)):
             while part and not unpacked.eof:
-                unpacked.decompress(part, 1 << 24)
+                count += len(unpacked.decompress(part, 1 << 24))
+                if count > size:
+                    raise ValueError(f"its header declares {size} bytes of voxels, and more are there")
                 part = unpacked.unconsumed_tail
     if not unpacked.eof:
         raise EOFError("the end of its voxels is missing")

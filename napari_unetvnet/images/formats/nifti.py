@@ -7,6 +7,8 @@ grid of a NIfTI image therefore gets both, with their codes, as the image has th
 from __future__ import annotations
 
 import gzip
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from napari_unetvnet.images.arrays import Typed, planes
 from napari_unetvnet.images.axes import frames_of
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import log_of, reading
+from napari_unetvnet.images.declared import check_beside, check_decoded
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.time_axis import seconds
@@ -24,7 +27,6 @@ from napari_unetvnet.images.units import METRES, edge_length, unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -53,6 +55,8 @@ LONGEST_SIDE = 32767
 """Voxels along an axis that NIfTI-1 can say; larger results are written as NIfTI-2."""
 NIFTI2_BYTES = 540
 """What a NIfTI-2 file begins with: the size of its header."""
+UNZIPPED_BYTES = 1 << 22
+"""What is unzipped at once."""
 INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4", "i8")
 COMMENT = 6
 """The code of a header extension with plain text."""
@@ -60,16 +64,12 @@ COMMENT = 6
 
 def read(path: Path, axes: str = "") -> ImageFile:
     """Read a volume, mapped where it is not zipped; the fourth axis is channels unless ``axes`` holds t."""
-    import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError, ImageDataError
     from nibabel.wrapstruct import WrapStructError
 
     with log_of("nibabel.global"), reading(path, ImageFileError, HeaderDataError, ImageDataError, WrapStructError):
-        image = _opened(path)
-        if not isinstance(image, nibabel.Nifti1Pair):
-            raise FileProblem(f"{path.name} holds {type(image).__name__}, no voxels; save it as NIfTI volume.")
-        array = _voxels(path, image)
+        image, array = _opened(path)
         geometry = _geometry(image.header)
         names = _class_names(image.header)
         step, unit = float((*image.header.get_zooms(), 1.0, 1.0, 1.0)[3]), image.header.get_xyzt_units()[1]
@@ -84,19 +84,25 @@ def further_files(path: Path) -> list[Path]:
     return [path.with_suffix(ending) for ending in (".img", ".IMG", ".img.gz")]
 
 
-def _opened(path: Path) -> Any:
-    """Open a file as what its first bytes say, whether its name ends with .gz or not."""
+def _opened(path: Path) -> tuple[Any, Any]:
+    """Open a file as what its first bytes say, whether its name ends with .gz or not; give image and voxels."""
     import nibabel
 
     with path.open("rb") as file:
         is_zipped = file.read(2) == GZIP
     if is_zipped == (path.suffix.lower() == ".gz"):
-        return nibabel.load(path)
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair):
+            raise FileProblem(f"{path.name} holds {type(image).__name__}, no voxels; save it as NIfTI volume.")
+        voxels = Path(image.file_map["image"].filename)
+        check_beside(path, [voxels.name])
+        return image, _unzipped(voxels, image) if voxels.suffix.lower() == ".gz" else _voxels(image)
     with gzip.open(path) if is_zipped else path.open("rb") as stream:
         size = int.from_bytes(stream.read(4), "little")
         stream.seek(0)
         is_second = size in {NIFTI2_BYTES, int.from_bytes(NIFTI2_BYTES.to_bytes(4, "big"), "little")}
-        return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(stream.read())
+        image = (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_stream(stream)
+        return image, _unzipped(path, image) if is_zipped else _values(image.dataobj, image.dataobj.get_unscaled())
 
 
 def _letters(array: Any, axes: str, name: str) -> str:
@@ -152,42 +158,56 @@ def _class_names(header: Any) -> ClassNames:
     return next((names for text in texts if (names := from_json(text.rstrip("\0 ")))), ())
 
 
-def _voxels(path: Path, image: Any) -> Any:
-    """Give the voxels (x, y, z, ...): unpacked, mapped, or, where a large file has a scale, read when sliced."""
-    if image.file_map["image"].filename and path.suffix.lower() == ".gz":
-        return _unzipped(path, type(image))
+def _voxels(image: Any) -> Any:
+    """Give the voxels (x, y, z, ...): mapped or, where a large file has a scale, read when sliced."""
     stored = image.dataobj
-    size = np.prod(image.shape, dtype=np.int64) * np.dtype(np.float64).itemsize
+    size = prod(image.shape) * np.dtype(np.float64).itemsize
     if not _is_scaled(stored) or size <= image_file.LARGE_BYTES:
-        return _values(stored)
+        return _values(stored, stored.get_unscaled())
     limits = np.iinfo(stored.dtype) if stored.dtype.kind in "iu" else None
     return Typed(stored, _scaled_dtype(stored, (limits.min, limits.max) if limits else (0, 0)))
 
 
-def _unzipped(path: Path, kind: Any) -> NDArray[Any]:
-    """Unpack a .nii.gz to its very end, where the check sum is."""
+def _unzipped(path: Path, image: Any) -> NDArray[Any]:
+    """Unpack voxels to the very end of their file, where the check sum is; memory fills only with what is there."""
+    stored = image.dataobj
+    check_decoded(path, image.shape, stored.dtype)
+    raw = np.empty(image.shape, stored.dtype, order="F")
+    left = raw.reshape(-1, order="F").view(np.uint8).data
     with gzip.open(path) as stream:
-        array = _values(kind.from_stream(stream).dataobj)
-        while stream.read(1 << 20):
+        stream.seek(stored.offset)
+        while left:
+            if not (count := stream.readinto(left[:UNZIPPED_BYTES])):
+                raise EOFError(f"its header declares {raw.nbytes} bytes of voxels, and {len(left)} of them are missing")
+            left = left[count:]
+        while stream.read(UNZIPPED_BYTES):
             pass
-    return array
+    if _is_scaled(stored):
+        check_decoded(path, image.shape, _scaled_dtype(stored, _ends(raw)))
+    return _values(stored, raw)
 
 
 def _is_scaled(stored: Any) -> bool:
     return bool((stored.slope, stored.inter) != (1, 0))
 
 
-def _values(stored: Any) -> NDArray[Any]:
-    """Read voxels, scaled ones in the smallest type that holds them; nibabel would make eight bytes of each."""
+def _values(stored: Any, raw: NDArray[Any]) -> NDArray[Any]:
+    """Scale voxels, in the smallest type that holds them; nibabel would make eight bytes of each."""
     if not _is_scaled(stored) or stored.dtype.kind not in "iuf":
-        return np.asanyarray(stored)
-    raw = stored.get_unscaled()
-    dtype = _scaled_dtype(stored, (raw.min(), raw.max()) if raw.size else (0, 0))
+        from nibabel.volumeutils import apply_read_scaling
+
+        return raw if not _is_scaled(stored) else apply_read_scaling(raw, stored.slope, stored.inter)
+    dtype = _scaled_dtype(stored, _ends(raw))
     exact = np.int64 if dtype.kind in "iu" else np.float64
     values = np.empty(raw.shape, dtype, order="F")
     for k in range(raw.shape[-1]):  # the type of the sums is wider
         values[..., k] = raw[..., k].astype(exact) * exact(stored.slope) + exact(stored.inter)
     return values
+
+
+def _ends(raw: NDArray[Any]) -> tuple[Any, Any]:
+    """Give the lowest and the highest of the voxels as they are stored, where they are whole numbers."""
+    return (raw.min(), raw.max()) if raw.size and raw.dtype.kind in "iu" else (0, 0)
 
 
 def _scaled_dtype(stored: Any, ends: tuple[Any, Any]) -> np.dtype[Any]:

@@ -13,7 +13,8 @@ from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import ask_for_axes, frames_of, given_letters, is_unclear
 from napari_unetvnet.images.class_names import KEY, channel_names, from_json, to_json
 from napari_unetvnet.images.damage import damaged_file, log_of, reading, slicing
-from napari_unetvnet.images.formats.tiff_series import chosen_series, named_files
+from napari_unetvnet.images.declared import check_beside, check_decoded, check_shape
+from napari_unetvnet.images.formats.tiff_series import StackedPages, chosen_series, named_files
 from napari_unetvnet.images.geometry import UNKNOWN_UNIT, Geometry
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.sources import split_dataset
@@ -54,6 +55,7 @@ def read(path: Path, axes: str = "") -> ImageFile:
 
     path, number = split_dataset(path)
     with log_of("tifffile") as complaints, reading(path), tifffile.TiffFile(path) as tif:
+        check_beside(path, named_files(tif))
         series = chosen_series(tif, path, number)
         letters = given_letters(axes, series.shape, path.name)
         array = _pixels(path, tif, series, letters or series.axes)
@@ -127,7 +129,9 @@ def _pixels(path: Path, tif: Any, series: Any, letters: str) -> Any:
     """Give the pixels of a series, alpha dropped; of a compressed time series they are read when sliced."""
     if series.dataoffset is None:
         _check_inside(series)
-        if _is_read_by_page(series, letters):
+        is_read_by_page = _is_read_by_page(series, letters)
+        _check_memory(path, series, by_page=is_read_by_page)
+        if is_read_by_page:
             return _Pages(path, list(tif.series).index(series), series)
         array = series.asarray()
     else:
@@ -140,6 +144,15 @@ def _pixels(path: Path, tif: Any, series: Any, letters: str) -> Any:
         return array
     samples = series.axes.index("S")
     return array[(slice(None),) * samples + (slice(array.shape[samples] - alpha),)]
+
+
+def _check_memory(path: Path, series: Any, *, by_page: bool) -> None:
+    """Refuse pixels, or tiles, that are unpacked at once and do not fit into the free memory."""
+    check_shape(path, series.shape, series.dtype)
+    page = series.keyframe
+    check_decoded(path, page.chunks, series.dtype, chunks=True)
+    is_changed = page.photometric == WHITE_IS_ZERO or isinstance(series, StackedPages)
+    check_decoded(path, page.shape if by_page else series.shape, series.dtype, 2 if is_changed else 1)
 
 
 def _is_read_by_page(series: Any, letters: str) -> bool:

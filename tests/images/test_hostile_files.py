@@ -1,0 +1,183 @@
+"""Files of strangers: small ones that declare gigabytes, lead elsewhere, or are no files, each refused in a sentence.
+
+All are opened by one child process that may take little memory, because a child costs seconds. Beside them lies a
+folder that must stay as it was.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+MEMORY = 600 << 20
+"""What the child may take beyond what its libraries take."""
+CHILD = f"""
+import json, resource, sys, time
+import h5py, nibabel, psutil, tifffile, zarr
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin
+from napari_unetvnet.errors import UserError
+from napari_unetvnet.images.io import read_pairs_csv, read_volume
+try:
+    import SimpleITK
+except ImportError:
+    pass
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + {MEMORY},) * 2)
+for name in sys.argv[1:]:
+    start = time.perf_counter()
+    try:
+        if name.endswith(".csv"):
+            read_pairs_csv(name)
+        else:
+            read_volume(name, axes="" if name.endswith(".tif") else "zyx").data[:, :1]
+        said = "no refusal"
+    except UserError as error:
+        said = str(error)
+    except BaseException as error:
+        said = f"no sentence: {{error!r}}"
+    print(json.dumps([name, said, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def zeros(count, wbits=zlib.MAX_WBITS):
+    """Compress zero bytes, a MiB at a time."""
+    packer, block = zlib.compressobj(1, zlib.DEFLATED, wbits), bytes(1 << 20)
+    packed = b"".join(packer.compress(block) for _ in range(count >> 20))
+    return packed + packer.compress(bytes(count % (1 << 20))) + packer.flush()
+
+
+def png(path, edge):
+    """Write a picture of one bit each pixel."""
+
+    def part(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = part(b"IHDR", struct.pack(">IIBBBBB", edge, edge, 1, 0, 0, 0, 0))
+    rows = part(b"IDAT", zeros(1 << 20))  # the rest is missing, which no one should get to
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + rows + part(b"IEND", b""))
+
+
+def jpeg(path, edge):
+    Image.new("L", (16, 16)).save(path)
+    content = path.read_bytes()
+    place = content.index(b"\xff\xc0") + 5
+    path.write_bytes(content[:place] + struct.pack(">HH", edge, edge) + content[place + 4 :])
+
+
+def gif(path, edge):
+    frame = b"," + struct.pack("<HHHH", 0, 0, edge, edge) + b"\0\x08\x01\0\0;"
+    path.write_bytes(b"GIF89a" + struct.pack("<HH", edge, edge) + b"\xf7\0\0" + bytes(768) + frame)
+
+
+def nifti(path, shape):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype("u1")
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path.write_bytes(gzip.compress(bytes(header.binaryblock) + bytes(4)))
+
+
+def tiff(path, edge):
+    """Write a deflated picture, and let its header state another size."""
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            file.pages[0].tags[tag].overwrite(edge)
+
+
+def zarr_folder(path, shape, form=3):
+    """Write an array without a chunk, and let its metadata state a shape, which is that of its only chunk, too."""
+    zarr.create_array(str(path), shape=(1,) * len(shape), dtype="u1", zarr_format=form)
+    file = path / ("zarr.json" if form == 3 else ".zarray")
+    stored = json.loads(file.read_text())
+    stored["shape"] = shape
+    chunk = shape if max(shape) < 10**6 and min(shape) > 0 else [1] * len(shape)
+    if form == 3:
+        stored["chunk_grid"]["configuration"]["chunk_shape"] = chunk
+    else:
+        stored["chunks"] = chunk
+    file.write_text(json.dumps(stored))
+
+
+def hdf5(path, edge):
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("a", (1, edge, edge), "u1", chunks=(1, edge, edge), compression="gzip")
+        data.id.write_direct_chunk((0, 0, 0), zeros(1 << 20))
+
+
+def too_large(folder):
+    nifti(folder / "a.nii.gz", (3000, 3000, 1000))
+    tiff(folder / "a.tif", 60000)
+    png(folder / "a.png", 60000)
+    jpeg(folder / "a.jpg", 60000)
+    gif(folder / "a.gif", 60000)
+    zarr_folder(folder / "two.zarr", [1, 60000, 60000], form=2)
+    zarr_folder(folder / "three.zarr", [1, 60000, 60000])
+    hdf5(folder / "a.h5", 60000)
+    (folder / "a.nrrd").write_bytes(
+        b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 60000 60000 1\nencoding: gzip\n\n" + gzip.compress(bytes(9))
+    )
+
+
+def no_files(folder):
+    for name in ("pipe.tif", "pipe.npy", "pipe.csv", "pipe.nii.gz"):
+        os.mkfifo(folder / name)
+    for name in ("device.png", "device.csv", "device.h5"):
+        (folder / name).symlink_to("/dev/zero")
+
+
+def strange_axes(folder):
+    for name, shape in (("none", [3, 0, 4]), ("below", [3, -1, 4]), ("many", [10**30, 4, 4])):
+        zarr_folder(folder / f"{name}.zarr", shape)
+
+
+def missing_voxels(folder):
+    nifti(folder / "a.nii.gz", (500, 500, 400))
+
+
+CORPUS = {
+    too_large: r"NAME declares (chunks of )?(\d+ x )*(60000 x 60000|3000 x 3000 x 1000)( x 1)? values of (uint8|bool), "
+    r"which are unpacked at once and take \d+\.\d\d GiB of memory, but 0\.\d\d GiB are free; ",
+    no_files: r".*NAME is a device, a pipe or a socket, or a link to one, and no file; name a file\.",
+    missing_voxels: r"NAME cannot be read: .* declares 100000000 bytes of voxels, and 100000000 of them are missing",
+    strange_axes: r"NAME (declares (3 x 0 x 4|1.0e\+30 x 4 x 4) voxels, but |cannot be read: )",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and pipes of Linux")
+def test_files_of_strangers_are_refused_in_a_sentence(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("years")
+    expected = {}
+    for make, sentence in CORPUS.items():
+        folder = tmp_path / make.__name__
+        folder.mkdir()
+        make(folder)
+        expected |= {str(path): sentence.replace("NAME", path.name) for path in folder.iterdir()}
+    if importlib.util.find_spec("SimpleITK") is None:
+        expected.pop(str(tmp_path / "too_large" / "a.nrrd"))
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *expected], capture_output=True, text=True, timeout=100, check=False
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(expected), done.stderr
+    wrong = [(name, said) for name, said, *_ in rows if not re.match(expected[name], said)]
+    assert not wrong
+    assert max(seconds for *_, seconds, _ in rows) < 5
+    assert max(peak for *_, peak in rows) < 400 << 10  # KiB, the libraries among them
+    assert [path.read_text() for path in victim.iterdir()] == ["years"]
