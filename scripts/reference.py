@@ -27,7 +27,7 @@ README = Path(__file__).parents[1] / "README.md"
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from napari_unetvnet.cli.listings import Add
+    from napari_unetvnet.cli.arguments import Add
 
 REFERENCE = README.parent / "docs" / "reference"
 MADE = "<!-- Made by `make docs`; change the docstrings and descriptions it reads, not this page. -->\n"

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from napari_unetvnet.errors import SettingsProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from argparse import Namespace
+    from collections.abc import Callable, Sequence
 
     from napari_unetvnet.settings import Settings
     from napari_unetvnet.settings.describe import Setting
+
+    Add = Callable[[str, Callable[[Namespace], int | None], str], "Parser"]
 
 __all__ = ["Parser", "add_fields", "merge", "option_rows"]
 

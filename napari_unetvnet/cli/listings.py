@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from napari_unetvnet.cli.arguments import Parser
+    from napari_unetvnet.cli.arguments import Add, Parser
     from napari_unetvnet.registry import Registry
-
-    Add = Callable[[str, Callable[[Namespace], int | None], str], Parser]
 
 __all__ = ["add_listings"]
 

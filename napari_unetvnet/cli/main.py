@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Mapping, Sequence
 
-    from napari_unetvnet.cli.listings import Add
+    from napari_unetvnet.cli.arguments import Add
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob
 

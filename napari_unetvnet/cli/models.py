@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterable
 
-    from napari_unetvnet.cli.arguments import Parser
-    from napari_unetvnet.cli.listings import Add
+    from napari_unetvnet.cli.arguments import Add, Parser
     from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.model.ranking import Fit
 

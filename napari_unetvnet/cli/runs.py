@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
-    from napari_unetvnet.cli.listings import Add
+    from napari_unetvnet.cli.arguments import Add
     from napari_unetvnet.runs.kept import KeptRun
 
 __all__ = ["add_runs"]
