@@ -16,15 +16,14 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import (
     TEMPORARY,
     beside,
-    read_json,
     remove,
     replacing,
     replacing_all,
     same_or_inside,
-    write_json,
     write_text,
     writing,
 )
+from napari_unetvnet.json_files import read_json, write_json
 
 
 def names(folder):

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, to_line
-from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, STOP, create, follow, read
+from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, PLACES, STOP, check_own_files, create, follow, read
 from napari_unetvnet.runs.inspect import inspect
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.runs.segment import segment
@@ -91,6 +91,7 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
     """Lock a run folder against other processes and open its events file."""
     from filelock import FileLock, Timeout
 
+    check_own_files(folder)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
@@ -101,6 +102,8 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
             (folder / STOP).unlink(missing_ok=True)
         elif (folder / EVENTS).exists():
             raise RunProblem(f"{folder} was run before; add --resume to continue, or copy its {JOB} to a new folder.")
+        else:
+            (folder / PLACES).unlink(missing_ok=True)  # copied with the job, and of another run
         _drop_incomplete_line(folder / EVENTS)
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             yield _EventWriter(file)
