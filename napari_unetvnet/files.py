@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, told apart by identity, and read back with a sentence for what is bad.
+"""Files that are replaced whole or not at all, and read back with a sentence for what is bad.
 
 What is written goes to a temporary place beside its own, is flushed to the disk, and is then renamed: a reader finds
 the old file or the new one, never a part, also after a power cut. A process that is killed before it renames leaves
@@ -8,23 +8,27 @@ the old file and a hidden temporary one, whose name begins with `TEMPORARY`.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
 import stat
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.errors import FileProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "TEMPORARY", "beside", "cache_folder", "check_regular", "check_room", "one_name", "put_if_free", "put_in_place",
-    "remove", "replacing", "replacing_all", "same_or_inside", "write_text", "writing",
+    "FULL", "FULL_BYTES", "TEMPORARY", "amount", "beside", "cache_folder", "check_regular", "named", "put_if_free",
+    "put_in_place", "read_json", "remove", "replacing", "replacing_all", "write_json", "write_problem", "write_text",
+    "writing",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 TEMPORARY = ".napari-unetvnet-"
 """How the names of temporary files and folders begin."""
@@ -32,6 +36,10 @@ KEPT_CHARACTERS = 24
 """Of the end of a name, which says the format; with the rest below what any file system takes (143 bytes)."""
 CANNOT_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
 """What file systems say that have no way to flush a folder."""
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What file systems say that have no room for a file."""
+FULL_BYTES = 1 << 20
+"""A disk with less room is full where a library does not say why it cannot write."""
 
 
 @contextmanager
@@ -61,11 +69,49 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """
     parts = [beside(path) for path in paths]
     try:
-        yield parts
+        with named(parts, paths):
+            yield parts
         put_in_place(parts, paths)
     finally:
         for part in parts:
             remove(part)
+
+
+@contextmanager
+def named(parts: Sequence[Path], paths: Sequence[Path]) -> Iterator[None]:
+    """Add to a failure to write that names no file the file whose part was written last, and that the disk is full.
+
+    Parameters
+    ----------
+    parts : sequence of Path
+        In the order in which they are written.
+    paths : sequence of Path
+        What they become.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    OSError
+        The one of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            begun = [path for part, path in zip(parts, paths, strict=True) if part.exists()]
+            file = (begun or paths)[-1]
+            error.errno, error.strerror, error.filename = *_reason(error, file.parent), str(file)
+        raise
+
+
+def _reason(error: OSError, folder: Path) -> tuple[int, str]:
+    """Give number and text of an error; libraries that write in their own way leave out both where a disk is full."""
+    if error.errno is None and folder.is_dir() and shutil.disk_usage(folder).free < FULL_BYTES:
+        return errno.ENOSPC, os.strerror(errno.ENOSPC)
+    return error.errno or errno.EIO, str(error.strerror or error)
 
 
 def put_in_place(parts: Sequence[Path], paths: Sequence[Path]) -> None:
@@ -149,21 +195,19 @@ def _put_back(part: Path, path: Path, kept: Path) -> None:
     remove(kept)
 
 
-def beside(path: Path, prefix: str = TEMPORARY, tag: str = "") -> Path:
+def beside(path: Path, tag: str = TEMPORARY) -> Path:
     """Give a new name in the same folder that clashes with no other file, is never too long, and keeps the ending.
 
     Parameters
     ----------
-    prefix : str
-        What it begins with.
     tag : str
-        What makes it differ from other names; random if empty.
+        What it begins with.
 
     Returns
     -------
     Path
     """
-    return path.with_name(f"{prefix}{tag or secrets.token_hex(4)}-{path.name[-KEPT_CHARACTERS:]}")
+    return path.with_name(f"{tag}{secrets.token_hex(4)}-{path.name[-KEPT_CHARACTERS:]}")
 
 
 def cache_folder() -> Path:
@@ -174,30 +218,15 @@ def cache_folder() -> Path:
     return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
 
 
-def check_room(needs: Mapping[Path, int], advice: str = "choose another folder for the run") -> None:
-    """Refuse work whose results the disks cannot hold.
+def amount(count: int) -> str:
+    """Write a number of bytes in the largest unit of which there is one.
 
-    Parameters
-    ----------
-    needs : mapping of Path to int
-        Folders, and the bytes that are written to each; those on one disk are added.
-    advice : str
-        What to do other than making room.
-
-    Raises
-    ------
-    FileProblem
+    Returns
+    -------
+    str
     """
-    disks: dict[int, list[Path]] = {}
-    for folder in needs:
-        disks.setdefault(folder.stat().st_dev, []).append(folder)
-    for folders in disks.values():
-        needed, free = sum(needs[folder] for folder in folders), shutil.disk_usage(folders[0]).free
-        if needed > free:
-            raise FileProblem(
-                f"The results take {needed / 2**30:.2f} GiB in {' and '.join(map(str, folders))}, but only "
-                f"{free / 2**30:.2f} GiB are free there; make room, or {advice}."
-            )
+    power = min(3, max(1, int(count).bit_length() - 1) // 10)
+    return f"{count / 1024**power:.{2 * (power == 3)}f} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def check_regular(path: Path) -> None:
@@ -256,8 +285,44 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write what `read_json` reads, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2))
+
+
+def read_json(path: Path, kind: type[T], advice: str) -> T:
+    """Read a JSON file of our own.
+
+    Parameters
+    ----------
+    kind : type
+        What it should hold, dict or list.
+    advice : str
+        What to do where it cannot be read: the end of a sentence.
+
+    Returns
+    -------
+    dict or list
+
+    Raises
+    ------
+    FileProblem
+        If it is missing, cut off, no UTF-8, or holds another type.
+    """
+    check_regular(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileProblem(f"{path} cannot be read ({error.strerror or error}); {advice}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FileProblem(f"{path} is no JSON or is cut off ({error}); {advice}.") from error
+    if not isinstance(value, kind):
+        raise FileProblem(f"{path} should hold a {kind.__name__}, not {type(value).__name__}; {advice}.")
+    return value
+
+
 @contextmanager
-def writing(path: Path, advice: str = "choose another place") -> Iterator[None]:
+def writing(path: Path, advice: str = "choose another place", needed: int = 0) -> Iterator[None]:
     """Turn a failure to write into a sentence.
 
     Parameters
@@ -266,6 +331,8 @@ def writing(path: Path, advice: str = "choose another place") -> Iterator[None]:
         The one that the sentence names.
     advice : str
         What to do: its end.
+    needed : int
+        How many bytes are written, if that is known.
 
     Yields
     ------
@@ -279,59 +346,30 @@ def writing(path: Path, advice: str = "choose another place") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileProblem(f"{path} cannot be written ({error.strerror or error}); {advice}.") from error
+        problem = write_problem(error, path, advice, needed)
+        raise problem from error
 
 
-def same_or_inside(path: Path, place: Path) -> bool:
-    """Whether a path is the same file or folder as another, or lies inside it, however both are spelled.
+def write_problem(error: OSError, path: Path, advice: str, needed: int = 0) -> FileProblem:
+    """Say why a file cannot be written; of a full disk how much room there is, and how much it takes if that is known.
 
-    Links are followed, also hard links. What does not exist yet is compared by its name in the folder that does.
-
-    Returns
-    -------
-    bool
-    """
-    real = Path(os.path.realpath(path))
-    return _identity(Path(os.path.realpath(place))) in map(_identity, (real, *real.parents))
-
-
-def _identity(real: Path) -> tuple[int, int, str]:
-    """Give device and number of the nearest file or folder that exists, and the rest of the path."""
-    for existing in (real, *real.parents):
-        try:
-            found = existing.stat()
-        except OSError:  # not there, no permission to look, or a name that is too long
-            continue
-        return found.st_dev, found.st_ino, _in_one_case(real.relative_to(existing), existing)
-    return 0, 0, os.path.normcase(real)
-
-
-def one_name(path: Path) -> str:
-    """Give one name for a path, however it is spelled: links are followed, and letter case counts where it does.
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder, that was to be written.
+    advice : str
+        What to do: the end of the sentence.
+    needed : int
+        How many bytes are written, if that is known.
 
     Returns
     -------
-    str
-        Not a path to open.
+    FileProblem
     """
-    real = Path(os.path.realpath(path))
-    existing = next((folder for folder in real.parents if folder.is_dir()), real.parent)
-    return _in_one_case(real, existing)
-
-
-def _in_one_case(path: Path, folder: Path) -> str:
-    """Fold the letter case of a path if the file system of a folder does."""
-    name = os.path.normcase(path)
-    return name.casefold() if _folds_case(folder) else name
-
-
-def _folds_case(folder: Path) -> bool:
-    """Whether a folder has the same content by its name in other letter case, as on macOS and Windows."""
-    for each in (folder, *folder.parents):
-        swapped = each.with_name(each.name.swapcase()) if each.name else each
-        if swapped.name != each.name:
-            try:
-                return swapped.samefile(each)
-            except OSError:  # there is none, or no permission to look
-                return False
-    return False
+    folder = next((each for each in (path, *path.parents) if each.is_dir()), Path.cwd())
+    number, reason = _reason(error, folder)
+    if number not in FULL:
+        return FileProblem(f"{path} cannot be written ({reason}); {advice}.")
+    takes = f"it takes up to {amount(needed)}, and " if needed else ""
+    room = f"{takes}{amount(shutil.disk_usage(folder).free)} are free in {folder}"
+    return FileProblem(f"{path} cannot be written ({reason}): {room}; make room there, or {advice}.")

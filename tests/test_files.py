@@ -16,14 +16,15 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import (
     TEMPORARY,
     beside,
+    read_json,
     remove,
     replacing,
     replacing_all,
-    same_or_inside,
+    write_json,
     write_text,
     writing,
 )
-from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.images.same_file import same_or_inside
 
 
 def names(folder):

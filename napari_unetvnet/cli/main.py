@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -191,7 +192,8 @@ def _print(text: str = "") -> None:
 
 
 def _print_error(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    with suppress(OSError):  # the log of a run may lie on the full disk that is told of
+        sys.stderr.write(text + "\n")
 
 
 def _values(parsed: Namespace, kind: type[Job], command: str) -> dict[str, Any]:
@@ -270,8 +272,8 @@ def _run_job(job: Job, parent: Path | None, name: str) -> RunFinished:
     if job.output is not None and not isinstance(job, InspectJob):
         check_writable(job.output, "model" if isinstance(job, TrainJob) else "labels")
     folder = new_folder(name, parent)
-    create(folder, job)
     try:
+        create(folder, job)
         return _follow(folder, resume=False)
     except UserError:
         discard_if_empty(folder)  # nothing was computed, and the error message is enough

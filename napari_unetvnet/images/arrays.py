@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_unetvnet.files import check_room
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.files import remove, writing
+from napari_unetvnet.images.room import check_room, reserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "PART_VOXELS", "FileArray", "Picked", "Stack", "Typed", "View", "cut", "expanded", "new_array", "parts", "planes",
+    "PART_VOXELS", "FileArray", "Picked", "Stack", "Typed", "View", "cut", "expanded", "new_array", "new_file", "parts",
+    "planes",
 ]  # fmt: skip
 
 PART_VOXELS = 1 << 21
 """Largest box to read at once, in voxels per channel; computations on it take a few times 16 MB."""
 MEMORY_SHARE = 0.25
 """Maximum fraction of the free memory for a new array."""
+ADVICE = "choose another folder for the run"
 
 
 class View:
@@ -163,8 +167,15 @@ class FileArray:
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
-        """Create a file of zeros, replacing an existing one."""
-        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        """Create a file of zeros as `new_file` does."""
+        new_file(path, shape, dtype)
+        return cls(path)
+
+    @classmethod
+    def to_fill(cls, path: Path) -> FileArray:
+        """Open a file that was filled in part, whose room may be no longer set aside, as after it was copied."""
+        with writing(path, ADVICE, path.stat().st_size), path.open("r+b") as file:
+            reserve(file, path.stat().st_size)
         return cls(path)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
@@ -177,6 +188,34 @@ class FileArray:
 
     def _mapped(self, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
         return np.lib.format.open_memmap(self.path, mode)
+
+
+def new_file(path: Path, shape: tuple[int, ...], dtype: Any, advice: str = ADVICE) -> np.memmap[Any, Any]:
+    """Create a .npy file of zeros, for which the disk has room, and map it to memory; an existing one is replaced.
+
+    Parameters
+    ----------
+    advice : str
+        What to do other than making room: the end of a sentence.
+
+    Returns
+    -------
+    writable memory map of the shape
+
+    Raises
+    ------
+    FileProblem
+        If it cannot be written; then none is left.
+    """
+    try:
+        with writing(path, advice, math.prod(shape) * np.dtype(dtype).itemsize):
+            array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            with path.open("r+b") as file:
+                reserve(file, path.stat().st_size)
+    except FileProblem:
+        remove(path)
+        raise
+    return array
 
 
 class Stack:
@@ -299,6 +338,8 @@ def new_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= MEMORY_SHARE * psutil.virtual_memory().available:
         return np.empty(shape, dtype)
-    check_room({Path(tempfile.gettempdir()): size}, "choose another folder for temporary files (TMPDIR)")
-    with tempfile.TemporaryFile() as file:  # the map keeps it open
-        return np.memmap(file, dtype, "w+", shape=shape)
+    folder, advice = Path(tempfile.gettempdir()), "choose another folder for temporary files (TMPDIR)"
+    check_room({folder: size}, advice)
+    with writing(folder, advice, size), tempfile.TemporaryFile() as file:  # the map keeps it open
+        reserve(file, size)
+        return np.memmap(file, dtype, "r+", shape=shape)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import DataProblem, FileProblem
-from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, Format, Kind, endings_for, format_of, listed
+from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.images.same_grid import states_two_places
 from napari_unetvnet.images.sources import files_of, folder_image
 

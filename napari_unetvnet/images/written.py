@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import beside, cache_folder, one_name, put_in_place, remove
+from napari_unetvnet.files import beside, cache_folder, named, put_in_place, remove
+from napari_unetvnet.images.same_file import one_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +46,8 @@ def delivering(*paths: Path) -> Iterator[list[Path]]:
     """
     parts = [beside(target(path)) for path in paths]
     try:
-        yield parts
+        with named(parts, paths):
+            yield parts
         deliver(parts, paths)
     finally:
         for part in parts:
@@ -151,7 +153,8 @@ def _record(part: Path, place: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(record)
     except OSError:  # `claimed` has told it, and the result is worth more than its record
-        return
+        with suppress(OSError):
+            remove(temporary)
 
 
 def _states(path: Path) -> list[str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_unetvnet.errors import FileProblem, ModelProblem
-from napari_unetvnet.files import replacing
+from napari_unetvnet.errors import ModelProblem
+from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.model.card import BEFORE_FIT
 
 if TYPE_CHECKING:
@@ -101,11 +101,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    try:
-        with replacing(path) as part:
+    with writing(path, needed=sum(tensor.nbytes for tensor in copies.values())), replacing(path) as part:
+        try:
             save_file(copies, part, dict(header))
-    except (OSError, SafetensorError) as error:
-        raise FileProblem(f"{path} cannot be written ({error}); choose another place.") from error
+        except SafetensorError as error:  # its only way to say what the disk said
+            unwritten = OSError(str(error))
+            raise unwritten from error
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem, UserError
-from napari_unetvnet.files import check_room, replacing, writing
+from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.channels import distinct_names, names_in
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats import ending_of, endings
@@ -26,6 +26,7 @@ from napari_unetvnet.images.orientation import canonical, orientation_of
 from napari_unetvnet.images.outputs import check_place, refuse_replacing
 from napari_unetvnet.images.pairs import MOST_NAMED, shortened
 from napari_unetvnet.images.resample import Resampled
+from napari_unetvnet.images.room import check_room
 from napari_unetvnet.images.same_grid import brought_onto, difference
 from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
 from napari_unetvnet.images.stored_geometry import as_geometry, as_text

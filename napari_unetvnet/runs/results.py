@@ -1,48 +1,50 @@
 """The results of a segmentation: allocated, written slab by slab, and delivered to the output paths.
 
 A result is written to a file in the run folder and copied to its output path at the end. Only a zarr output is written
-to a temporary folder beside its output path and renamed at the end, so that it is never stored twice (see `places`).
-Planes that are reported as finished are on disk, in whole chunks.
+to a temporary folder beside its output path and renamed at the end, so that it is never stored twice; ``results.json``
+in the run folder holds the path of that folder. Planes that are reported as finished are on disk, in whole chunks.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import check_room, remove
+from napari_unetvnet.files import beside, read_json, remove, write_json, writing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.formats.ome_zarr import CHUNK_PLANES
 from napari_unetvnet.images.io import write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.refusals import times
+from napari_unetvnet.images.room import check_room
 from napari_unetvnet.images.subjects import placement_of
 from napari_unetvnet.images.written import deliver as put_results
 from napari_unetvnet.images.written import target
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.delivery import deliver_model
-from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PROBABILITIES, UNCERTAINTY
+from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
 from napari_unetvnet.runs.inspect import maps_in
 from napari_unetvnet.runs.outputs import lines_beside, table_beside
-from napari_unetvnet.runs.places import DELIVERED, check_own, growing, labels_in, load_tags, new_tag, save_tags
 from napari_unetvnet.runs.repeat import options_to_repeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference import Slab
     from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.settings import Job, SegmentJob, TrainJob
 
-__all__ = ["Delivery", "Results", "deliver", "labels_in", "open_labels", "whole_chunks"]
+__all__ = ["Delivery", "Results", "deliver", "labels_in", "open_labels"]
 
 FILES = {"labels": LABELS, "probabilities": PROBABILITIES, "uncertainty": UNCERTAINTY}
 """The arrays of a slab and their files in the run folder."""
@@ -63,6 +65,11 @@ class _Spec:
     shape: tuple[int, ...]
     output: Path | None
     beside: bool
+
+    @property
+    def size(self) -> int:
+        """Its bytes, without compression."""
+        return int(self.dtype.itemsize * prod(self.shape))
 
 
 class Results:
@@ -85,8 +92,6 @@ class Results:
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
         self._arrays: dict[str, Any] = {}
-        for place in self._growing().values():
-            check_own(place)
 
     @property
     def planes(self) -> int:
@@ -119,30 +124,45 @@ class Results:
         return finished // depth * depth + finished % depth // self.planes * self.planes
 
     def create(self) -> None:
-        """Create empty results and remove those of an earlier run."""
-        for path in self._growing().values():
-            remove(path)
-        save_tags(self._folder, {kind: new_tag() for kind, spec in self._specs.items() if spec.output and spec.beside})
-        paths = self._growing()
-        check_room(self._needs(paths), "choose other folders for the run and the output")
-        for kind, spec in self._specs.items():
-            if kind in paths:
-                self._arrays[kind] = _format_function(paths[kind], "create")(
-                    paths[kind], spec.shape, spec.dtype, self._volume, self._chunk
-                )
-            else:
-                self._arrays[kind] = FileArray.create(self._folder / FILES[kind], spec.shape, spec.dtype)
+        """Create empty results and remove those of an earlier run; if one cannot be created, none is left."""
+        for kind, path in self._paths().items():
+            if self._specs[kind].beside and path != self._specs[kind].output:
+                remove(path)
+        paths = {
+            kind: beside(target(spec.output), "part-")
+            for kind, spec in self._specs.items()
+            if spec.output is not None and spec.beside
+        }
+        with ExitStack() as undo:
+            undo.callback(_save_paths, self._folder, {})
+            _save_paths(self._folder, paths)
+            check_room(self._needs(paths), "choose other folders for the run and the output")
+            for kind, spec in self._specs.items():
+                path = paths.get(kind, self._folder / FILES[kind])
+                undo.callback(remove, path)
+                with self._writing(kind):
+                    self._arrays[kind] = (
+                        _format_function(path, "create")(path, spec.shape, spec.dtype, self._volume, self._chunk)
+                        if kind in paths
+                        else FileArray.create(path, spec.shape, spec.dtype)
+                    )
+            undo.pop_all()
+
+    def _writing(self, kind: str) -> AbstractContextManager[None]:
+        """Turn a failure to write a result into a sentence."""
+        spec = self._specs[kind]
+        path = spec.output if spec.beside and spec.output else self._folder / FILES[kind]
+        return writing(path, "choose other folders for the run and the output", spec.size)
 
     def _needs(self, beside_output: Collection[str]) -> dict[Path, int]:
         """Give the bytes that are written to each folder; how small a compressed copy will be is not known."""
         needs = {self._folder: 0}
         for kind, spec in self._specs.items():
-            size = spec.dtype.itemsize * prod(spec.shape)
             if kind not in beside_output:
-                needs[self._folder] += size
+                needs[self._folder] += spec.size
             if spec.output is not None and kind not in beside_output and _is_plain(spec.output):
                 folder = target(spec.output).parent
-                needs[folder] = needs.get(folder, 0) + size
+                needs[folder] = needs.get(folder, 0) + spec.size
         return needs
 
     def write(self, slab: Slab, number: int = 0) -> SlabDone:
@@ -161,7 +181,8 @@ class Results:
         stop, depth = slab.start + slab.labels.shape[-3], self._volume.shape[0]
         place = (number,) if self._points else ()
         for kind, array in self._arrays.items():
-            array[(*place, ..., slice(slab.start, stop), slice(None), slice(None))] = getattr(slab, kind)
+            with self._writing(kind):
+                array[(*place, ..., slice(slab.start, stop), slice(None), slice(None))] = getattr(slab, kind)
         return SlabDone(number * depth + slab.start, number * depth + stop, depth * (self._points or (1,))[0])
 
     def deliver(self, labels: Any = None) -> Iterator[Event]:
@@ -182,10 +203,11 @@ class Results:
         FileProblem
             If a result cannot be written.
         """
-        growing_places = self._growing()
+        paths, moves = self._paths(), {}
         for kind, spec in self._specs.items():
-            if place := growing_places.get(kind):
-                yield from (Event() for _ in _format_function(place, "completing")(place))
+            if spec.beside and spec.output and paths[kind] != spec.output:
+                yield from (Event() for _ in _format_function(paths[kind], "completing")(paths[kind]))
+                moves[kind] = spec.output
             elif spec.output and not spec.beside:
                 array = self._arrays[kind] if labels is None or kind != "labels" else labels
                 like = self._volume
@@ -195,10 +217,9 @@ class Results:
                         f"The labels are on the grid of the original image, {times(like.shape)} voxels (z y x)."
                     )
                 self._write(kind, spec.output, array, like, cleaned=labels is not None)
-        for kind, place in growing_places.items():
-            if (output := self._specs[kind].output) is not None:
-                _move(place, output)
-                save_tags(self._folder, load_tags(self._folder) | {kind: DELIVERED})
+        for kind, output in moves.items():
+            _move(paths[kind], output)
+            _save_paths(self._folder, _saved_paths(self._folder) | {kind: output})
 
     def _write(self, kind: str, output: Path, array: Any, like: Volume, *, cleaned: bool) -> None:
         """Write a result to its output; where that fails, say where the result is."""
@@ -208,22 +229,11 @@ class Results:
             kept = self._folder / (CLEANED if cleaned and kind == "labels" else FILES[kind])
             raise type(problem)(*problem.lines, f"The result is complete in {kept}.") from problem
 
-    def _places(self) -> dict[str, tuple[str, Path]]:
-        """Return tag and path of each result that grows beside its output or was renamed to it."""
-        return {
-            kind: (tag, growing(output, tag))
-            for kind, tag in load_tags(self._folder).items()
-            if kind in self._specs and self._specs[kind].beside and (output := self._specs[kind].output)
-        }
-
-    def _growing(self) -> dict[str, Path]:
-        """Return the path of each result that grows beside its output."""
-        return {kind: place for kind, (tag, place) in self._places().items() if tag != DELIVERED}
-
     def _paths(self) -> dict[str, Path]:
         """Return the current path of each result."""
-        outside = {kind: place for kind, (_, place) in self._places().items()}
-        return {kind: self._folder / FILES[kind] for kind in self._specs} | outside
+        return {kind: self._folder / FILES[kind] for kind in self._specs} | {
+            kind: path for kind, path in _saved_paths(self._folder).items() if kind in self._specs
+        }
 
 
 def _specs(job: SegmentJob, card: ModelCard, volume: Volume, *, grows: bool) -> dict[str, _Spec]:
@@ -260,7 +270,9 @@ def _format_function(path: Path, name: str) -> Callable[..., Any]:
 
 
 def _opened(path: Path) -> Any:
-    return FileArray(path) if path.suffix == ".npy" else _format_function(path, "open_image")(path, writable=True)
+    return (
+        FileArray.to_fill(path) if path.suffix == ".npy" else _format_function(path, "open_image")(path, writable=True)
+    )
 
 
 def _move(result: Path, output: Path) -> None:
@@ -269,6 +281,29 @@ def _move(result: Path, output: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {result}.") from error
+
+
+def _save_paths(folder: Path, paths: dict[str, Path]) -> None:
+    """Save the paths of results outside the run folder."""
+    if not paths:
+        (folder / PLACES).unlink(missing_ok=True)
+        return
+    write_json(folder / PLACES, {kind: str(path) for kind, path in paths.items()})
+
+
+def _saved_paths(folder: Path) -> dict[str, Path]:
+    """Load the paths of results outside the run folder."""
+    if not (folder / PLACES).exists():
+        return {}
+    advice = "start a new run, and remove the folders part-... beside the results"
+    return {kind: Path(str(path)) for kind, path in read_json(folder / PLACES, dict, advice).items()}
+
+
+def labels_in(folder: Path) -> Path:
+    """Return the path of the labels of a run (file or zarr folder): the cleaned ones if they exist."""
+    if (folder / CLEANED).exists():
+        return folder / CLEANED
+    return _saved_paths(folder).get("labels", folder / LABELS)
 
 
 def open_labels(path: Path, *, writable: bool = False) -> Any:
@@ -286,44 +321,6 @@ def open_labels(path: Path, *, writable: bool = False) -> Any:
     if path.suffix != ".npy":
         return _format_function(path, "open_image")(path)
     return np.load(path, mmap_mode="c" if writable else "r")
-
-
-def whole_chunks(slabs: Iterable[Slab | Notice], planes: int, depth: int) -> Iterator[Slab | Notice]:
-    """Split and join slabs so that each ends at a chunk boundary.
-
-    Parameters
-    ----------
-    slabs : iterable of Slab or Notice
-        Slabs in order and without gaps; the first begins at a chunk boundary. Notices are passed on.
-    planes : int
-        Planes per chunk.
-    depth : int
-        Total number of planes; the last chunk may be incomplete.
-
-    Yields
-    ------
-    Slab or Notice
-        At most one chunk of planes is buffered.
-    """
-    rest: Slab | None = None  # planes of an incomplete chunk; a copy, so that the slab they come from can be freed
-    for slab in slabs:
-        if isinstance(slab, Notice):
-            yield slab
-            continue
-        begin, stop = slab.start, slab.start + slab.labels.shape[-3]
-        first = min(-(-begin // planes) * planes, stop)
-        last = stop if stop == depth else max(first, stop // planes * planes)
-        if begin < first:
-            head = slab.cut(0, first - begin)
-            rest = head.copied() if rest is None else rest.joined(head)
-            if first % planes == 0 or first == depth:
-                yield rest
-                rest = None
-        if first < last:
-            yield slab.cut(first - begin, last - begin)
-        if last < stop:
-            rest = slab.cut(last - begin, stop - begin).copied()
-        del slab
 
 
 class Delivery(NamedTuple):
@@ -353,7 +350,7 @@ def deliver(folder: Path, job: Job) -> Delivery:
         return Delivery({"maps": str(maps)} if (maps := maps_in(folder, job)) else {})
     if isinstance(job, TrainJob):
         return _deliver_model(folder, job) if (folder / MODEL).exists() else Delivery({})
-    labels = labels_in(folder, job)
+    labels = labels_in(folder)
     paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
     if job.output and (tables := _tables(job.output)):
         paths["class names"] = ", ".join(tables)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, to_line
-from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, PLACES, STOP, check_own_files, create, follow, read
+from napari_unetvnet.files import FULL, write_problem
+from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, STOP, create, follow, read
 from napari_unetvnet.runs.inspect import inspect
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.runs.segment import segment
@@ -20,6 +21,7 @@ from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_enviro
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+    from io import FileIO
 
 __all__ = ["run"]
 
@@ -74,7 +76,9 @@ def _with_budget(job: Job, budget: Mapping[str, Any]) -> Job:
 
 def _run_as_first(folder: Path, job: Job, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Run the job as rank 0, which owns the run folder."""
-    with _locked(folder, resume=resume) as writer:
+    with ExitStack() as open_until_end:
+        with _file_problems(folder):
+            writer = open_until_end.enter_context(_locked(folder, resume=resume))
         if job != read(folder):
             create(folder, job)
         yield from _logged(folder, job, writer, group, resume=resume)
@@ -82,7 +86,7 @@ def _run_as_first(folder: Path, job: Job, group: ProcessGroup, *, resume: bool) 
 
 def _run_as_other(folder: Path, job: TrainJob, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Run the job as another rank, whose events are discarded."""
-    with Path(os.devnull).open("w", encoding="utf-8") as null:
+    with Path(os.devnull).open("wb", buffering=0) as null:
         yield RunFinished((yield from _drive(folder, job, _EventWriter(null), group, resume=resume)))
 
 
@@ -91,7 +95,6 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
     """Lock a run folder against other processes and open its events file."""
     from filelock import FileLock, Timeout
 
-    check_own_files(folder)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
@@ -102,34 +105,42 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
             (folder / STOP).unlink(missing_ok=True)
         elif (folder / EVENTS).exists():
             raise RunProblem(f"{folder} was run before; add --resume to continue, or copy its {JOB} to a new folder.")
-        else:
-            (folder / PLACES).unlink(missing_ok=True)  # copied with the job, and of another run
         _drop_incomplete_line(folder / EVENTS)
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+        with (folder / EVENTS).open("ab", buffering=0) as file:
             yield _EventWriter(file)
+
+
+@contextmanager
+def _file_problems(folder: Path) -> Iterator[None]:
+    """Turn a failure to read or write a file of a run into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            advice = "choose other folders for the run and the output"
+            raise write_problem(error, Path(str(error.filename or folder)), advice) from error
+        raise FileProblem(f"A file of the run in {folder} cannot be read or written: {error}.") from error
 
 
 def _logged(folder: Path, job: Job, writer: _EventWriter, group: ProcessGroup, *, resume: bool) -> Generator[Event]:
     """Run the job and write each event and the final state to the folder."""
     try:
-        try:
+        with _file_problems(folder):
             state = yield from _drive(folder, job, writer, group, resume=resume)
             results, notices = _delivered(folder, job, writer)
             finished = RunFinished(state, results=results | {"run": str(folder)})
-        except OSError as error:
-            raise FileProblem(f"A file of the run cannot be read or written: {error}.") from error
-        writer.write(finished)
+            writer.write(finished)
         yield from notices
         yield finished
     except GeneratorExit:  # the consumer closed the generator
         writer.write(RunFinished("stopped", results=_delivered(folder, job, writer)[0]))
         raise
     except UserError as problem:
-        writer.write(RunFinished("failed", problem.lines, _partial_results(folder, job, writer)))
+        writer.write_last(RunFinished("failed", problem.lines, _partial_results(folder, job, writer)))
         raise
     except Exception as error:
         lines = (f"The run crashed: {type(error).__name__}: {error}",)
-        writer.write(RunFinished("failed", lines, _partial_results(folder, job, writer), fault=True))
+        writer.write_last(RunFinished("failed", lines, _partial_results(folder, job, writer), fault=True))
         raise
 
 
@@ -146,7 +157,7 @@ def _partial_results(folder: Path, job: Job, writer: _EventWriter) -> dict[str, 
     """Deliver the results of a failed run; a second error is dropped, because the first one is reported."""
     try:
         return _delivered(folder, job, writer)[0]
-    except UserError:
+    except (UserError, OSError):
         return {}
 
 
@@ -214,7 +225,7 @@ def _should_stop(folder: Path, event: Event, group: ProcessGroup) -> bool:
 class _EventWriter:
     """Writes events to the events file of a run; steps at most once every ``STEP_SECONDS``."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
         self._last_step = 0.0
 
@@ -223,8 +234,23 @@ class _EventWriter:
             if time.monotonic() - self._last_step < STEP_SECONDS:
                 return
             self._last_step = time.monotonic()
-        self._file.write(to_line(event) + "\n")
-        self._file.flush()
+        self._write(event)
+
+    def write_last(self, event: RunFinished) -> None:
+        """Write why a run failed; a disk that is full as well is not told, because the reason is shown to the user."""
+        with suppress(OSError):
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        """Write a whole line or none, so that the next one begins a line."""
+        line, begin = (to_line(event) + "\n").encode(), os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            error.filename = self._file.name
+            self._file.truncate(begin)
+            raise
 
 
 def _finished_planes(folder: Path) -> int:

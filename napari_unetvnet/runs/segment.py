@@ -11,17 +11,18 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import same_or_inside
+from napari_unetvnet.files import read_json, write_json
+from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.images.written import claimed, refuse_foreign
-from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.runs.objects import settle_objects
 from napari_unetvnet.runs.outputs import outputs_of
 from napari_unetvnet.runs.region import find_region
-from napari_unetvnet.runs.results import Results, open_labels, whole_chunks
+from napari_unetvnet.runs.results import Results, open_labels
 from napari_unetvnet.runs.segment_inputs import OneInput, SegmentInputs
+from napari_unetvnet.runs.whole_chunks import whole_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Generator

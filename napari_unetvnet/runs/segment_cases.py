@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_unetvnet.errors import FileProblem, SettingsProblem
-from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import ending_of, endings_for, format_of
 from napari_unetvnet.images.layouts.cases import cases_of
 from napari_unetvnet.images.outputs import check_folder, refuse_replacing, writing_format
 from napari_unetvnet.images.pairs import find_pairs
+from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.images.sources import is_folder, paths_of
 from napari_unetvnet.images.subjects import placement_of, subjects_of
 from napari_unetvnet.images.written import refuse_foreign

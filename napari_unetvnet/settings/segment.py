@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from napari_unetvnet.conventions import Axes, OptionValue, Precision, Spacing, Triple
-from napari_unetvnet.files import same_or_inside
 from napari_unetvnet.images.formats import FORMATS, endings, endings_for, listed
 from napari_unetvnet.images.outputs import replaced_input
+from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.settings.channels import ChannelNames
 from napari_unetvnet.settings.labels import numbers
 from napari_unetvnet.settings.postprocess import PostprocessSettings

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Labels, Shapes
 from napari.utils.transforms import Affine
-from numpy.lib.format import open_memmap
 
-from napari_unetvnet.errors import DataProblem, FileProblem
+from napari_unetvnet.errors import DataProblem
+from napari_unetvnet.files import writing
+from napari_unetvnet.images.arrays import new_file
 from napari_unetvnet.widgets.channel import Channel
 from napari_unetvnet.widgets.drawn import rasterise_shapes
 from napari_unetvnet.widgets.layer_axes import CHANNEL_AXES, axes_of, reshaped, share_names, whole
@@ -36,6 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 BLOCK_BYTES = 64 * 2**20
+ADVICE = "set NAPARI_UNETVNET_RUNS to another folder"
 COPIED_BYTES = 256 * 2**20
 """Labels up to this size are copied when the button is pressed, so that further painting cannot change them."""
 
@@ -173,7 +175,7 @@ def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:
         If the files cannot be written, for example because the disk is full.
     """
     painted = dict[str, bool]()
-    try:
+    with writing(folder, ADVICE):
         for subfolder in (IMAGES, LABELS, MASKS):
             (folder / subfolder).mkdir(parents=True, exist_ok=True)
         for part in inputs.parts:
@@ -188,18 +190,13 @@ def write(inputs: Snapshot, folder: Path, cancelled: threading.Event) -> None:
         for part in inputs.parts:
             for name, channel in zip(part.files.image.split("|"), part.channels, strict=True):
                 _copy(channel, folder / name, cancelled)
-    except OSError as error:
-        raise FileProblem(
-            f"{inputs.name} cannot be written to {folder} ({error.strerror or error}); free some space, or set "
-            "NAPARI_UNETVNET_RUNS to another folder."
-        ) from None
 
 
 def _copy(channel: Channel, path: Path, cancelled: threading.Event) -> bool:
     """Copy an array block by block and return whether any value is not 0."""
     # Native byte order, because torch does not support the other one.
     dtype = np.dtype(channel.data.dtype).newbyteorder("=")
-    target = open_memmap(path, "w+", dtype, channel.shape)
+    target = new_file(path, channel.shape, dtype, ADVICE)
     nonzero = False
     for block in _blocks(channel):
         if cancelled.is_set():

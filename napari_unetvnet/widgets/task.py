@@ -19,6 +19,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_unetvnet import runs
 from napari_unetvnet.errors import RunProblem, UserError
 from napari_unetvnet.events import RunFinished
+from napari_unetvnet.files import FULL_BYTES
 
 if TYPE_CHECKING:
     import subprocess
@@ -199,7 +200,8 @@ class Task(QObject):  # type: ignore[misc]
         if self._last is None:
             code = self._child.returncode if self._child else None
             how = f"was killed (signal {-code})" if code is not None and code < 0 else f"crashed (exit status {code})"
-            return (f"The run {how} without an error message; perhaps memory ran out.", *_tail(log), f"Log: {log}")
+            text = f"The run {how} without an error message; perhaps {_lack(self.folder)} ran out."
+            return (text, *_tail(log), f"Log: {log}")
         if self._last.state != "failed":
             return ()
         return (*self._last.lines, f"Log: {log}") if self._last.fault else self._last.lines
@@ -247,6 +249,12 @@ def _launched(folder: Path, prepare: Prepare, cancelled: threading.Event) -> sub
         raise
     shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def _lack(folder: Path | None) -> str:
+    """Say what a run without a last event may have lacked: room for it where the disk is full, else memory."""
+    full = folder is not None and folder.exists() and shutil.disk_usage(folder).free < FULL_BYTES
+    return f"the room on the disk of {folder}" if full else "memory"
 
 
 def _tail(log: Path | None) -> tuple[str, ...]:

@@ -196,9 +196,10 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layers, "open_memmap", full)
-    with pytest.raises(FileProblem, match="No space left"):
+    monkeypatch.setattr("napari_unetvnet.images.arrays.reserve", full)
+    with pytest.raises(FileProblem, match=r"inputs/labels/.*No space left.*set NAPARI_UNETVNET_RUNS to another folder"):
         layers.write(layers.snapshot([image()], [painted()]), tmp_path, NEVER)
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 REFUSED = {

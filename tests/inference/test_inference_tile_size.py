@@ -18,7 +18,7 @@ from napari_unetvnet.model.model import build_model
 from napari_unetvnet.networks import build_network
 from napari_unetvnet.networks.base import SegmentationNetwork
 from napari_unetvnet.networks.facts import voxel_bytes
-from napari_unetvnet.runs.results import whole_chunks
+from napari_unetvnet.runs.whole_chunks import whole_chunks
 from napari_unetvnet.settings import SegmentJob, SegmentSettings
 
 CPU = torch.device("cpu")

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_unetvnet import files as file_names
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import DataProblem, FileProblem, SettingsProblem
-from napari_unetvnet.images import written
+from napari_unetvnet.images import same_file, written
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, write_labels
 from napari_unetvnet.images.outputs import replaced_input
@@ -246,7 +245,7 @@ def test_of_two_runs_into_one_output_the_second_is_told(files, capsys):
 def test_where_a_file_system_ignores_case_so_do_the_locks(files, monkeypatch):
     with claimed([files / "new.tif"]), claimed([files / "NEW.tif"]):
         pass
-    monkeypatch.setattr(file_names, "_folds_case", lambda folder: True)
+    monkeypatch.setattr(same_file, "_folds_case", lambda folder: True)
     with claimed([files / "new.tif"]), pytest.raises(FileProblem, match="Another run"), claimed([files / "NEW.tif"]):
         pass
     with pytest.raises(SettingsProblem, match="Two results would be written"):
@@ -368,7 +367,7 @@ def test_results_that_the_disk_cannot_hold_are_refused_before_the_work(files, mo
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=np.prod(SHAPE) - 1))
     words, _ = COMMANDS["segment"]
     assert main([*words, "new.tif"]) == 2
-    assert "but only 0.00 GiB are free there" in capsys.readouterr().err
+    assert "bytes are free there" in capsys.readouterr().err
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=np.prod(SHAPE)))
     assert main([*words, "new.npy"]) == 2  # it is in the run folder, and copied to a file of the same size
     assert "choose other folders for the run and the output" in capsys.readouterr().err

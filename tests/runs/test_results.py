@@ -27,7 +27,8 @@ from napari_unetvnet.inference import Slab
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, save_model
 from napari_unetvnet.runs.folder import LABELS, SETTLED
-from napari_unetvnet.runs.results import labels_in, open_labels, whole_chunks
+from napari_unetvnet.runs.results import labels_in, open_labels
+from napari_unetvnet.runs.whole_chunks import whole_chunks
 from napari_unetvnet.settings import SegmentJob, SegmentSettings, checked
 
 

@@ -170,4 +170,7 @@ def write(path: Path, array: Any, like: Volume) -> None:
         image.SetMetaData(UNIT, unit)
     if like.class_names:
         image.SetMetaData(CLASSES, to_json(like.class_names))
-    itk.WriteImage(image, str(path), useCompression=True)
+    try:
+        itk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:  # its only way to say what the disk said
+        raise OSError(str(error).strip().splitlines()[-1]) from error
