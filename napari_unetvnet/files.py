@@ -8,14 +8,13 @@ the old file and a hidden temporary one, whose name begins with `TEMPORARY`.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
 import stat
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
 
@@ -24,11 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL", "FULL_BYTES", "TEMPORARY", "amount", "beside", "cache_folder", "check_regular", "named", "put_if_free",
-    "put_in_place", "read_json", "remove", "replacing", "replacing_all", "write_json", "write_problem", "write_text",
-    "writing",
+    "put_in_place", "remove", "replacing", "replacing_all", "write_problem", "write_text", "writing",
 ]  # fmt: skip
-
-T = TypeVar("T")
 
 TEMPORARY = ".napari-unetvnet-"
 """How the names of temporary files and folders begin."""
@@ -195,19 +191,21 @@ def _put_back(part: Path, path: Path, kept: Path) -> None:
     remove(kept)
 
 
-def beside(path: Path, tag: str = TEMPORARY) -> Path:
+def beside(path: Path, prefix: str = TEMPORARY, tag: str = "") -> Path:
     """Give a new name in the same folder that clashes with no other file, is never too long, and keeps the ending.
 
     Parameters
     ----------
-    tag : str
+    prefix : str
         What it begins with.
+    tag : str
+        What makes it differ from other names; random if empty.
 
     Returns
     -------
     Path
     """
-    return path.with_name(f"{tag}{secrets.token_hex(4)}-{path.name[-KEPT_CHARACTERS:]}")
+    return path.with_name(f"{prefix}{tag or secrets.token_hex(4)}-{path.name[-KEPT_CHARACTERS:]}")
 
 
 def cache_folder() -> Path:
@@ -283,42 +281,6 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file, whole or not at all; a line break is added at its end."""
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write what `read_json` reads, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2))
-
-
-def read_json(path: Path, kind: type[T], advice: str) -> T:
-    """Read a JSON file of our own.
-
-    Parameters
-    ----------
-    kind : type
-        What it should hold, dict or list.
-    advice : str
-        What to do where it cannot be read: the end of a sentence.
-
-    Returns
-    -------
-    dict or list
-
-    Raises
-    ------
-    FileProblem
-        If it is missing, cut off, no UTF-8, or holds another type.
-    """
-    check_regular(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be read ({error.strerror or error}); {advice}.") from error
-    except (ValueError, RecursionError) as error:
-        raise FileProblem(f"{path} is no JSON or is cut off ({error}); {advice}.") from error
-    if not isinstance(value, kind):
-        raise FileProblem(f"{path} should hold a {kind.__name__}, not {type(value).__name__}; {advice}.")
-    return value
 
 
 @contextmanager

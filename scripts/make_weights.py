@@ -27,8 +27,8 @@ from weights_table import MODELS, Recipe
 
 from napari_unetvnet.cli.main import main as program
 from napari_unetvnet.events import EpochDone, RunFinished
-from napari_unetvnet.files import write_json
 from napari_unetvnet.images.io import read_labels
+from napari_unetvnet.json_files import write_json
 from napari_unetvnet.model.card import ModelCard, read_card
 from napari_unetvnet.model.saved import save_model
 from napari_unetvnet.runs.folder import follow

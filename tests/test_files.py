@@ -16,15 +16,14 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import (
     TEMPORARY,
     beside,
-    read_json,
     remove,
     replacing,
     replacing_all,
-    write_json,
     write_text,
     writing,
 )
 from napari_unetvnet.images.same_file import same_or_inside
+from napari_unetvnet.json_files import read_json, write_json
 
 
 def names(folder):

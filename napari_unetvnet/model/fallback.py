@@ -15,7 +15,8 @@ import torch
 
 from napari_unetvnet.errors import FileProblem, OutOfMemory
 from napari_unetvnet.events import Notice
-from napari_unetvnet.files import read_json, remove, write_json
+from napari_unetvnet.files import remove
+from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.model.device import FALLBACK, device_name, lacks_memory, recall, remember
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.images.sources import paths_of, split_dataset
+from napari_unetvnet.json_files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

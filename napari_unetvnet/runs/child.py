@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.runs.folder import LOG
+from napari_unetvnet.runs.folder import LOG, check_own_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +28,7 @@ def start(folder: Path, *, resume: bool = False) -> subprocess.Popen[bytes]:
     subprocess.Popen
         Follow its events with `follow`; stop it with `ask_to_stop`.
     """
+    check_own_files(folder)
     command = [sys.executable, "-m", "napari_unetvnet", "run", str(folder), *(["--resume"] if resume else [])]
     with (folder / LOG).open("ab") as log:
         return subprocess.Popen(  # noqa: S603 (a list, no shell; the folder is the only variable argument)

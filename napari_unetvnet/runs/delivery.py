@@ -13,8 +13,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import OutputScored
-from napari_unetvnet.files import beside, put_if_free, read_json, remove, write_json, writing
+from napari_unetvnet.files import beside, put_if_free, remove, writing
 from napari_unetvnet.images.written import delivering, target
+from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import DELIVERED, MODEL, REPLACED, follow
 

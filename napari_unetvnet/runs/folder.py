@@ -10,16 +10,18 @@ from typing import Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
-from napari_unetvnet.files import TEMPORARY, read_json, write_json, writing
+from napari_unetvnet.files import TEMPORARY, writing
 from napari_unetvnet.images.pair_table import resolve
+from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "INDEX", "JOB", "LABELS",
-    "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "PAIRS", "PLACES", "PLAN", "PREVIEW", "PROBABILITIES", "PROVENANCE",
-    "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths", "ask_to_stop", "clean_name",
-    "create", "discard_if_empty", "follow", "new_folder", "read", "read_settings", "runs_folder", "training_files",
+    "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "FOUND_REGION", "INDEX",
+    "JOB", "LABELS", "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "OWN_FILES", "PAIRS", "PLACES", "PLAN", "PREVIEW",
+    "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths",
+    "ask_to_stop", "check_own_files", "clean_name", "create", "discard_if_empty", "follow", "new_folder", "read",
+    "read_settings", "runs_folder", "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
@@ -29,8 +31,14 @@ FIRST_MODEL, FINAL_FIT = "first_plan.safetensors", "final_fit.safetensors"
 DELIVERED, REPLACED = "delivered.json", "replaced.safetensors"
 SETTLED, PLACES, FALLBACK = "settled.json", "results.json", "fallback.json"
 LABELS, PROBABILITIES, UNCERTAINTY = "labels.npy", "probabilities.npy", "uncertainty.npy"
-CLEANED, OBJECTS, REGION = "cleaned.npy", "objects.csv", "region.npy"
+CLEANED, OBJECTS, REGION, FOUND_REGION = "cleaned.npy", "objects.csv", "region.npy", "found-region.npy"
 MAPS, INDEX = "maps", "index.json"
+OWN_FILES = (
+    EVENTS, LOG, STOP, LOCK, MODEL, STATE, PREVIEW, PLAN, PROVENANCE, ATTEMPTS, PAIRS, FIRST_MODEL, FINAL_FIT,
+    DELIVERED, REPLACED, SETTLED, PLACES, FALLBACK, LABELS, PROBABILITIES, UNCERTAINTY, CLEANED, OBJECTS,
+    REGION, FOUND_REGION,
+)  # fmt: skip
+"""What a run writes into its folder, besides maps and the lines of cleaned labels."""
 COMMANDS: dict[str, type[Job]] = {"train": TrainJob, "segment": SegmentJob, "inspect": InspectJob}
 SOURCES = ("image", "label", "mask")
 PATHS = ("pairs", "output", "probabilities", "uncertainty")
@@ -191,6 +199,25 @@ def read(folder: Path) -> Job:
     if command not in COMMANDS:
         raise RunProblem(f"{folder / JOB} has command {command!r}; it should be {', '.join(COMMANDS)}.")
     return checked(COMMANDS[command], values)
+
+
+def check_own_files(folder: Path) -> None:
+    """Refuse a run folder, which may come from someone else, whose files would be written somewhere else.
+
+    Raises
+    ------
+    RunProblem
+        If a file that a run writes is a link, or neither file nor folder as it should be.
+    """
+    lines = (path for path in folder.glob(f"{Path(CLEANED).stem}_*") if path.is_symlink())
+    for path in (*(folder / name for name in (*OWN_FILES, MAPS)), *lines):
+        if path.is_symlink():
+            raise RunProblem(
+                f"{path} is a link to {path.readlink()}, but a run writes into its own folder only; remove it, or put "
+                "the file itself there."
+            )
+        if path.exists() and not (path.is_dir() if path.name == MAPS else path.is_file()):
+            raise RunProblem(f"{path} is no {'folder' if path.name == MAPS else 'file'}; remove it.")
 
 
 def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import remove, write_json, writing
+from napari_unetvnet.files import remove, writing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
 from napari_unetvnet.images.outputs import refuse_replacing
 from napari_unetvnet.images.sources import paths_of, split_dataset, split_time
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign
+from napari_unetvnet.json_files import write_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import FALLBACK, INDEX, MAPS

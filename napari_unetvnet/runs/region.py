@@ -11,7 +11,7 @@ from napari_unetvnet.events import Event, Notice
 from napari_unetvnet.files import replacing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.runs.channels import given_names, image_for
-from napari_unetvnet.runs.folder import REGION
+from napari_unetvnet.runs.folder import FOUND_REGION, REGION
 from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.settings import ComputeSettings, SegmentSettings
 
@@ -60,12 +60,12 @@ def find_region(
     path, shape = folder / REGION, (1, *volume.shape)
     if again and path.exists() and (stored := FileArray(path)).shape == shape:
         return stored
-    with replacing(path) as part, replacing(folder / f"found-{REGION}") as found_part:
+    with replacing(path) as part, replacing(folder / FOUND_REGION) as found_part:
         found = FileArray.create(found_part, volume.shape, np.bool_)
         yield from _find(job, volume, mask, found)
         region = FileArray.create(part, shape, np.bool_)
         yield from _enlarge(job, volume, mask, found, region)
-    (folder / f"found-{REGION}").unlink()
+    (folder / FOUND_REGION).unlink()
     return FileArray(path)
 
 

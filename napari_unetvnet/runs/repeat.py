@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.files import read_json
+from napari_unetvnet.json_files import read_json
 from napari_unetvnet.runs.folder import ATTEMPTS, PLAN
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """The results of a segmentation: allocated, written slab by slab, and delivered to the output paths.
 
 A result is written to a file in the run folder and copied to its output path at the end. Only a zarr output is written
-to a temporary folder beside its output path and renamed at the end, so that it is never stored twice; ``results.json``
-in the run folder holds the path of that folder. Planes that are reported as finished are on disk, in whole chunks.
+to a temporary folder beside its output path and renamed at the end, so that it is never stored twice (see `places`).
+Planes that are reported as finished are on disk, in whole chunks.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import beside, read_json, remove, write_json, writing
+from napari_unetvnet.files import remove, writing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
@@ -30,14 +29,16 @@ from napari_unetvnet.images.written import deliver as put_results
 from napari_unetvnet.images.written import target
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.delivery import deliver_model
-from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PLACES, PROBABILITIES, UNCERTAINTY
+from napari_unetvnet.runs.folder import CLEANED, LABELS, MODEL, OBJECTS, PROBABILITIES, UNCERTAINTY
 from napari_unetvnet.runs.inspect import maps_in
 from napari_unetvnet.runs.outputs import lines_beside, table_beside
+from napari_unetvnet.runs.places import DELIVERED, check_own, growing, labels_in, load_tags, new_tag, save_tags
 from napari_unetvnet.runs.repeat import options_to_repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference import Slab
@@ -92,6 +93,8 @@ class Results:
         batch = (job.tile or (job.batch,))[0] if card.dims == 2 else CHUNK_PLANES
         self._chunk = 2 ** (min(batch, CHUNK_PLANES).bit_length() - 1)
         self._arrays: dict[str, Any] = {}
+        for place in self._growing().values():
+            check_own(place)
 
     @property
     def planes(self) -> int:
@@ -125,17 +128,13 @@ class Results:
 
     def create(self) -> None:
         """Create empty results and remove those of an earlier run; if one cannot be created, none is left."""
-        for kind, path in self._paths().items():
-            if self._specs[kind].beside and path != self._specs[kind].output:
-                remove(path)
-        paths = {
-            kind: beside(target(spec.output), "part-")
-            for kind, spec in self._specs.items()
-            if spec.output is not None and spec.beside
-        }
+        for path in self._growing().values():
+            remove(path)
         with ExitStack() as undo:
-            undo.callback(_save_paths, self._folder, {})
-            _save_paths(self._folder, paths)
+            undo.callback(save_tags, self._folder, {})
+            growing = {kind for kind, spec in self._specs.items() if spec.output and spec.beside}
+            save_tags(self._folder, {kind: new_tag() for kind in growing})
+            paths = self._growing()
             check_room(self._needs(paths), "choose other folders for the run and the output")
             for kind, spec in self._specs.items():
                 path = paths.get(kind, self._folder / FILES[kind])
@@ -203,11 +202,10 @@ class Results:
         FileProblem
             If a result cannot be written.
         """
-        paths, moves = self._paths(), {}
+        growing_places = self._growing()
         for kind, spec in self._specs.items():
-            if spec.beside and spec.output and paths[kind] != spec.output:
-                yield from (Event() for _ in _format_function(paths[kind], "completing")(paths[kind]))
-                moves[kind] = spec.output
+            if place := growing_places.get(kind):
+                yield from (Event() for _ in _format_function(place, "completing")(place))
             elif spec.output and not spec.beside:
                 array = self._arrays[kind] if labels is None or kind != "labels" else labels
                 like = self._volume
@@ -217,9 +215,10 @@ class Results:
                         f"The labels are on the grid of the original image, {times(like.shape)} voxels (z y x)."
                     )
                 self._write(kind, spec.output, array, like, cleaned=labels is not None)
-        for kind, output in moves.items():
-            _move(paths[kind], output)
-            _save_paths(self._folder, _saved_paths(self._folder) | {kind: output})
+        for kind, place in growing_places.items():
+            if (output := self._specs[kind].output) is not None:
+                _move(place, output)
+                save_tags(self._folder, load_tags(self._folder) | {kind: DELIVERED})
 
     def _write(self, kind: str, output: Path, array: Any, like: Volume, *, cleaned: bool) -> None:
         """Write a result to its output; where that fails, say where the result is."""
@@ -229,11 +228,22 @@ class Results:
             kept = self._folder / (CLEANED if cleaned and kind == "labels" else FILES[kind])
             raise type(problem)(*problem.lines, f"The result is complete in {kept}.") from problem
 
+    def _places(self) -> dict[str, tuple[str, Path]]:
+        """Return tag and path of each result that grows beside its output or was renamed to it."""
+        return {
+            kind: (tag, growing(output, tag))
+            for kind, tag in load_tags(self._folder).items()
+            if kind in self._specs and self._specs[kind].beside and (output := self._specs[kind].output)
+        }
+
+    def _growing(self) -> dict[str, Path]:
+        """Return the path of each result that grows beside its output."""
+        return {kind: place for kind, (tag, place) in self._places().items() if tag != DELIVERED}
+
     def _paths(self) -> dict[str, Path]:
         """Return the current path of each result."""
-        return {kind: self._folder / FILES[kind] for kind in self._specs} | {
-            kind: path for kind, path in _saved_paths(self._folder).items() if kind in self._specs
-        }
+        outside = {kind: place for kind, (_, place) in self._places().items()}
+        return {kind: self._folder / FILES[kind] for kind in self._specs} | outside
 
 
 def _specs(job: SegmentJob, card: ModelCard, volume: Volume, *, grows: bool) -> dict[str, _Spec]:
@@ -283,29 +293,6 @@ def _move(result: Path, output: Path) -> None:
         raise FileProblem(f"{output} cannot be replaced ({reason}); the result is {result}.") from error
 
 
-def _save_paths(folder: Path, paths: dict[str, Path]) -> None:
-    """Save the paths of results outside the run folder."""
-    if not paths:
-        (folder / PLACES).unlink(missing_ok=True)
-        return
-    write_json(folder / PLACES, {kind: str(path) for kind, path in paths.items()})
-
-
-def _saved_paths(folder: Path) -> dict[str, Path]:
-    """Load the paths of results outside the run folder."""
-    if not (folder / PLACES).exists():
-        return {}
-    advice = "start a new run, and remove the folders part-... beside the results"
-    return {kind: Path(str(path)) for kind, path in read_json(folder / PLACES, dict, advice).items()}
-
-
-def labels_in(folder: Path) -> Path:
-    """Return the path of the labels of a run (file or zarr folder): the cleaned ones if they exist."""
-    if (folder / CLEANED).exists():
-        return folder / CLEANED
-    return _saved_paths(folder).get("labels", folder / LABELS)
-
-
 def open_labels(path: Path, *, writable: bool = False) -> Any:
     """Open labels at a path from `labels_in` without reading them.
 
@@ -350,7 +337,7 @@ def deliver(folder: Path, job: Job) -> Delivery:
         return Delivery({"maps": str(maps)} if (maps := maps_in(folder, job)) else {})
     if isinstance(job, TrainJob):
         return _deliver_model(folder, job) if (folder / MODEL).exists() else Delivery({})
-    labels = labels_in(folder)
+    labels = labels_in(folder, job)
     paths = {"labels": str((labels.suffix == ".npy" and job.output) or labels)} if labels.exists() else {}
     if job.output and (tables := _tables(job.output)):
         paths["class names"] = ", ".join(tables)

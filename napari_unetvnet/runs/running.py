@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, to_line
 from napari_unetvnet.files import FULL, write_problem
-from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, STOP, create, follow, read
+from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, PLACES, STOP, check_own_files, create, follow, read
 from napari_unetvnet.runs.inspect import inspect
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.runs.segment import segment
@@ -95,6 +95,7 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
     """Lock a run folder against other processes and open its events file."""
     from filelock import FileLock, Timeout
 
+    check_own_files(folder)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
@@ -105,6 +106,8 @@ def _locked(folder: Path, *, resume: bool) -> Iterator[_EventWriter]:
             (folder / STOP).unlink(missing_ok=True)
         elif (folder / EVENTS).exists():
             raise RunProblem(f"{folder} was run before; add --resume to continue, or copy its {JOB} to a new folder.")
+        else:
+            (folder / PLACES).unlink(missing_ok=True)  # copied with the job, and of another run
         _drop_incomplete_line(folder / EVENTS)
         with (folder / EVENTS).open("ab", buffering=0) as file:
             yield _EventWriter(file)

@@ -11,9 +11,9 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import read_json, write_json
 from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.images.written import claimed, refuse_foreign
+from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model

@@ -9,7 +9,7 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import read_json
+from napari_unetvnet.json_files import read_json
 from napari_unetvnet.widgets.scroll import narrow, wrapped
 
 if TYPE_CHECKING:

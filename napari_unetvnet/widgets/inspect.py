@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import ModelProblem
-from napari_unetvnet.files import read_json
+from napari_unetvnet.json_files import read_json
 from napari_unetvnet.networks import available_outputs
 from napari_unetvnet.runs.folder import INDEX
 from napari_unetvnet.settings import InspectJob, checked

@@ -12,6 +12,7 @@ from napari_unetvnet.images.formats import ome_zarr
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.postprocess import table_of
 from napari_unetvnet.runs.clean import write_table
+from napari_unetvnet.runs.places import growing
 from napari_unetvnet.widgets import result, task
 from napari_unetvnet.widgets.drawn import rasterise_shapes
 
@@ -46,9 +47,11 @@ def test_labels_fill_while_they_are_computed(qtbot, viewer, tmp_path):
 @pytest.mark.parametrize("large", [False, True])
 def test_labels_in_a_zarr_folder_fill_and_only_small_ones_can_be_corrected(viewer, tmp_path, monkeypatch, large):
     monkeypatch.setattr(result, "IN_MEMORY_BYTES", 0 if large else 2**30)
-    place = tmp_path / "part-labels.zarr"
+    place = growing(tmp_path / "labels.zarr", "0123456789abcdef" * 2)
     labels = ome_zarr.create(place, (4, 6, 7), np.uint8, Volume(np.zeros((1, 4, 6, 7))), 2)
-    (tmp_path / "results.json").write_text(json.dumps({"labels": str(place)}))
+    (tmp_path / "results.json").write_text(json.dumps({"labels": "0123456789abcdef" * 2}))
+    values = {"image": str(tmp_path / "a.npy"), "model": "nuclei", "output": str(tmp_path / "labels.zarr")}
+    (tmp_path / "job.json").write_text(json.dumps({"command": "segment"} | values))
     following = task.Task("segment", viewer)
     following.folder = tmp_path
     result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {})

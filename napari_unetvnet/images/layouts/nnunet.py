@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import DataProblem
-from napari_unetvnet.files import read_json
 from napari_unetvnet.images.layouts.layout import Layout, pair_files
 from napari_unetvnet.images.names import channel_of
 from napari_unetvnet.images.pairs import files_in, find_pairs
 from napari_unetvnet.images.sources import paths_of, stem_of
+from napari_unetvnet.json_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

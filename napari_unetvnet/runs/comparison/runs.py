@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem, UserError
 from napari_unetvnet.events import EpochDone, SplitMade, StepDone, from_line
-from napari_unetvnet.files import read_json
+from napari_unetvnet.json_files import read_json
 from napari_unetvnet.losses import LossTerm, write_loss
 from napari_unetvnet.model.card import BEFORE_FIT, ModelCard, read_card
 from napari_unetvnet.runs.folder import EVENTS, JOB, MODEL, PLAN

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import read_json, write_json
+from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.training.plan.choice import Decision
 from napari_unetvnet.training.plan.from_model import as_the_model
