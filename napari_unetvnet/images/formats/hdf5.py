@@ -19,6 +19,8 @@ from napari_unetvnet.images.containers import (
     with_letters,
 )  # fmt: skip
 from napari_unetvnet.images.damage import reading
+from napari_unetvnet.images.declared import check_decoded
+from napari_unetvnet.images.formats.hdf5_checks import ChunkedDataset, check_links
 from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.subjects import subject_number
@@ -81,7 +83,9 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
         return _one_of_many(h5py.File(path, "r", **CHUNK_CACHE), path, match["name"], int(match["number"]))
     file = h5py.File(path, "r")
     file.visititems(note)
-    dataset = file.get(inside) if inside else datasets[only_image(path, datasets, f"{path}:")]
+    inside = inside or only_image(path, datasets, f"{path}:")
+    check_links(path, file, inside)
+    dataset = file.get(inside)
     if not isinstance(dataset, h5py.Dataset):
         raise FileProblem(f"{path.name} holds no dataset {inside}; it holds {listed_images(datasets)}.")
     sizes = np.ravel(dataset.attrs.get("element_size_um", ()))  # z, y, x, as Fiji writes it
@@ -89,15 +93,23 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
     names = _axis_names(dataset)
     axes = given_letters(given, dataset.shape, path.name) or with_letters(names, dataset.shape)
     guessed = not given and not named_letters(names, dataset.shape)
-    return StoredArray(dataset, axes, lengths if len(sizes) == 3 else {}, guessed=guessed)
+    return StoredArray(_sliced(dataset, path), axes, lengths if len(sizes) == 3 else {}, guessed=guessed)
 
 
 def _one_of_many(file: Any, path: Path, name: str, number: int) -> StoredArray:
     """Open an image (C, Z, Y, X) of a dataset (N, C, Z, Y, X)."""
+    check_links(path, file, name)
     dataset = file.get(name)
     if getattr(dataset, "ndim", 0) != 5 or number >= dataset.shape[0]:
         raise FileProblem(f"{path.name} has no image {number} in a dataset {name} of five axes.")
-    return StoredArray(_Part(dataset, number), "CZYX", {})
+    return StoredArray(_Part(_sliced(dataset, path), number), "CZYX", {})
+
+
+def _sliced(dataset: Any, path: Path) -> Any:
+    """Give what slices a dataset, whose chunks must fit into memory; zipped ones are checked before."""
+    if dataset.chunks is not None:
+        check_decoded(path, dataset.chunks, dataset.dtype, chunks=True)
+    return ChunkedDataset(dataset, path) if dataset.compression == "gzip" else dataset
 
 
 class _Part:

@@ -62,11 +62,12 @@ def _open(path: Path, inside: str) -> tuple[StoredArray, ClassNames, tuple[str, 
     """Find the image of a zarr folder or zip (format 2 or 3), or of a part of it, and names of classes and channels."""
     import zarr
 
-    if not zipfile.is_zipfile(path):
-        node, prefix = zarr.open(str(path), mode="r"), f"{path}/"
-    else:
-        inside = inside or _only_folder(path)
-        node, prefix = zarr.open(zarr.storage.ZipStore(path, mode="r"), mode="r", path=inside), f"{path}:/"
+    from napari_unetvnet.images.formats.zarr_store import CheckedStore
+
+    prefix = f"{path}/"
+    if zipfile.is_zipfile(path):
+        inside, prefix = inside or _only_folder(path), f"{path}:/"
+    node = zarr.open(CheckedStore.of(path), mode="r", path=inside)
     if isinstance(node, zarr.Group):
         images = dict(_images(node, zarr.Group))
         node = images[only_image(path, images, prefix)]
