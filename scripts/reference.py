@@ -45,7 +45,7 @@ COMMANDS = """
 | `sweep` | Train several networks and losses, or folds, one after the other, and compare them. |
 | `compare RUN ...` | Rank trainings on the same hold-out, with their curves and cost. |
 | `run FOLDER` | Run the job of a run folder; `--resume` continues an interrupted run. |
-| `runs list`, `show`, `prune` | List, show or remove the runs that are kept on the disk. |
+| `runs list`, `show`, `prune`, `limit` | List, show or remove the runs that are kept on the disk. |
 | `networks`, `losses`, `models` | List networks, losses, models (`--for IMAGE`: the best first); `--json`. |
 | `models rename`, `remove`, `export`, `import`, `path` | What is done with one model. |
 | `demo` | Segment a real image with a shipped model, then improve it by half a minute of training. |

@@ -1,4 +1,4 @@
-"""The commands that list, show and remove run folders."""
+"""The commands that list, show and remove run folders, and limit the disk that they may keep."""
 
 from __future__ import annotations
 
@@ -53,6 +53,9 @@ def add_runs(add: Add) -> None:
     text = "Also runs that hold labels which were painted in the viewer, and may be nowhere else."
     pruning.add_argument("--painted", action="store_true", help=text)
     pruning.add_argument("--dry-run", action="store_true", help="Only say what would be removed.")
+    text = "Say or set how much all runs may keep; beyond it the oldest that can be computed again are removed."
+    limiting = action("limit", _limit, text)
+    limiting.add_argument("size", metavar="SIZE", nargs="?", help="Such as 20GB, or none. Default: say what it is.")
 
 
 def _print(text: str) -> None:
@@ -150,3 +153,13 @@ def _prune(parsed: Namespace) -> int:
             _print(f"{'Would remove' if parsed.dry_run else 'Removed'} {item.run.name} ({size_text(item.run.size)}).")
     _print(f"{size_text(freed)} {'would be' if parsed.dry_run else 'were'} freed.")
     return 2 if refused else 0
+
+
+def _limit(parsed: Namespace) -> None:
+    from napari_unetvnet.runs.amounts import size_text
+    from napari_unetvnet.runs.disk import disk_limit, set_disk_limit
+
+    if parsed.size:
+        set_disk_limit(parsed.size)
+    limit = disk_limit()
+    _print("Runs may keep any amount." if limit is None else f"Runs may keep {size_text(limit)}.")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KeptRun", "find_run", "kept_runs", "remove_run", "size_of", "used_by", "why_it_stays"]
 
-PAINTED = "inputs/labels"
-"""Labels of the viewer's layers, which may exist nowhere else."""
+PAINTED = ("inputs/labels", "inputs/mask")
+"""Labels layers of the viewer, which may exist nowhere else."""
 FOLDERS = ("inputs", "results", names.MAPS)
 FILES = {
     getattr(names, name) for name in names.__all__ if name.isupper() and isinstance(getattr(names, name), str)
@@ -66,8 +66,8 @@ class KeptRun:
 
     @property
     def painted(self) -> bool:
-        """Whether it holds labels of the viewer's layers."""
-        return (self.folder / PAINTED).is_dir()
+        """Whether it holds what was painted in the viewer."""
+        return any((self.folder / name).is_dir() for name in PAINTED)
 
     @property
     def resumable(self) -> bool:

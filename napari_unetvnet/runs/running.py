@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_unetvnet.errors import DeviceProblem, FileProblem, RunProblem, SettingsProblem, UserError
 from napari_unetvnet.events import Event, Notice, RunFinished, SlabDone, StepDone, to_line
 from napari_unetvnet.files import FULL, write_problem
+from napari_unetvnet.runs.disk import done_before, drop_copies, keep_within_limit, kept_text
 from napari_unetvnet.runs.folder import EVENTS, JOB, LOCK, PLACES, STOP, check_own_files, create, follow, read
 from napari_unetvnet.runs.inspect import inspect
 from napari_unetvnet.runs.results import deliver
@@ -20,7 +21,7 @@ from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, chec
 from napari_unetvnet.training.processes import SINGLE, ProcessGroup, from_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from io import FileIO
 
 __all__ = ["run"]
@@ -129,8 +130,15 @@ def _logged(folder: Path, job: Job, writer: _EventWriter, group: ProcessGroup, *
     """Run the job and write each event and the final state to the folder."""
     try:
         with _file_problems(folder):
+            if resume and (before := done_before(folder, job)) is not None:
+                yield Notice("The run is done, and its results are as it wrote them.")
+                yield before
+                return
             state = yield from _drive(folder, job, writer, group, resume=resume)
             results, notices = _delivered(folder, job, writer)
+            if state == "done":
+                drop_copies(folder, job)
+            notices += _noted((kept_text(folder), *keep_within_limit(folder)), writer)
             finished = RunFinished(state, results=results | {"run": str(folder)})
             writer.write(finished)
         yield from notices
@@ -150,10 +158,15 @@ def _logged(folder: Path, job: Job, writer: _EventWriter, group: ProcessGroup, *
 def _delivered(folder: Path, job: Job, writer: _EventWriter) -> tuple[dict[str, str], tuple[Notice, ...]]:
     """Deliver the results; what is to be said about them is also written to the folder."""
     results, texts = deliver(folder, job)
+    return results, _noted(texts, writer)
+
+
+def _noted(texts: Iterable[str], writer: _EventWriter) -> tuple[Notice, ...]:
+    """Write sentences to the folder."""
     notices = tuple(Notice(text) for text in texts)
     for notice in notices:
         writer.write(notice)
-    return results, notices
+    return notices
 
 
 def _partial_results(folder: Path, job: Job, writer: _EventWriter) -> dict[str, str]:

@@ -296,9 +296,11 @@ def test_a_run_can_be_stopped_while_coarser_levels_are_computed(place, monkeypat
 
 def test_cleaned_labels_go_to_the_zarr_folder_at_the_end(place):
     folder = run_folder(place, "run", output="l.zarr", objects="components")
-    list(runs.run(folder))
-    np.testing.assert_array_equal(read_labels(place / "l.zarr").data[0], np.load(labels_in(folder)))
-    assert (folder / LABELS).exists()
+    again = run_folder(place, "again", objects="components")
+    list(runs.run(folder)), list(runs.run(again))
+    np.testing.assert_array_equal(read_labels(place / "l.zarr").data[0], np.load(labels_in(again)))
+    assert not (folder / LABELS).exists()
+    assert not labels_in(folder).exists()
 
 
 def test_planes_of_a_result_that_was_lost_do_not_count_although_the_run_breaks_off_again(place):

