@@ -53,7 +53,8 @@ COMMANDS = """
 Every option of `train`, `segment` and `inspect` can also be set in a JSON file for `--settings`, under the same name
 with `_` for `-`; the `job.json` of a run is such a file. Options on the command line override those of the file.
 
-Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C or a termination signal (progress is saved).
+Exit status: 0 success, 2 user error, 1 a bug, 130 stopped by Ctrl-C, a termination signal or a terminal that
+was closed (progress is saved).
 """
 
 

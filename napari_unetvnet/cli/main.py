@@ -1,12 +1,11 @@
 """The command line: everything the widgets do, and more, without a viewer.
 
-Exit status: 0 success; 2 user error (one line per mistake); 1 a bug; 130 stopped by Ctrl-C or a termination signal
-(progress is saved).
+Exit status: 0 success; 2 user error (one line per mistake); 1 a bug; 130 stopped by Ctrl-C, a termination signal or a
+terminal that was closed (progress is saved).
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -18,6 +17,7 @@ from napari_unetvnet.cli.file_commands import clean, convert, evaluate
 from napari_unetvnet.cli.listings import add_listings
 from napari_unetvnet.cli.runs import add_runs
 from napari_unetvnet.cli.segment_cases import segment_cases
+from napari_unetvnet.cli.signals import asked_to_stop, ended_by_signals
 from napari_unetvnet.errors import SettingsProblem, UserError
 from napari_unetvnet.training.processes import from_environment
 
@@ -54,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         parsed = _parser(next(iter(arguments), "")).parse_args(arguments)
         command: Callable[[Namespace], int | None] = parsed.command
         _check_processes(command)
-        return command(parsed) or 0
+        with ended_by_signals():
+            return command(parsed) or 0
     except UserError as problem:
         for line in problem.lines:
             _print_error(from_environment().label + line)
@@ -294,32 +295,17 @@ def _run(parsed: Namespace) -> None:
 
 
 def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = None) -> RunFinished:
-    """Run and show the events; Ctrl-C or a termination signal requests a stop, a second one ends the run at once."""
+    """Run and show the events; Ctrl-C and other signals request a stop."""
     # A run that is asked to stop ends after the current step; resumed, it gives the same result as without the stop.
     from napari_unetvnet.cli.progress import Progress
     from napari_unetvnet.events import RunFinished
     from napari_unetvnet.runs import ask_to_stop, run
 
-    stop_requested = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal stop_requested
-        if stop_requested:
-            raise KeyboardInterrupt
-        stop_requested = True
-        ask_to_stop(folder)
-
-    signals = (signal.SIGTERM, signal.SIGINT)
-    handlers = [signal.signal(number, interrupt) for number in signals]
     finished: Event | None = None
-    try:
-        with Progress(sys.stderr) as progress:
-            for finished in run(folder, resume=resume, budget=budget):
-                if from_environment().is_first:
-                    progress.show(finished)
-    finally:
-        for number, handler in zip(signals, handlers, strict=True):
-            signal.signal(number, handler)
+    with asked_to_stop(lambda: ask_to_stop(folder)), Progress(sys.stderr) as progress:
+        for finished in run(folder, resume=resume, budget=budget):
+            if from_environment().is_first:
+                progress.show(finished)
     if not isinstance(finished, RunFinished):
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)

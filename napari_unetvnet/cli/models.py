@@ -63,11 +63,11 @@ def _rename(parsed: Namespace) -> None:
 
 
 def _remove(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.amounts import size_text
+    from napari_unetvnet.files import amount
     from napari_unetvnet.runs.model_files import remove_model
 
     left = remove_model(parsed.model)
-    rest = f" The rest of its run takes {size_text(left)}; to remove it: napari-unetvnet runs prune {parsed.model}"
+    rest = f" The rest of its run takes {amount(left)}; to remove it: napari-unetvnet runs prune {parsed.model}"
     _print(f"Removed {parsed.model}.{rest if left else ''}")
 
 

@@ -63,7 +63,8 @@ def _print(text: str) -> None:
 
 
 def _list(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.amounts import age_text, size_text
+    from napari_unetvnet.files import amount
+    from napari_unetvnet.runs.amounts import age_text
     from napari_unetvnet.runs.folder import runs_folder
     from napari_unetvnet.runs.kept import kept_runs
 
@@ -71,10 +72,10 @@ def _list(parsed: Namespace) -> None:
     if parsed.json:
         _print(json.dumps([_row(run) for run in runs], indent=2))
         return
-    rows = [(run.name, run.state.name, age_text(now - run.changed), size_text(run.size), run.made) for run in runs]
+    rows = [(run.name, run.state.name, age_text(now - run.changed), amount(run.size), run.made) for run in runs]
     for line in _aligned([("run", "state", "age", "size", "made"), *rows]) if rows else ():
         _print(line)
-    _print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {size_text(sum(run.size for run in runs))} in {runs_folder()}.")
+    _print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {amount(sum(run.size for run in runs))} in {runs_folder()}.")
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -111,16 +112,17 @@ def _show(parsed: Namespace) -> None:
 
 
 def _described(run: KeptRun) -> Iterator[str]:
-    from napari_unetvnet.runs.amounts import age_text, size_text
+    from napari_unetvnet.files import amount
+    from napari_unetvnet.runs.amounts import age_text
     from napari_unetvnet.runs.kept import size_of
 
     yield f"{run.name}: {run.command or 'a job that cannot be read'}, {run.state.name}"
     yield f"    folder: {run.folder.absolute()}"
     yield f"    last change: {age_text(time.time() - run.changed)} ago"
-    yield f"    size: {size_text(run.size)}"
+    yield f"    size: {amount(run.size)}"
     for path in sorted(run.folder.iterdir()):
         size = size_of(path) if path.is_dir() and not path.is_symlink() else path.lstat().st_size
-        yield f"        {path.name}: {size_text(size)}"
+        yield f"        {path.name}: {amount(size)}"
     for name in ("image", "label", "model", "start_from", "output"):
         if value := run.job.get(name):
             yield f"    {name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
@@ -131,7 +133,8 @@ def _described(run: KeptRun) -> Iterator[str]:
 
 
 def _prune(parsed: Namespace) -> int:
-    from napari_unetvnet.runs.amounts import read_age, read_size, size_text
+    from napari_unetvnet.files import amount
+    from napari_unetvnet.runs.amounts import read_age, read_size
     from napari_unetvnet.runs.kept import kept_runs
     from napari_unetvnet.runs.prune import Criteria, prune
 
@@ -150,16 +153,16 @@ def _prune(parsed: Namespace) -> int:
             sys.stderr.write(f"{item.run.name} stays: {item.reason}\n")
         else:
             freed += item.run.size
-            _print(f"{'Would remove' if parsed.dry_run else 'Removed'} {item.run.name} ({size_text(item.run.size)}).")
-    _print(f"{size_text(freed)} {'would be' if parsed.dry_run else 'were'} freed.")
+            _print(f"{'Would remove' if parsed.dry_run else 'Removed'} {item.run.name} ({amount(item.run.size)}).")
+    _print(f"{amount(freed)} {'would be' if parsed.dry_run else 'were'} freed.")
     return 2 if refused else 0
 
 
 def _limit(parsed: Namespace) -> None:
-    from napari_unetvnet.runs.amounts import size_text
+    from napari_unetvnet.files import amount
     from napari_unetvnet.runs.disk import disk_limit, set_disk_limit
 
     if parsed.size:
         set_disk_limit(parsed.size)
     limit = disk_limit()
-    _print("Runs may keep any amount." if limit is None else f"Runs may keep {size_text(limit)}.")
+    _print("Runs may keep any amount." if limit is None else f"Runs may keep {amount(limit)}.")

@@ -6,20 +6,11 @@ import re
 
 from napari_unetvnet.errors import SettingsProblem
 
-__all__ = ["age_text", "read_age", "read_size", "size_text"]
+__all__ = ["age_text", "read_age", "read_size"]
 
 SIZES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 SECONDS = {"minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
 AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
-
-
-def size_text(count: int) -> str:
-    """Write a number of bytes, such as 35.2 MiB."""
-    size, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        units.pop(0)
-    return f"{count} bytes" if count < 1024 else f"{size:.1f} {units[0]}"
 
 
 def age_text(seconds: float) -> str:

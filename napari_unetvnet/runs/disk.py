@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished
-from napari_unetvnet.files import writing
+from napari_unetvnet.files import amount, writing
 from napari_unetvnet.images.written import is_unchanged
 from napari_unetvnet.json_files import read_json, write_json
-from napari_unetvnet.runs.amounts import read_size, size_text
+from napari_unetvnet.runs.amounts import read_size
 from napari_unetvnet.runs.folder import CLEANED, DELIVERED, LABELS, MODEL, PROBABILITIES, UNCERTAINTY, runs_folder
 from napari_unetvnet.runs.kept import kept_runs, remove_run, size_of, why_it_stays
 from napari_unetvnet.runs.state import last_events
@@ -67,8 +67,8 @@ def kept_text(folder: Path) -> str:
     sizes = {path.name: size_of(path) if path.is_dir() else path.lstat().st_size for path in folder.iterdir()}
     total = sum(sizes.values())
     largest = sorted(sizes, key=lambda name: sizes[name], reverse=True)[:MOST_NAMED]
-    named = ", ".join(f"{name} {size_text(sizes[name])}" for name in largest if sizes[name] > total / 10)
-    return f"The run keeps {size_text(total)} in {folder}{f' ({named})' if named else ''}."
+    named = ", ".join(f"{name} {amount(sizes[name])}" for name in largest if sizes[name] > total / 10)
+    return f"The run keeps {amount(total)} in {folder}{f' ({named})' if named else ''}."
 
 
 def disk_limit() -> int | None:
@@ -179,12 +179,12 @@ def _limit_texts(limit: int, total: int, removed: Sequence[str], freed: int) -> 
     if removed:
         names = ", ".join(removed[:MOST_NAMED]) + (f" and {len(removed) - 3} more" if len(removed) > MOST_NAMED else "")
         texts.append(
-            f"Runs may keep {size_text(limit)}, so the oldest that can be computed again were removed ({names}: "
-            f"{size_text(freed)})."
+            f"Runs may keep {amount(limit)}, so the oldest that can be computed again were removed ({names}: "
+            f"{amount(freed)})."
         )
     if total > limit:
         texts.append(
-            f"Runs keep {size_text(total)}, more than the {size_text(limit)} that they may: the others hold painted "
+            f"Runs keep {amount(total)}, more than the {amount(limit)} that they may: the others hold painted "
             "labels or the only copy of a model, or are not done; look with: napari-unetvnet runs list"
         )
     return texts

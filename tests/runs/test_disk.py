@@ -109,7 +109,7 @@ def test_the_oldest_runs_go_beyond_the_limit_and_nothing_of_value(segment, runs_
     monkeypatch.setenv("NAPARI_UNETVNET_DISK_LIMIT", "890KB")
     said = texts(runs.run(segment("second")))
     assert before - {path.name for path in runs_folder.iterdir()} == {"oldest", "old"}
-    assert "were removed (oldest, old: 195." in said[-1]
+    assert "were removed (oldest, old: 196 KiB" in said[-1]
     monkeypatch.setenv("NAPARI_UNETVNET_DISK_LIMIT", "1 KB")
     said = texts(runs.run(segment("third")))
     assert before - {path.name for path in runs_folder.iterdir()} == {"oldest", "old", "newer", "delivered"}
