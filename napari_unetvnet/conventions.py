@@ -29,6 +29,9 @@ IGNORE = 255
 WHITE = 255
 """Foreground of a mask that was saved as a black and white picture."""
 
+LONGEST = 80
+"""Letters of a value in a message."""
+
 View = Literal["2d", "2.5d", "3d"]
 Head = Literal["binary", "multiclass", "multilabel"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -63,8 +66,13 @@ class Option:
     choices: tuple[OptionValue, ...] = ()
     help: str = ""
 
-    def check(self, value: Any) -> OptionValue:
+    def check(self, value: Any, limits: tuple[int, int] | None = None) -> OptionValue:
         """Bring a value, perhaps text from a command line, to this option's type.
+
+        Parameters
+        ----------
+        limits : tuple of 2 int, optional
+            Lowest and highest value.
 
         Returns
         -------
@@ -73,13 +81,15 @@ class Option:
         Raises
         ------
         SettingsProblem
-            If the value is of another type or not among the choices.
+            If the value is of another type, beyond the limits or not among the choices.
         """
         convert, words = _KINDS[self.kind]
         try:
             checked = convert(value)
         except (ValueError, TypeError, KeyError, OverflowError):
-            raise SettingsProblem(f"Option {self.name}={value} must be {words}.") from None
+            raise SettingsProblem(f"Option {self.name}={str(value)[:LONGEST]} must be {words}.") from None
+        if limits and isinstance(checked, int | float) and not limits[0] <= checked <= limits[1]:
+            raise SettingsProblem(f"Option {self.name}={str(value)[:LONGEST]} must be {limits[0]} to {limits[1]}.")
         if self.choices and checked not in self.choices:
             allowed = ", ".join(map(str, self.choices))
             raise SettingsProblem(f"Option {self.name}={value} must be one of: {allowed}.")

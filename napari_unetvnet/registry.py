@@ -5,10 +5,9 @@ a parameter ``options`` that is typed by one. `Registry.describe` finds them by 
 and ``--help`` need names, defaults, choices and their sentences, and importing a network for that would load torch into
 the viewer. A test compares every description with the imported signature.
 
-A name in an annotation or a default is replaced by what it stands for. It is searched among the statements at the top
-of its module and, where one of these imports it, in the source of the module that it comes from. Only modules of this
-package and of the member's own are read: others would be found by importing their parents, which may be slow. What
-cannot be read is refused.
+A name in an annotation or a default is replaced by what it stands for, at the top of its module or, where that imports
+it, in its own. Only modules of this package and of the member's own are read, because to find others may import their
+parents. What cannot be read is refused.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from functools import cache
 from importlib.util import find_spec, resolve_name
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from napari_unetvnet.conventions import Option, OptionValue
@@ -33,6 +33,7 @@ from napari_unetvnet.errors import SettingsProblem, near_names
 
 __all__ = ["Description", "Registry"]
 
+Limits = Mapping[str, tuple[int, int]]  # lowest and highest value of an option, whichever member has it
 Definition = ast.ClassDef | ast.FunctionDef
 KINDS = {"int": "int", "float": "float", "bool": "bool", "str": "str", "tuple[float, ...]": "floats"}
 """The types that an option may have, as they are written, with the kind of `Option` that each is."""
@@ -82,9 +83,9 @@ class Registry(Mapping[str, str]):
         Name to ``"module:object"``.
     """
 
-    def __init__(self, noun: str, members: Mapping[str, str]) -> None:
+    def __init__(self, noun: str, members: Mapping[str, str], limits: Limits = MappingProxyType({})) -> None:
         self.noun = noun
-        self._members = dict(members)
+        self._members, self._limits = dict(members), dict(limits)
 
     def __getitem__(self, name: str) -> str:
         return self._members[name]
@@ -160,14 +161,13 @@ class Registry(Mapping[str, str]):
             If the member has no such option or the value does not fit, one line for each.
         """
         known = {option.name: option for option in self.describe(name).options}
-        checked: dict[str, OptionValue] = {}
-        lines: list[str] = []
+        checked, lines = dict[str, OptionValue](), list[str]()
         for key, value in options.items():
             try:
-                if key not in known:
-                    hint = near_names(key, known) if known else "; it has no options."
-                    raise SettingsProblem(f"{self.noun.capitalize()} {name} has no option {key!r}{hint}")
-                checked[key] = known[key].check(value)
+                checked[key] = known[key].check(value, self._limits.get(key))
+            except KeyError:
+                hint = near_names(key, known) if known else "; it has no options."
+                lines.append(f"{self.noun.capitalize()} {name} has no option {key!r}{hint}")
             except SettingsProblem as problem:
                 lines += problem.lines
         if lines:
@@ -264,12 +264,12 @@ def _dataclass(module: str, expression: ast.expr) -> tuple[str, ast.ClassDef]:
 
 
 def _option(module: str, doc: str, name: str, annotation: ast.expr | None, default: ast.expr | None) -> Option:
-    kind, choices = _type_of(name, annotation and _expanded(module, annotation))
+    (kind, choices), text = _type_of(name, annotation and _expanded(module, annotation)), _help(doc, name)
     if default is None:
-        return Option(name, kind, None, choices, _help(doc, name))
+        return Option(name, kind, None, choices, text)
     value = _expanded(module, default)
     refusal = f"the default of its option {name} is {ast.unparse(value)}, but must be a literal or {FOLLOWED}"
-    return Option(name, kind, _literal(value, refusal), choices, _help(doc, name))
+    return Option(name, kind, _literal(value, refusal), choices, text)
 
 
 def _type_of(name: str, annotation: ast.expr | None) -> tuple[str, tuple[OptionValue, ...]]:

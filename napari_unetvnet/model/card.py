@@ -6,13 +6,13 @@ Cards are read without torch, so that the viewer can show a model before loading
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from napari_unetvnet.conventions import Head, NormaliseIn, OptionValue, Spacing, Triple, View
 from napari_unetvnet.errors import DataProblem, FileProblem, ModelProblem, SettingsProblem
-from napari_unetvnet.networks import NETWORKS
+from napari_unetvnet.networks import NETWORKS, lasting_options
 from napari_unetvnet.settings import BLURS, Normalisation, ObjectRule, Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "ObjectsLearnt",
     "ScoredOn",
     "check_channels",
+    "check_options",
     "read_card",
     "shipped_models",
     "with_options",
@@ -33,8 +34,20 @@ __all__ = [
 
 BEFORE_FIT = "before_final_fit."
 """The weights before the final fit have this before their names in a model file."""
-Numbers = tuple[int, int, int, int, int, int]
+Count = Annotated[int, Field(ge=0, le=1 << 60)]
+Channels = Annotated[int, Field(ge=1, le=1 << 12)]
+Edge = Annotated[int, Field(ge=1, le=1 << 16)]
+Label = Annotated[int, Field(ge=0, lt=1 << 63)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(max_length=1000)]
+Text = Annotated[str, Field(max_length=100_000)]
+MOST_CLASSES, MOST_CONTEXT, MOST_CHANNELS = 1000, 64, 1 << 12
+Numbers = tuple[Count, Count, Count, Count, Count, Count]
 """A box of voxels: its first voxel z, y, x and its end (exclusive)."""
+
+
+SHOWN, LONGEST = 5, 500
+"""Faults of a card that are listed, and letters of the list."""
 
 
 class ImageRecord(Settings):
@@ -58,13 +71,13 @@ class ImageRecord(Settings):
 class ScoredOn(Settings):
     """What the score of a model stands on."""
 
-    images: int
+    images: Count
     """Images of which a part or all is held out."""
-    voxels: int
+    voxels: Count
     """Labelled voxels that are held out."""
-    objects: int | None = None
+    objects: Count | None = None
     """Connected components of the foreground classes in them; None where the hold-out is too large to count."""
-    class_voxels: dict[str, int] = Field(default_factory=dict)
+    class_voxels: dict[str, Count] = Field(default_factory=dict)
     """Held-out voxels of each class."""
 
     def __str__(self) -> str:
@@ -78,9 +91,9 @@ class ObjectsLearnt(Settings):
 
     rule: ObjectRule
     """How the classes are divided."""
-    count: int
+    count: Count
     """Objects in the training labels."""
-    voxels: tuple[int, int, int]
+    voxels: tuple[Count, Count, Count]
     """Voxels of the smallest, the median and the largest object; smallest and largest are percentiles 1 and 99."""
     split_edges: float | None = None
     """How deep a neck must be to be split, in the longest voxel edge; nothing for the default."""
@@ -92,8 +105,9 @@ class ObjectsLearnt(Settings):
 
 
 class ModelCard(Normalisation):
-    """All that is needed to rebuild the network and to use it correctly."""
+    """All that is needed to rebuild the network and to use it correctly; ranges, because it may be a stranger's."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
     network: str
     """Name in the network table."""
     option: dict[str, OptionValue] = Field(default_factory=dict)
@@ -102,17 +116,17 @@ class ModelCard(Normalisation):
     """What turns logits into classes: one sigmoid, a softmax, or a sigmoid for each class."""
     view: View
     """2d, 2.5d or 3d."""
-    context: int = 0
+    context: Annotated[int, Field(ge=0, le=MOST_CONTEXT)] = 0
     """Neighbour planes on each side that the network sees as channels; 0 but in view 2.5d."""
-    channels: int = 1
+    channels: Channels = 1
     """Input channels C of an image."""
-    channel_names: tuple[str, ...] = ()
+    channel_names: tuple[Name, ...] = ()
     """Their names, in order; may be empty."""
-    channel_dropout: float = 0
+    channel_dropout: Fraction = 0
     """Probability with which a channel was left out in training; above 0 the model can do without some of them."""
-    values: tuple[int, ...]
+    values: Annotated[tuple[Label, ...], Field(max_length=MOST_CLASSES)]
     """Label value that is written for each class, in class order."""
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[Name, ...] = ()
     """Names of the classes, in class order; may be empty."""
     overlapping: bool = False
     """Whether a voxel may have several classes, so that a result is a mask for each."""
@@ -120,11 +134,11 @@ class ModelCard(Normalisation):
     """Classes that lie in each other are written in this order of their indices, later ones over earlier ones."""
     lines: tuple[int, ...] = ()
     """Indices of classes that are thin lines; three outputs after each only serve to learn."""
-    patch: Triple
+    patch: tuple[Edge, Edge, Edge]
     """Training patch z y x in voxels."""
     spacing: Spacing = (1.0, 1.0, 1.0)
     """Voxel size z y x of the training images."""
-    unit: str = "pixel"
+    unit: Annotated[str, Field(max_length=100)] = "pixel"
     """Unit of the spacing."""
     resampled: bool = False
     """Whether the training images were brought to that voxel size."""
@@ -135,17 +149,17 @@ class ModelCard(Normalisation):
     brightness: tuple[tuple[float, float], ...] = ()
     """Of each channel: where the median of an image lies between its percentiles 0.5 and 99.5, from 0 (mostly dark) to
     1 (mostly bright); percentiles 10 and 90 over the training images."""
-    loss: str = ""
+    loss: Text = ""
     """What was minimised."""
-    steps: int = 0
+    steps: Count = 0
     """Optimiser steps that were taken in all, those of the parent included."""
-    final_fit_steps: int = 0
+    final_fit_steps: Count = 0
     """How many of the steps belong to the final fit, which learnt what was held out after it had scored the model."""
     seed: int = 0
     """Of the training."""
-    parent: str = ""
+    parent: Text = ""
     """The model that the training started from: name and sha256 of its file."""
-    parent_steps: int = 0
+    parent_steps: Count = 0
     """How many of the steps are the parent's."""
     parent_dice: float | None = None
     """Dice of the parent on the hold-out of this training; nothing where it could not be compared."""
@@ -164,17 +178,17 @@ class ModelCard(Normalisation):
     this model keeps to them, so that it is never scored on what was learnt."""
     split: tuple[tuple[int, ...], ...] = ()
     """Of models before `images` was recorded: the same for each training image in order, without its content."""
-    task: str = ""
+    task: Text = ""
     """What the model finds in which images, in one line, such as "nuclei in fluorescence images"."""
-    data: str = ""
+    data: Text = ""
     """Where the training data come from."""
-    licence: str = ""
+    licence: Text = ""
     """Licence of the weights."""
-    attribution: str = ""
+    attribution: Text = ""
     """Whom to name where the weights are passed on: the authors of the training images, as their licence asks."""
-    inputs: str = ""
+    inputs: Text = ""
     """How many images it was trained on, and a hash over the contents of all files."""
-    device: str = ""
+    device: Text = ""
     """What it was trained on: the GPU or the processor."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the software that trained it."""
@@ -191,6 +205,16 @@ class ModelCard(Normalisation):
             raise ValueError("normalise=dataset has no constants; a card has them as fixed ones")
         if any(not 0 <= i < len(self.values) for i in (*self.paint_order, *self.lines)):
             raise ValueError(f"classes {self.paint_order} or {self.lines} are beyond {len(self.values)} label values")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_meaning(self) -> Self:
+        if any(len(set(each)) < len(each) for each in (self.values, self.paint_order, self.lines)):
+            raise ValueError(f"of the classes {self.values}, {self.paint_order} or {self.lines} some are named twice")
+        if self.context and self.view != "2.5d":
+            raise ValueError(f"view {self.view} has no neighbour planes, but a context of {self.context}")
+        if self.in_channels > MOST_CHANNELS:
+            raise ValueError(f"{self.channels} channels of {2 * self.context + 1} planes are more than {MOST_CHANNELS}")
         return self
 
     @property
@@ -277,8 +301,32 @@ def read_card(path: str | Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(header["card"])
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) or "no JSON" for item in error.errors())
-        raise ModelProblem(f"{path}: its card does not fit this version ({fields}); update the program.") from None
+        found = [f"{'.'.join(map(str, item['loc'])) or 'the card'}: {item['msg']}" for item in error.errors()]
+        shown = "; ".join(found[:SHOWN])[:LONGEST].replace("\n", " ")
+        raise ModelProblem(
+            f"{path}: its card does not fit this version, or is out of range ({shown}); update the program."
+        ) from None
+
+
+def check_options(card: ModelCard, name: str) -> None:
+    """Refuse a card whose network is unknown, or has options that are unknown, out of range or name a file.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for the message.
+
+    Raises
+    ------
+    ModelProblem
+    """
+    try:
+        NETWORKS.check_options(card.network, card.option)
+    except SettingsProblem as problem:
+        raise ModelProblem(*(f"{name}: {line}" for line in problem.lines)) from None
+    lasting = lasting_options(card.network, card.option)
+    if starting := [option for option, value in card.option.items() if option not in lasting and value]:
+        raise ModelProblem(f"{name}: its card has the option {', '.join(starting)}, which only a training may have.")
 
 
 def shipped_models() -> dict[str, Path]:

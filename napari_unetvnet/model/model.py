@@ -8,6 +8,7 @@ tile inside an image has image around it and not padding.
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_unetvnet.errors import ModelProblem, OutOfMemory
-from napari_unetvnet.model.card import ModelCard, read_card, with_options
+from napari_unetvnet.model.card import ModelCard, check_options, read_card, with_options
 from napari_unetvnet.model.device import choose_device, lacks_memory
 from napari_unetvnet.model.saved import read_weights, save_model
 from napari_unetvnet.model.wrappers import Wrapper, Wrappers
@@ -313,13 +314,36 @@ def _check_memory(card: ModelCard) -> None:
     """Refuse a network whose weights alone exceed the memory, before the system kills the process."""
     import psutil
 
-    network = outline(card.network, card.dims, card.in_channels, card.outputs, card.option)
-    weight_bytes = 4 * sum(p.numel() for p in network.parameters())
+    weight_bytes = 4 * sum(p.numel() for p in _outline(card).parameters())
     if weight_bytes > (free := psutil.virtual_memory().available):
         raise OutOfMemory(
             f"{card.network} with {card.option} has weights of {weight_bytes / 2**30:.1f} GiB, but "
             f"{free / 2**30:.1f} GiB of memory are free; choose a smaller width or depth."
         )
+
+
+def _check_weights(path: str | Path, card: ModelCard, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not fit their card, before memory is taken for the network, or that are no numbers."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that nothing is copied to an outline
+            _outline(card).load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelProblem(f"{path}: the weights do not fit the model card ({reason}).") from None
+    if broken := [name for name, tensor in weights.items() if tensor.is_floating_point() and not _is_finite(tensor)]:
+        raise ModelProblem(
+            f"{path}: its weights are not all numbers (NaN or infinity in {broken[0]}), so it can find nothing; choose "
+            "another model, or train it again."
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
+
+
+def _outline(card: ModelCard) -> SegmentationNetwork:
+    return outline(card.network, card.dims, card.in_channels, card.outputs, card.option)
 
 
 def load_model(
@@ -348,17 +372,17 @@ def load_model(
     FileProblem
         If there is no such file.
     ModelProblem
-        If it is cut off, of another program, its weights do not fit its card, or those before its final fit are gone.
+        If it is cut off, of another program, its weights are no numbers or do not fit its card, or those before its
+        final fit are gone.
     SettingsProblem
         If an option cannot be changed.
     """
-    card = with_options(read_card(path), option or {})
-    model = build_model(card, settings)
+    stored = read_card(path)
+    check_options(stored, str(path))
+    card = with_options(stored, option or {})
     weights = read_weights(path, before_fit=before_fit and card.final_fit_steps > 0)
-    try:
-        model.network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ModelProblem(f"{path}: the weights do not fit the model card ({reason}).") from None
+    _check_weights(path, card, weights)
+    model = build_model(card, settings)
+    model.network.load_state_dict(weights)
     model.network.eval()
     return model

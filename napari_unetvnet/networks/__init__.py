@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from napari_unetvnet.networks.base import SegmentationNetwork
 
 __all__ = [
-    "FAMILIES", "NETWORKS", "OUTPUTS", "available_outputs", "build_network", "lasting_options", "options_for_training",
-    "owners_of",
+    "FAMILIES", "LIMITS", "NETWORKS", "OUTPUTS", "available_outputs", "build_network", "lasting_options",
+    "options_for_training", "owners_of",
 ]  # fmt: skip
 
 FAMILIES: dict[str, dict[str, str]] = {
@@ -52,8 +52,15 @@ FAMILIES: dict[str, dict[str, str]] = {
 }
 """Networks by family, as README lists them."""
 
-NETWORKS = Registry("network", {name: place for family in FAMILIES.values() for name, place in family.items()})
-
+LIMITS = {
+    "width": (1, 1 << 16), "depth": (1, 12), "deep_supervision": (0, 12), "branch": (0, 12), "freeze": (0, 1000),
+    "roi_margin": (0, 1 << 16), "planar": (0, 12), "groups": (1, 1 << 12), "latent": (1, 1 << 16),
+    "patch_z": (0, 1 << 12), "patch_y": (0, 1 << 12), "patch_x": (0, 1 << 12), "poolings": (1, 12),
+    "feature_size": (1, 1 << 12), "window": (1, 1 << 8), "dropout": (0, 1), "dropout_rate": (0, 1),
+    "down_dropout": (0, 1), "roi_threshold": (0, 1), "tiny_threshold": (0, 1),
+}  # fmt: skip
+"""Lowest and highest value of options that are numbers: what is beyond comes from no training, and may never end."""
+NETWORKS = Registry("network", {name: place for family in FAMILIES.values() for name, place in family.items()}, LIMITS)
 
 OUTPUTS: dict[str, str] = {
     "heatmaps": "napari_unetvnet.networks.outputs:heat_maps",

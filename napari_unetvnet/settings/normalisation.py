@@ -12,8 +12,12 @@ from napari_unetvnet.settings.labels import numbers
 
 __all__ = ["CONSTANTS", "Normalisation"]
 
-Floats = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], BeforeValidator(numbers)]
-Deviations = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], BeforeValidator(numbers)]
+Floats = Annotated[
+    tuple[Annotated[float, Field(gt=-1e30, lt=1e30, allow_inf_nan=False)], ...], BeforeValidator(numbers)
+]
+Deviations = Annotated[
+    tuple[Annotated[float, Field(gt=1e-30, lt=1e30, allow_inf_nan=False)], ...], BeforeValidator(numbers)
+]
 CONSTANTS = ("normalise_mean", "normalise_std", "normalise_window")
 """The settings that hold the constants of normalise=fixed."""
 
