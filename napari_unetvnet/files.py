@@ -2,14 +2,13 @@
 
 What is written goes to a temporary place beside its own, is flushed to the disk, and is then renamed: a reader finds
 the old file or the new one, never a part, also after a power cut. A process that is killed before it renames leaves
-the old file and a hidden temporary one, whose name begins with `TEMPORARY`.
+the old file and a hidden temporary one, which the next one that writes there removes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 from contextlib import ExitStack, contextmanager
@@ -17,19 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.temporary import beside, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "FULL", "FULL_BYTES", "TEMPORARY", "amount", "beside", "cache_folder", "check_regular", "named", "put_if_free",
-    "put_in_place", "remove", "replacing", "replacing_all", "write_problem", "write_text", "writing",
+    "FULL", "FULL_BYTES", "amount", "cache_folder", "check_regular", "named", "put_if_free",
+    "put_in_place", "replacing", "replacing_all", "write_problem", "write_text", "writing",
 ]  # fmt: skip
 
-TEMPORARY = ".napari-unetvnet-"
-"""How the names of temporary files and folders begin."""
-KEPT_CHARACTERS = 24
-"""Of the end of a name, which says the format; with the rest below what any file system takes (143 bytes)."""
 CANNOT_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
 """What file systems say that have no way to flush a folder."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -154,7 +150,7 @@ def put_if_free(part: Path, path: Path) -> bool:
 
 def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:
     """Rename all parts to their places; if one cannot be, rename all back."""
-    old = [beside(path) for path in paths]
+    old = [beside(path, replaced=True) for path in paths]
     with ExitStack() as undo:
         for part, path, kept in zip(parts, paths, old, strict=True):
             undo.callback(_put_back, part, path, kept)
@@ -191,23 +187,6 @@ def _put_back(part: Path, path: Path, kept: Path) -> None:
     remove(kept)
 
 
-def beside(path: Path, prefix: str = TEMPORARY, tag: str = "") -> Path:
-    """Give a new name in the same folder that clashes with no other file, is never too long, and keeps the ending.
-
-    Parameters
-    ----------
-    prefix : str
-        What it begins with.
-    tag : str
-        What makes it differ from other names; random if empty.
-
-    Returns
-    -------
-    Path
-    """
-    return path.with_name(f"{prefix}{tag or secrets.token_hex(4)}-{path.name[-KEPT_CHARACTERS:]}")
-
-
 def cache_folder() -> Path:
     """Return the folder of what can be found out again: ``$NAPARI_UNETVNET_CACHE``, by default the user's cache."""
     from platformdirs import user_cache_path
@@ -242,14 +221,6 @@ def check_regular(path: Path) -> None:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FileProblem(f"{path} is a device, a pipe or a socket, or a link to one, and no file; name a file.")
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; nothing happens where there is none."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "napari_unetvnet"
-MOST_LEVELS, LONGEST_FUNCTION, LONGEST_FILE, MOST_PACKAGES, MOST_MODULES = 13, 40, 400, 13, 6
+MOST_LEVELS, LONGEST_FUNCTION, LONGEST_FILE, MOST_PACKAGES, MOST_MODULES = 13, 40, 400, 13, 7
 NOT_COUNTED = {"__init__", "__main__"}
 """Modules at the top of the package that do not count."""
 

@@ -11,19 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from napari_unetvnet import files
+from napari_unetvnet import files, temporary
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import (
-    TEMPORARY,
-    beside,
-    remove,
-    replacing,
-    replacing_all,
-    write_text,
-    writing,
-)
+from napari_unetvnet.files import replacing, replacing_all, write_text, writing
 from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.temporary import TEMPORARY, beside, remove
 
 
 def names(folder):
@@ -246,8 +239,55 @@ def test_a_killed_process_leaves_the_old_file_and_a_hidden_one_with_the_tag(tmp_
     assert (tmp_path / "a.txt").read_text() == "old\n"
     (left,) = (name for name in names(tmp_path) if name != "a.txt")
     assert left.startswith(TEMPORARY)
-    write_text(tmp_path / "a.txt", "new")
-    assert names(tmp_path) == sorted(["a.txt", left])
+    write_text(tmp_path / "b.txt", "new")
+    assert names(tmp_path) == ["a.txt", "b.txt"]
+
+
+def stray(path, process, mark="", computer=None):
+    return path.with_name(f"{TEMPORARY}{computer or temporary._computer()}.{process}-01234567{mark}-{path.name}")
+
+
+def test_only_what_dead_processes_of_this_computer_left_is_removed(tmp_path):
+    """What a living process writes, other computers, and other names stay; links are not followed."""
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True)
+    dead, path = int(gone.stdout), tmp_path / "x.tif"
+    victim = folder_of(tmp_path / "victim", "years")
+    kept = {stray(path, os.getppid()), stray(path, os.getpid()), stray(path, dead, computer="abcdef")}
+    kept |= {
+        tmp_path / f"{TEMPORARY}01234567-x.tif",
+        tmp_path / f".{dead}-x.tif",
+        tmp_path / stray(path, dead).name[1:],
+    }
+    for place in kept:
+        place.write_text("kept")
+    stray(path, dead).write_text("ha")
+    folder_of(stray(tmp_path / "x.zarr", dead), "ha")
+    stray(tmp_path / "link", dead).symlink_to(victim, target_is_directory=True)
+    write_text(tmp_path / "b.txt", "new")
+    assert names(tmp_path) == sorted(["b.txt", "victim", *(place.name for place in kept)])
+    assert (victim / "a").read_text() == "years"
+
+
+def test_what_a_killed_process_was_replacing_is_put_back_or_removed_if_it_was_replaced(tmp_path):
+    """Killed between two renames there is nothing in the place, and the old folder has a hidden name."""
+    folder_of(tmp_path / "x.zarr", "old")
+    code = (
+        "import os, signal, pathlib, sys\nfrom napari_unetvnet.files import replacing\n"
+        "rename, path = pathlib.Path.rename, pathlib.Path(sys.argv[1])\n"
+        "def killed(self, target):\n    rename(self, target); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "pathlib.Path.rename = killed\n"
+        "with replacing(path) as part:\n    part.mkdir(); (part / 'a').write_text('new')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.zarr")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "x.zarr").exists()
+    (left,) = (path for path in tmp_path.iterdir() if path.name.endswith("o-x.zarr"))
+    write_text(tmp_path / "b.txt", "")
+    assert (tmp_path / "x.zarr" / "a").read_text() == "old"
+    folder_of(left, "older")  # the process was killed after the second rename
+    write_text(tmp_path / "b.txt", "")
+    assert names(tmp_path) == ["b.txt", "x.zarr"]
+    assert (tmp_path / "x.zarr" / "a").read_text() == "old"
 
 
 def test_json_comes_back_as_it_was(tmp_path):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import remove, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.room import check_room, reserve
+from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import beside, cache_folder, named, put_in_place, remove
+from napari_unetvnet.files import cache_folder, named, put_in_place
 from napari_unetvnet.images.same_file import one_name
+from napari_unetvnet.temporary import beside, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional
 
 from napari_unetvnet.errors import FileProblem, OutOfMemory, SettingsProblem
-from napari_unetvnet.files import cache_folder, remove
+from napari_unetvnet.files import cache_folder
 from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,9 +15,9 @@ import torch
 
 from napari_unetvnet.errors import FileProblem, OutOfMemory
 from napari_unetvnet.events import Notice
-from napari_unetvnet.files import remove
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.model.device import FALLBACK, device_name, lacks_memory, recall, remember
+from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import EpochDone, Event, Notice, StepDone
-from napari_unetvnet.files import remove, replacing
+from napari_unetvnet.files import replacing
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import ATTEMPTS, FIRST_MODEL, PLAN, follow
+from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

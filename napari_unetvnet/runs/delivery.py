@@ -13,11 +13,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import OutputScored
-from napari_unetvnet.files import beside, put_if_free, remove, writing
+from napari_unetvnet.files import put_if_free, writing
 from napari_unetvnet.images.written import delivering, target
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import DELIVERED, MODEL, REPLACED, follow
+from napari_unetvnet.temporary import beside, remove
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,11 @@ from typing import Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Event, from_line
-from napari_unetvnet.files import TEMPORARY, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.pair_table import resolve
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
+from napari_unetvnet.temporary import TEMPORARY
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [

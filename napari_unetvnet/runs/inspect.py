@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import remove, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.formats import ending_of, format_of
 from napari_unetvnet.images.io import write_probabilities, write_uncertainty
@@ -23,6 +23,7 @@ from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import FALLBACK, INDEX, MAPS
 from napari_unetvnet.runs.inputs import read_image
 from napari_unetvnet.runs.models import find_model
+from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

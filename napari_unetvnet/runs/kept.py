@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem, UserError, near_names
 from napari_unetvnet.events import SlabDone
-from napari_unetvnet.files import TEMPORARY, beside
 from napari_unetvnet.json_files import read_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs import folder as names
 from napari_unetvnet.runs.folder import COMMANDS, JOB, LOCK, MODEL, runs_folder
 from napari_unetvnet.runs.state import RUNNING, UNFINISHED, RunState, is_held, last_events, state_of
+from napari_unetvnet.temporary import TEMPORARY, beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem, RunProblem, UserError
-from napari_unetvnet.files import beside, put_if_free, remove, writing
+from napari_unetvnet.files import put_if_free, writing
 from napari_unetvnet.images.outputs import check_writable
 from napari_unetvnet.images.written import delivering, refuse_foreign
 from napari_unetvnet.model.card import read_card, shipped_models
@@ -18,6 +18,7 @@ from napari_unetvnet.runs.folder import MODEL, clean_name, runs_folder
 from napari_unetvnet.runs.kept import kept_runs, size_of, used_by
 from napari_unetvnet.runs.models import find_model, list_models
 from napari_unetvnet.runs.state import is_held
+from napari_unetvnet.temporary import beside, remove
 
 if TYPE_CHECKING:
     from pathlib import Path

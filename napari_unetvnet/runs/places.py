@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import beside
 from napari_unetvnet.images.written import target
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.runs.folder import CLEANED, LABELS, PLACES, read
+from napari_unetvnet.temporary import beside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

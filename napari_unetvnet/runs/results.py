@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
-from napari_unetvnet.files import remove, writing
+from napari_unetvnet.files import writing
 from napari_unetvnet.images.arrays import FileArray
 from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
@@ -34,6 +34,7 @@ from napari_unetvnet.runs.inspect import maps_in
 from napari_unetvnet.runs.outputs import lines_beside, table_beside
 from napari_unetvnet.runs.places import DELIVERED, check_own, growing, labels_in, load_tags, new_tag, save_tags
 from napari_unetvnet.runs.repeat import options_to_repeat
+from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -49,7 +49,11 @@ def train(files, name, **changes):
 def ended(events):
     events = list(events)
     texts = [event.text for event in events if isinstance(event, Notice) and "safetensors" in event.text]
-    told = [text for text in texts if "copied" not in text and "Held out" not in text]
+    told = [
+        text
+        for text in texts
+        if not text.startswith("The run keeps") and "Held out" not in text and "copied" not in text
+    ]
     assert isinstance(events[-1], RunFinished)
     return events[-1].results["model"], told
 
