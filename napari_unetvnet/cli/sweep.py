@@ -187,11 +187,8 @@ def _keep_inputs(outputs: Sequence[Path], runs: Sequence[Member]) -> None:
 
 
 def _to_do(path: Path) -> bool:
-    """Whether a run is missing, was interrupted, or failed before it saved a model."""
-    if not (path / JOB).exists():
-        return True
-    row = read_run(path)
-    return row.state not in ("done", "failed") or (row.state == "failed" and not row.model)
+    """Whether a run is missing, was interrupted, or failed, as where a disk was full."""
+    return not (path / JOB).exists() or read_run(path).state != "done"
 
 
 def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, ...]]:
@@ -202,6 +199,8 @@ def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, 
             create(path, member.job)
         return follow(path, resume=(path / EVENTS).exists()).state, ()
     except UserError as problem:
+        if isinstance(problem.__cause__, OSError):  # of the disk and not of the training, and so of the next one, too
+            raise
         return "failed", problem.lines
     except OSError as error:
         raise FileProblem(f"{path} cannot be written ({error.strerror}); choose another folder.") from None

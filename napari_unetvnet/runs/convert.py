@@ -33,6 +33,7 @@ from napari_unetvnet.images.stored_geometry import as_geometry, as_text
 from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
 from napari_unetvnet.images.written import claimed, delivering, refuse_foreign, target
+from napari_unetvnet.temporary import TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -143,7 +144,7 @@ def _convert(job: ConvertJob, found: _Set) -> Iterator[str]:
     _check_alike(subjects, measured)
     with writing(job.output), delivering(job.output) as (part,):
         _write(part, found, stored, measured, job)
-    _remove_kept(folder)
+    yield from _remove_kept(folder)
     yield f"Set of {len(subjects)} subject(s): {job.output}"
 
 
@@ -166,13 +167,22 @@ def _check_alike(subjects: Sequence[_Files], measured: Sequence[_Measured]) -> N
             )
 
 
-def _remove_kept(folder: Path) -> None:
-    """Remove the subjects that were kept, and their folder if nothing else is in it."""
-    for path in folder.glob("*.npz"):
-        if len(path.stem) == KEY_LENGTH:
-            path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_kept(folder: Path) -> Iterator[str]:
+    """Remove the subjects that were kept, also by conversions that were killed, and their folder if it is empty then.
+
+    Yields
+    ------
+    str
+        What could not be removed.
+    """
+    try:
+        for path in folder.glob("*.npz"):
+            if len(path.stem) == KEY_LENGTH or path.name.startswith(TEMPORARY):
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        yield f"{folder} is needed no more and could not be removed ({error.strerror or error}); remove it."
 
 
 def _paths(files: _Files) -> list[Path]:

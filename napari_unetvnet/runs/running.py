@@ -264,7 +264,7 @@ class _EventWriter:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as error:
-            error.filename = self._file.name
+            error.filename = str(self._file.name)
             self._file.truncate(begin)
             raise
 
