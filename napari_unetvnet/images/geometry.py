@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN", "UNKNOWN_UNIT", "Geometry", "Grid", "spacing_of", "step_of_resize", "step_to"]
 
 UNKNOWN_UNIT = "pixel"
+LEAST, MOST, FARTHEST = 1e-12, 1e12, 1e18
+"""Between these lie voxel sizes, and within this positions, in whatever unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,30 @@ class Geometry:
         x, y, z = (float(edge) for edge in self.affine[:3, 3])
         directions = self.affine[:3, :3] / self.spacing[::-1]
         return (z, y, x) if np.allclose(directions, np.eye(3), atol=1e-4) else None
+
+    def fault(self, shape: Sequence[int]) -> str:
+        """Say which of its numbers no image can have.
+
+        Parameters
+        ----------
+        shape : 3 int
+            Voxels z, y, x. Along an axis of one voxel its size does not count.
+
+        Returns
+        -------
+        str
+            Such as "states voxels of 9e+18 x 1 x 1 mm (z y x)"; empty if all are possible.
+        """
+        longer = [axis for axis, n in enumerate(shape) if n > 1]
+        if not all(LEAST < self.spacing[axis] < MOST for axis in longer):
+            return f"states voxels of {' x '.join(f'{size:.3g}' for size in self.spacing)} {self.unit} (z y x)"
+        for affine in self.affines:
+            columns = spacing_of(affine)
+            is_near = np.isfinite(affine).all() and np.abs(affine[:3, 3]).max() < FARTHEST
+            if not is_near or not all(LEAST < columns[axis] < MOST for axis in longer):
+                numbers = " ".join(f"{number:.3g}" for number in affine[:3].ravel())
+                return f"states an affine whose numbers are no places ({numbers})"
+        return ""
 
     def completed(self, spacing: Spacing | None = None, unit: str | None = None) -> Geometry:
         """Fill in a voxel size and a unit where none are known."""

@@ -5,7 +5,7 @@ Channel files are stacked here. What is large is read when it is sliced, so time
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,13 @@ import numpy as np
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.axes import UnclearAxes
 from napari_unetvnet.images.channels import stacked
-from napari_unetvnet.images.geometry import Grid, spacing_of
+from napari_unetvnet.images.geometry import UNKNOWN, UNKNOWN_UNIT, Grid, spacing_of
 from napari_unetvnet.images.image_file import ImageFile, read_file
 from napari_unetvnet.images.onto_grid import onto_grid
 from napari_unetvnet.images.same_grid import difference
 from napari_unetvnet.images.sources import at_time, existing, paths_of, split_time, stem_of
 from napari_unetvnet.images.time_axis import TimeAxis, chosen_points
+from napari_unetvnet.images.units import METRES
 from napari_unetvnet.images.volume import Volume
 
 if TYPE_CHECKING:
@@ -154,16 +155,18 @@ class Opened:
                 f"({self.name}@t=0), or, in train and segment, choose some (--time 0 2 or --time 0:10:2) or all "
                 "(--time :)."
             )
-        first, paths = self.images[0], self.paths
-        for path, image in zip(paths, self.images, strict=True):
+        paths = self.paths
+        images = tuple(_placed(*each, spacing, notices) for each in zip(self.images, paths, strict=True))
+        first = images[0]
+        for path, image in zip(paths, images, strict=True):
             if image.palette and not palette:
                 raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
-        rest = zip(self.images[1:], paths[1:], strict=True)
+        rest = zip(images[1:], paths[1:], strict=True)
         arrays = [first.data, *(_on_grid_of(first, paths[0], *each, notices) for each in rest)]
         data = arrays[0] if len(arrays) == 1 else stacked(arrays)
         if palette and first.inverted:  # numbers of labels have no brightness
             data = data.dtype.type(first.inverted) - np.asarray(data[...])
-        placed = next((each.geometry for each in self.images if each.geometry.is_known), first.geometry)
+        placed = next((each.geometry for each in images if each.geometry.is_known), first.geometry)
         turned = first.orientation
         if notices is not None and turned != 1:
             notices.append(
@@ -208,6 +211,29 @@ def opened(source: str | Path, axes: str = "") -> Opened:
                 "must have the same."
             )
     return Opened(str(source), images)
+
+
+def _placed(image: ImageFile, path: Path, spacing: Spacing | None, notices: list[str] | None) -> ImageFile:
+    """Refuse a geometry with numbers that no image has; where the voxel size is given, leave it out and tell."""
+    shape, geometry = image.data.shape[1:], image.geometry
+    if fault := geometry.fault(shape):
+        if spacing is None:
+            raise DataProblem(
+                f"{path.name} {fault}, which no image has; give the size of its voxels instead (--spacing z y x), or "
+                "correct its header."
+            )
+        if notices is not None:
+            notices.append(f"{path.name} {fault}, which no image has; what it says of space was left out.")
+        return image._replace(geometry=UNKNOWN)
+    if notices is not None and geometry.unit not in {UNKNOWN_UNIT, *METRES}:
+        notices.append(
+            f"{path.name} states its voxel size in the unit {geometry.unit!r}, which is not known as a length; it is "
+            "compared by its name, and not converted."
+        )
+    if all(np.isfinite(geometry.spacing)):
+        return image
+    z, y, x = (size if n > 1 else 1.0 for size, n in zip(geometry.spacing, shape, strict=True))
+    return image._replace(geometry=replace(geometry, spacing=(z, y, x)))
 
 
 def _other_size(geometry: Geometry, shape: Sequence[int], name: str) -> str:

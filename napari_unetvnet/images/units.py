@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.conventions import Spacing
 
-__all__ = ["METRES", "MICRO", "common_spacing", "edge_length", "in_unit_of_x", "unit_name"]
+__all__ = ["METRES", "MICRO", "common_spacing", "edge_length", "in_unit_of_x", "stated_length", "unit_name"]
 
 MICRO = "\u00b5m"
 METRES = {"nm": 1e-9, "micrometer": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "inch": 0.0254}
+LONGEST_UNIT = 40
+"""Letters of a unit that are kept."""
 ALIASES = {"": "pixel", "pixels": "pixel", "in": "inch", "nanometer": "nm", "millimeter": "mm", "centimeter": "cm"}
 ALIASES |= {"meter": "m"} | dict.fromkeys(("um", MICRO, "micron", "microns", "micrometers", "micrometre"), "micrometer")
 
@@ -23,6 +26,7 @@ def unit_name(text: str) -> str:
     if "\\u" in text:
         text = text.encode("ascii", "ignore").decode("unicode_escape")
     text = unescape(text).strip().replace("\u03bc", "\u00b5")
+    text = "".join(letter for letter in text if letter.isprintable())[:LONGEST_UNIT]
     return ALIASES.get(text.lower(), text)
 
 
@@ -30,6 +34,20 @@ def edge_length(value: Any) -> float:
     """Give the edge length of a voxel from a header; 1 if it is invalid."""
     length = abs(float(value))
     return length if 0 < length < float("inf") else 1.0
+
+
+def stated_length(value: Any) -> float:
+    """Give the edge length of a voxel from a header: 1 for 0, which means that there is none, NaN if it is no number.
+
+    Returns
+    -------
+    float
+    """
+    try:
+        length = abs(float(value))
+    except (TypeError, ValueError):
+        return math.nan
+    return length or 1.0
 
 
 def common_spacing(lengths: Mapping[str, Any], units: Mapping[str, str]) -> tuple[Spacing | None, str]:
@@ -50,7 +68,7 @@ def common_spacing(lengths: Mapping[str, Any], units: Mapping[str, str]) -> tupl
     """
     if not any(axis in lengths for axis in "ZYX"):
         return None, "pixel"
-    z, y, x = in_unit_of_x({axis: edge_length(lengths.get(axis, 1)) for axis in "ZYX"}, units)
+    z, y, x = in_unit_of_x({axis: stated_length(lengths.get(axis, 1)) for axis in "ZYX"}, units)
     return (z, y, x), units.get("X", "pixel")
 
 

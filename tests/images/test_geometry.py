@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import zarr
 from combinations import in_one_case
 from scipy.spatial.transform import Rotation
 
+from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.units import MICRO
@@ -317,3 +319,59 @@ def test_what_a_file_does_not_say_is_filled_in_and_nothing_else():
     assert (filled.spacing, filled.unit) == ((3, 2, 1), "mm")
     known = Geometry((1.0, 1.0, 1.0), "micrometer")
     assert known.completed((3, 2, 1), "mm") is known
+
+
+STRANGE = (9e18, 1e-300, float("nan"), float("inf"))
+
+
+def stated(folder, ending, size):
+    """Write an image whose header states a voxel size along z, or for .nrrd along x."""
+    path, voxels = folder / f"a{ending}", np.zeros((6, 5, 8), np.uint8)
+    if ending == ".zarr":
+        group = zarr.open_group(path, mode="w", zarr_format=3)
+        group.create_array("0", data=voxels)
+        scale = [{"type": "scale", "scale": [size, 1, 1]}]
+        axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+        image = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    elif ending == ".nii":
+        header = nibabel.Nifti1Header()
+        header.set_data_shape(voxels.shape[::-1])
+        header.set_data_dtype("u1")
+        header["vox_offset"], header["magic"], header["pixdim"][1:4] = 352, b"n+1", (1, 1, max(size, 1e-38))
+        path.write_bytes(bytes(header.binaryblock) + bytes(4) + voxels.tobytes())
+    elif ending == ".h5":
+        with h5py.File(path, "w") as file:
+            file["a"] = voxels
+            file["a"].attrs["element_size_um"] = (size, 1, 1)
+    elif ending == ".ome.tif":
+        tifffile.imwrite(path, voxels, ome=True, metadata={"axes": "ZYX", "PhysicalSizeZ": size})
+    else:
+        tifffile.imwrite(path, voxels, imagej=True, metadata={"axes": "ZYX", "spacing": size, "unit": "um"})
+    return path
+
+
+@in_one_case("ending, size", [(e, s) for e in (".zarr", ".nii", ".h5", ".tif", ".ome.tif") for s in STRANGE])
+def test_a_voxel_size_that_no_image_has_is_refused_and_can_be_given(tmp_path, ending, size):
+    path = stated(tmp_path, ending, size)
+    with pytest.raises(DataProblem, match=rf"^a{ending} states voxels of \S+ x 1 x 1 \S+ \(z y x\), which no image"):
+        read_volume(path)
+    assert read_volume(path, spacing=(3, 2, 1), notices=(notices := [])).spacing == (3, 2, 1)
+    assert "what it says of space was left out" in notices[0]
+
+
+def test_a_position_that_is_no_number_and_a_unit_that_is_no_length_are_not_silent(tmp_path):
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[0, 3] = np.nan
+    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 5, 5), np.uint8), affine), tmp_path / "a.nii")
+    with pytest.raises(DataProblem, match=r"a.nii states an affine whose numbers are no places \(1 0 0 nan 0 1"):
+        read_volume(tmp_path / "a.nii")
+    path = stated(tmp_path, ".zarr", 2)
+    file = path / "zarr.json"
+    file.write_text(file.read_text().replace('"micrometer"', '"1e999\\u001b[2J"'))
+    volume = read_volume(path, notices=(notices := []))
+    assert (volume.spacing, volume.unit) == ((2, 1, 1), "1e999[2J")
+    assert notices == [
+        "a.zarr states its voxel size in the unit '1e999[2J', which is not known as a length; it is compared by its "
+        "name, and not converted."
+    ]

@@ -23,7 +23,7 @@ from napari_unetvnet.images.declared import check_beside, check_decoded
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.time_axis import seconds
-from napari_unetvnet.images.units import METRES, edge_length, unit_name
+from napari_unetvnet.images.units import METRES, edge_length, stated_length, unit_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,14 +125,14 @@ def _letters(array: Any, axes: str, name: str) -> str:
 
 def _geometry(header: Any) -> Geometry:
     """Read where the voxels lie; a file without codes does not say."""
-    affines = [np.array(form, np.float64) for form in _forms(header) if form is not None and _is_invertible(form)]
+    affines = [np.array(form, np.float64) for form in _forms(header) if form is not None and not _is_flat(form)]
     if len(affines) == 2 and np.array_equal(affines[0], affines[1]):
         del affines[1]
     fields = {name: np.array(header[name]) for name in (*SPACE, *INTENT, *TEXT)}
     unit = UNITS.get(int(header["xyzt_units"]) & 7, "mm")
     main, other = (*affines, None, None)[:2]
     x, y, z = header["pixdim"][1:4].tolist()  # also of an axis that is not there, so that it stays as it is in results
-    return Geometry((edge_length(z), edge_length(y), edge_length(x)), unit, main, other, fields)
+    return Geometry((stated_length(z), stated_length(y), stated_length(x)), unit, main, other, fields)
 
 
 def _forms(header: Any) -> tuple[Any, Any]:
@@ -147,8 +147,9 @@ def _forms(header: Any) -> tuple[Any, Any]:
     return sform, qform
 
 
-def _is_invertible(affine: Any) -> bool:
-    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 0)
+def _is_flat(affine: Any) -> bool:
+    """Whether an affine, such as one of zeros, states no place."""
+    return bool(np.isfinite(affine).all() and np.linalg.det(affine) == 0)
 
 
 def _class_names(header: Any) -> ClassNames:

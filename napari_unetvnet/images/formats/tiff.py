@@ -19,7 +19,7 @@ from napari_unetvnet.images.geometry import UNKNOWN_UNIT, Geometry
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.time_axis import seconds
-from napari_unetvnet.images.units import METRES, MICRO, common_spacing, edge_length, in_unit_of_x, unit_name
+from napari_unetvnet.images.units import METRES, MICRO, common_spacing, in_unit_of_x, stated_length, unit_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -240,9 +240,9 @@ def _imagej_space(tif: Any, series: Any) -> Geometry:
     if not facts:
         return _resolution(series)
     pixels = [series.keyframe.tags.valueof(f"{axis}Resolution", (1, 1)) for axis in "YX"]
-    y, x = (edge_length(size / count if count else 1) for count, size in pixels)
+    y, x = (stated_length(size / count if count else 1) for count, size in pixels)
     units = {axis: unit_name(str(facts[name])) for axis, name in IMAGEJ_UNITS.items() if name in facts}
-    lengths = {"Z": edge_length(facts.get("spacing", 1)), "Y": y, "X": x}
+    lengths = {"Z": stated_length(facts.get("spacing", 1)), "Y": y, "X": x}
     spacing, unit = in_unit_of_x(lengths, units), units.get("X", UNKNOWN_UNIT)
     if not any(name in facts for name in ORIGINS):
         return Geometry(spacing, unit)
