@@ -115,7 +115,7 @@ def check_beside(path: Path, files: Iterable[str | Path]) -> None:
     for name in files:
         other = path.parent / name
         real = os.path.realpath(other)
-        if not any(os.path.commonpath((real, folder)) == folder for folder in folders if _on_one_drive(real, folder)):
+        if os.path.lexists(real) and not any(_is_inside(real, folder) for folder in folders):
             raise FileProblem(
                 f"{path.name} leads to {other}, outside its own folder, which is not followed; put both into one "
                 "folder, or save the voxels in one file."
@@ -123,8 +123,9 @@ def check_beside(path: Path, files: Iterable[str | Path]) -> None:
         check_regular(other)
 
 
-def _on_one_drive(first: str, second: str) -> bool:
-    return os.path.splitdrive(first)[0] == os.path.splitdrive(second)[0]
+def _is_inside(real: str, folder: str) -> bool:
+    same_drive = os.path.splitdrive(real)[0] == os.path.splitdrive(folder)[0]
+    return same_drive and os.path.commonpath((real, folder)) == folder
 
 
 def _size(shape: Sequence[int]) -> str:

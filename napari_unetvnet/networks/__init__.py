@@ -53,7 +53,7 @@ FAMILIES: dict[str, dict[str, str]] = {
 """Networks by family, as README lists them."""
 
 LIMITS = {
-    "width": (1, 1 << 16), "depth": (1, 12), "deep_supervision": (0, 12), "branch": (0, 12), "freeze": (0, 1000),
+    "width": (1, 1 << 16), "depth": (1, 12), "deep_supervision": (0, 12), "branch": (0, 12), "freeze": (-1, 1 << 20),
     "roi_margin": (0, 1 << 16), "planar": (0, 12), "groups": (1, 1 << 12), "latent": (1, 1 << 16),
     "patch_z": (0, 1 << 12), "patch_y": (0, 1 << 12), "patch_x": (0, 1 << 12), "poolings": (1, 12),
     "feature_size": (1, 1 << 12), "window": (1, 1 << 8), "dropout": (0, 1), "dropout_rate": (0, 1),

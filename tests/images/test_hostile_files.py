@@ -203,6 +203,13 @@ def leads_elsewhere(folder):
         file["b/soft"] = h5py.SoftLink("/a")
     with h5py.File(folder / "inner.h5", "w") as file:  # by a file beside it
         file["a"] = h5py.ExternalLink("external.h5", "a")
+    tifffile.imwrite(folder / "a.ome.tif", np.zeros((2, 8, 8), np.uint8), ome=True, metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(folder / "a.ome.tif", mode="r+b") as file:
+        text = file.ome_metadata.replace('<TiffData IFD="0" PlaneCount="2"/>', "SET")
+        uuid = '<UUID FileName="../victim/other.tif">urn:uuid:00000000-0000-0000-0000-000000000000</UUID>'
+        sets = "".join(f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1">{uuid}</TiffData>' for z in (0, 1))
+        assert "SET" in text
+        file.pages[0].tags["ImageDescription"].overwrite(text.replace("SET", sets))
     header = "NDims = 3\nDimSize = 4 4 1\nElementType = MET_UCHAR\nElementDataFile = ../victim/thesis.txt\n"
     (folder / "a.mhd").write_text(header)
     for form, chunk in ((2, "0.0.0"), (3, "c/0/0/0")):
@@ -263,6 +270,7 @@ def test_files_of_strangers_are_refused_in_a_sentence(tmp_path):
     (victim / "thesis.txt").write_text("years")
     with h5py.File(victim / "other.h5", "w") as file:
         file["a"] = np.ones((1, 8, 8), np.uint8)
+    tifffile.imwrite(victim / "other.tif", np.zeros((8, 8), np.uint8))
     whole = (victim / "other.h5").read_bytes()
     expected = {}
     for make, sentence in CORPUS.items():

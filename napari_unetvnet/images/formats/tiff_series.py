@@ -24,6 +24,8 @@ __all__ = ["StackedPages", "chosen_series"]
 REDUCED, MASK = 1, 4
 """Bits of the tag NewSubfileType."""
 LISTED = 8
+OF_SET = re.compile(r"<(?:\w+:)?UUID\b[^>]*?\bFileName\s*=\s*[\"']([^\"']+)")
+"""The name of a file that holds pages of a set, and not one that a microscope has noted."""
 
 
 class StackedPages:
@@ -105,7 +107,7 @@ def _images(tif: Any) -> list[Any]:
 
 def named_files(tif: Any) -> list[str]:
     """List the files of a set of OME-TIFFs, by the names that one of them states."""
-    return list(dict.fromkeys(re.findall(r"\bFileName\s*=\s*[\"']([^\"']+)", tif.ome_metadata or "")))
+    return list(dict.fromkeys(OF_SET.findall(tif.ome_metadata or "")))
 
 
 def _missing_files(tif: Any, path: Path) -> list[str]:
