@@ -19,13 +19,13 @@ from napari_unetvnet.json_files import read_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs import folder as names
 from napari_unetvnet.runs.folder import COMMANDS, JOB, LOCK, MODEL, runs_folder
-from napari_unetvnet.runs.state import RUNNING, UNFINISHED, RunState, is_held, last_events, state_of
+from napari_unetvnet.runs.state import UNFINISHED, RunState, is_held, last_events, state_of
 from napari_unetvnet.temporary import TEMPORARY, beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["KeptRun", "find_run", "kept_runs", "remove_run", "size_of", "used_by", "why_it_stays"]
+__all__ = ["KeptRun", "described", "find_run", "kept_runs", "remove_run", "size_of", "used_by", "why_it_stays"]
 
 PAINTED = ("inputs/labels", "inputs/mask")
 """Labels layers of the viewer, which may exist nowhere else."""
@@ -71,8 +71,11 @@ class KeptRun:
 
     @property
     def resumable(self) -> bool:
-        """Whether `run --resume` continues it."""
-        return self.state.name in UNFINISHED and self.state.name != RUNNING and self.command in ("train", "segment")
+        """Whether `run --resume` continues it: it was stopped or killed, or failed when something was computed."""
+        if self.command not in ("train", "segment"):
+            return False
+        begun = any((self.folder / name).exists() for name in (names.STATE, names.LABELS, names.PLACES))
+        return self.state.name in ("stopped", "interrupted") or (self.state.name == "failed" and begun)
 
 
 def kept_runs(parent: Path | None = None) -> list[KeptRun]:
@@ -100,7 +103,7 @@ def kept_runs(parent: Path | None = None) -> list[KeptRun]:
         return []
     except OSError as error:
         raise FileProblem(f"The runs in {parent} cannot be listed ({error.strerror or error}).") from error
-    runs = [_described(folder) for folder in folders if (folder / JOB).is_file() and folder.name[:1] != "."]
+    runs = [described(folder) for folder in folders if (folder / JOB).is_file() and folder.name[:1] != "."]
     return sorted(runs, key=lambda run: run.changed, reverse=True)
 
 
@@ -118,12 +121,18 @@ def find_run(name: str | Path) -> KeptRun:
     """
     for place in (runs_folder() / name, Path(name)):
         if (place / JOB).is_file():
-            return _described(place)
+            return described(place)
     listed = [run.name for run in kept_runs()]
     raise RunProblem(f"There is no run {str(name)!r}" + (near_names(str(name), listed) if listed else " and no other."))
 
 
-def _described(folder: Path) -> KeptRun:
+def described(folder: Path) -> KeptRun:
+    """Read what a run folder is.
+
+    Returns
+    -------
+    KeptRun
+    """
     try:
         job = read_json(folder / JOB, dict, "start a new run")
     except FileProblem:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.events import Event
 
-__all__ = ["RUNNING", "UNFINISHED", "RunState", "is_held", "last_events", "state_of"]
+__all__ = ["RUNNING", "UNFINISHED", "RunState", "is_held", "last_events", "state_of", "whole_size"]
 
 RUNNING = "running"
 UNFINISHED = ("stopped", "interrupted", "failed", "waiting", RUNNING)
@@ -92,3 +92,14 @@ def last_events(folder: Path) -> list[Event]:
         except UserError:
             continue
     return events
+
+
+def whole_size(folder: Path) -> int:
+    """Return the size of the events file up to its last whole line, from which `follow` goes on, in bytes."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            size = file.seek(0, 2)
+            begin = file.seek(max(0, size - TAIL_BYTES))
+            return begin + len(b"".join(file.read().rpartition(b"\n")[:2]))
+    except OSError:
+        return 0

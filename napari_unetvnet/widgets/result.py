@@ -15,6 +15,7 @@ from napari.layers import Shapes
 from napari.utils.colormaps import label_colormap
 from qtpy.QtCore import QObject, Signal
 
+from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.postprocess import paths_of
 from napari_unetvnet.runs.folder import OBJECTS
@@ -72,10 +73,16 @@ class ResultLayer(QObject):  # type: ignore[misc]
         self._lines = tuple(lines)
         self.shapes: Any = None
         self._next_refresh = 0.0
+        self._planes, self._shown = (0, 0), np.zeros(0)
         self._loaded.connect(self._replace_data)
         task.event_received.connect(self._on_event)
         task.finished.connect(self._finish)
         task.failed.connect(self._finish)
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the run."""
+        return self._folder
 
     @property
     def layer(self) -> Any:
@@ -86,9 +93,11 @@ class ResultLayer(QObject):  # type: ignore[misc]
         """Add the layers when the first planes are finished, then refresh them periodically."""
         if not isinstance(event, SlabDone) or not event.stop or self._folder is None:
             return
+        self._planes = event.stop, event.depth
         if not self.layers:
             metadata = {METADATA_KEY: self._metadata | {"run": str(self._folder)}}
-            data_of = self._masks(open_labels(labels_in(self._folder)))
+            self._shown = open_labels(labels_in(self._folder))
+            data_of = self._masks(self._shown)
             for name, data in zip(self._names, data_of, strict=True):
                 layer = add_labels_layer(self._task.viewer, data, self._image, name, metadata)
                 self._name_labels(layer)
@@ -120,20 +129,29 @@ class ResultLayer(QObject):  # type: ignore[misc]
         """Names of classes by label value."""
         return {int(value): name for value, name in self._metadata.get("class_names", {}).items()}
 
-    def _finish(self, _: object) -> None:
-        """Replace the file by arrays that the user can edit."""
+    def _finish(self, how: object) -> None:
+        """Replace the file by arrays that the user can edit; what is not a whole result says so by its name."""
         self._task.event_received.disconnect(self._on_event)
         self._task.finished.disconnect(self._finish)
         self._task.failed.disconnect(self._finish)
         if not self.layers or self._folder is None:
             self.setParent(None)
             return
+        if isinstance(how, tuple) or getattr(how, "state", "done") != "done":
+            self._name_unfinished()
         _LOADING.add(self)
         self.setParent(None)
         if self._bytes <= AT_ONCE_BYTES and not self._lines:
             self._load()
         else:
             threading.Thread(target=self._load, name="napari-unetvnet-load", daemon=True).start()
+
+    def _name_unfinished(self) -> None:
+        """Say in the name, under which a layer is also saved, and in its metadata how far the run came."""
+        text = f"unfinished: {self._planes[0]} of {self._planes[1]} planes"
+        for layer in self.layers:
+            layer.name = f"{layer.name} ({text})"
+            layer.metadata[METADATA_KEY] = layer.metadata[METADATA_KEY] | {"unfinished": text}
 
     @property
     def _bytes(self) -> int:
@@ -143,8 +161,12 @@ class ResultLayer(QObject):  # type: ignore[misc]
         """Read the labels into memory, or keep them memory-mapped if they are large."""
         if self._folder is None:
             return
-        labels = open_labels(labels_in(self._folder), writable=True)
-        data = labels if self._bytes > IN_MEMORY_BYTES else np.array(labels)
+        try:
+            labels = open_labels(labels_in(self._folder), writable=True)
+        except (OSError, ValueError, UserError):  # the folder was removed; what is shown is all that is left
+            data = np.array(self._shown)
+        else:
+            data = labels if self._bytes > IN_MEMORY_BYTES else np.array(labels)
         self._loaded.emit((data, paths_of(np.asarray(data), self._lines) if self._lines else []))
 
     def _replace_data(self, loaded: tuple[Any, list[LinePath]]) -> None:

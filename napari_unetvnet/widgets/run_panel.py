@@ -8,11 +8,16 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_unetvnet.errors import UserError
+from napari_unetvnet.runs.folder import JOB
+from napari_unetvnet.runs.kept import described
+from napari_unetvnet.runs.state import last_events
 from napari_unetvnet.widgets.run_view import RunView
+from napari_unetvnet.widgets.scroll import wrapped
 from napari_unetvnet.widgets.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from napari_unetvnet.events import Event, RunFinished
     from napari_unetvnet.widgets.task import Prepare
@@ -43,6 +48,8 @@ class RunPanel(QWidget):  # type: ignore[misc]
     """RunFinished of a run that is done or was stopped."""
     failed = Signal(object)
     """Error messages of a run that failed."""
+    followed = Signal(object)
+    """Folder of a run that was taken up: one that had ended, or one of another viewer or terminal."""
 
     def __init__(self, kind: str, viewer: Any, verb: str, participle: str, *, curves: bool) -> None:
         super().__init__()
@@ -51,6 +58,8 @@ class RunPanel(QWidget):  # type: ignore[misc]
         self.view = RunView(curves=curves)
         self.buttons = QHBoxLayout()
         self.buttons.addWidget(self.button, 2)
+        self.again = self._resume_button()
+        self.buttons.addWidget(self.again, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self.buttons)
@@ -91,6 +100,35 @@ class RunPanel(QWidget):  # type: ignore[misc]
             return False
         return True
 
+    def follow(self, folder: Path, *, resume: bool = False) -> None:
+        """Take up a run: one that is under way elsewhere, or, to continue it, one that has ended."""
+        self.view.show_error(())
+        try:
+            self.task.follow(folder, resume=resume)
+        except UserError as problem:
+            self._failed(problem.lines)
+            return
+        self.view.clear()
+        for event in last_events(folder):
+            self.view.show_event(event)
+        self.followed.emit(folder)
+
+    def _resume_button(self) -> QPushButton:
+        button = QPushButton("Resume")
+        button.setToolTip(wrapped("Continue the run where it ended, with its own layers and settings."))
+        button.clicked.connect(self._resume)
+        button.hide()
+        return button
+
+    def _resume(self) -> None:
+        if self.task.folder is not None:
+            self.follow(self.task.folder, resume=True)
+
+    def _offer_resume(self) -> None:
+        """Offer to continue the run that has just ended, if that is possible."""
+        folder = self.task.folder
+        self.again.setVisible(folder is not None and (folder / JOB).exists() and described(folder).resumable)
+
     def _pressed(self) -> None:
         if self.task.state == "idle":
             self.start_requested.emit()
@@ -102,6 +140,8 @@ class RunPanel(QWidget):  # type: ignore[misc]
     def _state_changed(self, state: str) -> None:
         self.button.setText({"idle": self._verb, "stopping": "Stopping ..."}.get(state, "Stop"))
         self.button.setEnabled(state != "stopping")
+        if state != "idle":
+            self.again.hide()
         self.view.show_busy(visible=state in {"preparing", "running"})
         texts = {
             "preparing": "Writing the layers to the run folder ...",
@@ -117,6 +157,8 @@ class RunPanel(QWidget):  # type: ignore[misc]
 
     def _offer_kill(self) -> None:
         """Let the user kill a run that does not stop."""
+        if self.task.process_id is None:  # of another viewer or terminal
+            return
         self.button.setText("Stop now")
         self.button.setEnabled(True)
 
@@ -128,10 +170,12 @@ class RunPanel(QWidget):  # type: ignore[misc]
     def _finished(self, event: RunFinished) -> None:
         self.view.bar.hide()
         self.view.show_end()
+        self._offer_resume()
         self.finished.emit(event)
 
     def _failed(self, lines: Sequence[str]) -> None:
         self.view.bar.hide()
         self.view.set_status("")
         self.view.show_error(lines)
+        self._offer_resume()
         self.failed.emit(lines)

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
+from napari_unetvnet import runs
+from napari_unetvnet.errors import UserError
+from napari_unetvnet.model.card import read_card
+from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.settings import SegmentJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import SettingsForm, form_layout
@@ -18,6 +22,7 @@ from napari_unetvnet.widgets.pickers import ImagePicker, MaskPicker
 from napari_unetvnet.widgets.result import ResultLayer
 from napari_unetvnet.widgets.run_panel import RunPanel
 from napari_unetvnet.widgets.scroll import Scrolling, folded, wrapped
+from napari_unetvnet.widgets.taken_up import image_of_run
 from napari_unetvnet.widgets.task import unwrapped
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.events import RunFinished
+    from napari_unetvnet.model.card import ModelCard
     from napari_unetvnet.widgets.task import Prepare
 
 __all__ = ["SegmentWidget"]
@@ -44,7 +50,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         viewer = unwrapped(napari_viewer)
-        self.image = ImagePicker(viewer)
+        self._viewer, self.image = viewer, ImagePicker(viewer)
         self.model = ModelPicker(self.image)
         self.settings = SettingsForm(SegmentJob, ("device", *OBJECTS, *REGION, *ADVANCED))
         self.mask, self.probabilities = MaskPicker(viewer, "everywhere"), QCheckBox()
@@ -79,6 +85,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.settings.fields["resample"].widget.changed.connect(self._resample_chosen)
         self.panel.start_requested.connect(self.segment)
         self.panel.finished.connect(self._finished)
+        self.panel.followed.connect(self._followed)
 
     def _resample_chosen(self, _value: Any = None) -> None:
         self.model.resample = bool(self.settings.values().get("resample", True))
@@ -88,15 +95,36 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         """Segment the chosen image with the chosen model."""
         image, card, path = self.image.box.layer, self.model.card, self.model.path
         if self.panel.attempt(self._start) and path is not None and card is not None:
-            name = f"{image.name} segmented"
-            metadata: dict[str, Any] = {"model": str(path), "network": card.network, "values": list(card.values)}
-            metadata["objects"] = card.objects is not None
-            metadata["class_names"] = {str(value): name for value, name in card.names_by_value}
-            classes = class_words(card) if card.overlapping else ()
-            self._started = image, class_words(card)
-            lines = [card.values[index] for index in card.lines]
-            self.result = ResultLayer(self.panel.task, image, name, metadata, classes, lines)
-            self.result.ready.connect(self._ready)
+            self._show(image, card, path)
+
+    def _show(self, image: Any, card: ModelCard, path: Path) -> None:
+        """Show the labels of the run that is under way on the grid of an image."""
+        metadata: dict[str, Any] = {"model": str(path), "network": card.network, "values": list(card.values)}
+        metadata["objects"] = card.objects is not None
+        metadata["class_names"] = {str(value): name for value, name in card.names_by_value}
+        self._started = image, class_words(card)
+        classes = class_words(card) if card.overlapping else ()
+        lines = [card.values[index] for index in card.lines]
+        self.result = ResultLayer(self.panel.task, image, f"{image.name} segmented", metadata, classes, lines)
+        self.result.ready.connect(self._ready)
+
+    def _followed(self, folder: Path) -> None:
+        """Show the labels of a run that was taken up: on its image, or the chosen one if that has its shape."""
+        try:
+            job = runs.read(folder)
+            path = find_model(job.model) if isinstance(job, SegmentJob) else folder
+            card = read_card(path)
+        except UserError as problem:
+            self.panel.view.show_error(problem.lines)
+            return
+        image = self._started[0]
+        if self.result is None or self.result.folder != folder or image not in self._viewer.layers:
+            image = image_of_run(folder, self._viewer, self.image.box.layer)
+        if image is None:
+            text = "The run was started on a file: open its result when it is done."
+            self.panel.view.set_status(text)
+            return
+        self._show(image, card, path)
 
     def _start(self) -> tuple[str, Prepare]:
         """Validate layers, model and settings before anything is written."""

@@ -20,6 +20,7 @@ from napari_unetvnet import runs
 from napari_unetvnet.errors import RunProblem, UserError
 from napari_unetvnet.events import RunFinished
 from napari_unetvnet.files import FULL_BYTES
+from napari_unetvnet.runs.state import is_held, whole_size
 
 if TYPE_CHECKING:
     import subprocess
@@ -34,7 +35,7 @@ __all__ = ["State", "Task", "unwrapped"]
 
 State = Literal["idle", "preparing", "running", "stopping"]
 POLL_MILLISECONDS = 100
-EXIT_SECONDS = 10.0
+EXIT_SECONDS, LOOK_SECONDS = 10.0, 0.5
 LOG_BYTES, LOG_LINES = 4096, 6
 _ACTIVE: set[Task] = set()
 """Active tasks, which continue when their widget is closed."""
@@ -74,7 +75,7 @@ class Task(QObject):  # type: ignore[misc]
         self._child: subprocess.Popen[bytes] | None = None
         self._offset = 0
         self._last: RunFinished | None = None
-        self._last_time = 0.0
+        self._last_time = self._next_look = 0.0
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MILLISECONDS)
         self._timer.timeout.connect(self._poll)
@@ -129,6 +130,38 @@ class Task(QObject):  # type: ignore[misc]
         self._become("preparing")
         self._timer.start()
 
+    def follow(self, folder: Path, *, resume: bool = False) -> None:
+        """Follow a run that is under way in a process of another viewer or terminal, or continue one that has ended.
+
+        Its earlier events are not received again.
+
+        Parameters
+        ----------
+        resume : bool
+            Whether to continue it.
+
+        Raises
+        ------
+        RunProblem
+            If the task is active already, or the run cannot be continued or is not under way.
+        """
+        if self.state != "idle":
+            raise RunProblem("A run is active already; stop it, or wait until it has ended.")
+        if resume == is_held(folder):
+            raise RunProblem(f"{folder.name} {'is under way already; follow it' if resume else 'has ended'}.")
+        self.folder, self._cancelled = folder, threading.Event()
+        self._offset, self._last, self._launch = whole_size(folder), None, None
+        try:
+            self._child = runs.start(folder, resume=True) if resume else None
+        except OSError as error:
+            raise RunProblem(f"{folder.name} cannot be continued ({error.strerror or error}).") from error
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        _ACTIVE.add(self)
+        if resume:  # napari asks before it closes the window; a run of another process goes on anyway
+            self._register(f"{folder.name} in {folder}")
+        self._become("running")
+        self._timer.start()
+
     def stop(self) -> bool:
         """Ask the run to save its progress and end after the current step.
 
@@ -140,8 +173,11 @@ class Task(QObject):  # type: ignore[misc]
         if self.state == "idle" or self.folder is None:
             return False
         self._cancelled.set()
-        if self._child is not None:  # otherwise the folder may be about to be deleted; see _check_launch
-            runs.ask_to_stop(self.folder)
+        if self._launch is None:  # otherwise the folder may be about to be deleted; see _check_launch
+            try:
+                runs.ask_to_stop(self.folder)
+            except OSError:  # the folder is gone; that the run has ended is told as soon as it has
+                return True
         self._become("stopping")
         return True
 
@@ -159,7 +195,7 @@ class Task(QObject):  # type: ignore[misc]
         try:
             if self._launch is not None and not self._check_launch():
                 return
-            if self._child is not None:
+            if self.state != "idle":
                 self._read_events()
         except UserError as problem:
             self._end(problem.lines)
@@ -183,9 +219,9 @@ class Task(QObject):  # type: ignore[misc]
 
     def _read_events(self) -> None:
         """Emit new events; the run has ended when its process has exited."""
-        if self._child is None or self.folder is None:
+        if self.folder is None:
             return
-        exited = self._child.poll() is not None  # before the events are read, so that none is missed
+        exited = self._exited()  # before the events are read, so that none is missed
         events, self._offset = runs.follow(self.folder, self._offset)
         for event in events:
             if isinstance(event, RunFinished):
@@ -194,14 +230,27 @@ class Task(QObject):  # type: ignore[misc]
         if exited or (self._last and time.monotonic() - self._last_time > EXIT_SECONDS):
             self._end(self._error_lines())
 
+    def _exited(self) -> bool:
+        """Whether the process of the run has ended; that of another viewer or terminal holds the lock of the folder."""
+        if self._child is not None:
+            return self._child.poll() is not None
+        if time.monotonic() < self._next_look or self.folder is None:
+            return False
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        return not is_held(self.folder)
+
     def _error_lines(self) -> tuple[str, ...]:
         """Return the error messages of the run, empty if it did not fail."""
         log = None if self.folder is None else self.folder / runs.LOG
+        if self.folder is not None and not (self.folder / runs.JOB).exists():
+            return (f"The run folder {self.folder} was removed while the run was under way; its progress is lost.",)
         if self._last is None:
             code = self._child.returncode if self._child else None
             how = f"was killed (signal {-code})" if code is not None and code < 0 else f"crashed (exit status {code})"
+            how = "ended" if self._child is None else how
             text = f"The run {how} without an error message; perhaps {_lack(self.folder)} ran out."
-            return (text, *_tail(log), f"Log: {log}")
+            resume = f"Resume it with the button, or with: napari-unetvnet run {self.folder} --resume"
+            return (text, *_tail(log), f"Log: {log}", resume)
         if self._last.state != "failed":
             return ()
         return (*self._last.lines, f"Log: {log}") if self._last.fault else self._last.lines

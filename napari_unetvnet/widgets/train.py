@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidge
 from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import CheckpointSaved, Notice, PreviewReady, SplitMade
 from napari_unetvnet.images.channels import distinct_names
-from napari_unetvnet.runs.folder import PLAN
+from napari_unetvnet.runs.folder import MODEL, PLAN
 from napari_unetvnet.runs.models import earlier_events
 from napari_unetvnet.settings import TrainJob, checked
 from napari_unetvnet.widgets import layers
@@ -140,7 +140,7 @@ class TrainWidget(QWidget):  # type: ignore[misc]
         self.panel.state_changed.connect(self._state_changed)
         self.panel.task.event_received.connect(self._on_event)
         self.panel.finished.connect(self._finished)
-        self.panel.failed.connect(self._ask)
+        self.panel.failed.connect(self._failed)
         self.asking.answered.connect(self._answered)
 
     def train(self) -> None:
@@ -229,6 +229,14 @@ class TrainWidget(QWidget):  # type: ignore[misc]
             return job
 
         return f"{inputs.name}-{job.network}", prepare
+
+    def _failed(self, lines: Sequence[str]) -> None:
+        """Ask what the labels left open; what a run that was killed has learnt can be continued."""
+        folder = self.panel.task.folder
+        if folder is not None and (folder / MODEL).is_file():
+            self.model = folder / MODEL
+            self._state_changed(self.panel.task.state)
+        self._ask(lines)
 
     def _ask(self, _lines: Sequence[str]) -> None:
         """Ask what the labels left open, instead of an error."""
