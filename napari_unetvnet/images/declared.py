@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_beside", "check_decoded", "check_shape", "free_memory"]
 
-MOST_BYTES = 1 << 62
-"""What no file system holds, and numpy cannot count."""
+MOST_BYTES, LONGEST_AXIS = 1 << 62, 1 << 24
+"""What no file system holds and numpy cannot count, and voxels along an axis: the largest slides have a million."""
 
 
 def free_memory() -> int:
@@ -46,7 +46,7 @@ def free_memory() -> int:
 
 
 def check_shape(path: Path, shape: Sequence[int], dtype: Any) -> None:
-    """Refuse an array with an axis of no length, or with more voxels than can be.
+    """Refuse an array with an axis of no length, or with more voxels than an image can have.
 
     Parameters
     ----------
@@ -59,8 +59,14 @@ def check_shape(path: Path, shape: Sequence[int], dtype: Any) -> None:
     ------
     FileProblem
     """
-    if any(n < 1 for n in shape) or math.prod(map(int, shape)) * np.dtype(dtype).itemsize >= MOST_BYTES:
-        problem = "an axis is empty" if any(n < 1 for n in shape) else "no disk holds so many"
+    problem = ""
+    if any(n < 1 for n in shape):
+        problem = "an axis is empty"
+    elif max(shape, default=1) > LONGEST_AXIS:
+        problem = f"an axis is longer than {LONGEST_AXIS}"
+    elif math.prod(map(int, shape)) * np.dtype(dtype).itemsize >= MOST_BYTES:
+        problem = "no disk holds so many"
+    if problem:
         raise FileProblem(
             f"{path.name} declares {_size(shape)} voxels, but {problem}; copy it again, or save it again in the "
             "program that created it."
@@ -86,7 +92,6 @@ def check_decoded(path: Path, shape: Sequence[int], dtype: Any, copies: float = 
     ------
     FileProblem
     """
-    check_shape(path, shape, dtype)
     needed = math.prod(map(int, shape)) * np.dtype(dtype).itemsize * copies
     if needed > (free := free_memory()):
         what = "chunks of " if chunks else ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.arrays import View
+from napari_unetvnet.images.declared import check_shape
 from napari_unetvnet.images.formats import endings, listed
 from napari_unetvnet.images.geometry import UNKNOWN, Geometry
 from napari_unetvnet.images.sources import source_format, split_time
@@ -119,6 +120,7 @@ def read_file(path: Path, axes: str = "") -> ImageFile:
         raise FileProblem(f"{path.name} has an unknown ending; use {listed(endings())}.")
     read = kind.function("read")
     image: ImageFile = read(path, axes) if kind.any_axes else read(path)
+    check_shape(path, image.data.shape, image.data.dtype)
     if point is not None:
         image = image.at(point, path.name)
     frames = tuple(map(_native, image.frames))

@@ -19,7 +19,7 @@ from napari_unetvnet.images.arrays import Typed, planes
 from napari_unetvnet.images.axes import frames_of
 from napari_unetvnet.images.class_names import from_json, to_json
 from napari_unetvnet.images.damage import log_of, reading
-from napari_unetvnet.images.declared import check_beside, check_decoded
+from napari_unetvnet.images.declared import check_beside, check_decoded, check_shape
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.image_file import ImageFile, series_of
 from napari_unetvnet.images.time_axis import seconds
@@ -172,6 +172,7 @@ def _voxels(image: Any) -> Any:
 def _unzipped(path: Path, image: Any) -> NDArray[Any]:
     """Unpack voxels to the very end of their file, where the check sum is; memory fills only with what is there."""
     stored = image.dataobj
+    check_shape(path, image.shape, stored.dtype)
     check_decoded(path, image.shape, stored.dtype)
     raw = np.empty(image.shape, stored.dtype, order="F")
     left = raw.reshape(-1, order="F").view(np.uint8).data

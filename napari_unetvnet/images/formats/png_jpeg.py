@@ -81,7 +81,7 @@ def opened(path: Path, *formats: str) -> Iterator[PIL.ImageFile.ImageFile]:
 
 def _check_complete(path: Path) -> None:
     """Refuse files whose end is missing, or PNG with a wrong check sum; a lenient decoder fills the gap with grey."""
-    check_decoded(path, (max(1, path.stat().st_size),), np.uint8)
+    check_decoded(path, (path.stat().st_size,), np.uint8)
     content = path.read_bytes()
     if not content.startswith(PNG):
         if content.startswith(JPEG) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):

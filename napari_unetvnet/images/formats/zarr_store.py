@@ -84,7 +84,7 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
             return cls(LocalStore(path, read_only=True))
         with zipfile.ZipFile(path) as file:
             largest = max((entry.file_size for entry in file.infolist()), default=1)
-        check_decoded(path, (max(1, largest),), np.uint8, chunks=True)
+        check_decoded(path, (largest,), np.uint8, chunks=True)
         return cls(ZipStore(path, mode="r"))
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
