@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
+
+from napari_unetvnet.cli.output import print_error, print_line
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,11 +19,11 @@ def clean(parsed: Namespace) -> None:
 
     job = checked(CleanJob, {name: value for name, value in vars(parsed).items() if name in CleanJob.model_fields})
     written = clean_file(job)
-    _print(f"Labels: {job.output}")
+    print_line(f"Labels: {job.output}")
     for text in written.notices:
-        sys.stderr.write(f"{text}\n")
+        print_error(text)
     for name, paths in written.tables.items():
-        _print(f"{name}: {', '.join(map(str, paths))}")
+        print_line(f"{name}: {', '.join(map(str, paths))}")
 
 
 def convert(parsed: Namespace) -> None:
@@ -32,7 +33,7 @@ def convert(parsed: Namespace) -> None:
 
     job = checked(ConvertJob, {name: value for name, value in vars(parsed).items() if name in ConvertJob.model_fields})
     for text in convert(job):
-        _print(text)
+        print_line(text)
 
 
 def evaluate(parsed: Namespace) -> None:
@@ -44,9 +45,4 @@ def evaluate(parsed: Namespace) -> None:
     values = {name: value for name, value in vars(parsed).items() if name in EvaluateSettings.model_fields}
     sources = (parsed.prediction, parsed.truth, parsed.pairs)
     result = score(*sources, checked(EvaluateSettings, values), in_order=parsed.in_order, label_kind=parsed.label_kind)
-    _print(as_text(result, parsed.form or "table"))
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    print_line(as_text(result, parsed.form or "table"))

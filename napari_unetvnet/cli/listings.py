@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.cli.models import add_models
+from napari_unetvnet.cli.output import print_line
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -36,10 +36,6 @@ def add_listings(add: Add) -> None:
         if name == "networks":
             _add_network_options(listing)
     add_models(add)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
 
 
 def _add_network_options(parser: Parser) -> None:
@@ -91,11 +87,11 @@ def _list_members(registry: Registry, facts: Callable[[str], dict[str, Any]], *,
             }
             for entry in described
         ]
-        _print(json.dumps(rows, indent=2))
+        print_line(json.dumps(rows, indent=2))
         return
     for name in registry:
         entry = registry.describe(name)
-        _print(f"{name}: {entry.summary}")
+        print_line(f"{name}: {entry.summary}")
         for option in entry.options:
             choices = f" of {', '.join(map(str, option.choices))}" if option.choices else ""
-            _print(f"    {option.name}={option.default}{choices}  {option.help}")
+            print_line(f"    {option.name}={option.default}{choices}  {option.help}")

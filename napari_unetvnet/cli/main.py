@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.cli.arguments import Formatter, Parser, add_fields, merge
 from napari_unetvnet.cli.file_commands import clean, convert, evaluate
 from napari_unetvnet.cli.listings import add_listings
+from napari_unetvnet.cli.output import print_error, print_line
 from napari_unetvnet.cli.runs import add_runs
 from napari_unetvnet.cli.segment_cases import segment_cases
 from napari_unetvnet.cli.signals import asked_to_stop, ended_by_signals
@@ -58,15 +58,15 @@ def main(arguments: Sequence[str]) -> int:
             return command(parsed) or 0
     except UserError as problem:
         for line in problem.lines:
-            _print_error(from_environment().label + line)
+            print_error(from_environment().label + line)
         return 2
     except BrokenPipeError:
         return 0  # the reader of a pipe, such as head, has exited
     except KeyboardInterrupt:
         return STOPPED
     except Exception:  # noqa: BLE001 (the one place where a bug becomes an exit status)
-        _print_error(traceback.format_exc().rstrip())
-        _print_error("This is a bug in napari-unetvnet; please report it with the lines above.")
+        print_error(traceback.format_exc().rstrip())
+        print_error("This is a bug in napari-unetvnet; please report it with the lines above.")
         return 1
 
 
@@ -187,16 +187,6 @@ def _add_evaluate_options(parser: Parser) -> None:
     add_fields(parser, EvaluateSettings)
 
 
-def _print(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _print_error(text: str) -> None:
-    with suppress(OSError):  # the log of a run may lie on the full disk that is told of
-        sys.stderr.write(text + "\n")
-
-
 def _values(parsed: Namespace, kind: type[Job], command: str) -> dict[str, Any]:
     """Read settings from the command line and from a settings file if there is one."""
     from napari_unetvnet.runs import absolute_paths, read_settings
@@ -230,28 +220,28 @@ def _train(parsed: Namespace) -> None:
     results = finished.results
     if "model" not in results:
         raise SettingsProblem("Stopped before the first step; there is no model yet.")
-    _print(f"Model: {results['model']}")
+    print_line(f"Model: {results['model']}")
     if score := read_card(results["model"]).score:
-        _print(f"Score: {score}")
-    _print(f"Run: {results['run']}")
+        print_line(f"Score: {score}")
+    print_line(f"Run: {results['run']}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _print(f"Trained for {results['steps']} steps. To reproduce, add {results['repeat']}.")
+    print_line(f"Trained for {results['steps']} steps. To reproduce, add {results['repeat']}.")
 
 
 def _segment(parsed: Namespace) -> None:
     from napari_unetvnet.settings import SegmentJob
 
     job = _job(parsed, SegmentJob, "segment")
-    if segment_cases(job, parsed.ending, lambda one, name: _run_job(one, parsed.run, f"{name}-segment"), _print):
+    if segment_cases(job, parsed.ending, lambda one, name: _run_job(one, parsed.run, f"{name}-segment"), print_line):
         return
     finished = _run_job(job, parsed.run, Path(str(job.output)).name.partition(".")[0] + "-segment")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _print(f"Labels: {finished.results['labels']}")
+    print_line(f"Labels: {finished.results['labels']}")
     for name in ("class names", "objects", "lines"):
         if name in finished.results:
-            _print(f"{name.capitalize()}: {finished.results[name]}")
+            print_line(f"{name.capitalize()}: {finished.results[name]}")
 
 
 def _inspect(parsed: Namespace) -> None:
@@ -261,7 +251,7 @@ def _inspect(parsed: Namespace) -> None:
     finished = _run_job(job, parsed.run, f"{Path(str(job.output)).name}-inspect")
     if finished.state == "stopped":
         raise KeyboardInterrupt
-    _print(f"Maps: {finished.results['maps']}")
+    print_line(f"Maps: {finished.results['maps']}")
 
 
 def _run_job(job: Job, parent: Path | None, name: str) -> RunFinished:
@@ -289,7 +279,7 @@ def _run(parsed: Namespace) -> None:
         )
     finished = _follow(parsed.folder, resume=parsed.resume, budget=budget)
     for name, value in finished.results.items():
-        _print(f"{name}: {value}")
+        print_line(f"{name}: {value}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
 
@@ -310,7 +300,7 @@ def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = No
         msg = f"the run in {folder} ended without its last event"
         raise RuntimeError(msg)
     if finished.state == "stopped" and from_environment().is_first:
-        _print_error(f"Stopped. Progress is saved. Resume with: napari-unetvnet run {folder} --resume")
+        print_error(f"Stopped. Progress is saved. Resume with: napari-unetvnet run {folder} --resume")
     return finished
 
 
@@ -321,7 +311,7 @@ def _check(parsed: Namespace) -> int:
 
     inputs = find_inputs(_job(parsed, TrainJob, "train"))
     report = check_files(inputs)
-    _print(as_text(report, inputs, as_json=parsed.json))
+    print_line(as_text(report, inputs, as_json=parsed.json))
     return 2 if report.of("error") else 0
 
 
@@ -336,16 +326,16 @@ def _augment(parsed: Namespace) -> None:
     check_patches(parsed.patches, job, overwrite=parsed.overwrite)
     with claimed([parsed.patches, labels_beside(parsed.patches)]) as unrecorded:
         if unrecorded:
-            _print_error(unrecorded)
+            print_error(unrecorded)
         write_patches(parsed.patches, *training_patches(job, parsed.count))
-    _print(f"Patches: {parsed.patches}")
-    _print(f"Labels: {labels_beside(parsed.patches)}")
+    print_line(f"Patches: {parsed.patches}")
+    print_line(f"Labels: {labels_beside(parsed.patches)}")
 
 
 def _compare(parsed: Namespace) -> None:
     from napari_unetvnet.runs.comparison import as_text, compare
 
-    _print(as_text(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
+    print_line(as_text(compare(parsed.runs), as_json=parsed.json, plain=_plain()))
 
 
 def _sweep(parsed: Namespace) -> None:
@@ -362,7 +352,7 @@ def _sweep(parsed: Namespace) -> None:
     planned = members(values, parsed.networks, parsed.losses)
     best = Path(output) if output else None
     for item in sweep(parsed.run, planned, _follow, best, overwrite=parsed.overwrite):
-        _print(item if isinstance(item, str) else as_text(item, plain=_plain()))
+        print_line(item if isinstance(item, str) else as_text(item, plain=_plain()))
 
 
 def _plain() -> bool:
@@ -374,4 +364,4 @@ def _demo(parsed: Namespace) -> None:
     from napari_unetvnet.cli.demo import demo
 
     for line in demo(parsed.output, parsed.minutes, viewer=not parsed.no_viewer):
-        _print(line)
+        print_line(line)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.cli.arguments import Formatter
+from napari_unetvnet.cli.output import print_error, print_line
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -59,7 +59,7 @@ def add_models(add: Add) -> None:
 def _rename(parsed: Namespace) -> None:
     from napari_unetvnet.runs.model_files import rename_model
 
-    _print(f"Model: {rename_model(parsed.model, parsed.new)}")
+    print_line(f"Model: {rename_model(parsed.model, parsed.new)}")
 
 
 def _remove(parsed: Namespace) -> None:
@@ -68,35 +68,31 @@ def _remove(parsed: Namespace) -> None:
 
     left = remove_model(parsed.model)
     rest = f" The rest of its run takes {amount(left)}; to remove it: napari-unetvnet runs prune {parsed.model}"
-    _print(f"Removed {parsed.model}.{rest if left else ''}")
+    print_line(f"Removed {parsed.model}.{rest if left else ''}")
 
 
 def _export(parsed: Namespace) -> None:
     from napari_unetvnet.runs.model_files import export_model
 
     card = export_model(parsed.model, Path(parsed.file), overwrite=parsed.overwrite)
-    _print(f"Model: {parsed.file}")
-    _print(f"Licence: {card.licence or 'none is stated; say under which one you pass it on'}")
+    print_line(f"Model: {parsed.file}")
+    print_line(f"Licence: {card.licence or 'none is stated; say under which one you pass it on'}")
     if card.attribution:
-        _print(f"To be named: {card.attribution}")
+        print_line(f"To be named: {card.attribution}")
 
 
 def _import(parsed: Namespace) -> None:
     from napari_unetvnet.runs.model_files import import_model
 
     model, card = import_model(Path(parsed.file), parsed.name)
-    _print(f"Model: {model.parent.name}, {model}")
-    _print(f"Licence: {card.licence or 'none is stated; ask whom you have it from'}")
+    print_line(f"Model: {model.parent.name}, {model}")
+    print_line(f"Licence: {card.licence or 'none is stated; ask whom you have it from'}")
 
 
 def _path(parsed: Namespace) -> None:
     from napari_unetvnet.runs.models import find_model
 
-    _print(str(find_model(parsed.model)))
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    print_line(str(find_model(parsed.model)))
 
 
 def print_models(parsed: Namespace) -> None:
@@ -120,14 +116,16 @@ def print_models(parsed: Namespace) -> None:
 
     listed = models.list_models()
     for problem in cards_of(listed)[1].values():
-        sys.stderr.write(problem + "\n")
+        print_error(problem)
     notices = list[str]()
     fits = rank(listed, facts_of(read_volume(parsed.image, notices=notices)) if parsed.image else None)
-    sys.stderr.writelines(f"{text}\n" for text in notices)
+    for text in notices:
+        print_error(text)
     if parsed.json:
-        sys.stdout.write(json.dumps([_row(each, judged=bool(parsed.image)) for each in fits], indent=2) + "\n")
+        print_line(json.dumps([_row(each, judged=bool(parsed.image)) for each in fits], indent=2))
         return
-    sys.stdout.writelines(line + "\n" for line in _lines(fits, parsed.image or ""))
+    for line in _lines(fits, parsed.image or ""):
+        print_line(line)
 
 
 def _row(fit: Fit, *, judged: bool) -> dict[str, Any]:

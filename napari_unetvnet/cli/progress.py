@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from napari_unetvnet.cli.output import printable
 from napari_unetvnet.events import EpochDone, Event, Notice, SlabDone, StartScored, StepDone
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Progress:
         return tqdm(total=1.0, file=self._stream, bar_format=form, leave=True)
 
     def _line(self, text: str) -> None:
+        text = printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.cli.arguments import Formatter
+from napari_unetvnet.cli.output import print_error, print_line
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -58,10 +58,6 @@ def add_runs(add: Add) -> None:
     limiting.add_argument("size", metavar="SIZE", nargs="?", help="Such as 20GB, or none. Default: say what it is.")
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
 def _list(parsed: Namespace) -> None:
     from napari_unetvnet.files import amount
     from napari_unetvnet.runs.amounts import age_text
@@ -70,12 +66,12 @@ def _list(parsed: Namespace) -> None:
 
     runs, now = kept_runs(), time.time()
     if parsed.json:
-        _print(json.dumps([_row(run) for run in runs], indent=2))
+        print_line(json.dumps([_row(run) for run in runs], indent=2))
         return
     rows = [(run.name, run.state.name, age_text(now - run.changed), amount(run.size), run.made) for run in runs]
     for line in _aligned([("run", "state", "age", "size", "made"), *rows]) if rows else ():
-        _print(line)
-    _print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {amount(sum(run.size for run in runs))} in {runs_folder()}.")
+        print_line(line)
+    print_line(f"{len(runs)} run{'s' * (len(runs) != 1)}, {amount(sum(run.size for run in runs))} in {runs_folder()}.")
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -105,10 +101,10 @@ def _show(parsed: Namespace) -> None:
 
     run = find_run(parsed.name)
     if parsed.json:
-        _print(json.dumps(_row(run) | {"job": run.job}, indent=2))
+        print_line(json.dumps(_row(run) | {"job": run.job}, indent=2))
         return
     for line in _described(run):
-        _print(line)
+        print_line(line)
 
 
 def _described(run: KeptRun) -> Iterator[str]:
@@ -150,11 +146,11 @@ def _prune(parsed: Namespace) -> int:
     for item in prune(kept_runs(), criteria, dry_run=parsed.dry_run):
         if item.reason:
             refused = refused or bool(parsed.names)
-            sys.stderr.write(f"{item.run.name} stays: {item.reason}\n")
+            print_error(f"{item.run.name} stays: {item.reason}")
         else:
             freed += item.run.size
-            _print(f"{'Would remove' if parsed.dry_run else 'Removed'} {item.run.name} ({amount(item.run.size)}).")
-    _print(f"{amount(freed)} {'would be' if parsed.dry_run else 'were'} freed.")
+            print_line(f"{'Would remove' if parsed.dry_run else 'Removed'} {item.run.name} ({amount(item.run.size)}).")
+    print_line(f"{amount(freed)} {'would be' if parsed.dry_run else 'were'} freed.")
     return 2 if refused else 0
 
 
@@ -165,4 +161,4 @@ def _limit(parsed: Namespace) -> None:
     if parsed.size:
         set_disk_limit(parsed.size)
     limit = disk_limit()
-    _print("Runs may keep any amount." if limit is None else f"Runs may keep {amount(limit)}.")
+    print_line("Runs may keep any amount." if limit is None else f"Runs may keep {amount(limit)}.")
