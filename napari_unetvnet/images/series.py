@@ -88,6 +88,12 @@ class Opened:
             if image.unclear:
                 raise UnclearAxes(path.name, image.unclear, len(self.images))
 
+    def _check_colours(self) -> None:
+        """Refuse intensities that are indices of a palette."""
+        for path, image in zip(self.paths, self.images, strict=True):
+            if image.palette:
+                raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
+
     def points(self, times: Sequence[str]) -> list[int]:
         """List the time points that are chosen, by default all.
 
@@ -158,9 +164,8 @@ class Opened:
         paths = self.paths
         images = tuple(_placed(*each, spacing, notices) for each in zip(self.images, paths, strict=True))
         first = images[0]
-        for path, image in zip(paths, images, strict=True):
-            if image.palette and not palette:
-                raise DataProblem(f"{path.name} has palette colours, not intensities; save it as grey values or RGB.")
+        if not palette:
+            self._check_colours()
         rest = zip(images[1:], paths[1:], strict=True)
         arrays = [first.data, *(_on_grid_of(first, paths[0], *each, notices) for each in rest)]
         data = arrays[0] if len(arrays) == 1 else stacked(arrays)
