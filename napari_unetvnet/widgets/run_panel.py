@@ -11,8 +11,9 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.runs.folder import JOB
 from napari_unetvnet.runs.kept import described
 from napari_unetvnet.runs.state import last_events
+from napari_unetvnet.widgets.run_list import RunList
 from napari_unetvnet.widgets.run_view import RunView
-from napari_unetvnet.widgets.scroll import wrapped
+from napari_unetvnet.widgets.scroll import folded, wrapped
 from napari_unetvnet.widgets.task import Task
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class RunPanel(QWidget):  # type: ignore[misc]
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self.buttons)
         layout.addWidget(self.view)
+        self.list = self._add_list(kind, layout)
         self.task = Task.find_active(kind, viewer) or Task(kind, viewer)
         self.task.changed.connect(self._state_changed)
         self.task.event_received.connect(self._on_event)
@@ -113,6 +115,18 @@ class RunPanel(QWidget):  # type: ignore[misc]
             self.view.show_event(event)
         self.followed.emit(folder)
 
+    def _add_list(self, kind: str, layout: QVBoxLayout) -> RunList:
+        """Add the folded list of runs; what it holds is read when it is opened."""
+        section, inside = folded("Runs")
+        runs = RunList(kind)
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(runs)
+        section.toggled.connect(lambda _opened: runs.refresh())
+        runs.follow_requested.connect(lambda folder, resume: self.follow(folder, resume=resume))
+        layout.addWidget(section)
+        return runs
+
     def _resume_button(self) -> QPushButton:
         button = QPushButton("Resume")
         button.setToolTip(wrapped("Continue the run where it ended, with its own layers and settings."))
@@ -153,6 +167,8 @@ class RunPanel(QWidget):  # type: ignore[misc]
             self._kill_timer.start()
         else:
             self._kill_timer.stop()
+        if self.list.isVisible():
+            self.list.refresh()
         self.state_changed.emit(state)
 
     def _offer_kill(self) -> None:

@@ -198,3 +198,54 @@ def test_a_followed_training_shows_its_curve_and_its_end_without_a_last_word(qtb
         assert trainer.panel.task.state == "running"
     finish(trainer.panel, 10)
     assert "The run ended without an error message" in trainer.panel.view.error.text()
+
+
+def test_the_list_of_runs_offers_what_can_be_done(qtbot, segmenter, children, finish, runs_folder, monkeypatch):
+    folder = begun(qtbot, segmenter, children)
+    children[-1][2].ended = True
+    finish(segmenter.panel, 10)
+    listed, buttons = segmenter.panel.list, segmenter.panel.list.buttons
+    listed.refresh()
+    assert [listed.table.item(0, column).text() for column in range(2)] == [folder.name, "interrupted"]
+    assert not any(button.isEnabled() for button in buttons.values())
+    listed.table.selectRow(0)
+    assert [name for name, button in buttons.items() if button.isEnabled()] == ["Resume", "Remove"]
+    with FileLock(folder / ".lock"):
+        listed.refresh()
+        assert [name for name, button in buttons.items() if button.isEnabled()] == ["Follow", "Stop"]
+        buttons["Stop"].click()
+        assert (folder / "stop").exists()
+        buttons["Follow"].click()
+        assert segmenter.panel.task.state == "running"
+        say(folder, RunFinished("stopped"))
+    finish(segmenter.panel, 10)
+    listed.refresh()
+    buttons["Resume"].click()
+    assert children[-1][:2] == (folder, True)
+    children[-1][2].ended = True
+    finish(segmenter.panel, 10)
+
+    asked = []
+    monkeypatch.setattr(listed, "asked", lambda run: asked.append(run.name) or len(asked) > 1)
+    listed.refresh()
+    buttons["Remove"].click()
+    assert folder.exists()
+    buttons["Remove"].click()
+    assert not folder.exists()
+    assert listed.table.rowCount() == 0
+
+
+def test_the_limit_of_the_disk_is_set_in_the_panel(segmenter, runs_folder):
+    listed = segmenter.panel.list
+    listed.refresh()
+    assert listed.limit.text() == ""
+    listed.limit.setText("2 GiB")
+    listed.limit.editingFinished.emit()
+    assert (runs_folder / "preferences.json").exists()
+    assert listed.limit.text() == "2.00GiB"
+    listed.limit.setText("much")
+    listed.limit.editingFinished.emit()
+    assert "is no size" in listed.said.text()
+    listed.limit.setText("")
+    listed.limit.editingFinished.emit()
+    assert listed.said.text() == "All runs keep 0 bytes, at most:"
