@@ -250,6 +250,15 @@ def codecs(folder):
         zarr_chunk(folder / f"{name}.zarr", payload, 3, codecs=chain)
 
 
+def objects(folder):
+    """Write numpy arrays of Python objects, whose payload deletes a file."""
+    payload = Payload(folder.parent / "victim" / "thesis.txt")
+    np.save(folder / "a.npy", np.array([[payload, payload]], object), allow_pickle=True)
+    with (folder / "header.npy").open("wb") as file:  # code in place of a header
+        text = "__import__('os').unlink('thesis.txt')".ljust(117) + "\n"
+        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode())
+
+
 INSIDE = {"link.h5": ":/b/soft", "inner.h5": ":/a"}
 CORPUS = {
     too_large: r"NAME declares (chunks of )?(\d+ x )*(60000 x 60000|3000 x 3000 x 1000)( x 1)? values of (uint8|bool), "
@@ -259,6 +268,7 @@ CORPUS = {
     packed_beyond: r"NAME has a chunk of \d+ bytes that unpacks to more than the (4160|32768) bytes that its array",
     leads_elsewhere: r"(NAME|external.h5)(: \S+ is a link to| leads to) .*, outside (its own|the) folder",
     codecs: r"NAME is (stored with the codec (pickle|module:function), which is not used|packed more than once)",
+    objects: r"NAME cannot be read: .* not what its ending says \((Array can't be memory-m|malformed)",
     strange_axes: r"NAME (declares (3 x 0 x 4|1.0e\+(30|15) x 4 x 4) voxels, but |cannot be read: )",
 }
 
