@@ -194,8 +194,10 @@ def axis_places(shape: Sequence[int], axes: str, name: str) -> dict[str, int]:
     Raises
     ------
     DataProblem
-        If the axes are not those of one image or series.
+        If the axes are not those of one image or series, or one is empty.
     """
+    if 0 in shape:
+        raise DataProblem(f"{name} has an axis of length 0, and so no voxels; save it again.")
     axis_letters = [(letter, i) for i, letter in enumerate(axes) if letter in "YX" or shape[i] > 1]
     letters = [letter for letter, _ in axis_letters]
     unknown = [letter for letter in letters if letter not in "TZCSYX"]

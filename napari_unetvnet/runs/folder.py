@@ -197,7 +197,7 @@ def read(folder: Path) -> Job:
     except FileProblem as problem:
         raise RunProblem(f"{folder} is not a complete run: {problem} Start a new run.") from None
     command = values.pop("command", None)
-    if command not in COMMANDS:
+    if not isinstance(command, str) or command not in COMMANDS:
         raise RunProblem(f"{folder / JOB} has command {command!r}; it should be {', '.join(COMMANDS)}.")
     return checked(COMMANDS[command], values)
 

@@ -31,6 +31,8 @@ UNIT, CLASSES = "napari_unetvnet_unit", "napari_unetvnet_classes"
 """Entries of the header for what the formats have no room for."""
 HEADER = re.compile(rb"NRRD.*?(\r?\n){2}|.*?ElementDataFile *= *[^\n]*\n", re.DOTALL)
 HEADER_BYTES = 1 << 20
+LONGEST_FIELD = 800
+"""Bytes of a line that is neither a comment nor an entry of someone's own."""
 COMPRESSED = re.compile(rb"^(encoding: *gz(ip)?\s*$|CompressedData *= *True)", re.MULTILINE | re.IGNORECASE)
 DATA_FILE = re.compile(rb"^(?:data ?file: *|ElementDataFile *= *)(.*)$", re.MULTILINE | re.IGNORECASE)
 ITK_COPIES = 2
@@ -44,6 +46,7 @@ def read(path: Path, axes: str = "") -> ImageFile:
     itk = _library(path)
     with reading(path, zlib.error):
         check_beside(path, further_files(path))
+        _check_lines(path)
         reader = itk.ImageFileReader()
         reader.SetFileName(str(path))
         _check_sum(path, _declared(path, itk, reader))
@@ -77,6 +80,18 @@ def _library(path: Path) -> Any:
         ) from error
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     return SimpleITK
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse long fields in the header of an NRRD file, which end the process in ITK instead of being an error."""
+    with path.open("rb") as file:
+        text = file.read(HEADER_BYTES)
+    if not text.startswith(b"NRRD"):
+        return
+    header = HEADER.match(text)
+    for line in (header[0] if header else text).splitlines():
+        if len(line) > LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line[:LONGEST_FIELD]:
+            raise ValueError(f"a line of its header has {len(line)} bytes, more than the {LONGEST_FIELD} of a field")
 
 
 def _declared(path: Path, itk: Any, reader: Any) -> int:
