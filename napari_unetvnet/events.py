@@ -3,13 +3,19 @@
 Training and inference yield them, `runs` writes each as one line of ``events.jsonl`` in the run folder, and a terminal,
 a viewer or a test reads them back. They are defined apart from their producers because the viewer reads them too and
 must not import torch.
+
+Each line has a check sum, because a resumed run goes on where the events say that it was.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from napari_unetvnet.errors import RunProblem
 
@@ -30,9 +36,18 @@ __all__ = [
 ]
 
 
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Counts = tuple[Count, ...]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+CHECK = "check"
+"""Field of a line that holds the check sum of the others."""
+
+
 @dataclass(frozen=True)
 class Event:
     """Base class of all events; a plain Event carries no data and marks a point at which the run can be stopped."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class StartScored(Event):
     """The model that a training starts from, after so many steps, was scored on the hold-out of this training."""
 
     path: str
-    step: int
+    step: Count
     dice: float
 
 
@@ -72,25 +87,25 @@ class StepDone(Event):
     steps, those of the model that the training started from. Times are in seconds; ``seconds_left`` is an estimate.
     """
 
-    step: int
-    steps: int | None
-    epoch: int
+    step: Count
+    steps: Count | None
+    epoch: Count
     loss: float
-    seconds: float
-    seconds_left: float
-    first: int = 0
+    seconds: Seconds
+    seconds_left: Seconds
+    first: Count = 0
 
 
 @dataclass(frozen=True)
 class EpochDone(Event):
     """One epoch with its mean training loss and the mean Dice of the foreground classes on the hold-out (or None)."""
 
-    epoch: int
-    step: int
+    epoch: Count
+    step: Count
     loss: float
     dice: float | None
-    seconds: float
-    seconds_left: float
+    seconds: Seconds
+    seconds_left: Seconds
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,7 @@ class CheckpointSaved(Event):
     """The best model so far was saved and can be used."""
 
     path: str
-    step: int
+    step: Count
     dice: float | None
 
 
@@ -110,9 +125,9 @@ class PreviewReady(Event):
     """
 
     path: str
-    start: tuple[int, int, int]
-    step: int
-    seconds: float
+    start: tuple[Count, Count, Count]
+    step: Count
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -122,19 +137,23 @@ class SplitMade(Event):
     ``number`` counts the images from 0; each region is its first voxel z, y, x and its end (exclusive).
     """
 
-    number: int
+    number: Count
     name: str
-    learnt: tuple[tuple[int, ...], ...]
-    held_out: tuple[tuple[int, ...], ...]
+    learnt: tuple[Counts, ...]
+    held_out: tuple[Counts, ...]
 
 
 @dataclass(frozen=True)
 class SlabDone(Event):
     """Planes ``start`` to ``stop`` (exclusive) of ``depth`` are labelled and final."""
 
-    start: int
-    stop: int
-    depth: int
+    start: Count
+    stop: Count
+    depth: Annotated[int, Field(ge=1, lt=2**63)]
+
+    def __post_init__(self) -> None:
+        if not self.start <= self.stop <= self.depth:
+            raise ValueError(f"planes {self.start} to {self.stop} of {self.depth}")
 
 
 @dataclass(frozen=True)
@@ -162,8 +181,6 @@ _KINDS = {
         RunFinished,
     )
 }
-_TUPLES = {RunFinished: ("lines",), PreviewReady: ("start",), SplitMade: ("learnt", "held_out")}
-"""Tuple fields, which JSON returns as lists."""
 
 
 def to_line(event: Event) -> str:
@@ -174,7 +191,8 @@ def to_line(event: Event) -> str:
     str
         Without a line break.
     """
-    return json.dumps({"event": type(event).__name__, **asdict(event)})
+    fields = {"event": type(event).__name__, **asdict(event)}
+    return json.dumps(fields | {CHECK: _check_sum(fields)})
 
 
 def from_line(line: str) -> Event:
@@ -183,7 +201,7 @@ def from_line(line: str) -> Event:
     Parameters
     ----------
     line : str
-        Written by `to_line`.
+        Written by `to_line`; the check sum may be missing.
 
     Returns
     -------
@@ -192,15 +210,17 @@ def from_line(line: str) -> Event:
     Raises
     ------
     RunProblem
-        If the line is not an event.
+        If the line is not an event, or was changed.
     """
     try:
-        fields: dict[str, Any] = json.loads(line)
-        kind = _KINDS[fields.pop("event")]
-        for name in _TUPLES.get(kind, ()):
-            if name in fields:
-                fields[name] = _as_tuple(fields[name])
-        return kind(**fields)
+        fields = _checked(json.loads(line))
+        kind: Any = _KINDS[fields.pop("event")]
+        # File names that are no UTF-8 have characters that the schema does not take, but that are to stay.
+        _schema(kind).validate_json(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"))
+        event: Event = kind(
+            **{key: _as_tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        )
+        return event
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunProblem(
             f"The events file of the run has a line that is not an event: {line[:80]!r}; expected what a run wrote. "
@@ -208,5 +228,21 @@ def from_line(line: str) -> Event:
         ) from error
 
 
-def _as_tuple(values: Any) -> tuple[Any, ...]:
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """Remove the check sum, if there is one, and compare it."""
+    if fields.pop(CHECK, None) not in (None, _check_sum(fields)):
+        raise ValueError("the check sum is of another line")
+    return fields
+
+
+def _check_sum(fields: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(fields).encode()):08x}"
+
+
+@cache
+def _schema(kind: type[Event]) -> TypeAdapter[Event]:
+    return TypeAdapter(kind)
+
+
+def _as_tuple(values: list[Any]) -> tuple[Any, ...]:
     return tuple(_as_tuple(value) if isinstance(value, list) else value for value in values)

@@ -1,8 +1,14 @@
-"""JSON files of our own, read back by a schema: a sentence for what is damaged, never a traceback or another value."""
+"""JSON files of our own, read back by a schema: a sentence for what is damaged, never a traceback or another value.
+
+A schema does not see that a number was changed to another one in its range. Where a result depends on such a number,
+the file is sealed by a check sum.
+"""
 
 from __future__ import annotations
 
 import json
+import zlib
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.errors import FileProblem
@@ -11,9 +17,12 @@ from napari_unetvnet.files import check_regular, write_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_json", "validated", "write_json"]
+__all__ = ["read_json", "read_sealed", "validated", "write_json", "write_sealed"]
 
 T = TypeVar("T")
+
+CHECK = "check"
+"""Key of the check sum of a sealed file."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,9 +87,39 @@ def validated(data: str | bytes, kind: type[T], subject: str, advice: str) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(data, strict=True)
+        value = TypeAdapter(kind).validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         message = f"{where}: {first['msg']}" if where else first["msg"]
         raise FileProblem(f"{subject} ({message}); {advice}.") from error
+    if is_dataclass(kind) and set(json.loads(data)) != (names := {field.name for field in fields(kind)}):
+        raise FileProblem(f"{subject} (expected {', '.join(sorted(names))}); {advice}.")
+    return value
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write what `read_sealed` reads, whole or not at all."""
+    write_json(path, value | {CHECK: _check_sum(value)})
+
+
+def read_sealed(path: Path, kind: type[T], advice: str) -> T:
+    """Read a file of `write_sealed`, as `read_json` does.
+
+    Returns
+    -------
+    An instance of ``kind``
+
+    Raises
+    ------
+    FileProblem
+        Also if any value was changed.
+    """
+    value = read_json(path, dict, advice)
+    if value.pop(CHECK, None) != _check_sum(value):
+        raise FileProblem(f"{path} was changed after it was written; {advice}.")
+    return validated(json.dumps(value), kind, f"{path} is damaged", advice)
+
+
+def _check_sum(value: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"

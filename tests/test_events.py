@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -27,15 +28,16 @@ from napari_unetvnet.events import (
 
 count = st.integers(0, 10**9)
 number = st.floats(allow_nan=False)
+seconds = st.floats(0, 1e12)
 maybe = st.none() | number
 boxes = st.lists(st.tuples(*[count] * 6)).map(tuple)
 EVENTS = st.one_of(
     st.builds(Notice, st.text()),
-    st.builds(StepDone, count, st.none() | count, count, number, number, number),
-    st.builds(EpochDone, count, count, number, maybe, number, number),
+    st.builds(StepDone, count, st.none() | count, count, number, seconds, seconds),
+    st.builds(EpochDone, count, count, number, maybe, seconds, seconds),
     st.builds(CheckpointSaved, st.text(), count, maybe),
-    st.builds(PreviewReady, st.text(), st.tuples(count, count, count), count, number),
-    st.builds(SlabDone, count, count, count),
+    st.builds(PreviewReady, st.text(), st.tuples(count, count, count), count, seconds),
+    st.tuples(count, count, count.filter(bool)).map(lambda planes: SlabDone(*sorted(planes))),
     st.builds(SplitMade, count, st.text(), boxes, boxes),
     st.builds(
         RunFinished,
@@ -62,6 +64,21 @@ def test_a_loss_that_is_no_number_survives_too():
     assert read.loss != read.loss
 
 
+def test_a_file_name_that_is_no_utf_8_survives_too():
+    event = RunFinished("done", results={"labels": "/data/\udcff.tif"})
+    assert from_line(to_line(event)) == event
+
+
+@given(EVENTS, st.data())
+def test_a_line_in_which_a_character_was_changed_is_refused(event, data):
+    line = to_line(event)
+    place = data.draw(st.integers(0, len(line) - 1))
+    letter = data.draw(st.characters(codec="ascii").filter(lambda each: each != line[place]))
+    changed = line[:place] + letter + line[place + 1 :]
+    with contextlib.suppress(RunProblem):
+        assert from_line(changed) == event  # with another white space between its fields
+
+
 @given(EVENTS, st.data())
 def test_a_line_cut_off_anywhere_is_refused(event, data):
     line = to_line(event)
@@ -86,12 +103,29 @@ def test_a_line_cut_off_anywhere_is_refused(event, data):
         '{"event": "RunFinished", "state": "done", "lines": 5}',
         '{"event": "PreviewReady", "path": "a", "start": 0, "step": 1, "seconds": 1.0}',
         '{"event": "SplitMade", "number": 0, "name": "a", "learnt": 1, "held_out": []}',
+        '{"event": "SplitMade", "number": 0, "name": "a", "learnt": [["1"]], "held_out": []}',
+        '{"event": "SlabDone", "start": 0, "stop": 7, "depth": 6}',
+        '{"event": "SlabDone", "start": -1, "stop": 3, "depth": 6}',
+        '{"event": "SlabDone", "start": 0, "stop": 0, "depth": 0}',
+        '{"event": "SlabDone", "start": 0, "stop": true, "depth": 6}',
+        '{"event": "StepDone", "step": 1e999, "steps": 2, "epoch": 0, "loss": 1, "seconds": 1, "seconds_left": 1}',
+        '{"event": "StepDone", "step": 1, "steps": 2, "epoch": 0, "loss": 1, "seconds": 1, "seconds_left": Infinity}',
+        '{"event": "StepDone", "step": "1", "steps": 2, "epoch": 0, "loss": 1, "seconds": 1, "seconds_left": 1}',
+        '{"event": "RunFinished", "state": "gone"}',
+        '{"event": "RunFinished", "state": "done", "results": {"labels": ["a"]}}',
+        '{"event": "CheckpointSaved", "path": {}, "step": 1, "dice": null}',
     ],
 )
 def test_a_line_that_is_no_event_is_refused_with_the_line(line):
     with pytest.raises(RunProblem) as caught:
         from_line(line)
-    assert repr(line) in str(caught.value)
+    assert repr(line)[:60] in str(caught.value)
+
+
+@in_one_case("line", ["[" * 100_000, '{"event":' * 100_000, '{"event": "Notice", "text": ' + "9" * 5000 + "}"])
+def test_a_line_that_is_nested_deeply_or_has_a_huge_number_is_refused(line):
+    with pytest.raises(RunProblem, match="not an event"):
+        from_line(line)
 
 
 def test_a_long_line_is_shown_in_part():

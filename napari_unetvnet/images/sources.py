@@ -5,6 +5,7 @@ A time point of any of them is named ``a.tif@t=3``, of channel files ``a.tif@t=3
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,8 @@ TIME_POINT = re.compile(r"(?P<source>.+)@t=(?P<point>\d+)")
 
 def paths_of(source: str | Path) -> list[Path]:
     """Split a source into its channel files."""
-    return [Path(part.strip()).expanduser() for part in str(source).split("|")]
+    # Not that of a path, which fails where there is no such user.
+    return [Path(os.path.expanduser(part.strip())) for part in str(source).split("|")]  # noqa: PTH111
 
 
 def files_of(source: str | Path) -> list[Path]:
@@ -60,14 +62,16 @@ def split_time(path: Path) -> tuple[Path, int | None]:
         None if no time point is named.
     """
     match = TIME_POINT.fullmatch(str(path))
-    return (Path(match["source"]), int(match["point"])) if match and not path.exists() else (path, None)
+    if match is None or os.path.exists(path):  # noqa: PTH110 (of any length)
+        return path, None
+    return Path(match["source"]), int(match["point"])
 
 
 def existing(path: Path) -> Path:
     """Refuse a path that is not a file or an image in one, or is a device."""
     if is_folder(path):
         raise FileProblem(f"{path} is a folder; name a file in it.")
-    if not (file := split_dataset(path)[0]).exists():
+    if not os.path.exists(file := split_dataset(path)[0]):  # noqa: PTH110 (of any length)
         raise FileProblem(f"There is no file {path}.")
     check_regular(file)
     return path

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from napari_unetvnet.conventions import Length, Triple  # noqa: TC001 (the schema of saved options)
 from napari_unetvnet.events import Notice
 from napari_unetvnet.inference.compiled import compile_for_tiles, remove_compilation
 from napari_unetvnet.inference.segment import resample_for, steps
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from napari_unetvnet.conventions import Triple
     from napari_unetvnet.images.volume import Volume
     from napari_unetvnet.inference.tiles import Tiles
     from napari_unetvnet.model.model import Model
@@ -50,7 +50,7 @@ class TileOptions(Options):
         Whether the network is compiled, which changes the rounding; only with the first tile size.
     """
 
-    batch: int | None = None
+    batch: Length | None = None
     tile: Triple | None = None
     compiled: bool = False
 

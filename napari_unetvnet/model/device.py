@@ -102,7 +102,7 @@ def bf16_pays() -> bool:
     """
     key = device_name(torch.device("cpu"))
     pays = recall(BF16, key)
-    if pays is None:
+    if not isinstance(pays, bool):
         remember(BF16, key, pays := _measured_gain() >= LEAST_GAIN)
     return bool(pays)
 

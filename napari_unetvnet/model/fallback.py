@@ -8,14 +8,15 @@ full GPU may be free again. A run stores its options in its folder or checkpoint
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import torch
 
 from napari_unetvnet.errors import FileProblem, OutOfMemory
 from napari_unetvnet.events import Notice
-from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.json_files import read_sealed, validated, write_sealed
 from napari_unetvnet.model.device import FALLBACK, device_name, lacks_memory, recall, remember
 from napari_unetvnet.temporary import remove
 
@@ -53,14 +54,10 @@ class Options:
 
         Raises
         ------
-        ValueError
-            If the fields differ.
+        FileProblem
+            If they are others, or out of range.
         """
-        names = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or set(values) != set(names):
-            raise ValueError(f"expected {', '.join(names)}, not {values}")
-        options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**options)
+        return validated(json.dumps(values), cls, "The options of the memory fallback are damaged", ADVICE)
 
 
 SomeOptions = TypeVar("SomeOptions", bound=Options)
@@ -169,7 +166,7 @@ class MemoryFallback(Generic[SomeOptions]):
             self._model.move_to(torch.device("cpu"), "fp32")
         self._apply(options)
         if self._file is not None:
-            write_json(self._file, asdict(options))
+            write_sealed(self._file, asdict(options))
 
     def worked(self) -> None:
         """Cache the options for the next computation of this kind, if a step changed them; call on success."""
@@ -188,7 +185,7 @@ class MemoryFallback(Generic[SomeOptions]):
         values = recall(FALLBACK, self._kind)
         try:
             return None if values is None else type(self._initial).from_json(values)
-        except ValueError:  # of another version: start from the settings
+        except FileProblem:  # of another version: start from the settings
             return None
 
     def saved(self) -> SomeOptions | None:
@@ -206,10 +203,7 @@ class MemoryFallback(Generic[SomeOptions]):
         """
         if self._file is None or not self._file.exists():
             return None
-        try:
-            return type(self._initial).from_json(read_json(self._file, dict, ADVICE))
-        except ValueError as error:
-            raise FileProblem(f"{self._file} is of another version ({error}); {ADVICE}.") from None
+        return read_sealed(self._file, type(self._initial), ADVICE)
 
     def forget(self) -> None:
         """Remove the options of an earlier run in the same folder."""

@@ -10,9 +10,12 @@ import hashlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
-from napari_unetvnet.errors import FileProblem
+from pydantic import AfterValidator
+from typing_extensions import TypedDict  # that of typing lacks what pydantic needs before Python 3.12
+
+from napari_unetvnet.events import Count  # noqa: TC001 (the schema of the file)
 from napari_unetvnet.images.sources import paths_of, split_dataset
 from napari_unetvnet.json_files import read_json, write_json
 
@@ -24,10 +27,36 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.images.io import PairFiles
 
-__all__ = ["Input", "brief", "describe_input", "hardware", "read_inputs", "save_provenance"]
+__all__ = ["Earlier", "Input", "brief", "describe_input", "hardware", "read_inputs", "save_provenance"]
 
-Input = dict[str, dict[str, str]]
+
+def _is_complete(pair: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    if not {"image", "label"} <= set(pair) or any(not {"file", "hash"} <= set(each) for each in pair.values()):
+        raise ValueError("file and hash of image and label are expected")
+    return pair
+
+
+Input = Annotated[dict[str, dict[str, str]], AfterValidator(_is_complete)]
 """Image, labels and mask of a pair: for each its file and a hash of it."""
+
+
+class Earlier(TypedDict):
+    """Other inputs that a resumed training had until a step."""
+
+    until_step: Count
+    inputs: list[Input]
+
+
+class _Hardware(TypedDict):
+    device: str
+
+
+class _Provenance(TypedDict):
+    inputs: list[Input]
+    earlier: NotRequired[list[Earlier]]
+    hardware: _Hardware
+
+
 ADVICE = "resume the run, which writes it again"
 
 PACKAGES = ("napari-unetvnet", "torch", "numpy", "scipy", "scikit-image", "napari", "monai", "nibabel", "tifffile")
@@ -40,7 +69,7 @@ def save_provenance(
     inputs: Sequence[Input],
     device: torch.device,
     precision: str,
-    earlier: Sequence[dict[str, Any]] = (),
+    earlier: Sequence[Earlier] = (),
 ) -> None:
     """Write the provenance of a training.
 
@@ -60,7 +89,7 @@ def save_provenance(
     write_json(path, provenance)
 
 
-def read_inputs(path: Path) -> tuple[list[Input], list[dict[str, Any]]]:
+def read_inputs(path: Path) -> tuple[list[Input], list[Earlier]]:
     """Read what `save_provenance` wrote about inputs.
 
     Returns
@@ -73,9 +102,7 @@ def read_inputs(path: Path) -> tuple[list[Input], list[dict[str, Any]]]:
     FileProblem
         If it is damaged.
     """
-    provenance = read_json(path, dict, ADVICE)
-    if not isinstance(provenance.get("inputs"), list):
-        raise FileProblem(f"{path} does not say which inputs a training had; {ADVICE}.")
+    provenance = read_json(path, _Provenance, ADVICE)
     return provenance["inputs"], provenance.get("earlier", [])
 
 
@@ -98,7 +125,7 @@ def brief(path: Path) -> dict[str, str]:
     before = [f"; until step {each['until_step']} sha256 {_digest(each['inputs'])}" for each in earlier]
     return {
         "inputs": f"{len(inputs)} image(s), sha256 {_digest(inputs)}{''.join(before)}",
-        "device": read_json(path, dict, ADVICE)["hardware"]["device"],
+        "device": read_json(path, _Provenance, ADVICE)["hardware"]["device"],
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import zlib
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from napari_unetvnet.errors import ModelProblem
+from napari_unetvnet.errors import FileProblem, ModelProblem
 from napari_unetvnet.files import replacing, writing
+from napari_unetvnet.json_files import validated
 from napari_unetvnet.model.card import BEFORE_FIT
 
 if TYPE_CHECKING:
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.model.card import ModelCard
 
-__all__ = ["read_state", "read_weights", "save_model", "save_tensors"]
+__all__ = ["read_state", "read_tensors", "read_weights", "save_model", "save_state", "save_tensors"]
+
+ADVICE = "start a new run"
+STATE_CHECK, TENSORS_CHECK = "state_check", "tensors_check"
+"""Keys of the header that hold the check sums of a saved state."""
+
+T = TypeVar("T")
 
 
 def save_model(
@@ -109,10 +117,80 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
             raise unwritten from error
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Read the JSON under "state" in a safetensors header."""
+def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write tensors with JSON in the header, and check sums of both, because the format has none.
+
+    Raises
+    ------
+    FileProblem
+        If the file cannot be written.
+    """
+    text = json.dumps(state)
+    save_tensors(path, tensors, {"state": text, STATE_CHECK: _check_sum(text), TENSORS_CHECK: _check_sum_of(tensors)})
+
+
+def read_state(path: Path, kind: type[T]) -> T:
+    """Read the JSON in the header of a file of `save_state`.
+
+    Parameters
+    ----------
+    kind : type
+        Its schema, as for `validated`.
+
+    Returns
+    -------
+    An instance of ``kind``
+
+    Raises
+    ------
+    FileProblem
+        If there is none, or it was changed or does not fit the schema.
+    """
+    header = _header(path)
+    text = header.get("state", "")
+    _compare(path, header.get(STATE_CHECK), _check_sum(text))
+    return validated(text, kind, f"{path} is damaged", ADVICE)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file of `save_state`.
+
+    Returns
+    -------
+    dict of str to Tensor
+
+    Raises
+    ------
+    FileProblem
+        If they were changed.
+    """
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(path)
+    _compare(path, _header(path).get(TENSORS_CHECK), _check_sum_of(tensors))
+    return tensors
+
+
+def _header(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        state: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-    return state
+        return file.metadata() or {}
+
+
+def _compare(path: Path, stored: str | None, computed: str) -> None:
+    """Refuse other check sums; a file of an earlier version has none."""
+    if stored not in (None, computed):
+        raise FileProblem(f"{path} was changed after it was written, or is damaged; {ADVICE}.")
+
+
+def _check_sum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _check_sum_of(tensors: Mapping[str, Tensor]) -> str:
+    total = 0
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total = zlib.crc32(bytes(tensor.reshape(-1).view(torch.uint8).numpy().data), zlib.crc32(name.encode(), total))
+    return f"{total:08x}"

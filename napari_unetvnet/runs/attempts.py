@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.errors import FileProblem, RunProblem
+from napari_unetvnet.errors import RunProblem
 from napari_unetvnet.events import EpochDone, Event, Notice, StepDone
 from napari_unetvnet.files import replacing
-from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.json_files import write_json
 from napari_unetvnet.model.card import read_card
-from napari_unetvnet.runs.folder import ATTEMPTS, FIRST_MODEL, PLAN, follow
+from napari_unetvnet.runs.folder import ATTEMPTS, FIRST_MODEL, PLAN, Attempts, follow, read_attempts
 from napari_unetvnet.temporary import remove
 
 if TYPE_CHECKING:
@@ -27,31 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["train_until_it_learns"]
 
-ADVICE = "start a new run"
 LEAST_MINUTES = 0.01
 NOTHING_LEFT = (
     "This training does not learn: {}. There is nothing left that could be planned otherwise; check that labels and "
     "images lie on each other (napari-unetvnet check), or set another view, patch, network or learning rate."
 )
-
-
-@dataclass
-class Attempts:
-    """The plans that did not learn.
-
-    Parameters
-    ----------
-    changed : dict of str to JSON value
-        Settings in which the present plan differs from the first one.
-    seconds : float
-        Time that the earlier plans took.
-    epochs : int
-        Epochs that they took.
-    """
-
-    changed: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    epochs: int = 0
 
 
 def train_until_it_learns(
@@ -73,7 +53,7 @@ def train_until_it_learns(
     from napari_unetvnet.training.loop import steps
     from napari_unetvnet.training.plan import another_plan, save_plan
 
-    attempts, device = _read(folder), choose_device(job)[0].type
+    attempts, device = read_attempts(folder), choose_device(job)[0].type
     try:
         while True:
             settings, watch = _in_time_left(planned.settings, attempts), _watch(folder, attempts, resume=resume)
@@ -96,15 +76,6 @@ def train_until_it_learns(
             yield Notice(f"This training does not learn: {watch.reason}. It begins again otherwise. {planned.text}")
     finally:
         _keep_better(folder, files)
-
-
-def _read(folder: Path) -> Attempts:
-    if not (folder / ATTEMPTS).exists():
-        return Attempts()
-    try:
-        return Attempts(**read_json(folder / ATTEMPTS, dict, ADVICE))
-    except TypeError as error:
-        raise FileProblem(f"{folder / ATTEMPTS} is damaged ({error}); {ADVICE}.") from error
 
 
 def _watch(folder: Path, attempts: Attempts, *, resume: bool) -> Watch:

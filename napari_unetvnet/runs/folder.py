@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
-from napari_unetvnet.events import Event, from_line
-from napari_unetvnet.files import writing
+from napari_unetvnet.events import Count, Event, Seconds, from_line
+from napari_unetvnet.files import check_regular, writing
 from napari_unetvnet.images.pair_table import resolve
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
@@ -18,11 +19,49 @@ from napari_unetvnet.temporary import TEMPORARY
 from napari_unetvnet.training.files import TrainingFiles
 
 __all__ = [
-    "ATTEMPTS", "CLEANED", "DELIVERED", "EVENTS", "FALLBACK", "FINAL_FIT", "FIRST_MODEL", "FOUND_REGION", "INDEX",
-    "JOB", "LABELS", "LOCK", "LOG", "MAPS", "MODEL", "OBJECTS", "OWN_FILES", "PAIRS", "PLACES", "PLAN", "PREVIEW",
-    "PROBABILITIES", "PROVENANCE", "REGION", "REPLACED", "SETTLED", "STATE", "STOP", "UNCERTAINTY", "absolute_paths",
-    "ask_to_stop", "check_own_files", "clean_name", "create", "discard_if_empty", "follow", "new_folder", "read",
-    "read_settings", "runs_folder", "training_files",
+    "ATTEMPTS",
+    "CLEANED",
+    "DELIVERED",
+    "EVENTS",
+    "FALLBACK",
+    "FINAL_FIT",
+    "FIRST_MODEL",
+    "FOUND_REGION",
+    "INDEX",
+    "JOB",
+    "LABELS",
+    "LOCK",
+    "LOG",
+    "MAPS",
+    "MODEL",
+    "OBJECTS",
+    "OWN_FILES",
+    "PAIRS",
+    "PLACES",
+    "PLAN",
+    "PREVIEW",
+    "PROBABILITIES",
+    "PROVENANCE",
+    "REGION",
+    "REPLACED",
+    "SETTLED",
+    "STATE",
+    "STOP",
+    "UNCERTAINTY",
+    "Attempts",
+    "absolute_paths",
+    "ask_to_stop",
+    "check_own_files",
+    "clean_name",
+    "create",
+    "discard_if_empty",
+    "follow",
+    "new_folder",
+    "read",
+    "read_attempts",
+    "read_settings",
+    "runs_folder",
+    "training_files",
 ]  # fmt: skip
 
 JOB, EVENTS, LOG, STOP, LOCK = "job.json", "events.jsonl", "log.txt", "stop", ".lock"
@@ -45,6 +84,41 @@ SOURCES = ("image", "label", "mask")
 PATHS = ("pairs", "output", "probabilities", "uncertainty")
 MODELS = ("model", "region_model", "start_from")
 LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """The plans that did not learn.
+
+    Parameters
+    ----------
+    changed : dict of str to JSON value
+        Settings in which the present plan differs from the first one.
+    seconds : float
+        Time that the earlier plans took.
+    epochs : int
+        Epochs that they took.
+    """
+
+    changed: dict[str, Any] = field(default_factory=dict)
+    seconds: Seconds = 0.0
+    epochs: Count = 0
+
+
+def read_attempts(folder: Path) -> Attempts:
+    """Read the plans of a run that did not learn.
+
+    Returns
+    -------
+    Attempts
+
+    Raises
+    ------
+    FileProblem
+        If the file is damaged.
+    """
+    path = folder / ATTEMPTS
+    return read_json(path, Attempts, "start a new run") if path.exists() else Attempts()
 
 
 def runs_folder() -> Path:
@@ -169,9 +243,10 @@ def absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             resolved[name] = [resolve(source, folder) for source in value]
     for name in PATHS:
         if isinstance(value := values.get(name), str | Path):
-            resolved[name] = str(folder.absolute() / Path(value).expanduser())
+            resolved[name] = str(folder.absolute() / os.path.expanduser(value))  # noqa: PTH111 (that of a path fails)
     for name in MODELS:
-        if isinstance(model := values.get(name), str) and model and (folder / model).is_file():
+        model = values.get(name)
+        if isinstance(model, str) and model and os.path.isfile(folder / model):  # noqa: PTH113 (of any length)
             resolved[name] = str(folder.absolute() / model)
     return resolved
 
@@ -234,16 +309,27 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
     events : list of Event
     offset : int
         For the next call.
+
+    Raises
+    ------
+    RunProblem
+        If a line is not an event.
     """
-    if not (folder / EVENTS).exists():
+    path = folder / EVENTS
+    if not path.exists():
         return [], offset
-    with (folder / EVENTS).open("rb") as file:
+    check_regular(path)
+    with path.open("rb") as file:
         file.seek(offset)
         whole, _, _ = file.read().rpartition(b"\n")
     if not whole:
         return [], offset
-    lines = whole.decode("utf-8", errors="replace").split("\n")
-    return [from_line(line) for line in lines], offset + len(whole) + 1
+    try:
+        return [from_line(line) for line in whole.decode("utf-8").split("\n")], offset + len(whole) + 1
+    except UnicodeDecodeError as error:
+        raise RunProblem(f"{path} has bytes that are not an event, nor any text ({error}). Start a new run.") from error
+    except RunProblem as problem:
+        raise RunProblem(f"{path} is damaged. {problem}") from problem
 
 
 def ask_to_stop(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.channels import given_names, image_for
 from napari_unetvnet.runs.folder import FALLBACK, INDEX, MAPS
 from napari_unetvnet.runs.inputs import read_image
+from napari_unetvnet.runs.maps import MapFile
 from napari_unetvnet.runs.models import find_model
 from napari_unetvnet.temporary import remove
 
@@ -47,19 +48,6 @@ MEANINGS = {
 }
 HALF = ("attention", "levels")
 """Outputs that are stored in half precision."""
-
-
-@dataclass
-class _Map:
-    """A part of an output: its file, what it shows, the names of its channels, and the range of its values."""
-
-    file: str
-    what: str
-    name: str
-    channels: tuple[str, ...]
-    low: float = np.inf
-    high: float = -np.inf
-    meaning: str = ""
 
 
 def inspect(folder: Path, job: InspectJob) -> Generator[Event]:
@@ -104,7 +92,7 @@ def _inspect(folder: Path, job: InspectJob) -> Generator[Event]:
     scale = measured_normalisation(volume, card)
     for text in scale_notices(card, scale, volume.name, masked=False, missing=missing):
         yield Notice(text)
-    model, maps = load_model(path, job), list[_Map]()
+    model, maps = load_model(path, job), list[MapFile]()
     remove(folder / MAPS)
     (folder / MAPS).mkdir()
     with keep_freed_memory(), autotuned_convolutions(model.device):
@@ -125,7 +113,7 @@ def _compute(
     model: OutputModel,
     volume: Volume,
     job: InspectJob,
-    maps: list[_Map],
+    maps: list[MapFile],
     scale: Intensity,
     place: tuple[int, int],
 ) -> Generator[Event]:
@@ -159,7 +147,7 @@ class _Store:
 
     def __init__(self, place: Path, model: OutputModel, volume: Volume) -> None:
         self._place, self._volume, self._what, self._card = place, volume, model.what, model.card
-        self.maps: dict[str, _Map] = {}
+        self.maps: dict[str, MapFile] = {}
         self._arrays: dict[str, FileArray] = {}
 
     def write(self, slab: MapSlab) -> None:
@@ -177,7 +165,7 @@ class _Store:
         shape = self._volume.shape if channels == 1 else (channels, *self._volume.shape)
         dtype = np.float16 if self._what in HALF else np.float32
         self._arrays[name] = FileArray.create(self._place / file, shape, dtype)
-        self.maps[name] = _Map(file, self._what, name, _channel_names(self._what, self._card, channels))
+        self.maps[name] = MapFile(file, self._what, name, _channel_names(self._what, self._card, channels))
 
     def finish(self) -> Iterator[Event]:
         """Scale heat maps to [0, 1] over the whole image, and describe all maps."""
@@ -233,7 +221,7 @@ def _ending(job: InspectJob) -> Generator[Notice, None, str]:
     return OTHER_ENDING
 
 
-def _deliver(place: Path, maps: list[_Map], job: InspectJob, volume: Volume, ending: str) -> Iterator[Event]:
+def _deliver(place: Path, maps: list[MapFile], job: InspectJob, volume: Volume, ending: str) -> Iterator[Event]:
     """Write the maps to the folder of the job in the format of the image, and the index last."""
     output = job.output or place
     if job.output is not None:

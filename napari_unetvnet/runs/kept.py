@@ -138,7 +138,7 @@ def described(folder: Path) -> KeptRun:
     except FileProblem:
         job = {}
     command = job.get("command")
-    command = command if command in COMMANDS else ""
+    command = command if isinstance(command, str) and command in COMMANDS else ""
     events = last_events(folder)
     state = state_of(folder, events)
     planes = next((event for event in reversed(events) if isinstance(event, SlabDone)), None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_unetvnet.json_files import read_json
-from napari_unetvnet.runs.folder import ATTEMPTS, PLAN
+from napari_unetvnet.runs.folder import PLAN, read_attempts
+from napari_unetvnet.settings.decision import read_decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,8 @@ def options_to_repeat(folder: Path, job: TrainJob, steps: int) -> str:
     """
     if job.planned_minutes is None:
         return f"--steps {steps}"
-    planned = read_json(folder / PLAN, list, ADVICE) if (folder / PLAN).exists() else []
-    changed = read_json(folder / ATTEMPTS, dict, ADVICE)["changed"] if (folder / ATTEMPTS).exists() else {}
-    values = {row["name"]: row["value"] for row in planned if row["name"] in {MEASURED, *changed}}
+    planned, changed = read_decisions(folder / PLAN, ADVICE), read_attempts(folder).changed
+    values = {each.name: each.value for each in planned if each.name in {MEASURED, *changed}}
     return " ".join([f"--steps {steps}", *(word for name, value in values.items() for word in _words(name, value))])
 
 

@@ -115,17 +115,27 @@ class Results:
         int
             Number of planes that need not be computed again; if 0, call `create`.
         """
+        if not finished or not all(self._restored(kind, place) for kind, place in self._growing().items()):
+            return 0
         paths = self._paths()
         try:
-            arrays = {kind: _opened(paths[kind]) for kind in self._specs} if finished else {}
+            arrays = {kind: _opened(paths[kind]) for kind in self._specs}
         except (OSError, ValueError, KeyError):
             return 0  # missing or truncated
         facts = {kind: (array.dtype, tuple(array.shape)) for kind, array in arrays.items()}
-        if facts != {kind: (spec.dtype, spec.shape) for kind, spec in self._specs.items()}:
+        depth = self._volume.shape[0]  # of each time point, whose last chunk may be incomplete
+        beyond = finished > depth * prod(self._points)
+        if beyond or facts != {kind: (spec.dtype, spec.shape) for kind, spec in self._specs.items()}:
             return 0
         self._arrays = arrays
-        depth = self._volume.shape[0]  # of each time point, whose last chunk may be incomplete
         return finished // depth * depth + finished % depth // self.planes * self.planes
+
+    def _restored(self, kind: str, place: Path) -> bool:
+        """Write the metadata of a growing result anew, if its voxels are those of this run."""
+        spec = self._specs[kind]
+        with self._writing(kind):
+            restore = _format_function(place, "restore")
+            return bool(place.is_dir() and restore(place, spec.shape, spec.dtype, self._volume, self._chunk))
 
     def create(self) -> None:
         """Create empty results and remove those of an earlier run; if one cannot be created, none is left."""
@@ -273,7 +283,7 @@ def _spec(output: Path | None, dtype: Any, shape: tuple[int, ...], *, grows: boo
 
 
 def _format_function(path: Path, name: str) -> Callable[..., Any]:
-    """Import a function of the format of ``path``: "create", "open_image" or "completing"."""
+    """Import a function of the format of ``path``: "create", "restore", "open_image" or "completing"."""
     file_format = format_of(path)
     if file_format is None or not file_format.grows:
         raise ValueError(f"{path} is not of a format that can be written slab by slab")

@@ -5,15 +5,17 @@ Events files, stopping and child processes are handled by `running`, which consu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice, SlabDone
 from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.images.written import claimed, refuse_foreign
-from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.json_files import read_sealed, write_sealed
 from napari_unetvnet.runs.clean import finish
 from napari_unetvnet.runs.folder import FALLBACK, LABELS, SETTLED
 from napari_unetvnet.runs.models import find_model
@@ -36,6 +38,19 @@ if TYPE_CHECKING:
     from napari_unetvnet.settings import SegmentJob
 
 __all__ = ["segment"]
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """Normalisation and precision of a run: shift and scale of each channel, as of `Intensity`."""
+
+    device: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    shift: tuple[Finite, ...]
+    scale: tuple[Finite, ...]
+    clipped: bool
 
 
 def segment(folder: Path, job: SegmentJob, *, finished: int) -> Generator[Event]:
@@ -161,35 +176,35 @@ def _settled(
     from napari_unetvnet.inference import choose_precision, scale_notices
     from napari_unetvnet.model.normalisation import measured_normalisation
 
-    volume, mask, stored = image.volume, image.mask, dict[str, Any]()
+    volume, mask, stored = image.volume, image.mask, None
     try:
-        stored = _read(path) if again or later else {}
+        stored = _read(path, volume.channels) if again or later else None
     except FileProblem as problem:
         yield Notice(str(problem))
-    if stored and again:
-        shift, factor = (np.array(stored[name], np.float32) for name in ("shift", "scale"))
-        scale = Intensity(shift, factor, clipped=bool(stored.get("clipped")))
+    if stored is not None and again:
+        shift, factor = np.array(stored.shift, np.float32), np.array(stored.scale, np.float32)
+        scale = Intensity(shift, factor, clipped=stored.clipped)
     else:
         hides_all = job.region_model is not None and not any(mask[0, z].any() for z in range(volume.shape[0]))
         scale = measured_normalisation(volume, model.card, None if hides_all else mask)
         for text in scale_notices(model.card, scale, volume.name, masked=mask is not None, missing=image.missing):
             yield Notice(text)
-    if stored.get("device") == model.device.type and job.precision == "auto":
-        model.move_to(model.device, stored["precision"])
+    if stored is not None and stored.device == model.device.type and job.precision == "auto":
+        model.move_to(model.device, stored.precision)
     elif job.precision == "auto" and (text := choose_precision(model, volume, job, scale)):
         yield Notice(text)
     facts: dict[str, Any] = {"device": model.device.type, "precision": model.precision}
     facts |= {"shift": scale.shift.tolist(), "scale": scale.scale.tolist(), "clipped": scale.clipped}
-    write_json(path, facts)
+    write_sealed(path, facts)
     return scale
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, channels: int) -> _Settled:
     """Read the normalisation and precision that an earlier run chose."""
     advice = "normalisation and precision are chosen again"
-    stored = read_json(path, dict, advice)
-    if missing := ", ".join(sorted({"device", "precision", "scale", "shift"} - set(stored))):
-        raise FileProblem(f"{path} has no {missing}; {advice}.")
+    stored = read_sealed(path, _Settled, advice)
+    if {len(stored.shift), len(stored.scale)} != {channels}:
+        raise FileProblem(f"{path} is of an image with another number of channels than {channels}; {advice}.")
     return stored
 
 

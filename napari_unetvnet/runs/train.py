@@ -5,7 +5,7 @@ Events files, stopping and child processes are handled by `running`, which consu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.events import Event, Notice
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.images.pairs import Pair, PairFiles
-    from napari_unetvnet.model.provenance import Input
+    from napari_unetvnet.model.provenance import Earlier, Input
     from napari_unetvnet.settings import TrainJob
     from napari_unetvnet.training.files import TrainingFiles
 
@@ -94,7 +94,7 @@ class _Inputs(NamedTuple):
     files: list[PairFiles]
     pairs: list[Pair]
     described: list[Input]
-    earlier: list[dict[str, Any]]
+    earlier: list[Earlier]
     notices: list[str]
 
 

@@ -51,6 +51,10 @@ def checked(kind: type[Model], values: dict[str, Any]) -> Model:
     except ValidationError as error:
         lines = [line for item in error.errors() for line in _sentences(kind, item)]
         raise SettingsProblem(*dict.fromkeys(lines)) from None
+    except OSError as error:  # of a path that no file system takes, such as one that is too long
+        raise SettingsProblem(
+            f"{error.filename} cannot be used ({error.strerror or error}); give another path."
+        ) from error
 
 
 def _sentences(kind: type[Settings], item: Any) -> list[str]:

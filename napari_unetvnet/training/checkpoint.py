@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import RunProblem
-from napari_unetvnet.model.saved import read_state, save_model, save_tensors
+from napari_unetvnet.model.saved import read_state, read_tensors, save_model, save_state
 from napari_unetvnet.networks import lasting_options
-from napari_unetvnet.training.fallback import StepOptions
 from napari_unetvnet.training.resume import described, labels_hash
 from napari_unetvnet.training.run import Best, Parent
+from napari_unetvnet.training.state import ParentState, State
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from napari_unetvnet.training.run import Run
@@ -64,7 +64,7 @@ def save_last(run: Run) -> None:
     state |= {"best": _numbers(run.best), "parent": _parent_state(run.parent)}
     state |= {"card": run.model.card.model_dump(mode="json"), "settings": described(run.settings)}
     state |= {"labels": labels_hash(run.scored), "curve": run.curve}
-    save_tensors(run.files.state, tensors, {"state": json.dumps(state)})
+    save_state(run.files.state, tensors, state)
 
 
 def load_last(run: Run) -> None:
@@ -74,25 +74,21 @@ def load_last(run: Run) -> None:
     ------
     RunProblem
         If the file is cut off or of another run.
+    FileProblem
+        If its header is damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     path = run.files.state
     try:
-        state, tensors = read_state(path), load_file(path)
+        state, tensors = read_state(path, State), read_tensors(path)
         run.model.network.load_state_dict(_with_prefix("network.", tensors))
         if run.ema is not None:
             run.ema.load_state_dict(_with_prefix("ema.", tensors))
-        options = StepOptions.from_json(state["fallback"])
-    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        run.optimizer.load_state_dict(_optimizer_state(run.optimizer, _with_prefix("optimizer.", tensors)))
+    except (SafetensorError, OSError, RuntimeError, LookupError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunProblem(f"{path} is cut off or of another run ({reason}); start a new run.") from None
-    optimizer = run.optimizer.state_dict()
-    for name, tensor in _with_prefix("optimizer.", tensors).items():
-        index, _, moment = name.partition(".")
-        optimizer["state"].setdefault(int(index), {})[moment] = tensor
-    run.optimizer.load_state_dict(optimizer)
     if state["scaler"]:
         run.scaler.load_state_dict(state["scaler"])
     budget = {"minutes": run.schedule.minutes, "steps": run.schedule.steps, "fit": run.schedule.fit}
@@ -102,9 +98,20 @@ def load_last(run: Run) -> None:
     else:
         budget["flat"] = False  # whoever gives a new budget wants it to be used
     run.schedule.__dict__.update(state["schedule"] | budget)
-    run.fallback.use(options)
+    run.fallback.use(state["fallback"])
     run.best = Best(_with_prefix("best.", tensors), **state["best"])
     run.parent = _parent(state.get("parent"), run.best, _with_prefix("parent.", tensors))
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Give the state of an optimizer with saved moments, each of the shape of its weights or a number."""
+    state, weights = optimizer.state_dict(), [each for group in optimizer.param_groups for each in group["params"]]
+    for name, tensor in tensors.items():
+        index, _, moment = name.partition(".")
+        if tensor.ndim and tensor.shape != weights[int(index)].shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}")
+        state["state"].setdefault(int(index), {})[moment] = tensor
+    return state
 
 
 def _numbers(best: Best) -> dict[str, Any]:
@@ -122,11 +129,12 @@ def _parent_state(parent: Parent | None) -> dict[str, Any] | None:
     }
 
 
-def _parent(state: dict[str, Any] | None, best: Best, weights: dict[str, Tensor]) -> Parent | None:
+def _parent(state: ParentState | None, best: Best, weights: dict[str, Tensor]) -> Parent | None:
     """Restore the model that training started from; it has no weights of its own while it is the best one."""
-    if state is None or (start := state["start"]) is None:
-        return None if state is None else Parent(**state)
-    return Parent(**state | {"start": Best(weights or best.weights, **start)})
+    if state is None:
+        return None
+    start = None if state["start"] is None else Best(weights or best.weights, **state["start"])
+    return Parent(state["name"], state["path"], state["steps"], state["differences"], start, fitted=state["fitted"])
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_unetvnet.conventions import Length, Triple  # noqa: TC001 (the schema of saved options)
 from napari_unetvnet.model.fallback import MemoryFallback, Options
 from napari_unetvnet.networks.base import by
 from napari_unetvnet.training.recompute import RECOMPUTED
@@ -19,7 +20,6 @@ from napari_unetvnet.training.recompute import RECOMPUTED
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
-    from napari_unetvnet.conventions import Triple
     from napari_unetvnet.model.model import Model
     from napari_unetvnet.settings import TrainSettings
 
@@ -40,7 +40,7 @@ class StepOptions(Options):
         A smaller patch than planned.
     """
 
-    gradient_accumulation: int = 1
+    gradient_accumulation: Length = 1
     recompute: bool = False
     patch: Triple | None = None
 

@@ -23,6 +23,7 @@ from napari_unetvnet.training.prefetch import Prefetcher
 from napari_unetvnet.training.run import Best, FinalFit, copied
 from napari_unetvnet.training.schedule import Schedule
 from napari_unetvnet.training.score import score_weights
+from napari_unetvnet.training.state import State
 from napari_unetvnet.training.step import Diverged, draw, fitting_step
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _begin(run: Run, pairs: Sequence[Pair], kept: Best, steps: int) -> Run:
 
 def _goes_on(state: Path, schedule: Schedule) -> bool:
     """Whether a final fit after the same steps was interrupted."""
-    return state.exists() and bool(read_state(state)["schedule"]["first"] == schedule.first)
+    return state.exists() and read_state(state, State)["schedule"]["first"] == schedule.first
 
 
 def _steps(fit: Run, run: Run) -> Generator[Event, None, bool]:

@@ -14,6 +14,7 @@ from napari_unetvnet.model.differences import change, class_differences, model_d
 from napari_unetvnet.model.saved import read_state
 from napari_unetvnet.settings import CONSTANTS, TrainSettings
 from napari_unetvnet.training.score import score_weights
+from napari_unetvnet.training.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,16 +84,18 @@ def read_saved(files: TrainingFiles) -> SavedState:
     ------
     RunProblem
         If the file is cut off.
+    FileProblem
+        If its header is damaged.
     """
     from safetensors import SafetensorError
 
     path = files.state
     try:
-        state = read_state(path)
-        card = ModelCard.model_validate(state["card"])
+        state = read_state(path, State)
         step = state["schedule"]["first"] + state["schedule"]["step"]
+        card = ModelCard.model_validate(state["card"])
         return SavedState(files, step, card, state["settings"], state["labels"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise RunProblem(f"{path} is cut off or of another run ({error}); start a new run.") from None
 
 

@@ -9,7 +9,7 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLineEdit
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.json_files import read_json
+from napari_unetvnet.settings.decision import read_decisions
 from napari_unetvnet.widgets.scroll import narrow, wrapped
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def planned_in(path: Path) -> tuple[Planned, ...]:
         Empty if there is no readable plan.
     """
     try:
-        rows = read_json(path, list, "start a new run")
-        return tuple(
-            Planned(name, _model(value) if name == "start_from" else _written(value), row["reason"])
-            for row in rows
-            for name, value in (row["value"] if isinstance(row["value"], dict) else {row["name"]: row["value"]}).items()
-        )
-    except (FileProblem, TypeError, KeyError):
+        decisions = read_decisions(path, "start a new run")
+    except FileProblem:  # the run says so itself
         return ()
+    return tuple(
+        Planned(name, _model(value) if name == "start_from" else _written(value), each.reason)
+        for each in decisions
+        for name, value in (each.value if isinstance(each.value, dict) else {each.name: each.value}).items()
+    )
 
 
-def _model(value: str | None) -> str:
-    return Path(value).stem if value else "nothing"
+def _model(value: Any) -> str:
+    return Path(str(value)).stem if value else "nothing"
 
 
 def _written(value: Any) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
-from napari_unetvnet.errors import ModelProblem
-from napari_unetvnet.json_files import read_json
+from napari_unetvnet.errors import FileProblem, ModelProblem
 from napari_unetvnet.networks import available_outputs
 from napari_unetvnet.runs.folder import INDEX
+from napari_unetvnet.runs.maps import read_maps
 from napari_unetvnet.settings import InspectJob, checked
 from napari_unetvnet.widgets import layers
 from napari_unetvnet.widgets.form import form_layout
@@ -121,17 +121,32 @@ def maps_in(folder: Path, image: str) -> list[Map]:
     Returns
     -------
     list of Map
+
+    Raises
+    ------
+    FileProblem
+        If their index or a file is damaged.
     """
     maps: list[Map] = []
-    for row in read_json(folder / INDEX, dict, "inspect again")["maps"]:
-        array = np.load(folder / Path(row["file"]).name, mmap_mode="r")
-        limits = None if row["what"] == "reconstruction" else (0.0, 1.0)
-        channels = dict(zip(row["channels"] or [""], array if array.ndim == 4 else [array], strict=True))
-        if row["what"] == "levels" and len(channels) > 1:
+    for row in read_maps(folder):
+        array = _opened(folder / row.file)
+        limits = None if row.what == "reconstruction" else (0.0, 1.0)
+        parts = array if array.ndim == 4 else [array]
+        if len(parts) != len(row.channels or [""]):
+            raise FileProblem(f"{folder / row.file} has other channels than {folder / INDEX} says; inspect again.")
+        channels = dict(zip(row.channels or [""], parts, strict=True))
+        if row.what == "levels" and len(channels) > 1:
             channels.pop("class 0", None)
-        title = f"{image} {row['what']}" + (f" {row['name']}" if row["name"] != "image" else "")
+        title = f"{image} {row.what}" + (f" {row.name}" if row.name != "image" else "")
         maps += [
-            Map(f"{title} {word}".strip(), data, COLOURS[row["what"]], limits, row["meaning"])
+            Map(f"{title} {word}".strip(), data, COLOURS[row.what], limits, row.meaning)
             for word, data in channels.items()
         ]
     return maps
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise FileProblem(f"{path} cannot be read ({error}); inspect again.") from error

@@ -243,7 +243,7 @@ def test_a_run_that_was_interrupted_continues_as_it_fitted_to_the_same_bits(fold
     told = [event.text for event in runs.follow(whole)[0] if isinstance(event, Notice)]
     assert any("from plane 8 on they are 8 x 8 x 8 voxels" in text for text in told)
     kept = json.loads((parts / FALLBACK).read_text())
-    assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False}
+    assert kept == {"batch": 1, "tile": [8, 8, 8], "cpu": False, "compiled": False, "check": kept["check"]}
     (cache_folder / FALLBACK).unlink()
     tried = starved(monkeypatch, lambda blocks: True)
     list(runs.run(parts, resume=True))

@@ -238,7 +238,7 @@ def test_weights_in_any_memory_layout_are_saved(tmp_path):
 
 def test_state_in_the_header_is_read_back(tmp_path):
     save_tensors(tmp_path / "a", {"w": torch.zeros(1)}, {"state": '{"step": 3, "best": null}'})
-    assert read_state(tmp_path / "a") == {"step": 3, "best": None}
+    assert read_state(tmp_path / "a", dict) == {"step": 3, "best": None}
 
 
 @pytest.mark.parametrize("place", ["no such folder/model.safetensors", "a file/model.safetensors"])

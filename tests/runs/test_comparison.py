@@ -49,8 +49,7 @@ def runs(tmp_path_factory):
 
 
 def test_the_files_of_a_run_are_called_as_those_who_write_them_call_them():
-    assert (reading.JOB, reading.EVENTS) == (job.JOB, job.EVENTS)
-    assert (reading.MODEL, reading.PLAN) == (MODEL, PLAN)
+    assert (reading.JOB, reading.MODEL, reading.PLAN) == (job.JOB, MODEL, PLAN)
 
 
 def test_a_row_says_what_was_trained_and_what_it_cost(runs):

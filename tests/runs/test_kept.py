@@ -48,9 +48,9 @@ def trainings(make):
     split = SplitMade(0, "a", ((0, 0, 0, 1, 8, 4),), ((0, 0, 4, 1, 8, 8),))
     other = SplitMade(0, "a", ((0, 0, 0, 1, 4, 8),), ((0, 4, 0, 1, 8, 8),))
     for days, dice in ((1, 0.7), (2, 0.8), (3, 0.9)):
-        events = (split, EpochDone(1, 1, 1.0, 0.5, dice, {}), RunFinished("done"))
+        events = (split, EpochDone(1, 1, 1.0, dice, 0.5, 0.0), RunFinished("done"))
         make(f"t{days}", "train", days, events, dice, image=["a.tif"], label=["b.tif"])
-    events = (other, EpochDone(1, 1, 1.0, 0.5, 0.1, {}), RunFinished("done"))
+    events = (other, EpochDone(1, 1, 1.0, 0.1, 0.5, 0.0), RunFinished("done"))
     make("elsewhere", "train", 4, events, 0.1, image=["a.tif"], label=["b.tif"])
 
 

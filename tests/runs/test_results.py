@@ -24,6 +24,7 @@ from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.io import read_labels, read_volume, write_labels, write_probabilities, write_uncertainty
 from napari_unetvnet.images.volume import Volume
 from napari_unetvnet.inference import Slab
+from napari_unetvnet.json_files import write_sealed
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, save_model
 from napari_unetvnet.runs.folder import LABELS, SETTLED
@@ -323,7 +324,8 @@ def test_a_resumed_run_keeps_to_its_scale_and_number_format(place, monkeypatch):
         if isinstance(event, SlabDone):
             runs.ask_to_stop(folder)
     settled = json.loads((folder / SETTLED).read_text())
-    (folder / SETTLED).write_text(json.dumps(settled | {"shift": [100.0], "precision": "bf16"}))
+    del settled["check"]
+    write_sealed(folder / SETTLED, settled | {"shift": [100.0], "precision": "bf16"})
     model = pointwise_model()
     monkeypatch.setattr("napari_unetvnet.model.model.load_model", lambda *_: model)
     first = next(e for e in runs.run(folder, resume=True) if isinstance(e, SlabDone)).start

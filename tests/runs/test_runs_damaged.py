@@ -173,3 +173,14 @@ def test_a_comparison_shows_the_other_runs_and_why_one_is_not_read(trained, tmp_
     one, two = sorted(json.loads(capsys.readouterr().out)["runs"], key=lambda row: row["name"])
     assert (one["state"], one["lines"]) == ("done", [])
     assert str(tmp_path / "runs" / "two" / name) in " ".join(two["lines"])
+
+
+@pytest.mark.parametrize("path", ["x" * 5000 + ".npy", "~nobody-of-that-name/a.npy", "a\0.npy"])
+@pytest.mark.parametrize("field", ["image", "model", "output"])
+def test_a_job_with_a_path_that_no_file_can_have_is_refused(trained, tmp_path, capsys, path, field):
+    values = {"command": "segment", "image": str(trained.parent / "volume.npy"), "model": str(trained / MODEL)}
+    (tmp_path / JOB).write_text(json.dumps(values | {"device": "cpu", field: path}))
+    assert main(["run", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert error

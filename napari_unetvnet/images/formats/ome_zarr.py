@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +24,10 @@ from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.formats.pyramid import level_factors, shrink
 from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.units import unit_name
+from napari_unetvnet.temporary import beside, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_PLANES", "complete", "completing", "create", "open_image", "read", "write"]
 
 VERSION = "0.5"
+METADATA = "zarr.json"
 CHUNK_PLANES = 16
 CHUNK_VOXELS = 1 << 20
 """Voxels of a chunk per class, which is what is read and written at once."""
@@ -222,6 +224,33 @@ def open_image(path: Path, *, writable: bool = False) -> Any:
     import zarr
 
     return zarr.open_group(str(path), mode="r+" if writable else "r")["0"]
+
+
+def restore(path: Path, shape: tuple[int, ...], dtype: Any, like: Volume, planes: int = CHUNK_PLANES) -> bool:
+    """Write the metadata of an image anew that was made before, and may be damaged since.
+
+    Parameters
+    ----------
+    path : Path
+        That of the image.
+    shape, dtype, like, planes
+        As for `create`.
+
+    Returns
+    -------
+    bool
+        False if its voxels are of another type, shape or chunks, or cannot be read.
+    """
+    fresh = beside(path)
+    try:
+        create(fresh, shape, dtype, like, planes)
+        level = Path("0", METADATA)
+        if not (path / level).is_file() or (path / level).read_bytes() != (fresh / level).read_bytes():
+            return False
+        (fresh / METADATA).replace(path / METADATA)
+    finally:
+        remove(fresh)
+    return True
 
 
 def complete(path: Path) -> None:

@@ -9,13 +9,14 @@ from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem, UserError
-from napari_unetvnet.events import EpochDone, SplitMade, StepDone, from_line
+from napari_unetvnet.events import EpochDone, SplitMade, StepDone
 from napari_unetvnet.json_files import read_json
 from napari_unetvnet.losses import LossTerm, write_loss
 from napari_unetvnet.model.card import BEFORE_FIT, ModelCard, read_card
-from napari_unetvnet.runs.folder import EVENTS, JOB, MODEL, PLAN
+from napari_unetvnet.runs.folder import JOB, MODEL, PLAN, follow
 from napari_unetvnet.runs.state import state_of
-from napari_unetvnet.settings import LabelSettings
+from napari_unetvnet.settings import LabelSettings, TrainJob, checked
+from napari_unetvnet.settings.decision import read_decisions
 from napari_unetvnet.settings.describe import describe_settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_unetvnet.events import Event
+    from napari_unetvnet.settings.decision import Decision
 
 __all__ = ["Point", "Row", "read_run", "runs_in"]
 
@@ -115,14 +117,11 @@ def _is_training(job: Path) -> bool:
         return True
 
 
-def _planned(path: Path) -> dict[str, Any]:
-    """Read the settings that were chosen from the data."""
-    if not path.exists():
-        return {}
-    try:
-        return {choice["name"]: choice["value"] for choice in read_json(path, list, AGAIN)}
-    except (KeyError, TypeError) as error:
-        raise FileProblem(f"{path} is not a list of choices with name and value ({error}); {AGAIN}.") from error
+def _settings(folder: Path, decisions: Sequence[Decision]) -> dict[str, Any]:
+    """Read the settings of a run as its files have them, with those that were chosen, if they are valid."""
+    values = read_json(folder / JOB, dict, AGAIN) | {each.name: each.value for each in decisions}
+    checked(TrainJob, {name: value for name, value in values.items() if name != "command"})
+    return values
 
 
 @contextmanager
@@ -148,13 +147,13 @@ def read_run(folder: Path) -> Row:
     if not (folder / JOB).exists() or not _is_training(folder / JOB):
         raise RunProblem(f"{folder} is not a training; give run folders of trainings, or a folder of them.")
     try:
-        values = read_json(folder / JOB, dict, AGAIN)
-    except FileProblem as problem:
+        values = _settings(folder, ())
+    except UserError as problem:
         return Row(folder.absolute().name, state="refused", lines=problem.lines)
-    events, problems = _events(folder), list[str]()
+    events, problems = follow(folder)[0], list[str]()
     card: ModelCard | None = None
     with _collecting(problems):
-        values |= _planned(folder / PLAN)
+        values = _settings(folder, read_decisions(folder / PLAN, AGAIN))
     with _collecting(problems):
         card = read_card(folder / MODEL) if (folder / MODEL).exists() else None
     state, lines, _ = state_of(folder, events)
@@ -197,15 +196,6 @@ def _scores(card: ModelCard | None, curve: Sequence[Point]) -> dict[str, Any]:
     prefix = "hold_out_dice_"
     by_class = {name.removeprefix(prefix): dice for name, dice in card.scores.items() if name.startswith(prefix)}
     return {"dice": card.scores.get("hold_out_dice", best), "by_class": by_class}
-
-
-def _events(folder: Path) -> list[Event]:
-    """Read the events of a run, without an incomplete last line."""
-    try:
-        whole, _, _ = (folder / EVENTS).read_bytes().rpartition(b"\n")
-    except OSError:
-        return []
-    return [from_line(line) for line in whole.decode("utf-8", errors="replace").split("\n") if line]
 
 
 def _curve(events: Iterable[Event]) -> tuple[Point, ...]:

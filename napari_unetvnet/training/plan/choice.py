@@ -1,11 +1,12 @@
-"""The result of a planning rule, and a sample of planes for the rules."""
+"""What planning rules share: their result, and a sample of planes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from napari_unetvnet.settings.decision import Decision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,15 +17,6 @@ __all__ = ["Decision", "some_planes"]
 
 MOST_PLANES = 64
 """Maximum number of planes of a volume that rules read."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A setting chosen by a rule: its name, its value as JSON, and the reason."""
-
-    name: str
-    value: Any
-    reason: str
 
 
 def some_planes(volume: Volume) -> tuple[NDArray[Any], NDArray[np.int_]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.errors import FileProblem, SettingsProblem
+from napari_unetvnet.json_files import write_json
 from napari_unetvnet.settings import TrainSettings, checked
-from napari_unetvnet.training.plan.choice import Decision
+from napari_unetvnet.settings.decision import Decision, read_decisions
 from napari_unetvnet.training.plan.from_model import as_the_model
 from napari_unetvnet.training.plan.inputs import batch, network, patch, target_spacing, view
 from napari_unetvnet.training.plan.intensities import normalise_in
@@ -119,20 +119,16 @@ def load_plan(settings: TrainSettings, path: Path) -> Plan | None:
     """
     if not path.exists():
         return None
-    choices = _read_choices(path)
+    choices = read_decisions(path, ADVICE)
     decided = settings.model_fields_set | {choice.name for choice in choices}
     if missing := [name for name in ALWAYS if name not in decided]:
         raise FileProblem(f"{path} does not choose {', '.join(missing)}; {ADVICE}.")
     fixed = settings.model_fields_set | ({"minutes"} if {"epochs", "steps"} & settings.model_fields_set else set())
     choices = tuple(choice for choice in choices if choice.name not in fixed)
-    return Plan(_with(settings, choices), choices)
-
-
-def _read_choices(path: Path) -> tuple[Decision, ...]:
     try:
-        return tuple(Decision(**row) for row in read_json(path, list, ADVICE))
-    except TypeError as error:
-        raise FileProblem(f"{path} has an invalid choice ({error}); {ADVICE}.") from error
+        return Plan(_with(settings, choices), choices)
+    except SettingsProblem as problem:
+        raise FileProblem(f"{path} has an invalid choice ({problem}); {ADVICE}.") from problem
 
 
 def _with(settings: TrainSettings, choices: Sequence[Decision]) -> TrainSettings:
