@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it; the work is done by the scripts in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check docs format screenshots clean
+.PHONY: help setup demo test quick check soak docs format screenshots clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ quick: setup  ## all checks and the tests that take seconds
 
 check: setup  ## the checks that run no test: ruff, mypy, lint-imports, structure, npe2
 	@bash scripts/check.sh static
+
+soak: setup  ## damage, interrupt and overload the program for 40 minutes; figures in benchmarks/soak.md
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/soak.py
 
 docs: setup  ## regenerate the pages that are made from the code (docs/reference/)
 	.venv/bin/python scripts/reference.py
