@@ -41,8 +41,8 @@ WHAT = {
 }
 
 MEANING = [
-    "Wrong is a traceback, a process that ended, more than 20 s for a damaged file, a result that is neither the old one",
-    "nor the whole new one, other bytes after a resume, or a file that was left behind.",
+    "Wrong is a traceback, a process that ended, more than 20 s for a damaged file, a result that is neither the old",
+    "one nor the whole new one, other bytes after a resume, or a file that was left behind.",
 ]
 
 
