@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["PACKERS", "check_packed"]
+__all__ = ["PACKERS", "UNCOUNTED", "check_packed"]
 
 STRONGEST_DEFLATE = 1032
 """Bytes that a byte of zlib and gzip unpacks to at most."""
 UNCOUNTED_SHARE = 1 / 16
 """Of the free memory: chunks that cannot take more are not counted; several are unpacked at once."""
+UNCOUNTED = 1 << 25
+"""Bytes that a chunk may take in any case: to ask for the free memory takes longer than to unpack a small chunk."""
 PART = 1 << 20
 ZSTD = b"\x28\xb5\x2f\xfd"
 """What zstd frames begin with."""
@@ -59,7 +61,8 @@ def _nothing(packed: bytes, size: int) -> int:
 
 
 def _deflated(packed: bytes, size: int) -> int:
-    if len(packed) * STRONGEST_DEFLATE <= max(size, free_memory() * UNCOUNTED_SHARE):
+    most = len(packed) * STRONGEST_DEFLATE
+    if most <= max(size, UNCOUNTED) or most <= free_memory() * UNCOUNTED_SHARE:
         return 0
     return _counted(zlib.decompressobj(zlib.MAX_WBITS | 32), packed, size)  # zlib or gzip, as the stream says
 

@@ -22,12 +22,13 @@ from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import check_regular
 from napari_unetvnet.images.declared import check_decoded
 from napari_unetvnet.images.formats import listed
-from napari_unetvnet.images.formats.packed import PACKERS, check_packed
+from napari_unetvnet.images.formats.packed import PACKERS, UNCOUNTED, check_packed
 from napari_unetvnet.images.sources import folder_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from numpy.typing import NDArray
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
@@ -42,15 +43,33 @@ CODECS = frozenset({
 METADATA = {"zarr.json", ".zarray", ".zmetadata"}
 ATTRIBUTES = {"attributes", ".zattrs"}
 """Names of metadata that say nothing of codecs."""
+SHARDS, PLACE = "sharding_indexed", 16
+"""The codec of shards, and the bytes that say where a chunk of one lies: its first and how many there are."""
 WIDEST = 8
 """Times that filters, such as a change of type, may make a chunk larger than its array declares."""
 
 
 class _Packing(NamedTuple):
-    """How the chunks of an array are packed, and how many bytes one of them may hold."""
+    """How the chunks of an array are packed, and how many bytes one of them may hold.
+
+    ``index_size`` is how many bytes of a shard say where its chunks lie (0: no shards), ``numbers`` the type of them.
+    """
 
     packer: str
     size: int
+    index_size: int = 0
+    numbers: str = "<u8"
+    at_start: bool = False
+
+    def chunks(self, stored: NDArray[np.uint8], *, is_whole: bool) -> Iterator[bytes]:
+        """Give the packed chunks in what was read: the whole of an entry, or the index or a chunk of a shard."""
+        if not self.index_size or not is_whole:
+            yield b"" if self.index_size and len(stored) == self.index_size else stored.tobytes()
+            return
+        index = stored[: self.index_size] if self.at_start else stored[-self.index_size :]
+        numbers = np.frombuffer(index.tobytes()[: self.index_size // PLACE * PLACE], self.numbers).reshape(-1, 2)
+        for start, count in numbers[numbers[:, 0] < len(stored)].tolist():
+            yield stored[start : start + count].tobytes()
 
 
 class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] # zarr has no types for mypy
@@ -98,10 +117,10 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
         ------
         FileProblem
         """
-        self._check_place(key)
+        self._check_place(key, is_whole=byte_range is None)
         content = await super().get(key, prototype, byte_range)
-        if content is not None and byte_range is None:
-            self._check_content(PurePosixPath(key), content)
+        if content is not None:
+            self._check_content(PurePosixPath(key), content, is_whole=byte_range is None)
         return content
 
     async def get_partial_values(
@@ -119,8 +138,8 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
         """
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
-    def _check_place(self, key: str) -> None:
-        """Refuse a link that leaves the folder, a pipe and a device."""
+    def _check_place(self, key: str, *, is_whole: bool) -> None:
+        """Refuse a link that leaves the folder, a pipe and a device, and an entry that does not fit into memory."""
         if isinstance(self._store, ZipStore):
             return
         place = self._path / key
@@ -133,8 +152,10 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
                 "folder with what its links point to (cp -rL)."
             )
         check_regular(place)
+        if is_whole and (size := place.stat().st_size) > UNCOUNTED:
+            check_decoded(self._path, (size,), np.uint8, chunks=True)
 
-    def _check_content(self, key: PurePosixPath, content: Buffer) -> None:
+    def _check_content(self, key: PurePosixPath, content: Buffer, *, is_whole: bool) -> None:
         if key.name in METADATA:
             stored = json.loads(content.to_bytes())
             _check_codecs(self._path, stored)
@@ -144,7 +165,8 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
         elif not key.name.startswith(".z") and (
             packing := next((self._packings[each] for each in key.parents if each in self._packings), None)
         ):
-            check_packed(self._path, packing.packer, content.to_bytes(), packing.size)
+            for chunk in packing.chunks(content.as_numpy_array(), is_whole=is_whole):
+                check_packed(self._path, packing.packer, chunk, packing.size)
 
 
 def _check_codecs(path: Path, stored: Any) -> None:
@@ -158,6 +180,8 @@ def _check_codecs(path: Path, stored: Any) -> None:
             )
         if len(packers := [name for name in names if name in PACKERS]) > 1:
             raise FileProblem(f"{path.name} is packed more than once ({listed(packers)}); save it with one codec.")
+        if SHARDS in names and any(SHARDS in map(_name, chain) for codec in codecs for chain in _chains(codec)):
+            raise FileProblem(f"{path.name} has shards within shards, which are not read; save it without.")
 
 
 def _arrays(stored: Any) -> Iterator[tuple[str, Any]]:
@@ -195,16 +219,28 @@ def _name(codec: Any) -> str:
 
 
 def _packing(stored: Any) -> _Packing | None:
-    """Find out how chunks are packed; None of groups, and where chunks are in shards or not packed."""
+    """Find out how chunks are packed; None of groups, and where they are not."""
     if not isinstance(stored, dict):
         return None
     packers = [name for chain in _chains(stored) for codec in chain if (name := _name(codec)) in PACKERS]
-    names = {_name(codec) for chain in _chains(stored) for codec in chain}
     chunk = stored.get("chunks") or stored.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape")
-    if len(packers) != 1 or "sharding_indexed" in names or not chunk:
+    if len(packers) != 1 or not chunk:
         return None
     try:
         itemsize = np.dtype(stored.get("dtype") or stored.get("data_type")).itemsize
     except TypeError:  # text, or what else is no image
         return None
-    return _Packing(packers[0], math.prod(map(int, chunk)) * max(1, itemsize) * WIDEST)
+    shards = next((codec["configuration"] for codec in _list(stored.get("codecs")) if _name(codec) == SHARDS), None)
+    inner = chunk if shards is None else shards["chunk_shape"]
+    packing = _Packing(packers[0], math.prod(map(int, inner)) * max(1, itemsize) * WIDEST)
+    return packing if shards is None else packing._replace(**_index_of(shards, chunk))
+
+
+def _index_of(shards: dict[str, Any], shape: list[int]) -> dict[str, Any]:
+    """Find out where the index of a shard of a shape lies, and how large it is."""
+    count = math.prod(-(-n // edge) for n, edge in zip(shape, shards["chunk_shape"], strict=True))
+    codecs = shards["index_codecs"]
+    is_big = any((codec.get("configuration") or {}).get("endian") == "big" for codec in codecs)
+    check_sums = sum(_name(codec) == "crc32c" for codec in codecs)
+    at_start = shards.get("index_location") == "start"
+    return {"index_size": PLACE * count + 4 * check_sums, "numbers": ">u8" if is_big else "<u8", "at_start": at_start}
