@@ -7,6 +7,7 @@ line prints them and exits with 2; a widget shows them. Any other exception is a
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ __all__ = [
     "SettingsProblem",
     "UserError",
     "near_names",
+    "printable",
 ]
+
+
+UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but the line break, other separators of lines, what turns the direction of text, and no text."""
 
 
 class UserError(Exception):
@@ -85,3 +91,8 @@ def near_names(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; there are {', '.join(names)}."
+
+
+def printable(text: str) -> str:
+    r"""Write characters that command a terminal as escapes, such as ``\x1b``."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -277,11 +277,23 @@ def _run(parsed: Namespace) -> None:
         raise SettingsProblem(
             f"{', '.join(budget)} of a new run are set in its job.json; to continue training for longer, add --resume."
         )
+    _tell_outputs(parsed.folder)
     finished = _follow(parsed.folder, resume=parsed.resume, budget=budget)
     for name, value in finished.results.items():
         print_line(f"{name}: {value}")
     if finished.state == "stopped":
         raise KeyboardInterrupt
+
+
+def _tell_outputs(folder: Path) -> None:
+    """Say where a run will write outside of its folder: its job may be a stranger's."""
+    from napari_unetvnet.images.same_file import same_or_inside
+    from napari_unetvnet.runs import read
+    from napari_unetvnet.runs.outputs import outputs_of
+
+    outside = [path for path in outputs_of(read(folder)) if not same_or_inside(path, folder)]
+    if outside and from_environment().is_first:
+        print_error(f"This run writes outside of its folder: {', '.join(map(str, outside))}.")
 
 
 def _follow(folder: Path, *, resume: bool, budget: Mapping[str, Any] | None = None) -> RunFinished:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import suppress
 
-__all__ = ["print_error", "print_line", "printable"]
+from napari_unetvnet.errors import printable
 
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but line break and tab, those that turn the direction of text, and bytes that are no text."""
-
-
-def printable(text: str) -> str:
-    r"""Write characters that command a terminal as escapes, such as ``\x1b``."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+__all__ = ["print_error", "print_line"]
 
 
 def print_line(text: str = "") -> None:

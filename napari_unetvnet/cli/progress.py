@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from napari_unetvnet.cli.output import printable
+from napari_unetvnet.errors import printable
 from napari_unetvnet.events import EpochDone, Event, Notice, SlabDone, StartScored, StepDone
 
 if TYPE_CHECKING:

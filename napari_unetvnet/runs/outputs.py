@@ -1,4 +1,4 @@
-"""The files that a segmentation or a cleaning writes: the results, and the tables beside them."""
+"""The files that a job writes: the results, and the tables beside them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from napari_unetvnet.images.class_names import tables_beside
 from napari_unetvnet.images.formats import format_of
 from napari_unetvnet.images.sources import stem_of
 from napari_unetvnet.runs.folder import OBJECTS
+from napari_unetvnet.settings.postprocess import PostprocessSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_unetvnet.settings import CleanJob, SegmentJob
+    from napari_unetvnet.settings import CleanJob, Job
 
 __all__ = ["lines_beside", "outputs_of", "table_beside"]
 
 
-def outputs_of(job: SegmentJob | CleanJob) -> list[Path]:
+def outputs_of(job: Job | CleanJob) -> list[Path]:
     """List the paths that a job may write to.
 
     Returns
@@ -27,7 +28,7 @@ def outputs_of(job: SegmentJob | CleanJob) -> list[Path]:
     """
     arrays = [getattr(job, name, None) for name in ("output", "probabilities", "uncertainty")]
     paths = [path for path in arrays if path is not None]
-    if job.output is None:
+    if job.output is None or not isinstance(job, PostprocessSettings):
         return paths
     file_format = format_of(job.output)
     paths += tables_beside(job.output) if file_format and file_format.tables else ()

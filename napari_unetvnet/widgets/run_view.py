@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_unetvnet.errors import printable
 from napari_unetvnet.events import CheckpointSaved, EpochDone, Notice, SlabDone, StartScored, StepDone
 from napari_unetvnet.widgets.auto import reasons
 
@@ -70,11 +71,11 @@ class RunView(QWidget):  # type: ignore[misc]
 
     def set_status(self, text: str) -> None:
         """Set the status text."""
-        self.status.setText(text)
+        self.status.setText(printable(text))
 
     def show_error(self, lines: Sequence[str]) -> None:
         """Show error messages; hide the field if there are none."""
-        self.error.setText("\n".join(lines))
+        self.error.setText(printable("\n".join(lines)))
         self.error.setVisible(bool(lines))
 
     def show_busy(self, *, visible: bool) -> None:
@@ -161,7 +162,7 @@ class RunView(QWidget):  # type: ignore[misc]
 
     @staticmethod
     def _put(label: Any, text: str) -> None:
-        label.setText(text)
+        label.setText(printable(text))
         label.show()
 
 

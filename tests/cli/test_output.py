@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from napari_unetvnet.cli.main import main
-from napari_unetvnet.cli.output import printable
+from napari_unetvnet.errors import printable
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model
 from napari_unetvnet.model.saved import save_tensors
@@ -17,7 +17,7 @@ SHOWN = r"\x1b]0;title\x07\x1b[2J\r\x9b5m\u202eabc"
 
 def test_what_commands_a_terminal_is_shown():
     assert printable(EVIL) == SHOWN
-    assert printable("a\tb\n2 \u00d7 3 \u00b5m \u6f22\udcff") == "a\tb\n2 \u00d7 3 \u00b5m \u6f22\\udcff"
+    assert printable("a\tb\n2 \u00d7 3 \u00b5m \u6f22\udcff") == "a\\tb\n2 \u00d7 3 \u00b5m \u6f22\\udcff"
 
 
 def test_names_and_cards_of_strangers_do_not_command_the_terminal(tmp_path, capsys):

@@ -10,8 +10,9 @@ import pytest
 from test_inference_segment import pointwise_model
 
 from napari_unetvnet import runs
+from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import UserError
-from napari_unetvnet.events import SlabDone, to_line
+from napari_unetvnet.events import Notice, RunFinished, SlabDone, to_line
 from napari_unetvnet.images.formats import ome_zarr
 from napari_unetvnet.images.geometry import Geometry
 from napari_unetvnet.images.volume import Volume
@@ -146,3 +147,32 @@ def test_a_run_folder_with_a_pipe_or_a_folder_in_place_of_a_file_is_not_run(plac
             make(folder / name)
             assert f"{folder / name} is no file" in finish(folder)
             remove(folder / name)
+
+
+@pytest.mark.parametrize("output", ["out/o.npy", "run/o.npy", "run/../victim.npy"])
+def test_a_run_says_before_it_begins_where_it_writes_outside_of_its_folder(place, capsys, output):
+    folder = run_folder(place, output=output, objects="components")
+    assert main(["run", str(folder)]) == 0
+    first = capsys.readouterr().err.partition("\n")[0]
+    inside = output == "run/o.npy"
+    written = f"{place / output}, {(place / output).with_name(f'{place.joinpath(output).stem}_objects.csv')}"
+    assert (first == f"This run writes outside of its folder: {written}.") is not inside
+    assert inside is ("outside" not in first)
+
+
+def test_what_a_run_folder_of_a_stranger_says_does_not_command_the_terminal(place, capsys):
+    evil = "\x1b]0;title\x07\x1b[2J\r\t\x9b5m"
+    folder = place / f"run{evil}"
+    folder.mkdir()
+    values = {"command": "train", "image": [f"a{evil}.npy"], "label": ["b.npy"], "output": f"{evil}.safetensors"}
+    (folder / own.JOB).write_text(json.dumps(values))
+    events = (Notice(evil), RunFinished("failed", (evil,), {evil: evil}))
+    for text in ("".join(to_line(event) + "\n" for event in events), f"{evil}\n"):
+        (folder / own.EVENTS).write_text(text)
+        (folder / own.PLAN).write_text(json.dumps([{"name": evil, "value": evil, "reason": evil}]))
+        for command in (["compare"], ["runs", "show"], ["run"], ["run", "--resume"]):
+            assert main([*command, str(folder)]) in (0, 2)
+            printed = "".join(capsys.readouterr())
+            assert printed
+            assert not [letter for letter in printed if ord(letter) < 32 and letter != "\n"], command
+            assert not [letter for letter in printed if 127 <= ord(letter) < 160], command
