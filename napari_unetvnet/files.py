@@ -13,7 +13,7 @@ import shutil
 import stat
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.temporary import beside, remove
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL", "FULL_BYTES", "amount", "cache_folder", "check_regular", "named", "put_if_free",
-    "put_in_place", "replacing", "replacing_all", "write_problem", "write_text", "writing",
+    "put_in_place", "replacing", "replacing_all", "user_folder", "write_problem", "write_text", "writing",
 ]  # fmt: skip
 
 CANNOT_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
@@ -189,10 +189,33 @@ def _put_back(part: Path, path: Path, kept: Path) -> None:
 
 def cache_folder() -> Path:
     """Return the folder of what can be found out again: ``$NAPARI_UNETVNET_CACHE``, by default the user's cache."""
-    from platformdirs import user_cache_path
+    return user_folder("cache", "NAPARI_UNETVNET_CACHE")
 
-    folder = os.environ.get("NAPARI_UNETVNET_CACHE")
-    return Path(folder) if folder else user_cache_path("napari-unetvnet", appauthor=False)
+
+def user_folder(kind: Literal["cache", "data"], variable: str) -> Path:
+    """Return a folder of the user, or the one that a variable of the environment names.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileProblem
+        If there is neither, as in a container whose user has no home.
+    """
+    import platformdirs
+
+    if configured := os.environ.get(variable):
+        return Path(configured)
+    folder = platformdirs.user_cache_path if kind == "cache" else platformdirs.user_data_path
+    try:
+        found: Path = folder("napari-unetvnet", appauthor=False)
+    except RuntimeError as error:
+        raise FileProblem(f"This user has no home folder; set HOME, or {variable}, to a folder.") from error
+    if not found.is_absolute():  # what older versions of the library give
+        raise FileProblem(f"This user has no home folder; set HOME, or {variable}, to a folder.")
+    return found
 
 
 def amount(count: int) -> str:

@@ -6,6 +6,7 @@ terminal that was closed (progress is saved).
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+OF_A_PATH = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EINVAL}
+"""What is wrong with a path that was given, not with the program."""
 STOPPED = 130
 """Exit status of a command that was stopped by Ctrl-C, as in shells."""
 
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit status.
     """
     try:
+        _check_texts(arguments)
         parsed = _parser(next(iter(arguments), "")).parse_args(arguments)
         command: Callable[[Namespace], int | None] = parsed.command
         _check_processes(command)
@@ -64,10 +68,20 @@ def main(arguments: Sequence[str]) -> int:
         return 0  # the reader of a pipe, such as head, has exited
     except KeyboardInterrupt:
         return STOPPED
-    except Exception:  # noqa: BLE001 (the one place where a bug becomes an exit status)
+    except Exception as error:  # noqa: BLE001 (the one place where a bug becomes an exit status)
+        if isinstance(error, OSError) and error.filename is not None and error.errno in OF_A_PATH:
+            print_error(f"{error.filename} cannot be used ({error.strerror}); give another path.")
+            return 2
         print_error(traceback.format_exc().rstrip())
         print_error("This is a bug in napari-unetvnet; please report it with the lines above.")
         return 1
+
+
+def _check_texts(arguments: Sequence[str]) -> None:
+    """Refuse arguments that no file can be named by."""
+    for argument in arguments:
+        if "\0" in argument:
+            raise SettingsProblem(f"{argument!r} holds a NUL character, which no name of a file has; leave it out.")
 
 
 def _check_processes(command: Callable[[Namespace], int | None]) -> None:

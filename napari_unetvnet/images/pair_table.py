@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.files import replacing, writing
 from napari_unetvnet.images.pairs import PairFiles
-from napari_unetvnet.images.sources import existing, paths_of
+from napari_unetvnet.images.sources import existing, joined, paths_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def resolve(source: str, folder: Path) -> str:
     -------
     str
     """
-    return "|".join(str(folder.absolute() / path) for path in paths_of(source))
+    return joined(folder.absolute() / path for path in paths_of(source))
 
 
 def _pair(row: dict[str, str], position: str, folder: Path) -> PairFiles:

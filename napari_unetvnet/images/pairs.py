@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_unetvnet.errors import DataProblem, FileProblem
 from napari_unetvnet.images.formats import endings, listed
 from napari_unetvnet.images.names import channel_of, image_forms, label_forms, of_other_modality
-from napari_unetvnet.images.sources import existing, is_folder, paths_of, stem_of
+from napari_unetvnet.images.sources import existing, is_folder, joined, paths_of, stem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +149,7 @@ def files_in(folder: Path) -> list[str]:
         for f in folder.iterdir()
         if (f.is_dir() or f.name.lower().endswith(endings())) and f.name[0] != "." and not is_folder(f)
     ]
-    return [str(file) for file in sorted(files)]
+    return [joined([file]) for file in sorted(files)]
 
 
 def joined_channels(files: Sequence[str]) -> list[str]:
@@ -280,7 +280,7 @@ def _channel_groups(images: Sequence[str]) -> dict[str, dict[str, str]]:
     for image in images:
         path = paths_of(image)[0]
         split = channel_of(stem_of(path))
-        if split is None or "|" in image:
+        if split is None or len(paths_of(image)) > 1:
             return {}
         groups[str(path.parent / split[0])][split[1]] = image
     return groups if len(groups) < len(images) else {}
@@ -340,9 +340,9 @@ def _names_with_folder(source: str) -> str:
 
 def _expand(entry: str, *, by_number: bool) -> list[str]:
     """List the images of a folder, sorted by name or by the numbers in it; a file stands for itself."""
-    folder = Path(entry).expanduser()
-    if not is_folder(folder):
-        return ["|".join(str(existing(path)) for path in paths_of(entry))]
+    folder, *further = paths_of(entry)
+    if further or not is_folder(folder):
+        return [joined(existing(path) for path in (folder, *further))]
     files = files_in(folder)
     if not files:
         raise FileProblem(f"Folder {folder} holds no image; expected files ending in {listed(endings())}.")

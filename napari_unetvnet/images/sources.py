@@ -1,6 +1,7 @@
 """Sources of images: a file, channel files joined by |, a folder that is one image, a dataset in a file, a time point.
 
-A time point of any of them is named ``a.tif@t=3``, of channel files ``a.tif@t=3|b.tif@t=3``.
+A time point of any of them is named ``a.tif@t=3``, of channel files ``a.tif@t=3|b.tif@t=3``. A ``|`` in the name of a
+file is doubled.
 """
 
 from __future__ import annotations
@@ -8,28 +9,55 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem, UserError
 from napari_unetvnet.files import check_regular
 from napari_unetvnet.images.formats import FORMATS, Format, format_of
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
-    "at_time", "existing", "files_of", "folder_image", "is_folder", "paths_of", "source_format", "split_dataset",
-    "split_time", "stem_of",
+    "at_time", "existing", "files_of", "folder_image", "is_folder", "joined", "parts_of", "paths_of",
+    "source_format", "split_dataset", "split_time", "stem_of",
 ]  # fmt: skip
 
 TIME_POINT = re.compile(r"(?P<source>.+)@t=(?P<point>\d+)")
 
 
+def parts_of(source: str | Path) -> list[str]:
+    """Split a source at each ``|``; ``||`` stands for one in a name and stays."""
+    return [part.replace("\0", "||") for part in str(source).replace("||", "\0").split("|")]
+
+
+def joined(paths: Iterable[str | Path]) -> str:
+    """Name channel files as one source."""
+    return "|".join(str(path).replace("|", "||") for path in paths)
+
+
 def paths_of(source: str | Path) -> list[Path]:
-    """Split a source into its channel files."""
+    """Split a source into its channel files.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    FileProblem
+        If all of it is one file, in whose name each ``|`` was not doubled.
+    """
+    parts = parts_of(source)
+    if len(parts) > 1 and os.path.lexists(str(source)):
+        raise FileProblem(f"{source} is one file, but a | separates channel files; write || for each | in its name.")
     # Not that of a path, which fails where there is no such user.
-    return [Path(os.path.expanduser(part.strip())) for part in str(source).split("|")]  # noqa: PTH111
+    return [Path(os.path.expanduser(part.replace("||", "|").strip())) for part in parts]  # noqa: PTH111
 
 
 def files_of(source: str | Path) -> list[Path]:
     """Give the files that a source reads, without the names of images in them; also those that a file leads to."""
-    parts = [part for part in str(source).split("|") if part.strip()]
+    parts = [part for part in parts_of(source) if part.strip()]
     named = [split_dataset(path)[0] for part in parts for path in paths_of(part)]
     return [*named, *(further for path in named for further in _further_files(path))]
 
@@ -48,7 +76,7 @@ def _further_files(path: Path) -> list[Path]:
 
 def at_time(source: str, point: int) -> str:
     """Name a time point of a source."""
-    return "|".join(f"{part}@t={point}" for part in source.split("|"))
+    return "|".join(f"{part}@t={point}" for part in parts_of(source))
 
 
 def split_time(path: Path) -> tuple[Path, int | None]:

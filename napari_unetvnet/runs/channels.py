@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from napari_unetvnet.errors import DataProblem
 from napari_unetvnet.images.channels import arranged, distinct_names, match_channels, names_in
 from napari_unetvnet.images.pairs import names_of
-from napari_unetvnet.images.sources import paths_of
+from napari_unetvnet.images.sources import parts_of, paths_of
 from napari_unetvnet.images.subjects import modalities_of
 from napari_unetvnet.model.card import check_channels
 
@@ -177,5 +177,5 @@ def _neutral(card: ModelCard) -> list[float]:
 
 
 def _reordered(pair: PairFiles, places: Places) -> PairFiles:
-    parts = pair.image.split("|")
+    parts = parts_of(pair.image)
     return replace(pair, image="|".join(parts[i] for i in places if i is not None))

@@ -28,7 +28,7 @@ from napari_unetvnet.images.pairs import MOST_NAMED, shortened
 from napari_unetvnet.images.resample import Resampled
 from napari_unetvnet.images.room import check_room
 from napari_unetvnet.images.same_grid import brought_onto, difference
-from napari_unetvnet.images.sources import is_folder, paths_of, stem_of
+from napari_unetvnet.images.sources import is_folder, joined, paths_of, stem_of
 from napari_unetvnet.images.stored_geometry import as_geometry, as_text
 from napari_unetvnet.images.subjects import AXES
 from napari_unetvnet.images.volume import Box
@@ -290,7 +290,7 @@ def _load(files: _Files, job: ConvertJob) -> _Subject:
     """Read a subject, crop it to its foreground, turn it and resize it."""
     try:
         notices = list[str]()
-        volume = read_volume("|".join(map(str, files.images)), notices=notices)
+        volume = read_volume(joined(files.images), notices=notices)
         image = np.asarray(volume.data, np.float32)
         labels = None if files.labels is None else _labels(files.labels, volume, notices)
         box = _foreground([image] if labels is None else [image, labels])

@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_unetvnet.errors import FileProblem, RunProblem
 from napari_unetvnet.events import Count, Event, Seconds, from_line
-from napari_unetvnet.files import check_regular, writing
+from napari_unetvnet.files import check_regular, user_folder, writing
 from napari_unetvnet.images.pair_table import resolve
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.settings import InspectJob, Job, SegmentJob, TrainJob, checked
@@ -129,10 +129,8 @@ def runs_folder() -> Path:
     Path
         ``$NAPARI_UNETVNET_RUNS``, by default a folder of the user's application data.
     """
-    from platformdirs import user_data_path
-
     configured = os.environ.get("NAPARI_UNETVNET_RUNS")
-    return Path(configured) if configured else user_data_path("napari-unetvnet", appauthor=False) / "runs"
+    return Path(configured) if configured else user_folder("data", "NAPARI_UNETVNET_RUNS") / "runs"
 
 
 def new_folder(name: str, parent: Path | None = None) -> Path:

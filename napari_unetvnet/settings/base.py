@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,6 +48,8 @@ def checked(kind: type[Model], values: dict[str, Any]) -> Model:
     SettingsProblem
         One line for each value that is unknown, of the wrong type, out of range, or does not fit another.
     """
+    if lines := [line for name, value in values.items() for line in _bad_texts(name, value)]:
+        raise SettingsProblem(*lines)
     try:
         return kind(**values)
     except ValidationError as error:
@@ -55,6 +59,19 @@ def checked(kind: type[Model], values: dict[str, Any]) -> Model:
         raise SettingsProblem(
             f"{error.filename} cannot be used ({error.strerror or error}); give another path."
         ) from error
+
+
+def _bad_texts(name: str, value: Any) -> Iterator[str]:
+    """Refuse texts with a NUL, which are no names of files."""
+    if isinstance(value, str | Path):
+        if "\0" in str(value):
+            yield f"Setting {name}={str(value)!r} holds a NUL character, which no name of a file has; leave it out."
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _bad_texts(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _bad_texts(name, inner)
 
 
 def _sentences(kind: type[Settings], item: Any) -> list[str]:
@@ -68,6 +85,11 @@ def _sentences(kind: type[Settings], item: Any) -> list[str]:
     if item["type"] == "extra_forbidden":
         names = LossTerm.model_fields if place[0] == "loss" else kind.model_fields
         return [f"There is no setting {name!r}{near_names(place[-1], names)}"]
+    if item["type"] == "string_unicode":
+        return [
+            f"Setting {name}={item['input']!r} holds bytes that are no UTF-8; rename the file or folder, or, if the "
+            "name looks right elsewhere, set the variable PYTHONUTF8=1."
+        ]
     if item["type"] == "missing" and len(place) == 1:
         return [f"Setting {name} is missing: {kind.model_fields[name].description}"]
     if item["type"] == "missing":

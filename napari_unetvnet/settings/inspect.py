@@ -24,7 +24,7 @@ class InspectJob(TilingSettings):
     """Show what a model computes besides its labels, as maps on the grid of an image."""
 
     image: str = Field(min_length=1)
-    """Image file; the channel files of one image are separated by |."""
+    """Image file; the channel files of one image are separated by | (write || for a | in a name)."""
     channel_names: ChannelNames = ()
     """Names of the channels of the image in their order, by which they are matched with those of the model (default:
     the names of its channel files)."""

@@ -11,7 +11,7 @@ from napari_unetvnet.images.formats import listed
 from napari_unetvnet.images.layouts.layout import Layout, all_files, folders_in, pair_files
 from napari_unetvnet.images.names import has_label_word
 from napari_unetvnet.images.pairs import find_pairs
-from napari_unetvnet.images.sources import stem_of
+from napari_unetvnet.images.sources import paths_of, stem_of
 
 __all__ = ["ANY_KIND", "recognise"]
 
@@ -53,7 +53,7 @@ def recognise(folder: Path, kind: str = "") -> Layout | None:
     by_name = kind if of_folder.casefold() != kind.casefold() or len(sets) == 1 else ""
     own = _chosen(folder, kinds, by_name)
     pairs = find_pairs(images, kinds[own], images_may_lack=True)
-    used = sum(image.count("|") + 1 for image, _ in pairs)
+    used = sum(len(paths_of(image)) for image, _ in pairs)
     left = f"; {len(images) - used} image files without labels are left out" if len(images) > used else ""
     others = [name for name in kinds if name != own]
     left += f"; labels {own} are used, not {listed(others)}" if others else ""
