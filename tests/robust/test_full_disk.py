@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import threading
@@ -9,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 from disks import grow, small_disk
+from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from work import content, follow, in_child, segmentation, training
 
@@ -17,8 +19,9 @@ from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.images.arrays import FileArray, new_file
 from napari_unetvnet.images.room import reserve
-from napari_unetvnet.runs.folder import EVENTS, LABELS, STATE
+from napari_unetvnet.runs.folder import EVENTS, LABELS, LOG, STATE
 from napari_unetvnet.widgets.layers import snapshot, write
+from napari_unetvnet.widgets.task import Task
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +195,19 @@ def test_a_limit_on_the_size_of_a_file_is_told(tmp_path, monkeypatch, fallback):
 
     assert re.match(r".*a\.npy cannot be written \(File too large\): it takes up to 128 KiB", said(*in_child(limited)))
     assert not (tmp_path / "a.npy").exists()
+
+
+def test_the_viewer_tells_a_run_that_could_not_say_that_the_disk_is_full(files, tmp_path, qapp):
+    """The run cannot write its last event, nor its log."""
+    with small_disk(tmp_path / "small", 200) as disk:
+        folder = segmentation(files, disk / "run", output=str(tmp_path / "o.npy"))
+        (folder / LOG).touch()
+        for size in (1024, 1):
+            with contextlib.suppress(OSError), (disk / "other").open("ab", buffering=0) as other:
+                while other.write(bytes(size)):
+                    pass
+        child = runs.start(folder)
+        assert child.wait(60) == 2
+        task = Task("segment", ViewerModel())
+        task.folder, task._child = folder, child
+        assert f"perhaps the room on the disk of {folder} ran out." in task._error_lines()[0]
