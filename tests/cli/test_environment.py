@@ -113,3 +113,54 @@ def test_a_run_folder_of_someone_else_is_one_sentence(folder, monkeypatch, resum
     monkeypatch.setattr(FileLock, "acquire", forbidden)
     with pytest.raises(FileProblem, match="Permission denied"):
         list(runs.run(folder / "run", resume=resume))
+
+
+def test_more_hdf5_images_than_file_handles_are_read_and_files_are_closed(folder):
+    """MacOS gives 256 handles to a process; of each file only what is being read is open."""
+    import gc
+    import resource
+
+    import h5py
+
+    gc.collect()
+    before, names = resource.getrlimit(resource.RLIMIT_NOFILE), [f"{k}.h5" for k in range(70)]
+    for k, name in enumerate(names):
+        with h5py.File(name, "w") as file:
+            file.create_dataset("image", data=np.full((4, 6, 8), k, np.uint8), compression="gzip" if k % 2 else None)
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, before[1]))
+    try:
+        volumes = [read_volume(name, axes="zyx") for name in names]
+        for _ in range(2):
+            assert [int(volume.data[0, 3, 0, 0]) for volume in volumes] == list(range(70))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    del volumes
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= used
+    with h5py.File(names[-1], "w") as file:  # not open any more
+        file.create_dataset("image", data=np.zeros((4, 6, 8), np.uint8))
+    assert read_volume(names[-1], axes="zyx").data[0, 0, 0, 0] == 0
+
+
+@pytest.mark.slow
+def test_a_clock_that_goes_backwards_changes_no_training(folder, monkeypatch):
+    """Steps and budgets are timed by a clock that only goes forward."""
+    import time
+
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    np.save("image.npy", image)
+    np.save("labels.npy", (image > 0.5).astype(np.uint8))
+    now = [2e9]
+
+    def backwards():
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", backwards)
+    values = ["--unlabelled", "background", "--network", "unet_padding", "--option", "width=2", "--option", "depth=2"]
+    values += ["--patch", "1", "16", "16", "--batch", "2", "--device", "cpu", "--start-from", "none"]
+    values += ["--minutes", "0.02", "--label-checks", "warn", "--output", "m2.safetensors"]
+    begun = time.monotonic()
+    assert main(["train", "--image", "image.npy", "--label", "labels.npy", *values]) == 0
+    assert time.monotonic() - begun < 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from napari_unetvnet.images.containers import (
 from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.declared import check_decoded
 from napari_unetvnet.images.formats.hdf5_checks import ChunkedDataset, check_links
+from napari_unetvnet.images.formats.hdf5_files import StoredDataset, opened
 from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.sources import split_dataset
 from napari_unetvnet.images.subjects import subject_number
@@ -42,8 +44,9 @@ def read(path: Path, axes: str = "") -> ImageFile:
     """Open ``file.h5:/path``, or the only dataset of ``file.h5``."""
     file, inside = split_dataset(path)
     with reading(file):
-        stored = _open(file, inside, axes)
-        return _with_affine(image_of(stored, file), stored.array.file, inside)
+        many = CHUNK_CACHE if NUMBERED.fullmatch(inside) else {}
+        with opened(file, **many) as source:
+            return _with_affine(image_of(_stored(source, file, inside, axes), file), source, inside)
 
 
 def further_files(path: Path) -> list[Path]:
@@ -70,8 +73,8 @@ def further_files(path: Path) -> list[Path]:
     return [path.parent / name for name in sorted(found - {"."})]
 
 
-def _open(path: Path, inside: str, given: str) -> StoredArray:
-    """Open a dataset; ``inside`` may be empty if it is the only one."""
+def _stored(file: Any, path: Path, inside: str, given: str) -> StoredArray:
+    """Find a dataset; ``inside`` may be empty if it is the only one."""
     import h5py
 
     def note(name: str, item: Any) -> None:
@@ -80,8 +83,7 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
 
     datasets: dict[str, Any] = {}
     if match := NUMBERED.fullmatch(inside):
-        return _one_of_many(h5py.File(path, "r", **CHUNK_CACHE), path, match["name"], int(match["number"]))
-    file = h5py.File(path, "r")
+        return _one_of_many(file, path, match["name"], int(match["number"]))
     file.visititems(note)
     inside = inside or only_image(path, datasets, f"{path}:")
     check_links(path, file, inside)
@@ -93,7 +95,7 @@ def _open(path: Path, inside: str, given: str) -> StoredArray:
     names = _axis_names(dataset)
     axes = given_letters(given, dataset.shape, path.name) or with_letters(names, dataset.shape)
     guessed = not given and not named_letters(names, dataset.shape)
-    return StoredArray(_sliced(dataset, path), axes, lengths if len(sizes) == 3 else {}, guessed=guessed)
+    return StoredArray(_sliced(dataset, path, inside), axes, lengths if len(sizes) == 3 else {}, guessed=guessed)
 
 
 def _one_of_many(file: Any, path: Path, name: str, number: int) -> StoredArray:
@@ -102,14 +104,15 @@ def _one_of_many(file: Any, path: Path, name: str, number: int) -> StoredArray:
     dataset = file.get(name)
     if getattr(dataset, "ndim", 0) != 5 or number >= dataset.shape[0]:
         raise FileProblem(f"{path.name} has no image {number} in a dataset {name} of five axes.")
-    return StoredArray(_Part(_sliced(dataset, path), number), "CZYX", {})
+    return StoredArray(_Part(_sliced(dataset, path, name, **CHUNK_CACHE), number), "CZYX", {})
 
 
-def _sliced(dataset: Any, path: Path) -> Any:
+def _sliced(dataset: Any, path: Path, name: str, **cache: int) -> Any:
     """Give what slices a dataset, whose chunks must fit into memory; zipped ones are checked before."""
     if dataset.chunks is not None:
         check_decoded(path, dataset.chunks, dataset.dtype, chunks=True)
-    return ChunkedDataset(dataset, path) if dataset.compression == "gzip" else dataset
+    wrap = partial(ChunkedDataset, path=path) if dataset.compression == "gzip" else None
+    return StoredDataset(dataset, path, name, wrap, **cache)
 
 
 class _Part:
@@ -117,7 +120,7 @@ class _Part:
 
     def __init__(self, dataset: Any, number: int) -> None:
         self._dataset, self._number = dataset, number
-        self.shape, self.dtype, self.file = dataset.shape[1:], dataset.dtype, dataset.file
+        self.shape, self.dtype = dataset.shape[1:], dataset.dtype
         self.chunks = dataset.chunks and dataset.chunks[1:]
 
     def __getitem__(self, key: Any) -> Any:
