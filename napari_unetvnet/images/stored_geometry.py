@@ -13,6 +13,10 @@ from napari_unetvnet.images.geometry import Geometry
 __all__ = ["as_geometry", "as_text"]
 
 
+KINDS = "biufS"
+"""Of the types of numbers and bytes that a header holds."""
+
+
 def as_text(geometry: Geometry) -> str:
     """Write a geometry as JSON."""
     affines = {
@@ -48,7 +52,9 @@ def _coded(value: Any) -> dict[str, Any]:
 def _decoded(stored: Mapping[str, Any]) -> Any:
     if "planes" in stored:
         return dict(stored["planes"])
-    values = stored["values"]
-    if np.dtype(stored["dtype"]).kind == "S":
+    values, kind = stored["values"], np.dtype(stored["dtype"]).kind
+    if kind not in KINDS:
+        raise ValueError(f"a header has no numbers of type {stored['dtype']}")
+    if kind == "S":
         values = [each.encode("latin-1") for each in values]
     return np.array(values, stored["dtype"]).reshape(stored["shape"])

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_unetvnet.images.damage import reading
+from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.images.declared import check_decoded, check_shape
 from napari_unetvnet.images.formats import format_of
+from napari_unetvnet.images.formats.hdf5_checks import opened_set
 from napari_unetvnet.images.geometry import Geometry, spacing_of
 from napari_unetvnet.images.orientation import original_axes
 from napari_unetvnet.images.resample import Resampled
@@ -43,6 +45,8 @@ HDF5 = ".h5"
 """An ending of the format of sets."""
 AXES = "NCZYX"
 """Value of the attribute "axes" of a set that the convert command made."""
+MOST_SUBJECTS = 1 << 20
+AGAIN = "make the set again (napari-unetvnet convert)"
 SUBJECT = re.compile(r"/?(?:data|truth)\[(\d+)\]|/?subjects/(.+)/(?:data|truth)")
 
 
@@ -113,6 +117,11 @@ def subjects_of(source: str) -> list[tuple[str, str]]:
     -------
     list of (str, str)
         Sources of the image and of the labels, empty without; no rows if the file is not a set.
+
+    Raises
+    ------
+    FileProblem
+        If it declares more than a set can hold.
     """
     path, inside = split_dataset(Path(source).expanduser())
     kind = format_of(path)
@@ -120,7 +129,7 @@ def subjects_of(source: str) -> list[tuple[str, str]]:
         return []
     import h5py
 
-    with reading(path), h5py.File(path, "r") as file:
+    with opened_set(path) as file:
         if isinstance(file.get("subjects"), h5py.Group):
             groups = file["subjects"]
             return [
@@ -130,6 +139,9 @@ def subjects_of(source: str) -> list[tuple[str, str]]:
         data, truth = file.get("data"), file.get("truth")
         if not isinstance(data, h5py.Dataset) or data.ndim != 5:
             return []
+        check_shape(path, data.shape, data.dtype)
+        if data.shape[0] > MOST_SUBJECTS:
+            raise FileProblem(f"{path.name} declares {data.shape[0]} images; at most {MOST_SUBJECTS} are read.")
         numbers = range(data.shape[0])
         return [(f"{path}:/data[{i}]", f"{path}:/truth[{i}]" if truth is not None else "") for i in numbers]
 
@@ -139,7 +151,7 @@ def subject_ids(source: str) -> list[str]:
     path, _ = split_dataset(Path(source).expanduser())
     import h5py
 
-    with reading(path), h5py.File(path, "r") as file:
+    with opened_set(path) as file:
         if isinstance(file.get("subjects"), h5py.Group):
             return list(file["subjects"])
         ids = file.get("subject_ids")
@@ -179,9 +191,7 @@ def modalities_of(source: str) -> tuple[str, ...]:
     kind = format_of(path)
     if kind is None or HDF5 not in kind.endings or not path.is_file():
         return ()
-    import h5py
-
-    with reading(path), h5py.File(path, "r") as file:
+    with opened_set(path) as file:
         return tuple(map(str, file.attrs["modalities"])) if file.attrs.get("axes") == AXES else ()
 
 
@@ -197,20 +207,51 @@ def placement_of(source: str) -> Placement | None:
     -------
     Placement or None
         None for an image that is not of a set that the convert command made.
+
+    Raises
+    ------
+    FileProblem
+        If it says of the image what cannot be.
     """
     path, inside = split_dataset(Path(source).expanduser())
     if not inside or not path.is_file():
         return None
-    import h5py
-
-    with reading(path), h5py.File(path, "r") as file:
+    with opened_set(path) as file:
         if (i := subject_number(file, inside)) is None:
             return None
         start, stop, shape = (file[name][i].tolist() for name in ("crop_start", "crop_stop", "original_shape"))
         orientation, geometry = file["orientation"][i].astype(np.float64), _original_geometry(file, i)
         ending = str(file["original_ending"].asstr()[i]) if "original_ending" in file else ""
+        _check_placement(path, inside, np.stack([start, stop, shape]), orientation)
+        if fault := geometry.fault(shape):
+            raise FileProblem(f"{path.name} says of {inside} that its file {fault}, which no image has; {AGAIN}.")
     box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
     return Placement(box, (shape[0], shape[1], shape[2]), orientation, geometry, ending)
+
+
+def _check_placement(path: Path, inside: str, numbers: NDArray[Any], orientation: NDArray[np.float64]) -> None:
+    """Refuse a part that is not inside its original grid, axes that are none, and a grid that does not fit into memory.
+
+    Parameters
+    ----------
+    numbers : array of shape (3, 3)
+        First voxel, end and grid, z, y, x.
+    orientation : array of shape (3, 2)
+
+    Raises
+    ------
+    FileProblem
+    """
+    start, stop, shape = numbers
+    is_turned = orientation.shape == (3, 2) and sorted(orientation[:, 0]) == [0, 1, 2]
+    is_turned = is_turned and bool((np.abs(orientation[:, 1]) == 1).all())
+    if not is_turned or not ((start >= 0) & (start < stop) & (stop <= shape)).all():
+        raise FileProblem(
+            f"{path.name} says of {inside} that it is the part {start.tolist()} to {stop.tolist()} of {shape.tolist()} "
+            f"voxels (z y x), turned in a way that cannot be; {AGAIN}."
+        )
+    check_shape(path, shape.tolist(), np.uint8)
+    check_decoded(path, shape.tolist(), np.uint8)
 
 
 def _original_geometry(file: Any, i: int) -> Geometry:
@@ -230,9 +271,7 @@ def settings_of(source: str) -> dict[str, Any]:
         Empty for a set of others.
     """
     path, _ = split_dataset(Path(source).expanduser())
-    import h5py
-
-    with reading(path), h5py.File(path, "r") as file:
+    with opened_set(path) as file:
         stored = (
             json.loads(file.attrs["settings"]) if file.attrs.get("axes") == AXES and "settings" in file.attrs else {}
         )

@@ -7,17 +7,21 @@ followed within the folder of the file only. A link is looked at before it is op
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.images.damage import reading
 from napari_unetvnet.images.declared import check_beside
 from napari_unetvnet.images.formats.packed import check_packed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["ChunkedDataset", "check_links", "check_sources"]
+__all__ = ["ChunkedDataset", "check_links", "check_sources", "opened_set"]
 
 MOST_STEPS = 32
 """Links behind each other, and virtual datasets of virtual ones."""
@@ -26,6 +30,23 @@ CHECK_SUMS = 64
 """Bytes that other filters may add to a chunk before it is zipped."""
 LARGEST_CHUNK = 1 << 20
 """Stored bytes of chunks that are not looked at if they are no larger than what they unpack to."""
+
+
+@contextmanager
+def opened_set(path: Path) -> Iterator[Any]:
+    """Open a file of which tables are read by name; links among them stay within its folder.
+
+    Yields
+    ------
+    h5py.File
+    """
+    import h5py
+
+    with reading(path), h5py.File(path, "r") as file:
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                check_links(path, file, name)
+        yield file
 
 
 def check_links(path: Path, file: Any, inside: str, steps: int = 0) -> None:
