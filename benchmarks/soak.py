@@ -28,7 +28,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "robust")]
 REPORT = Path(__file__).with_suffix(".md")
 INPUTS, INPUTS_A_TASK = 1_800, 150
 KILLS, KILLS_A_TASK = 100, 5
-CALLS_A_TASK = 12
+SHARES = 16
+"""Tasks in which the calls of a work are divided, so that each has some of its beginning and of its end."""
 RUNS, PLANES, LIMIT = 200, 4096, 2 << 30
 LONGEST_LINE = 300
 WHAT = {
@@ -77,8 +78,8 @@ def tasks(parts):
     lists = defaultdict(list)
     for kind in KINDS:
         lists["viewer"].append(("viewer", kind))
-    for start in range(1, 400, CALLS_A_TASK):  # more than any work has; a task that finds no calls is over at once
-        lists["faults"] += [("faults", i, kind, start) for i in range(len(WORKS)) for kind in KINDS]
+    for share in range(SHARES):
+        lists["faults"] += [("faults", i, kind, share) for i in range(len(WORKS)) for kind in KINDS]
     for start in range(0, INPUTS, INPUTS_A_TASK):
         lists["fuzz"] += [("fuzz", name, start) for name in NAMES]
     from endurance import MAKE
@@ -98,12 +99,12 @@ def work(task):
         return task[0], 1, [f"{task}: {traceback.format_exc()}"]
 
 
-def do_faults(index, kind, start):
+def do_faults(index, kind, share):
     """Let some calls of a work fail."""
     from loop import WORKS, calls_of, check
 
     one, files, bad = WORKS[index], STATE["files"], []
-    numbers = range(start, min(start + CALLS_A_TASK, calls_of(one, files, kind) + 1))
+    numbers = range(1 + share, calls_of(one, files, kind) + 1, SHARES)
     for n in numbers:
         try:
             check(one, files, kind, n)

@@ -191,6 +191,14 @@ def _to_do(path: Path) -> bool:
     return not (path / JOB).exists() or read_run(path).state != "done"
 
 
+def _is_of_disk(problem: UserError) -> bool:
+    """Whether a file could not be read or written, which is the cause behind the sentence."""
+    cause: BaseException | None = problem
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, ...]]:
     """Run one training; return its final state, and the reasons if it failed."""
     try:
@@ -199,7 +207,7 @@ def _train(path: Path, member: Member, follow: Follow) -> tuple[str, tuple[str, 
             create(path, member.job)
         return follow(path, resume=(path / EVENTS).exists()).state, ()
     except UserError as problem:
-        if isinstance(problem.__cause__, OSError):  # of the disk and not of the training, and so of the next one, too
+        if _is_of_disk(problem):  # and not of the training, so that the next one would fail, too
             raise
         return "failed", problem.lines
     except OSError as error:

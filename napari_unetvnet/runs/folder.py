@@ -268,7 +268,7 @@ def read(folder: Path) -> Job:
     try:
         values = read_settings(folder / JOB)
     except FileProblem as problem:
-        raise RunProblem(f"{folder} is not a complete run: {problem} Start a new run.") from None
+        raise RunProblem(f"{folder} is not a complete run: {problem} Start a new run.") from problem
     command = values.pop("command", None)
     if not isinstance(command, str) or command not in COMMANDS:
         raise RunProblem(f"{folder / JOB} has command {command!r}; it should be {', '.join(COMMANDS)}.")
