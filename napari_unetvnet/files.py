@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.temporary import beside, remove
+from napari_unetvnet.temporary import beside, remove, remove_strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,6 +123,7 @@ def put_in_place(parts: Sequence[Path], paths: Sequence[Path]) -> None:
     else:
         _exchange(parts, paths)
     for folder in {path.parent for path in paths}:
+        remove_strays(folder)
         _flush_folder(folder)
 
 

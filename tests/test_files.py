@@ -13,7 +13,7 @@ import pytest
 
 from napari_unetvnet import files, temporary
 from napari_unetvnet.errors import FileProblem
-from napari_unetvnet.files import replacing, replacing_all, write_text, writing
+from napari_unetvnet.files import put_in_place, replacing, replacing_all, write_text, writing
 from napari_unetvnet.images.same_file import same_or_inside
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.temporary import TEMPORARY, beside, remove
@@ -288,6 +288,9 @@ def test_what_a_killed_process_was_replacing_is_put_back_or_removed_if_it_was_re
     write_text(tmp_path / "b.txt", "")
     assert names(tmp_path) == ["b.txt", "x.zarr"]
     assert (tmp_path / "x.zarr" / "a").read_text() == "old"
+    folder_of(left, "older")
+    put_in_place([folder_of(tmp_path / "part-y.zarr", "grown")], [tmp_path / "y.zarr"])
+    assert names(tmp_path) == ["b.txt", "x.zarr", "y.zarr"]
 
 
 def test_json_comes_back_as_it_was(tmp_path):
