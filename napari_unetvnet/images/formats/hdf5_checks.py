@@ -143,5 +143,5 @@ class ChunkedDataset:
             info = self._dataset.id.get_chunk_info_by_coord(start)
             if info.byte_offset is not None and info.size > min(size, LARGEST_CHUNK):
                 _, packed = self._dataset.id.read_direct_chunk(start)
-                check_packed(self._path, "gzip", packed, size + CHECK_SUMS)
+                check_packed(self._path, "gzip", memoryview(packed), size + CHECK_SUMS)
         return self._dataset[key]  # type: ignore[no-any-return]

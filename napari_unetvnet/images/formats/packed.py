@@ -31,7 +31,7 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 """What zstd frames begin with."""
 
 
-def check_packed(path: Path, packer: str, packed: bytes, size: int) -> None:
+def check_packed(path: Path, packer: str, packed: memoryview, size: int) -> None:
     """Refuse a packed chunk that holds more than its array declares.
 
     Parameters
@@ -40,7 +40,7 @@ def check_packed(path: Path, packer: str, packed: bytes, size: int) -> None:
         Of the file, for messages.
     packer : str
         One of `PACKERS`; others are not checked.
-    packed : bytes
+    packed : memoryview
     size : int
         Bytes that it may hold.
 
@@ -56,40 +56,40 @@ def check_packed(path: Path, packer: str, packed: bytes, size: int) -> None:
         )
 
 
-def _nothing(packed: bytes, size: int) -> int:
+def _nothing(packed: memoryview, size: int) -> int:
     return 0
 
 
-def _deflated(packed: bytes, size: int) -> int:
+def _deflated(packed: memoryview, size: int) -> int:
     most = len(packed) * STRONGEST_DEFLATE
     if most <= max(size, UNCOUNTED) or most <= free_memory() * UNCOUNTED_SHARE:
         return 0
     return _counted(zlib.decompressobj(zlib.MAX_WBITS | 32), packed, size)  # zlib or gzip, as the stream says
 
 
-def _bz2(packed: bytes, size: int) -> int:
+def _bz2(packed: memoryview, size: int) -> int:
     return _counted(bz2.BZ2Decompressor(), packed, size)
 
 
-def _lzma(packed: bytes, size: int) -> int:
+def _lzma(packed: memoryview, size: int) -> int:
     return _counted(lzma.LZMADecompressor(), packed, size)
 
 
-def _counted(unpacker: Any, packed: bytes, size: int) -> int:
+def _counted(unpacker: Any, packed: memoryview, size: int) -> int:
     """Unpack in parts until the end, or until there are more bytes than there may be."""
     count, rest = 0, packed
     while not unpacker.eof and count <= size:
         part = unpacker.decompress(rest, PART)
-        rest = getattr(unpacker, "unconsumed_tail", b"")  # the others keep what is left
+        rest = memoryview(getattr(unpacker, "unconsumed_tail", b""))  # the others keep what is left
         count += len(part)
         if not part and not rest:
             break
     return count
 
 
-def _zstd(packed: bytes, size: int) -> int:
+def _zstd(packed: memoryview, size: int) -> int:
     """Read the size in the first frame header; where it is left out, try with room for so many bytes."""
-    if not packed.startswith(ZSTD) or len(packed) < 6:
+    if packed[:4] != ZSTD or len(packed) < 6:
         return 0
     flags = packed[4]
     is_single = flags >> 5 & 1
@@ -100,21 +100,21 @@ def _zstd(packed: bytes, size: int) -> int:
     import imagecodecs
 
     try:
-        imagecodecs.zstd_decode(packed, out=size)
+        imagecodecs.zstd_decode(bytes(packed), out=size)
     except imagecodecs.ZstdError:
         return size + 1
     return 0
 
 
-def _blosc(packed: bytes, size: int) -> int:
+def _blosc(packed: memoryview, size: int) -> int:
     return int.from_bytes(packed[4:8], "little")
 
 
-def _lz4(packed: bytes, size: int) -> int:
+def _lz4(packed: memoryview, size: int) -> int:
     return int.from_bytes(packed[:4], "little")
 
 
-PACKERS: dict[str, Callable[[bytes, int], int]] = {
+PACKERS: dict[str, Callable[[memoryview, int], int]] = {
     "gzip": _deflated, "zlib": _deflated, "bz2": _bz2, "lzma": _lzma, "zstd": _zstd, "blosc": _blosc, "lz4": _lz4,
 }  # fmt: skip
 """What gives the bytes that a packed chunk holds; 0 where they do no harm. They are called as zarr names them."""

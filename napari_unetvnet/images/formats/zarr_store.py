@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -61,15 +62,15 @@ class _Packing(NamedTuple):
     numbers: str = "<u8"
     at_start: bool = False
 
-    def chunks(self, stored: NDArray[np.uint8], *, is_whole: bool) -> Iterator[bytes]:
+    def chunks(self, stored: NDArray[np.uint8], *, is_whole: bool) -> Iterator[memoryview]:
         """Give the packed chunks in what was read: the whole of an entry, or the index or a chunk of a shard."""
         if not self.index_size or not is_whole:
-            yield b"" if self.index_size and len(stored) == self.index_size else stored.tobytes()
+            yield stored[:0].data if self.index_size and len(stored) == self.index_size else stored.data
             return
         index = stored[: self.index_size] if self.at_start else stored[-self.index_size :]
         numbers = np.frombuffer(index.tobytes()[: self.index_size // PLACE * PLACE], self.numbers).reshape(-1, 2)
         for start, count in numbers[numbers[:, 0] < len(stored)].tolist():
-            yield stored[start : start + count].tobytes()
+            yield stored[start : start + count].data
 
 
 class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] # zarr has no types for mypy
@@ -85,6 +86,7 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
         self._path = Path(store.root if isinstance(store, LocalStore) else store.path)
         self._outermost = os.path.realpath(folder_image(self._path) or self._path)
         self._packings: dict[PurePosixPath, _Packing] = {}
+        self._inside: set[Path] = set()
 
     @classmethod
     def of(cls, path: Path) -> CheckedStore:
@@ -143,17 +145,27 @@ class CheckedStore(WrapperStore[LocalStore | ZipStore]):  # type: ignore[misc] #
         if isinstance(self._store, ZipStore):
             return
         place = self._path / key
-        real = os.path.realpath(place)
-        if not os.path.lexists(real):
+        if place.parent not in self._inside:
+            self._check_inside(place.parent, key)
+            self._inside.add(place.parent)
+        try:
+            status = place.lstat()
+        except OSError:  # there is none, which is a chunk of zeros
             return
-        if os.path.commonpath((real, self._outermost)) != self._outermost:
+        if not stat.S_ISREG(status.st_mode):  # quick for all that is nothing but a file
+            self._check_inside(place, key)
+            check_regular(place)
+            status = place.stat()
+        if is_whole and status.st_size > UNCOUNTED:
+            check_decoded(self._path, (status.st_size,), np.uint8, chunks=True)
+
+    def _check_inside(self, place: Path, key: str) -> None:
+        real = os.path.realpath(place)
+        if os.path.lexists(real) and os.path.commonpath((real, self._outermost)) != self._outermost:
             raise FileProblem(
                 f"{self._path.name}: {key} is a link to {real}, outside the folder, which is not followed; copy the "
                 "folder with what its links point to (cp -rL)."
             )
-        check_regular(place)
-        if is_whole and (size := place.stat().st_size) > UNCOUNTED:
-            check_decoded(self._path, (size,), np.uint8, chunks=True)
 
     def _check_content(self, key: PurePosixPath, content: Buffer, *, is_whole: bool) -> None:
         if key.name in METADATA:
