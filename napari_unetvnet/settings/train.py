@@ -311,7 +311,7 @@ class TrainJob(TrainSettings):
     """Train a model on images with labels."""
 
     left_open: ClassVar[tuple[str, ...]] = (
-        "view", "network", "option", "target_spacing", "normalise", "normalise_in", "objects_as", "loss",
+        "view", "context", "network", "option", "target_spacing", "normalise", "normalise_in", "objects_as", "loss",
         "class_weights", "patch", "batch", "gradient_accumulation", "mirror_axes", "augment", "hold_out", "ema_decay",
         "minutes", "unlabelled", "background", "start_from", "distillation", "learning_rate",
     )  # fmt: skip

@@ -119,8 +119,8 @@ def test_what_does_not_fit_is_a_sentence(name, text, sentence):
 
 
 def test_ranges_come_from_the_settings():
-    form = SettingsForm(TrainJob, ["context", "seed"])
-    assert (form.fields["context"].widget.min, form.fields["context"].widget.max) == (1, 16)
+    form = SettingsForm(TrainJob, ["folds", "seed"])
+    assert (form.fields["folds"].widget.min, form.fields["folds"].widget.max) == (1, 100)
     assert (form.fields["seed"].widget.min, form.fields["seed"].widget.max) == (0, 2**31 - 1)
     overlap = SettingsForm(SegmentJob, ["overlap"]).fields["overlap"].widget
     assert (overlap.min, overlap.max) == (0, 0.9)

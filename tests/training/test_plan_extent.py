@@ -81,7 +81,11 @@ def test_an_object_larger_than_a_block_is_learnt_from_planes():
 def test_boundaries_are_learnt_from_planes():
     ids = np.repeat(np.repeat(np.arange(1, 65).reshape(4, 4, 4), 12, 1), 12, 2).repeat(8, 0).astype(np.uint16)
     chosen = checked(TrainSettings, {"label_values": "objects", "objects_as": "boundaries"})
-    assert plan([a_pair(ids)], chosen, "cpu").settings.view == "2.5d"
+    made = plan([a_pair(ids)], chosen, "cpu").settings
+    assert (made.view, made.context) == ("2.5d", 2)
+    assert plan([a_pair(ids, (2, 1, 1))], chosen, "cpu").settings.context == 1, "planes are far apart"
+    fixed = checked(TrainSettings, {"label_values": "objects", "objects_as": "boundaries", "context": 3})
+    assert plan([a_pair(ids)], fixed, "cpu").settings.context == 3
 
 
 def test_in_3d_images_become_coarser_until_a_block_holds_the_object():

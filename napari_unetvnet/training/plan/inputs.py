@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_unetvnet.images.pairs import Pair
     from napari_unetvnet.settings import TrainSettings
 
-__all__ = ["batch", "network", "patch", "target_spacing", "view"]
+__all__ = ["batch", "context", "network", "patch", "target_spacing", "view"]
 
 COARSE = 3.0
 """Above this ratio of plane distance to pixel size, 3D convolutions are not used."""
@@ -33,6 +33,9 @@ LEAST_EDGE = 8.0
 """Voxels that the smallest class keeps along each axis where images are made coarser for the largest one."""
 MOST_COARSE, HELD = 3.0, 0.8
 """How many times coarser at most, and how much of a block's edge the largest object then takes."""
+NEAR, PLANES_BESIDE = 1.5, 2
+"""Up to this ratio of plane distance to pixel size, boundaries are learnt from so many planes on each side
+(benchmarks/auto.md, planes beside)."""
 RARE = 0.015
 """Share of a class below which volumes are learnt from planes (benchmarks/auto.md, views)."""
 STEP = 16
@@ -82,6 +85,15 @@ def _block_edge(pairs: Sequence[Pair], device: str) -> float:
     shape = [int(np.median([pair.image.shape[axis] for pair in pairs])) for axis in range(3)]
     block = _block(shape, spacing, BLOCK_VOXELS[device])
     return float((prod(block) * prod(spacing)) ** (1 / 3) / min(spacing))
+
+
+def context(pairs: Sequence[Pair], settings: TrainSettings, device: str) -> list[Decision]:
+    """Show more planes on each side where they are as near as pixels and boundaries go on in them."""
+    del device
+    z, y, x = pairs[0].image.spacing
+    if settings.view != "2.5d" or settings.objects_as != "boundaries" or z > NEAR * min(y, x):
+        return []
+    return [Decision("context", PLANES_BESIDE, "boundaries go on in the next planes, which are as near as pixels")]
 
 
 def _painted(pairs: Sequence[Pair]) -> tuple[int, int]:

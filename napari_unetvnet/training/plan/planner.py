@@ -10,7 +10,7 @@ from napari_unetvnet.json_files import write_json
 from napari_unetvnet.settings import TrainSettings, checked
 from napari_unetvnet.settings.decision import Decision, read_decisions
 from napari_unetvnet.training.plan.from_model import as_the_model
-from napari_unetvnet.training.plan.inputs import batch, network, patch, target_spacing, view
+from napari_unetvnet.training.plan.inputs import batch, context, network, patch, target_spacing, view
 from napari_unetvnet.training.plan.intensities import normalise_in
 from napari_unetvnet.training.plan.learning import (
     augmentation,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "load_plan", "plan", "save_plan"]
 
 RULES = (
-    meaning, start_from, as_the_model, fine_tuning, objects, view, network, target_spacing, normalisation,
+    meaning, start_from, as_the_model, fine_tuning, objects, view, context, network, target_spacing, normalisation,
     normalise_in, loss, class_weights, patch, batch, budget, width, memory, mirroring, augmentation, hold_out,
     ema_decay,
 )  # fmt: skip
