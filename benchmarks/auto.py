@@ -126,6 +126,8 @@ CHOICES = {
     "view 2d": ["--view", "2d"],
     "view 2.5d": ["--view", "2.5d"],
     "view 3d": ["--view", "3d"],
+    "2 planes beside": ["--view", "2.5d", "--context", "2"],
+    "4 planes beside": ["--view", "2.5d", "--context", "4"],
     "sgd": ["--optimizer", "sgd"],
     "rate .004": ["--learning-rate", "0.004"],
     "rate .001": ["--learning-rate", "0.001"],
@@ -147,7 +149,7 @@ CHOICES = {
     "imagenet encoder": ["--network", "backboned_unet", "--option", "weights=imagenet"],
     "encoder, random": ["--network", "backboned_unet", "--option", "weights=none"],
 }
-FOR_VOLUMES = ("blocks of 48", "blocks of 64", "view 2d", "view 2.5d", "view 3d")
+FOR_VOLUMES = ("blocks of 48", "blocks of 64", "view 2d", "view 2.5d", "view 3d", "2 planes beside", "4 planes beside")
 FOR_PLANES = ("patch 64", "patch 256")
 
 

@@ -1,7 +1,7 @@
 """How well touching objects come out single: what the network learns of the ids, and how its classes become objects.
 
 Run: python benchmarks/objects.py --data FOLDER --keep FOLDER [--sets NAME ...] [--targets NAME ...] [--seeds 1]
-     [--seconds 60] [--results FILE] [--write benchmarks/objects.md]
+     [--seconds 60] [--width 16] [--results FILE] [--write benchmarks/objects.md]
 
 FOLDER is that of `accuracy.py`. Each set is learnt once for each target and seed, for the same CPU time of one core,
 with automatic settings; models are kept in a folder. A model is scored on the test part with several ways to divide its
@@ -127,6 +127,11 @@ def train(examples, chosen, seed, seconds, folder):
     return load_model(str(files.model), SegmentSettings(device="cpu"))
 
 
+def wide(chosen, width):
+    """Add the width of the network; without one, the plan takes it from the measured step time, which varies."""
+    return chosen | ({"network": "unet_padding", "option": {"width": width}} if width else {})
+
+
 def of_the_card(examples, chosen):
     """Give the way that the card of a model of these examples names; none for a model of classes."""
     settings = checked(TrainSettings, {"label_values": "objects"} | chosen)
@@ -169,7 +174,7 @@ def rows_of(parsed, done):
                 if all(key in done for key in keys.values()):
                     continue
                 folder = parsed.keep / f"{name} {target} {seed} {parsed.seconds:g}"
-                model = train(examples, TARGETS[target], seed, parsed.seconds, folder)
+                model = train(examples, wide(TARGETS[target], parsed.width), seed, parsed.seconds, folder)
                 classes = [predicted(model, image) for image, _ in test]
                 for way, key in keys.items():
                     chosen = WAYS[way][1] or of_the_card(examples, TARGETS[target])
@@ -201,6 +206,7 @@ def main():
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--width", type=int, help="Of the network (default: planned).")
     parser.add_argument("--results", type=Path, help="Lines of JSON (default: in the folder of models).")
     parser.add_argument("--write", type=Path)
     parsed = parser.parse_args()

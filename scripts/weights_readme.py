@@ -23,7 +23,8 @@ Trained models that come with the plugin: one `.safetensors` file each, with its
 look different, train on with a few labels of your own (`--start-from`).
 
 This page is written by `scripts/make_weights.py`, from the cards and from `trainings.json`. All scores are means over
-images that were not trained on. The same images chose the best epoch, so expect a little less on new ones.
+images that were not trained on. The same images chose the best epoch, so expect a little less on new ones. Curves
+are of tiles cut out of them, of which a network sees less, so they lie below the scores.
 """
 LICENCES = """## Licences
 
@@ -108,7 +109,7 @@ def _section(name: str, card: ModelCard, record: dict[str, Any]) -> str:
         f"- trained by: `napari-unetvnet train --pairs PAIRS {shlex.join(record['train'])}`, "
         f"{record['cpu_minutes']:g} minutes of one CPU core "
         f"(`python scripts/make_weights.py --data FOLDER --only {name}`)",
-        f"- curve: Dice on the hold-out after each tenth of {record['curve'][-1][0]} steps: {curve}",
+        f"- curve: Dice of tiles of the hold-out after each tenth of {record['curve'][-1][0]} steps: {curve}",
         *(f"- note: {note}" for note in recipe.notes),
     ]
     return "\n".join([f"## {name}", "", f"Finds {card.task}.", "", *lines, ""])

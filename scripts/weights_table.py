@@ -174,8 +174,9 @@ MODELS: dict[str, Recipe] = {
         accuracy.membranes,
         (
             "--view", "2.5d", "--label-values", "objects", "--objects-as", "boundaries", "--boundary-width", "2",
+            "--context", "3",
         ),
-        2500,
+        3000,
         "boundaries between neurons in electron microscopy, planes with their neighbours (2.5D), one channel",
         "FIB-SEM of the Drosophila medulla: 96 planes of 250 x 250; the next 16 planes for validation",
         "CC BY 3.0",
