@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_unetvnet.errors import FileProblem
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 CHECK = "check"
 """Key of the check sum of a sealed file."""
+STAND_INS = {code: code + 0x102000 for code in range(0xD800, 0xE000)}
+"""Private characters instead of surrogates, which Python has for the bytes of names that are no UTF-8."""
+SURROGATES = {stand_in: code for code, stand_in in STAND_INS.items()}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -87,14 +90,32 @@ def validated(data: str | bytes, kind: type[T], subject: str, advice: str) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        value = TypeAdapter(kind).validate_json(data, strict=True)
+        whole = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FileProblem(f"{subject} (no JSON: {error}); {advice}.") from error
+    text = json.dumps(whole, ensure_ascii=False)
+    try:
+        value = TypeAdapter(kind).validate_json(text.translate(STAND_INS), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         message = f"{where}: {first['msg']}" if where else first["msg"]
         raise FileProblem(f"{subject} ({message}); {advice}.") from error
-    if is_dataclass(kind) and set(json.loads(data)) != (names := {field.name for field in fields(kind)}):
+    if is_dataclass(kind) and set(whole) != (names := {field.name for field in fields(kind)}):
         raise FileProblem(f"{subject} (expected {', '.join(sorted(names))}); {advice}.")
+    return value if text.isascii() else _with_surrogates(value)
+
+
+def _with_surrogates(value: Any) -> Any:
+    """Give a value with the surrogates of names that are no UTF-8 instead of their stand-ins."""
+    if isinstance(value, str):
+        return value.translate(SURROGATES)
+    if isinstance(value, dict):
+        return {_with_surrogates(key): _with_surrogates(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_surrogates, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: _with_surrogates(getattr(value, each.name)) for each in fields(value)})
     return value
 
 

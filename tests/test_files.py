@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
 from napari_unetvnet import files, temporary
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import put_in_place, replacing, replacing_all, write_text, writing
 from napari_unetvnet.images.same_file import same_or_inside
-from napari_unetvnet.json_files import read_json, write_json
+from napari_unetvnet.json_files import read_json, read_sealed, write_json, write_sealed
 from napari_unetvnet.temporary import TEMPORARY, beside, remove
 
 
@@ -374,3 +377,44 @@ def test_where_a_file_system_ignores_case_so_does_the_comparison(tmp_path, monke
 def test_names_that_are_no_files_are_compared_too(tmp_path):
     assert not same_or_inside(Path("hippocampus"), tmp_path / "labels.nii.gz")
     assert same_or_inside(Path("x" * 5000), Path("x" * 5000))
+
+
+@dataclass(frozen=True)
+class Facts:
+    name: str
+    sizes: tuple[Annotated[int, Field(ge=1)], ...]
+    more: dict[str, float]
+
+
+def test_what_is_read_by_a_schema_is_what_was_written(tmp_path):
+    for facts in (Facts("a", (1, 2), {"x": 0.5}), Facts("\udcff\u00e4", (), {"\udc80": 1.0})):
+        write_json(tmp_path / "a.json", asdict(facts))
+        assert read_json(tmp_path / "a.json", Facts, "write it again") == facts
+        write_sealed(tmp_path / "a.json", asdict(facts))
+        assert read_sealed(tmp_path / "a.json", Facts, "write it again") == facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": 7}, "name: Input should be a valid string"),
+        ({"sizes": [1, 0]}, "sizes.1: Input should be greater than or equal to 1"),
+        ({"sizes": [1.5]}, "sizes.0: Input should be a valid integer"),
+        ({"sizes": {"0": 1}}, "sizes: Input should be a valid array"),
+        ({"more": {"x": "1"}}, "more.x: Input should be a valid number"),
+        ({"odd": 1}, "expected more, name, sizes"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_schema_is_named(tmp_path, changes, reason):
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "a", "sizes": [1], "more": {}} | changes)
+    with pytest.raises(FileProblem) as caught:
+        read_json(path, Facts, "start a new run")
+    assert str(caught.value) == f"{path} is damaged ({reason}); start a new run."
+
+
+def test_a_change_within_the_ranges_of_a_sealed_file_is_noticed(tmp_path):
+    write_sealed(tmp_path / "a.json", asdict(Facts("a", (12,), {})))
+    (tmp_path / "a.json").write_text((tmp_path / "a.json").read_text().replace("12", "13"))
+    with pytest.raises(FileProblem, match="was changed after it was written; start a new run"):
+        read_sealed(tmp_path / "a.json", Facts, "start a new run")

@@ -107,13 +107,14 @@ def existing(path: Path) -> Path:
 
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder of images, not an image itself or inside one."""
-    return path.is_dir() and source_format(path) is None
+    return os.path.isdir(path) and source_format(path) is None  # noqa: PTH112 (of any length)
 
 
 def folder_image(path: Path) -> Path | None:
     """Give the outermost folder that is an image and holds a path or is it, such as ``a.zarr`` of ``a.zarr/labels``."""
     path, _ = split_time(path)
-    folders = [each for each in (path, *path.parents) if each.is_dir() and _folder_format(each)]
+    inside = (path, *path.parents)
+    folders = [each for each in inside if os.path.isdir(each) and _folder_format(each)]  # noqa: PTH112 (of any length)
     return folders[-1] if folders else None
 
 
@@ -128,7 +129,7 @@ def _folder_format(folder: Path) -> Format | None:
 def source_format(path: Path) -> Format | None:
     """Give the format of a file, of a folder that is an image, or of a path inside one; None if unknown."""
     path, _ = split_time(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (of any length)
         return next((row for each in (path, *path.parents) if (row := _folder_format(each))), None)
     return format_of(split_dataset(path)[0])
 

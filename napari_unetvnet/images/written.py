@@ -12,18 +12,26 @@ import hashlib
 import json
 import os
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem
 from napari_unetvnet.files import cache_folder, named, put_in_place
 from napari_unetvnet.images.same_file import one_name
+from napari_unetvnet.json_files import read_json
 from napari_unetvnet.temporary import beside, remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["claimed", "deliver", "delivering", "is_unchanged", "records_folder", "refuse_foreign", "target"]
+
+
+@dataclass(frozen=True)
+class _Record:
+    path: str
+    states: tuple[str, ...]
 
 
 def records_folder() -> Path:
@@ -158,13 +166,12 @@ def _record(part: Path, place: Path) -> None:
             remove(temporary)
 
 
-def _states(path: Path) -> list[str]:
+def _states(path: Path) -> tuple[str, ...]:
     """Give the states in which this program wrote a path; none without a record that can be read."""
     try:
-        states = json.loads(_file(path).read_text(encoding="utf-8"))["states"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []
-    return [state for state in states if isinstance(state, str)] if isinstance(states, list) else []
+        return read_json(_file(path), _Record, "it is written anew").states
+    except FileProblem:  # there is none, or it is damaged: what was written is taken for someone else's then
+        return ()
 
 
 def _state(place: Path) -> str:

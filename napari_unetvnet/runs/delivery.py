@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.events import OutputScored
@@ -25,9 +26,17 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.model.card import ModelCard
 
-__all__ = ["deliver_model"]
+__all__ = ["Delivered", "deliver_model"]
 
 ADVICE = "remove it, and resume the run"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Where a run has written its model, and the hash of that file."""
+
+    path: str
+    sha256: str
 
 
 def deliver_model(folder: Path, output: Path) -> tuple[Path, list[str]]:
@@ -84,10 +93,10 @@ def _earlier(folder: Path, output: Path) -> Path | None:
     """Give the file that this run wrote for the output when it was stopped, unless someone has changed it."""
     if not (folder / DELIVERED).exists():
         return None
-    written = read_json(folder / DELIVERED, dict, ADVICE)
-    for path in itertools.islice(_names(output), 100):
-        if str(path) == written.get("path"):
-            return path if path.is_file() and _sha256(path) == written.get("sha256") else None
+    written = read_json(folder / DELIVERED, Delivered, ADVICE)
+    for path in itertools.islice(_names(output), 100):  # none is taken from the file, which may be a stranger's
+        if str(path) == written.path:
+            return path if path.is_file() and _sha256(path) == written.sha256 else None
     return None
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_unetvnet.errors import FileProblem, RunProblem, SettingsProblem
 from napari_unetvnet.events import RunFinished
-from napari_unetvnet.files import amount, writing
+from napari_unetvnet.files import amount, check_regular, writing
 from napari_unetvnet.images.written import is_unchanged
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.runs.amounts import read_size
+from napari_unetvnet.runs.delivery import Delivered
 from napari_unetvnet.runs.folder import CLEANED, DELIVERED, LABELS, MODEL, PROBABILITIES, UNCERTAINTY, runs_folder
 from napari_unetvnet.runs.kept import kept_runs, remove_run, size_of, why_it_stays
 from napari_unetvnet.runs.state import last_events
@@ -24,7 +26,6 @@ from napari_unetvnet.settings import SegmentJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from napari_unetvnet.runs.kept import KeptRun
     from napari_unetvnet.settings import Job
@@ -167,8 +168,9 @@ def _may_go(run: KeptRun, runs: Sequence[KeptRun]) -> bool:
 def _delivered_elsewhere(folder: Path) -> bool:
     """Whether the model of a run is also in the file to which it was delivered."""
     try:
-        path = read_json(folder / DELIVERED, dict, "").get("path")
-        with (folder / MODEL).open("rb") as own, open(str(path), "rb") as other:  # noqa: PTH123 (any text)
+        path = Path(read_json(folder / DELIVERED, Delivered, "resume the run").path)
+        check_regular(path)
+        with (folder / MODEL).open("rb") as own, path.open("rb") as other:
             return hashlib.file_digest(own, "sha256").digest() == hashlib.file_digest(other, "sha256").digest()
     except (FileProblem, OSError, ValueError):
         return False

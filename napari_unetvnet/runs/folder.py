@@ -332,6 +332,8 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 def ask_to_stop(folder: Path) -> None:
     """Ask a run, in whatever process, to save its progress and end after the current step."""
+    if (folder / STOP).is_symlink():  # in a folder of someone else, perhaps
+        (folder / STOP).unlink()
     (folder / STOP).touch()
 
 

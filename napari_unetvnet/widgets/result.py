@@ -13,9 +13,10 @@ import numpy as np
 import pandas
 from napari.layers import Shapes
 from napari.utils.colormaps import label_colormap
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, Signal
 
-from napari_unetvnet.errors import UserError
+from napari_unetvnet.errors import UserError, printable
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.postprocess import paths_of
 from napari_unetvnet.runs.folder import OBJECTS
@@ -169,6 +170,19 @@ class ResultLayer(QObject):  # type: ignore[misc]
             data = labels if self._bytes > IN_MEMORY_BYTES else np.array(labels)
         self._loaded.emit((data, paths_of(np.asarray(data), self._lines) if self._lines else []))
 
+    def _objects(self) -> pandas.DataFrame | None:
+        """Read the table of objects with the names of their classes; None without one."""
+        if self._folder is None or not (path := self._folder / OBJECTS).exists():
+            return None
+        try:
+            table = pandas.read_csv(path)
+            if names := {1: "object"} if self._metadata.get("objects") else self._class_names:
+                table["name"] = table["class"].map(names)
+        except (OSError, ValueError, KeyError) as error:
+            show_warning(printable(f"{path} cannot be read ({error}), so the labels have no table of objects."))
+            return None
+        return table
+
     def _replace_data(self, loaded: tuple[Any, list[LinePath]]) -> None:
         _LOADING.discard(self)
         data, paths = loaded
@@ -176,10 +190,7 @@ class ResultLayer(QObject):  # type: ignore[misc]
             if layer in self._task.viewer.layers:  # the user may have removed it
                 layer.data = on_grid(mask, self._image)
                 layer.editable = isinstance(mask, np.ndarray)  # a large zarr folder is read-only
-                if self._folder is not None and (self._folder / OBJECTS).exists():
-                    table = pandas.read_csv(self._folder / OBJECTS)
-                    if names := {1: "object"} if self._metadata.get("objects") else self._class_names:
-                        table["name"] = table["class"].map(names)
+                if (table := self._objects()) is not None:
                     layer.features = table
         if paths:
             self.shapes = _add_lines(self._task.viewer, paths, self._image, f"{self._names[0]}: lines")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from napari_unetvnet.cli.main import main
 from napari_unetvnet.errors import printable
 from napari_unetvnet.model.card import ModelCard
@@ -53,3 +55,34 @@ def test_names_and_cards_of_strangers_do_not_command_the_terminal(tmp_path, caps
     printed = "".join(capsys.readouterr())
     assert SHOWN in printed
     assert not [letter for letter in printed if letter in EVIL and not letter.isprintable()]
+
+
+def test_odd_settings_and_tables_that_users_give_are_sentences(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("im.npy", "lab.npy"):
+        np.save(name, np.zeros((8, 8), np.uint8))
+    odd = (b"[" * 100_000, b'{"a":' * 100_000, b"", b"null", b"[]", b"7", b"\xff", b'{"patch": [' + b"9" * 5000 + b"]}",
+           '{"a": 1}'.encode("utf-16"), b'{"option": ' + b'{"a":' * 500 + b"1" + b"}" * 501, b'{"command": ["train"]}',
+           b'{"loss": [{"name": {"a": []}}]}', b'{"\\u001b[2J": 1}', b'{"seed": Infinity}',
+           b'{"pairs": "a\\u0000"}')  # fmt: skip
+    for data in odd:
+        (tmp_path / "settings.json").write_bytes(data)
+        assert main(["check", "--image", "im.npy", "--label", "lab.npy", "--settings", "settings.json"]) == 2, data[:60]
+        _only_sentences(capsys)
+    first, rows = b"image,label\n", (
+        b"", b"\xff.npy,lab.npy", b"a\0.npy,lab.npy", b"x" * 200_000 + b",lab.npy", b"\x1b[2J.npy,lab.npy", b"im.npy",
+        b"~nobody-there/a.npy,lab.npy", b"x" * 5000 + b".npy,lab.npy",
+    )  # fmt: skip
+    odd = [b"", b'"' * 100_000, b"[" * 100_000, first.decode().encode("utf-16"), *(first + row + b"\n" for row in rows)]
+    for data in odd:
+        (tmp_path / "pairs.csv").write_bytes(data)
+        for command in ("check", "evaluate"):
+            assert main([command, "--pairs", "pairs.csv"]) == 2, data[:60]
+            _only_sentences(capsys)
+
+
+def _only_sentences(capsys):
+    printed = "".join(capsys.readouterr())
+    assert printed
+    assert "Traceback" not in printed
+    assert not [letter for letter in printed if (ord(letter) < 32 and letter != "\n") or 127 <= ord(letter) < 160]

@@ -98,7 +98,7 @@ def test_the_oldest_runs_go_beyond_the_limit_and_nothing_of_value(segment, runs_
     old(runs_folder, "painted", 9, size, inputs__labels__l_dot_npy=b"strokes")
     old(runs_folder, "masked", 9, size, inputs__mask__m_dot_npy=b"strokes")
     old(runs_folder, "only model", 9, size, "train", model_dot_safetensors=b"weights")
-    told = json.dumps({"path": str(tmp_path / "out.safetensors")}).encode()
+    told = json.dumps({"path": str(tmp_path / "out.safetensors"), "sha256": "0" * 64}).encode()
     old(runs_folder, "delivered", 9, size, "train", model_dot_safetensors=b"weights", delivered_dot_json=told)
     old(runs_folder, "changed", 9, size, "train", model_dot_safetensors=b"others", delivered_dot_json=told)
     old(runs_folder, "stopped", 9, size, state="stopped")

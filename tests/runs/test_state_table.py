@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from test_runs_damaged import segmentation, trained  # noqa: F401 (a fixture)
 
 from napari_unetvnet import runs
@@ -16,6 +17,7 @@ from napari_unetvnet.errors import UserError
 from napari_unetvnet.events import SlabDone, to_line
 from napari_unetvnet.inference.fallback import TileOptions
 from napari_unetvnet.json_files import write_sealed
+from napari_unetvnet.model.saved import _header, save_tensors
 from napari_unetvnet.runs import folder as own
 from napari_unetvnet.runs.places import labels_in
 from napari_unetvnet.widgets.auto import planned_in
@@ -191,3 +193,17 @@ def test_a_flipped_bit_in_a_saved_state_is_noticed(continued, tmp_path, capsys):
         (folder / own.STATE).write_bytes(data)
         if said(capsys, "run", folder, "--resume", "--steps", "4") == 0:
             assert (folder / own.MODEL).read_bytes() == expected, where
+
+
+def test_a_saved_state_with_a_header_of_other_types_is_a_sentence(continued, tmp_path, capsys):
+    trained, _ = continued  # noqa: F811
+    folder = copied(trained, tmp_path / "run")
+    whole = json.loads(_header(folder / own.STATE)["state"])
+    changed = [{}, [], None, 7, "a", whole | {"schedule": []}, whole | {"card": 7}, whole | {"card": {}}]
+    changed += [whole | {name: None} for name in whole if name != "parent"]
+    changed += [whole | {"schedule": whole["schedule"] | {name: value}} for name in ("step", "first", "peak", "seconds")
+                for value in (-1, "1", float("inf"), 10**30, [1])]  # fmt: skip
+    changed += [whole | {"best": whole["best"] | {"scores": {"2": "a"}}}, whole | {"fallback": {"patch": [0, 1, 1]}}]
+    for header in ("", "[" * 100_000, '{"a":' * 100_000, *map(json.dumps, changed)):
+        save_tensors(folder / own.STATE, load_file(trained / own.STATE), {"state": header})
+        assert said(capsys, "run", folder, "--resume", "--steps", "4") == 2, header[:100]
