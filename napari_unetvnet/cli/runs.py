@@ -150,6 +150,8 @@ def _prune(parsed: Namespace) -> int:
         else:
             freed += item.run.size
             print_line(f"{'Would remove' if parsed.dry_run else 'Removed'} {item.run.name} ({amount(item.run.size)}).")
+            for place in item.beside_output:
+                print_line(f"    Its unfinished result is {place}; nobody can continue it: remove it by hand.")
     print_line(f"{amount(freed)} {'would be' if parsed.dry_run else 'were'} freed.")
     return 2 if refused else 0
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from napari_unetvnet.errors import FileProblem
+from napari_unetvnet.errors import FileProblem, UserError
 from napari_unetvnet.images.written import target
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.runs.folder import CLEANED, LABELS, PLACES, read
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_unetvnet.settings import Job
 
-__all__ = ["DELIVERED", "Tags", "check_own", "growing", "labels_in", "load_tags", "new_tag", "save_tags"]
+__all__ = ["DELIVERED", "Tags", "check_own", "growing", "labels_in", "load_tags", "new_tag", "save_tags", "unfinished"]
 
 DELIVERED = "delivered"
 """Instead of a tag: the result has been renamed to its output."""
@@ -70,6 +70,23 @@ def load_tags(folder: Path) -> dict[str, str]:
         If the file is damaged.
     """
     return read_json(folder / PLACES, Tags, ADVICE) if os.path.lexists(folder / PLACES) else {}
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """List the results of a run that began to grow beside their outputs and are not renamed yet.
+
+    Returns
+    -------
+    list of Path
+        Empty of a run whose files cannot be read.
+    """
+    try:
+        tags, job = load_tags(folder), read(folder)
+    except UserError:
+        return []
+    outputs = {kind: getattr(job, "output" if kind == "labels" else kind, None) for kind in tags}
+    places = [growing(output, tags[kind]) for kind, output in outputs.items() if output and tags[kind] != DELIVERED]
+    return [place for place in places if place.exists()]
 
 
 def labels_in(folder: Path, job: Job | None = None) -> Path:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from napari_unetvnet.errors import RunProblem, SettingsProblem, UserError
 from napari_unetvnet.runs.comparison import read_run
 from napari_unetvnet.runs.kept import find_run, remove_run, why_it_stays
+from napari_unetvnet.runs.places import unfinished
 from napari_unetvnet.runs.state import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from napari_unetvnet.runs.kept import KeptRun
 
@@ -44,6 +46,8 @@ class Pruned:
     run: KeptRun
     reason: str = ""
     """Empty if it was removed, or would be."""
+    beside_output: tuple[Path, ...] = ()
+    """What the run left outside its folder, which stays: results that are not whole."""
 
 
 def chosen(runs: Sequence[KeptRun], criteria: Criteria, now: float | None = None) -> list[KeptRun]:
@@ -124,7 +128,7 @@ def prune(runs: Sequence[KeptRun], criteria: Criteria, *, dry_run: bool = False)
         if run.painted and not criteria.painted:
             yield Pruned(run, "it holds labels that were painted in the viewer; add --painted to remove these, too")
             continue
-        reason = why_it_stays(run.folder, left)
+        reason, grown = why_it_stays(run.folder, left), tuple(unfinished(run.folder))
         if not reason and not dry_run:
             try:
                 remove_run(run.folder, left)
@@ -132,4 +136,4 @@ def prune(runs: Sequence[KeptRun], criteria: Criteria, *, dry_run: bool = False)
                 reason = str(problem)
         if not reason:
             left.remove(run)
-        yield Pruned(run, reason)
+        yield Pruned(run, reason, grown)

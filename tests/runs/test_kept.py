@@ -15,6 +15,7 @@ from napari_unetvnet.events import EpochDone, RunFinished, SlabDone, SplitMade, 
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, save_model
 from napari_unetvnet.runs.amounts import age_text, read_age, read_size
+from napari_unetvnet.runs.places import growing, new_tag, save_tags
 from napari_unetvnet.settings import SegmentSettings
 
 DAY = 86400
@@ -174,3 +175,16 @@ def test_amounts_are_read_and_written():
     for text in ("5", "MB", "-5MB", "5 MBs"):
         with pytest.raises(SettingsProblem):
             read_size(text)
+
+
+def test_what_a_removed_run_has_left_beside_its_output_is_told(make, runs_folder, tmp_path, capsys):
+    """A result grows beside its output in a folder of its own; it stays, since a path in a file is never removed."""
+    folder = make("old", days=8, events=(SlabDone(0, 1, 4),), image="i.npy", model="m", output=str(tmp_path / "o.zarr"))
+    tag = new_tag()
+    save_tags(folder, {"labels": tag})
+    place = growing(tmp_path / "o.zarr", tag)
+    place.mkdir()
+    assert main(["runs", "prune", "old"]) == 0
+    assert f"Its unfinished result is {place}" in capsys.readouterr().out
+    assert place.exists()
+    assert left(runs_folder) == set()
