@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_unetvnet.errors import ModelProblem
 from napari_unetvnet.images.volume import check_finite, read_box
 from napari_unetvnet.inference.labels import background_logits, mean_logits
 from napari_unetvnet.inference.orientations import choose_orientations, oriented_logits, widest_margin
@@ -260,15 +261,28 @@ def _constant(block: NDArray[Any]) -> bool:
     return all(bool((channel == channel.flat[0]).all()) for channel in block)
 
 
+def _check_numbers(logits: Tensor, model: Model) -> None:
+    """Refuse answers that are no numbers, which would become background without a word."""
+    if bool(logits.sum().isfinite()):  # a sum takes less time than to look at each of them
+        return
+    advice = "choose precision fp32" if model.precision != "fp32" else "choose another model, or train it again"
+    raise ModelProblem(
+        f"The network {model.card.network} answers with NaN or infinity in {model.precision}, so nothing can be said "
+        f"of these voxels; {advice}."
+    )
+
+
 @torch.inference_mode()
 def _add_band(work: _Work, slab: _Slab, band: Sequence[int], batch: int, sums: TileSums) -> None:
     """Run some rows of the tiles of a slab and add their weighted logits."""
     run = [place for place in slab.run if place[0] in band]
     for start in range(0, len(run), batch):
         places = run[start : start + batch]
-        for place, logits in zip(places, work.logits(work.blocks(slab, places)), strict=True):
+        batch_logits = work.logits(work.blocks(slab, places))
+        _check_numbers(batch_logits, work.model)
+        for place, logits in zip(places, batch_logits, strict=True):
             sums.add(logits, slab.number, place)
-        del logits  # so that the next ones reuse their memory, which is still in the processor's cache
+        del logits, batch_logits  # so that the next ones reuse their memory, which is still in the processor's cache
     for place in slab.skipped:
         if place[0] in band:
             sums.add(work.background, slab.number, place)

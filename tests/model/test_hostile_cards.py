@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from combinations import in_one_case
 from safetensors.torch import save_file
 
 from napari_unetvnet.errors import ModelProblem, UserError
+from napari_unetvnet.images.volume import Volume
+from napari_unetvnet.inference import steps
 from napari_unetvnet.model.card import ModelCard
 from napari_unetvnet.model.model import build_model, load_model
-from napari_unetvnet.settings import ComputeSettings
+from napari_unetvnet.settings import ComputeSettings, SegmentSettings
 
 SETTINGS = ComputeSettings(device="cpu", precision="fp32")
 CARD = ModelCard(
@@ -102,3 +105,11 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, weights, value):
     with pytest.raises(ModelProblem, match=rf"NaN or infinity in {name}\), so it can find nothing; choose another"):
         load_model(written(tmp_path, broken), SETTINGS)
     assert all(bool(torch.isfinite(tensor.float()).all()) for tensor in weights.values())
+
+
+def test_answers_that_are_no_numbers_are_refused(tmp_path, weights):
+    huge = {name: torch.full_like(each, 1e38) if each.is_floating_point() else each for name, each in weights.items()}
+    model = load_model(written(tmp_path, huge), SETTINGS)
+    image = Volume(np.random.default_rng(0).random((1, 2, 20, 20), np.float32))
+    with pytest.raises(ModelProblem, match=r"unet_padding answers with NaN or infinity in fp32.* choose another model"):
+        list(steps(model, image, SegmentSettings(device="cpu", precision="fp32")))
