@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from combinations import in_one_case
 
 from napari_unetvnet.events import SlabDone
 from napari_unetvnet.images.formats import ome_zarr
@@ -203,3 +204,22 @@ def test_lines_come_back_as_shapes_on_their_image(qtbot, viewer, tmp_path, depth
     assert np.allclose(lines.data_to_world(path[0]), picture.data_to_world(path[0]))
     drawn = np.asarray(rasterise_shapes(picture, picture.data.shape, lines))
     assert (drawn[(labels == 3).reshape(drawn.shape)]).sum() == drawn.sum() >= 29
+
+
+@in_one_case("table", [b"", b"\xff\xfe", b"class\n1\n1,2,3\n", b"volume\n1\n", b"\0" * 99])
+def test_a_damaged_table_of_objects_is_told_and_leaves_the_labels(viewer, tmp_path, monkeypatch, table):
+    said = []
+    monkeypatch.setattr(result, "show_warning", said.append)
+    viewer.layers.clear()
+    np.save(tmp_path / "labels.npy", np.ones((4, 6, 7), np.uint8))
+    (tmp_path / "objects.csv").write_bytes(table)
+    following = task.Task("segment", viewer)
+    following.folder = tmp_path
+    result.ResultLayer(following, viewer.add_image(np.zeros((4, 6, 7))), "labels", {"objects": True})
+    following.event_received.emit(SlabDone(0, 4, 4))
+    following.finished.emit(None)
+    (sentence,) = said
+    assert sentence.startswith(f"{tmp_path / 'objects.csv'} cannot be read (")
+    assert sentence.endswith("), so the labels have no table of objects.")
+    assert viewer.layers["labels"].editable
+    assert viewer.layers["labels"].data.all()
