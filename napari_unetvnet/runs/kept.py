@@ -237,6 +237,8 @@ def why_it_stays(folder: Path, runs: Sequence[KeptRun] = ()) -> str:
         return f"{folder} is not directly in {runs_folder()}, so it is not removed."
     if not (folder / JOB).is_file() or (folder / JOB).is_symlink():
         return f"{folder} has no {JOB}, so it is no run folder and is not removed."
+    if (folder / LOCK).is_symlink():
+        return f"{folder / LOCK} is a link, so the folder is not removed; remove the link first."
     if others := foreign_names(folder):
         return f"{folder} holds {', '.join(others[:3])}, which no run writes; move that elsewhere first."
     if users := used_by(folder, runs):

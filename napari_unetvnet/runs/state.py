@@ -60,7 +60,7 @@ def is_held(folder: Path) -> bool:
     """Whether a process holds the lock of a run folder."""
     from filelock import FileLock, Timeout
 
-    if not (folder / LOCK).exists():
+    if (folder / LOCK).is_symlink() or not (folder / LOCK).is_file():  # no run made it
         return False
     try:
         with FileLock(folder / LOCK, timeout=0):

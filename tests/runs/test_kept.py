@@ -166,6 +166,16 @@ def test_what_is_no_run_or_may_be_needed_stays(make, trainings, runs_folder, tmp
     assert not [name for name in left(runs_folder) if name.startswith(".")]
 
 
+def test_a_lock_that_is_a_link_is_not_followed(make, runs_folder, tmp_path, capsys):
+    victim = tmp_path / "victim"
+    victim.write_text("years")
+    (make("old", days=8) / ".lock").symlink_to(victim)
+    assert main(["runs", "list"]) == 0
+    assert main(["runs", "prune", "old"]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert victim.read_text() == "years"
+
+
 def test_amounts_are_read_and_written():
     assert [read_size(text) for text in ("5MB", "1.5 GiB", "7 b")] == [5_000_000, 3 * 2**29, 7]
     assert [read_age(text) for text in ("2d", "1 hour", "3weeks", "90minutes")] == [2 * DAY, 3600, 21 * DAY, 5400]
