@@ -311,15 +311,18 @@ def follow(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
     Raises
     ------
     RunProblem
-        If a line is not an event.
+        If a line is not an event, or the file cannot be read.
     """
     path = folder / EVENTS
     if not path.exists():
         return [], offset
     check_regular(path)
-    with path.open("rb") as file:
-        file.seek(offset)
-        whole, _, _ = file.read().rpartition(b"\n")
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            whole, _, _ = file.read().rpartition(b"\n")
+    except OSError as error:
+        raise RunProblem(f"{path} cannot be read ({error.strerror or error}).") from error
     if not whole:
         return [], offset
     try:

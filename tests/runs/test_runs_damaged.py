@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -184,3 +186,14 @@ def test_a_job_with_a_path_that_no_file_can_have_is_refused(trained, tmp_path, c
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert error
+
+
+def test_events_that_cannot_be_read_are_told(trained, monkeypatch):
+    """As where a disk fails, or the folder is of another user."""
+
+    def fail(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", fail)
+    with pytest.raises(RunProblem, match=rf"{EVENTS} cannot be read \(Permission denied\)"):
+        runs.follow(trained)
