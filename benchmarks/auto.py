@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ from scribbles import scribbled
 RESULTS = Path(__file__).with_suffix(".jsonl")
 BUDGETS = (30, 120, 600)
 SEEDS = (0, 1, 2)
+MOST = "Intel Xeon, AMX"
+"""The machine of most rows."""
 SCRIBBLED_PLANES = 10
 """Every so many planes of a volume are scribbled on."""
 
@@ -242,7 +245,13 @@ def cell(name, variant, choice, budget, seed, data, work):
     row |= {key: round(float(np.mean([s[key] for s in scores])), 4) for key in scores[0]}
     held_out = card.scores.get("hold_out_dice")
     row |= {"steps": card.steps, "card": None if held_out is None else round(held_out, 4), "view": card.view}
-    return row | {"patch": list(card.patch), "wall": round(time.time() - began)}
+    return row | {"patch": list(card.patch), "wall": round(time.time() - began), "machine": machine()}
+
+
+def machine():
+    """Name the processor: a budget holds more steps on one than on another, so only scores of one are compared."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _chosen(choice, name, variant, folder):
@@ -358,7 +367,7 @@ def standing(rows, choices, budget):
 
 def table(rows):
     """Give a table for each set and variant: choices against budgets, mean over seeds."""
-    lines, rows = [], [r for r in rows if "dice" in r]
+    lines, rows = [], [r | {"choice": _named(r)} for r in rows if "dice" in r]
     for name, variant in sorted({(r["set"], r["variant"]) for r in rows}):
         here = [r for r in rows if (r["set"], r["variant"]) == (name, variant)]
         budgets = sorted({r["seconds"] for r in here})
@@ -386,17 +395,24 @@ def against_best(rows):
     rows = [r for r in rows if "dice" in r]
     lines = ["## Auto beside single choices", "", "| set | seconds | auto | best other | the best on other sets |"]
     lines += ["|---|---|---|---|---|"]
-    for name, variant, budget in sorted({(r["set"], r["variant"], r["seconds"]) for r in rows}):
-        here = _means([r for r in rows if (r["set"], r["variant"], r["seconds"]) == (name, variant, budget)])
+    of = ("set", "variant", "seconds", "machine")
+    for cell in sorted({tuple(r[key] for key in of) for r in rows}):
+        name, variant, budget, where = cell
+        here = _means([r for r in rows if tuple(r[key] for key in of) == cell])
         others = {c: v for c, v in here.items() if c != "auto"}
         if "auto" not in here or not others:
             continue
-        elsewhere = [r for r in rows if r["set"] != name]
+        elsewhere = [r for r in rows if r["set"] != name and r["machine"] == where]
         ranks = [c for c in standing(elsewhere, list(others), budget) if c in others]
         best, left_out = max(others, key=others.get), f"{ranks[0]} {others[ranks[0]]:.3f}" if ranks else ""
         row = f"| {name}, {variant} | {budget} | {here['auto']:.3f} | {best} {others[best]:.3f} | {left_out} |"
         lines.append(row)
     return [*lines, ""] if len(lines) > HEADER else []
+
+
+def _named(row):
+    """Name a choice, and the machine unless it is the one of most rows."""
+    return row["choice"] if row["machine"] == MOST else f"{row['choice']}, {row['machine']}"
 
 
 def _means(rows):
