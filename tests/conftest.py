@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,14 @@ def runs_folder(tmp_path, monkeypatch, cache_folder):
     monkeypatch.setenv("NAPARI_UNETVNET_RUNS", str(folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for child processes, as `one_thread` for this one
     return folder
+
+
+@pytest.fixture
+def hang_up():
+    """A closed terminal is noticed, here and in children, even where the tests run under nohup, which ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

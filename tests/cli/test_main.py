@@ -249,6 +249,7 @@ def program(*arguments, **kwargs):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hang_up")
 def test_an_interrupted_training_resumes_to_the_result_of_one_that_was_not(folder, runs_folder):
     given = ["--image", "image.tif", "--label", "labels.tif", "--unlabelled", "ignore", "--steps", "200", *TINY]
     given += ["--steps-per-epoch", "20", "--start-from", "none"]

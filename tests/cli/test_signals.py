@@ -20,6 +20,8 @@ from napari_unetvnet.cli.signals import asked_to_stop
 from napari_unetvnet.events import StepDone
 from napari_unetvnet.files import replacing
 
+pytestmark = pytest.mark.usefixtures("hang_up")
+
 
 @pytest.mark.slow
 def test_a_run_stops_when_its_terminal_is_closed_and_resumes(tmp_path):

@@ -275,9 +275,15 @@ def test_two_processes_make_the_model_of_one(files, tmp_path, changes):
     assert dict(losses(two))[first[0]] == pytest.approx(first[1], rel=1e-5)
     # One process alone writes and speaks.
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
-    # All but how much memory is free at the moment, which the plan tells.
-    free = re.compile(r"[0-9.]+ GiB are free")
-    said = [[free.sub("", e.text) for e in events(each) if isinstance(e, Notice)] for each in (one, two)]
+    # All but how much memory is free at the moment, which the plan tells, and the folder of the run.
+    said = [
+        [
+            re.sub(r"[0-9.]+ GiB are free", "", e.text.replace(str(each), ""))
+            for e in events(each)
+            if isinstance(e, Notice)
+        ]
+        for each in (one, two)
+    ]
     assert said[0] == said[1] != []
     assert told.stdout.count("model: ") == told.stdout.count("steps: 6") == 1
     assert told.stderr.count("epoch 2: ") == 1
