@@ -49,16 +49,20 @@ def test_a_run_stops_when_its_terminal_is_closed_and_resumes(tmp_path):
     os.close(inside)
     os.set_blocking(outside, False)
     end = time.monotonic() + 60
-    while not any(isinstance(event, StepDone) for event in runs.follow(folder)[0]):
-        assert child.poll() is None
-        assert time.monotonic() < end
-        try:
-            os.read(outside, 65536)
-        except BlockingIOError:
-            time.sleep(0.05)
-    os.close(outside)
-    child.send_signal(signal.SIGHUP)
-    assert child.wait(30) == 130
+    try:
+        while not any(isinstance(event, StepDone) for event in runs.follow(folder)[0]):
+            assert child.poll() is None
+            assert time.monotonic() < end
+            try:
+                os.read(outside, 65536)
+            except BlockingIOError:
+                time.sleep(0.05)
+        os.close(outside)
+        child.send_signal(signal.SIGHUP)
+        assert child.wait(30) == 130
+    finally:
+        child.kill()
+        child.wait()
     assert runs.follow(folder)[0][-1].state == "stopped"
     assert (folder / "model.safetensors").exists()
 
