@@ -21,6 +21,7 @@ from napari_unetvnet.runs.comparison import Row, Table, as_text, read_run, tabul
 from napari_unetvnet.runs.inputs import find_inputs, keep_inputs
 from napari_unetvnet.runs.results import deliver
 from napari_unetvnet.settings import TrainJob, checked
+from napari_unetvnet.temporary import remove_strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,6 +144,8 @@ def sweep(
     """
     _check_same(folder, planned)
     runs = [member for member in planned if member.job]
+    if output is not None:
+        remove_strays(output.absolute().parent)  # also where an earlier sweep was killed with its model in place
     _keep_inputs([folder / TABLE, *([output] if output else [])], runs)
     refuse_foreign([folder / TABLE], overwrite=overwrite)
     for number, member in enumerate(runs, 1):
@@ -236,6 +239,14 @@ def _save(folder: Path, planned: Sequence[Member]) -> Table:
 
 def _deliver(folder: Path, table: Table, planned: Sequence[Member], output: Path) -> Iterator[str]:
     """Copy the best model; with folds, the best model of the best configuration."""
+    valid = {member.name for member in planned if member.job}
+    lost = [row for row in table.rows if row.state == "refused" or (row.state == "done" and not row.model)]
+    if unread := [row for row in lost if row.name in valid]:
+        names, reason = ", ".join(row.name for row in unread), "; ".join(unread[0].lines)
+        raise RunProblem(
+            f"No model was written to {output}, because {names} cannot be read and may be the best"
+            f"{f' ({reason})' if reason else ''}; mend or remove it in {folder}, and run the same command again."
+        )
     rows = [row for row in table.rows if row.model and row.dice is not None]
     if table.configurations:
         rows = [row for row in rows if row.configuration == table.configurations[0].name]

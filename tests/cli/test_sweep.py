@@ -131,6 +131,20 @@ def test_a_fault_ends_one_run_only(values, tmp_path):
     assert tables[-1].rows[0].state == "done"
 
 
+def test_no_other_model_is_taken_for_the_best_while_one_cannot_be_read(values, tmp_path):
+    planned, output = members(values, NETWORKS), tmp_path / "best.safetensors"
+    _, tables = do(tmp_path / "s", planned)
+    best = tmp_path / "s" / tables[-1].rows[0].name / "model.safetensors"
+    whole = best.read_bytes()
+    best.write_bytes(whole[:100])
+    with pytest.raises(RunProblem, match="may be the best"):
+        do(tmp_path / "s", planned, output=output)
+    assert not output.exists()
+    best.write_bytes(whole)
+    do(tmp_path / "s", planned, output=output)
+    assert output.read_bytes() == whole
+
+
 def test_a_run_that_failed_says_why_in_the_table(values, tmp_path):
     (tmp_path / "labels.tif").unlink()
     _, tables = do(tmp_path / "s", members(values))
