@@ -22,7 +22,7 @@ __all__ = ["damaged_file", "ending_by_content", "log_of", "reading", "slicing"]
 # Exceptions of libraries on a bad file.
 BAD_FILE: tuple[type[Exception], ...] = (
     OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
-    AssertionError, SyntaxError, struct.error, zlib.error, tokenize.TokenError,
+    AssertionError, SyntaxError, SystemError, struct.error, zlib.error, tokenize.TokenError,
 )  # fmt: skip
 
 CONTENTS = {

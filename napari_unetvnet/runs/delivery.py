@@ -19,7 +19,7 @@ from napari_unetvnet.images.written import delivering, target
 from napari_unetvnet.json_files import read_json, write_json
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import DELIVERED, MODEL, REPLACED, follow
-from napari_unetvnet.temporary import beside, remove
+from napari_unetvnet.temporary import beside, remove, remove_strays
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,7 @@ def deliver_model(folder: Path, output: Path) -> tuple[Path, list[str]]:
         If the model cannot be copied; it stays in the run folder.
     """
     model = folder / MODEL
+    remove_strays(output.parent)  # also where a killed run left its model in place, and nothing is to be written
     with writing(output, f"the model is {model}"):
         if (own := _earlier(folder, output)) is not None:
             path, notices = _replace(model, own), list[str]()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from test_runs import TINY
@@ -11,6 +14,7 @@ from napari_unetvnet.events import Notice, RunFinished, StepDone
 from napari_unetvnet.model.card import read_card
 from napari_unetvnet.runs.folder import MODEL, REPLACED
 from napari_unetvnet.settings import TrainJob, checked
+from napari_unetvnet.temporary import TEMPORARY
 
 GOOD = {"steps": 40, "learning_rate": 0.02}
 POOR = {"steps": 1, "learning_rate": 1e-9}
@@ -121,14 +125,24 @@ def test_of_two_trainings_at_once_none_is_lost(files):
     assert dice(first) < dice(place)
 
 
+def _of_a_dead_process(path):
+    """Write what a process leaves that is killed after its file is in place."""
+    code = "import sys, pathlib, napari_unetvnet.temporary as t; t.beside(pathlib.Path(sys.argv[1])).touch()"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    (stray,) = path.parent.glob(f"{TEMPORARY}*")
+    return stray
+
+
 def test_a_resumed_run_replaces_what_it_wrote_itself(files):
     out = files / "out.safetensors"
     events = begin(files, "run", **GOOD)
     assert any(isinstance(event, StepDone) and event.step == 5 for event in events)
     events.close()
     assert out.exists()
+    stray = _of_a_dead_process(out)
     assert ended(runs.run(files / "run", resume=True)) == (str(out), [])
     assert out.read_bytes() == (files / "run" / MODEL).read_bytes()
+    assert not stray.exists(), "although nothing was left to write"
     out.write_bytes(b"changed by a person")
     place, told = ended(runs.run(files / "run", resume=True, budget={"steps": 44}))
     assert (place, out.read_bytes()) == (str(files / "out-2.safetensors"), b"changed by a person")
